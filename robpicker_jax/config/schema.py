@@ -1,0 +1,225 @@
+"""The configuration as frozen dataclasses: one class a section, one line of help a field.
+
+Units stand in the names. Arrays are (z, y, x); `*_zyx` fields follow that order.
+Checks that involve several fields live in `validation.py`; reading and overriding in `loading.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ConfigDict, Field
+
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Le(1)]
+Count = Annotated[int, Ge(0)]
+PositiveInt = Annotated[int, Gt(0)]
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+def _help(text: str) -> object:
+    return Field(description=text)
+
+
+@dataclass(frozen=True)
+class Species:
+    """One particle species; its class label is its place in `data.species`, counted from 1."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    name: Annotated[str, _help("name of the species, as reports and files show it")]
+    radius_vox: Annotated[Positive, _help("radius of its sphere label, voxels")]
+    phantom: Annotated[str | None, _help("built-in analytic phantom to simulate it from")] = None
+    density: Annotated[str | None, _help("MRC density map to simulate it from (relative to the config file)")] = None
+    mask: Annotated[str | None, _help("MRC mask for shape labels; without one it is made from the density")] = None
+    mask_level: Annotated[float, Gt(0), Lt(1), _help("mask threshold, as a fraction of the density's maximum")] = 0.3
+    molecular_weight_kda: Annotated[Positive | None, _help("molecular weight in kDa (size groups in reports)")] = None
+    copies: Annotated[Count, _help("particles of this species placed in each simulated tomogram")] = 20
+    min_cluster_vox: Annotated[PositiveInt | None, _help("smallest cluster kept as a pick; default picking.min_cluster_vox")] = None
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the tomograms are and how labels are made from their annotations."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    dir: Annotated[str | None, _help("data set folder with train/ meta/ [val/] test/; none: simulate one in the workdir")] = None
+    species: Annotated[tuple[Species, ...], _help("the species, in the order of their class labels")] = ()
+    voxel_size_angstrom: Annotated[Positive | None, _help("voxel size; needed when MRC headers do not say")] = None
+    train_labels: Annotated[Literal["sphere", "shape", "map"], _help("training label maps: spheres, rotated shapes, or stored {name}_target.mrc")] = "sphere"
+    meta_labels: Annotated[Literal["sphere", "shape", "map"], _help("label maps of meta, val and test")] = "shape"
+    normalise: Annotated[Literal["zscore", "none"], _help("per-tomogram normalisation")] = "zscore"
+    invert_contrast: Annotated[bool, _help("multiply densities by -1 when reading")] = False
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """Simulated tomograms: sample, tilt series, detector, reconstruction."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    shape_zyx: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], _help("size of each tomogram, voxels")] = (64, 128, 128)
+    voxel_size_angstrom: Annotated[Positive, _help("voxel size")] = 10.0
+    train: Annotated[Count, _help("number of training tomograms")] = 3
+    meta: Annotated[Count, _help("number of clean meta tomograms")] = 1
+    val: Annotated[Count, _help("number of validation tomograms")] = 1
+    test: Annotated[Count, _help("number of test tomograms")] = 1
+    tilt_max_deg: Annotated[float, Gt(0), Le(90), _help("tilts run from minus to plus this angle")] = 60.0
+    tilt_step_deg: Annotated[Positive, _help("angle between tilts")] = 3.0
+    dose_per_tilt: Annotated[Positive, _help("electrons per square angstrom and tilt (Poisson noise)")] = 3.0
+    defocus_um: Annotated[NonNegative, _help("underfocus in micrometres; 0 switches the CTF off")] = 3.0
+    amplitude_contrast: Annotated[Fraction, _help("amplitude contrast fraction of the CTF")] = 0.07
+    voltage_kv: Annotated[Positive, _help("acceleration voltage")] = 300.0
+    spherical_aberration_mm: Annotated[NonNegative, _help("spherical aberration")] = 2.7
+    noise: Annotated[Literal["gaussian", "poisson", "none"], _help("noise of the projections")] = "gaussian"
+    snr: Annotated[Positive, _help("signal-to-noise ratio (variance ratio) of each projection, Gaussian noise")] = 0.1
+    ctf_correction: Annotated[Literal["none", "phase_flip"], _help("CTF correction before reconstruction")] = "phase_flip"
+    dark_particles: Annotated[bool, _help("particles darker than their surroundings, as in raw tomograms")] = True
+    min_gap_vox: Annotated[NonNegative, _help("smallest gap between the bounding spheres of two particles")] = 1.0
+    seed: Annotated[Count, _help("seed of the simulation")] = 0
+
+
+@dataclass(frozen=True)
+class LabelNoiseConfig:
+    """Faults planted in the training annotations of a simulated data set."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    missing: Annotated[Fraction, _help("share of particles removed")] = 0.0
+    false_picks: Annotated[NonNegative, _help("false picks added, as a share of the true count")] = 0.0
+    jitter_vox: Annotated[NonNegative, _help("standard deviation of the position error per axis, voxels")] = 0.0
+    swap: Annotated[Fraction, _help("share of particles given another class")] = 0.0
+    seed: Annotated[Count, _help("seed of the label noise")] = 0
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """Sampling and augmentation of training patches."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    size: Annotated[PositiveInt, _help("edge of the cubic patches, voxels")] = 64
+    shift_vox: Annotated[Count, _help("largest random shift of a patch from its particle, per axis")] = 10
+    background_share: Annotated[Fraction, _help("share of training patches at uniformly random places")] = 0.1
+    rotate_180: Annotated[bool, _help("half-turns about x, y and z (keep handedness and missing wedge)")] = True
+    flip: Annotated[bool, _help("mirror along each axis (keeps the missing wedge, changes handedness)")] = False
+    rotate_z90: Annotated[bool, _help("quarter-turns in the x-y plane (turn the missing wedge)")] = False
+    rotate_any: Annotated[bool, _help("uniformly random 3D rotations with interpolation (turn the missing wedge)")] = False
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Segmentation U-Net and the two meta networks."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    preset: Annotated[Literal["paper", "deepfinder", "deepict", "custom"], _help("shape of the U-Net; fields left empty take the preset's value")] = "paper"
+    widths: Annotated[tuple[PositiveInt, ...] | None, _help("channels of each level, top first, bottleneck last")] = None
+    convs_per_block: Annotated[PositiveInt | None, _help("3x3x3 convolutions in each encoder block")] = None
+    bottleneck_convs: Annotated[PositiveInt | None, _help("3x3x3 convolutions in the bottleneck")] = None
+    decoder_convs: Annotated[PositiveInt | None, _help("3x3x3 convolutions in each decoder block")] = None
+    batch_norm: Annotated[bool | None, _help("batch normalisation after each convolution")] = None
+    dropout: Annotated[float | None, Ge(0), Lt(1), _help("dropout rate in the bottleneck")] = None
+    alpha_channels: Annotated[Literal["classes", "one"], _help("width of the label correction's alpha")] = "classes"
+    correction_hidden: Annotated[PositiveInt | None, _help("hidden width of the label correction; none: the number of classes")] = None
+    reweighting_hidden: Annotated[PositiveInt, _help("hidden width of the data reweighting network")] = 500
+    compute_dtype: Annotated[Literal["float32", "bfloat16"], _help("type of the U-Net's arithmetic; parameters and losses stay float32")] = "float32"
+    remat: Annotated[bool, _help("recompute block activations in the backward pass: less memory, more time")] = False
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """One optax optimiser with its learning-rate schedule."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    name: Annotated[Literal["sgd", "adam", "adamw", "rmsprop", "lion"], _help("optax optimiser")] = "sgd"
+    learning_rate: Annotated[Positive, _help("peak learning rate")] = 1e-4
+    momentum: Annotated[float, Ge(0), Lt(1), _help("momentum of sgd and rmsprop, b1 of the others")] = 0.9
+    b2: Annotated[float, Ge(0), Lt(1), _help("second-moment decay of adam and adamw")] = 0.999
+    eps_root: Annotated[NonNegative, _help("adam's term inside the root; positive for a finite hypergradient")] = 1e-12
+    weight_decay: Annotated[NonNegative, _help("weight decay (added to the gradient for sgd, decoupled for adamw and lion)")] = 0.0
+    schedule: Annotated[Literal["constant", "cosine"], _help("learning-rate schedule over train.steps")] = "constant"
+    warmup_steps: Annotated[Count, _help("linear warm-up")] = 0
+    clip_norm: Annotated[NonNegative, _help("clip the gradient's global norm; 0: no clipping")] = 0.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The bi-level training loop."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    variant: Annotated[Literal["robpicker", "lc_only", "dr_only", "supervised"], _help("both meta networks, one of them, or none")] = "robpicker"
+    steps: Annotated[PositiveInt, _help("training steps")] = 10_000
+    batch_size: Annotated[PositiveInt, _help("training patches a step")] = 25
+    meta_batch_size: Annotated[PositiveInt | None, _help("meta patches a step; none: batch_size")] = None
+    seed: Annotated[Count, _help("seed of everything random in training")] = 0
+    inner: Annotated[OptimizerConfig, _help("optimiser of the U-Net")] = field(default_factory=lambda: OptimizerConfig(weight_decay=5e-4))
+    correction: Annotated[OptimizerConfig, _help("optimiser of the label-correction network")] = field(default_factory=lambda: OptimizerConfig(name="adam", learning_rate=1e-3))
+    reweighting: Annotated[OptimizerConfig, _help("optimiser of the data-reweighting network")] = field(default_factory=lambda: OptimizerConfig(name="adam", learning_rate=1e-3))
+    hypergradient: Annotated[str, _help("hypergradient method, by name")] = "unrolled"
+    inner_steps: Annotated[PositiveInt, _help("inner steps for each meta step")] = 1
+    meta_warmup_steps: Annotated[Count, _help("first steps during which the meta networks stay as they are")] = 0
+    stop_gradient_label: Annotated[bool, _help("no inner gradient through the corrected label")] = True
+    stop_gradient_weight: Annotated[bool, _help("no inner gradient through the loss that sets the weight")] = True
+    meta_share: Annotated[Fraction, _help("share of clean meta patches mixed into the inner loss; 0 is the paper's")] = 0.0
+    validate_every: Annotated[PositiveInt, _help("steps between validations")] = 500
+    checkpoint_every: Annotated[PositiveInt, _help("steps between checkpoints")] = 500
+    keep_checkpoints: Annotated[PositiveInt, _help("latest checkpoints kept beside the best")] = 2
+    log_every: Annotated[PositiveInt, _help("steps between lines of metrics.jsonl")] = 10
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """From tomogram to class probabilities, by overlapping tiles."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    tile: Annotated[PositiveInt | None, _help("edge of the tiles, voxels; none: patches.size")] = None
+    overlap_vox: Annotated[Count, _help("overlap of neighbouring tiles, voxels")] = 20
+    batch_size: Annotated[PositiveInt, _help("tiles a forward pass")] = 4
+
+
+@dataclass(frozen=True)
+class PickingConfig:
+    """From class map to picks: DBSCAN per class and centres of gravity."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    radius_vox: Annotated[Positive, _help("DBSCAN neighbourhood radius, voxels")] = 1.0
+    min_neighbours: Annotated[PositiveInt, _help("DBSCAN: voxels within the radius that make a core voxel, itself counted")] = 5
+    min_cluster_vox: Annotated[PositiveInt, _help("smallest cluster kept as a pick, voxels")] = 5
+    min_score: Annotated[Fraction, _help("smallest score kept as a pick")] = 0.0
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How picks are matched with true particles."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    rule: Annotated[Literal["mask", "tolerance", "czii"], _help("inside a true particle's label; within a tolerance; CZII's half radius")] = "mask"
+    tolerance_vox: Annotated[Positive, _help("tolerance rule: largest distance of a hit, voxels")] = 10.0
+    one_to_one: Annotated[bool, _help("each true particle counts once; off: the paper's literal rule")] = True
+    beta: Annotated[Positive, _help("beta of F-beta")] = 1.0
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """Devices."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    form: Annotated[Literal["jit", "pmap"], _help("jit over a data mesh, or the pmap form")] = "jit"
+    devices: Annotated[PositiveInt | None, _help("local devices to use; none: all")] = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration of a run."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    data: DataConfig = field(default_factory=DataConfig)
+    simulation: SimulationConfig = field(default_factory=SimulationConfig)
+    label_noise: LabelNoiseConfig = field(default_factory=LabelNoiseConfig)
+    patches: PatchConfig = field(default_factory=PatchConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    picking: PickingConfig = field(default_factory=PickingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
