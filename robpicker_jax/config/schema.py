@@ -38,7 +38,9 @@ class Species:
     mask_level: Annotated[float, Gt(0), Lt(1), _help("mask threshold, as a fraction of the density's maximum")] = 0.3
     molecular_weight_kda: Annotated[Positive | None, _help("molecular weight in kDa (size groups in reports)")] = None
     copies: Annotated[Count, _help("particles of this species placed in each simulated tomogram")] = 20
-    min_cluster_vox: Annotated[PositiveInt | None, _help("smallest cluster kept as a pick; default picking.min_cluster_vox")] = None
+    min_cluster_vox: Annotated[
+        PositiveInt | None, _help("smallest cluster kept as a pick; default picking.min_cluster_vox")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,15 @@ class DataConfig:
     """Where the tomograms are and how labels are made from their annotations."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    dir: Annotated[str | None, _help("data set folder with train/ meta/ [val/] test/; none: simulate one in the workdir")] = None
+    dir: Annotated[
+        str | None, _help("data set folder with train/ meta/ [val/] test/; none: simulate one in the workdir")
+    ] = None
     species: Annotated[tuple[Species, ...], _help("the species, in the order of their class labels")] = ()
     voxel_size_angstrom: Annotated[Positive | None, _help("voxel size; needed when MRC headers do not say")] = None
-    train_labels: Annotated[Literal["sphere", "shape", "map"], _help("training label maps: spheres, rotated shapes, or stored {name}_target.mrc")] = "sphere"
+    train_labels: Annotated[
+        Literal["sphere", "shape", "map"],
+        _help("training label maps: spheres, rotated shapes, or stored {name}_target.mrc"),
+    ] = "sphere"
     meta_labels: Annotated[Literal["sphere", "shape", "map"], _help("label maps of meta, val and test")] = "shape"
     normalise: Annotated[Literal["zscore", "none"], _help("per-tomogram normalisation")] = "zscore"
     invert_contrast: Annotated[bool, _help("multiply densities by -1 when reading")] = False
@@ -60,7 +67,11 @@ class SimulationConfig:
     """Simulated tomograms: sample, tilt series, detector, reconstruction."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    shape_zyx: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], _help("size of each tomogram, voxels")] = (64, 128, 128)
+    shape_zyx: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], _help("size of each tomogram, voxels")] = (
+        64,
+        128,
+        128,
+    )
     voxel_size_angstrom: Annotated[Positive, _help("voxel size")] = 10.0
     train: Annotated[Count, _help("number of training tomograms")] = 3
     meta: Annotated[Count, _help("number of clean meta tomograms")] = 1
@@ -75,7 +86,9 @@ class SimulationConfig:
     spherical_aberration_mm: Annotated[NonNegative, _help("spherical aberration")] = 2.7
     noise: Annotated[Literal["gaussian", "poisson", "none"], _help("noise of the projections")] = "gaussian"
     snr: Annotated[Positive, _help("signal-to-noise ratio (variance ratio) of each projection, Gaussian noise")] = 0.1
-    ctf_correction: Annotated[Literal["none", "phase_flip"], _help("CTF correction before reconstruction")] = "phase_flip"
+    ctf_correction: Annotated[Literal["none", "phase_flip"], _help("CTF correction before reconstruction")] = (
+        "phase_flip"
+    )
     dark_particles: Annotated[bool, _help("particles darker than their surroundings, as in raw tomograms")] = True
     min_gap_vox: Annotated[NonNegative, _help("smallest gap between the bounding spheres of two particles")] = 1.0
     seed: Annotated[Count, _help("seed of the simulation")] = 0
@@ -104,7 +117,9 @@ class PatchConfig:
     rotate_180: Annotated[bool, _help("half-turns about x, y and z (keep handedness and missing wedge)")] = True
     flip: Annotated[bool, _help("mirror along each axis (keeps the missing wedge, changes handedness)")] = False
     rotate_z90: Annotated[bool, _help("quarter-turns in the x-y plane (turn the missing wedge)")] = False
-    rotate_any: Annotated[bool, _help("uniformly random 3D rotations with interpolation (turn the missing wedge)")] = False
+    rotate_any: Annotated[bool, _help("uniformly random 3D rotations with interpolation (turn the missing wedge)")] = (
+        False
+    )
 
 
 @dataclass(frozen=True)
@@ -112,17 +127,26 @@ class ModelConfig:
     """Segmentation U-Net and the two meta networks."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    preset: Annotated[Literal["paper", "deepfinder", "deepict", "custom"], _help("shape of the U-Net; fields left empty take the preset's value")] = "paper"
-    widths: Annotated[tuple[PositiveInt, ...] | None, _help("channels of each level, top first, bottleneck last")] = None
+    preset: Annotated[
+        Literal["paper", "deepfinder", "deepict", "custom"],
+        _help("shape of the U-Net; fields left empty take the preset's value"),
+    ] = "paper"
+    widths: Annotated[tuple[PositiveInt, ...] | None, _help("channels of each level, top first, bottleneck last")] = (
+        None
+    )
     convs_per_block: Annotated[PositiveInt | None, _help("3x3x3 convolutions in each encoder block")] = None
     bottleneck_convs: Annotated[PositiveInt | None, _help("3x3x3 convolutions in the bottleneck")] = None
     decoder_convs: Annotated[PositiveInt | None, _help("3x3x3 convolutions in each decoder block")] = None
     batch_norm: Annotated[bool | None, _help("batch normalisation after each convolution")] = None
     dropout: Annotated[float | None, Ge(0), Lt(1), _help("dropout rate in the bottleneck")] = None
     alpha_channels: Annotated[Literal["classes", "one"], _help("width of the label correction's alpha")] = "classes"
-    correction_hidden: Annotated[PositiveInt | None, _help("hidden width of the label correction; none: the number of classes")] = None
+    correction_hidden: Annotated[
+        PositiveInt | None, _help("hidden width of the label correction; none: the number of classes")
+    ] = None
     reweighting_hidden: Annotated[PositiveInt, _help("hidden width of the data reweighting network")] = 500
-    compute_dtype: Annotated[Literal["float32", "bfloat16"], _help("type of the U-Net's arithmetic; parameters and losses stay float32")] = "float32"
+    compute_dtype: Annotated[
+        Literal["float32", "bfloat16"], _help("type of the U-Net's arithmetic; parameters and losses stay float32")
+    ] = "float32"
     remat: Annotated[bool, _help("recompute block activations in the backward pass: less memory, more time")] = False
 
 
@@ -136,7 +160,9 @@ class OptimizerConfig:
     momentum: Annotated[float, Ge(0), Lt(1), _help("momentum of sgd and rmsprop, b1 of the others")] = 0.9
     b2: Annotated[float, Ge(0), Lt(1), _help("second-moment decay of adam and adamw")] = 0.999
     eps_root: Annotated[NonNegative, _help("adam's term inside the root; positive for a finite hypergradient")] = 1e-12
-    weight_decay: Annotated[NonNegative, _help("weight decay (added to the gradient for sgd, decoupled for adamw and lion)")] = 0.0
+    weight_decay: Annotated[
+        NonNegative, _help("weight decay (added to the gradient for sgd, decoupled for adamw and lion)")
+    ] = 0.0
     schedule: Annotated[Literal["constant", "cosine"], _help("learning-rate schedule over train.steps")] = "constant"
     warmup_steps: Annotated[Count, _help("linear warm-up")] = 0
     clip_norm: Annotated[NonNegative, _help("clip the gradient's global norm; 0: no clipping")] = 0.0
@@ -147,20 +173,29 @@ class TrainConfig:
     """The bi-level training loop."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    variant: Annotated[Literal["robpicker", "lc_only", "dr_only", "supervised"], _help("both meta networks, one of them, or none")] = "robpicker"
+    variant: Annotated[
+        Literal["robpicker", "lc_only", "dr_only", "supervised"], _help("both meta networks, one of them, or none")
+    ] = "robpicker"
     steps: Annotated[PositiveInt, _help("training steps")] = 10_000
     batch_size: Annotated[PositiveInt, _help("training patches a step")] = 25
     meta_batch_size: Annotated[PositiveInt | None, _help("meta patches a step; none: batch_size")] = None
     seed: Annotated[Count, _help("seed of everything random in training")] = 0
-    inner: Annotated[OptimizerConfig, _help("optimiser of the U-Net")] = field(default_factory=lambda: OptimizerConfig(weight_decay=5e-4))
-    correction: Annotated[OptimizerConfig, _help("optimiser of the label-correction network")] = field(default_factory=lambda: OptimizerConfig(name="adam", learning_rate=1e-3))
-    reweighting: Annotated[OptimizerConfig, _help("optimiser of the data-reweighting network")] = field(default_factory=lambda: OptimizerConfig(name="adam", learning_rate=1e-3))
+    inner: Annotated[OptimizerConfig, _help("optimiser of the U-Net")] = field(
+        default_factory=lambda: OptimizerConfig(weight_decay=5e-4)
+    )
+    correction: Annotated[OptimizerConfig, _help("optimiser of the label-correction network")] = field(
+        default_factory=lambda: OptimizerConfig(name="adam", learning_rate=1e-3)
+    )
+    reweighting: Annotated[OptimizerConfig, _help("optimiser of the data-reweighting network")] = field(
+        default_factory=lambda: OptimizerConfig(name="adam", learning_rate=1e-3)
+    )
     hypergradient: Annotated[str, _help("hypergradient method, by name")] = "unrolled"
     inner_steps: Annotated[PositiveInt, _help("inner steps for each meta step")] = 1
     meta_warmup_steps: Annotated[Count, _help("first steps during which the meta networks stay as they are")] = 0
     stop_gradient_label: Annotated[bool, _help("no inner gradient through the corrected label")] = True
     stop_gradient_weight: Annotated[bool, _help("no inner gradient through the loss that sets the weight")] = True
-    meta_share: Annotated[Fraction, _help("share of clean meta patches mixed into the inner loss; 0 is the paper's")] = 0.0
+        Fraction, _help("share of clean meta patches mixed into the inner loss; 0 is the paper's")
+    ] = 0.0
     validate_every: Annotated[PositiveInt, _help("steps between validations")] = 500
     checkpoint_every: Annotated[PositiveInt, _help("steps between checkpoints")] = 500
     keep_checkpoints: Annotated[PositiveInt, _help("latest checkpoints kept beside the best")] = 2
@@ -183,7 +218,9 @@ class PickingConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     radius_vox: Annotated[Positive, _help("DBSCAN neighbourhood radius, voxels")] = 1.0
-    min_neighbours: Annotated[PositiveInt, _help("DBSCAN: voxels within the radius that make a core voxel, itself counted")] = 5
+    min_neighbours: Annotated[
+        PositiveInt, _help("DBSCAN: voxels within the radius that make a core voxel, itself counted")
+    ] = 5
     min_cluster_vox: Annotated[PositiveInt, _help("smallest cluster kept as a pick, voxels")] = 5
     min_score: Annotated[Fraction, _help("smallest score kept as a pick")] = 0.0
 
@@ -193,7 +230,10 @@ class EvaluationConfig:
     """How picks are matched with true particles."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    rule: Annotated[Literal["mask", "tolerance", "czii"], _help("inside a true particle's label; within a tolerance; CZII's half radius")] = "mask"
+    rule: Annotated[
+        Literal["mask", "tolerance", "czii"],
+        _help("inside a true particle's label; within a tolerance; CZII's half radius"),
+    ] = "mask"
     tolerance_vox: Annotated[Positive, _help("tolerance rule: largest distance of a hit, voxels")] = 10.0
     one_to_one: Annotated[bool, _help("each true particle counts once; off: the paper's literal rule")] = True
     beta: Annotated[Positive, _help("beta of F-beta")] = 1.0

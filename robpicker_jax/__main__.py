@@ -1,0 +1,48 @@
+"""`python -m robpicker_jax VERB` and the console script `robpicker VERB`: the same front doors, by name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+
+from robpicker_jax.cli import call
+from robpicker_jax.errors import InputError
+
+VERBS = {
+    "train": "train a picker, pick the test tomograms, evaluate and report",
+    "simulate": "make a simulated data set",
+    "targets": "write label maps for a data set",
+    "segment": "class maps of tomograms",
+    "pick": "particles of tomograms",
+    "evaluate": "compare picks with the truth",
+    "report": "write a run's report again",
+}
+
+
+def main() -> None:
+    """Run the verb named first on the command line."""
+    sys.exit(call(_dispatch, sys.argv[1:]))
+
+
+def _dispatch(arguments: list[str]) -> int | None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, VERBS))
+        print("usage: robpicker VERB [options]   (robpicker VERB --help says more)\n")
+        print("\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items()))
+        return 0
+    verb, *rest = arguments
+    if verb == "--version":
+        from robpicker_jax import __version__
+
+        print(f"robpicker_jax {__version__}")
+        return 0
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        raise InputError(f"no such verb: {verb}", mend=f"did you mean {near[0]}?" if near else "see robpicker --help")
+    module = importlib.import_module(f"robpicker_jax.{verb}.__main__" if verb == "report" else f"robpicker_jax.{verb}")
+    return module.main(rest)
+
+
+if __name__ == "__main__":
+    main()

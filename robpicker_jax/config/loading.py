@@ -1,0 +1,198 @@
+"""YAML file + dotted overrides → checked `Config`, and back to YAML.
+
+Relative paths in a file are relative to that file; relative paths on the command line to the working folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from robpicker_jax.config.schema import Config, Species
+from robpicker_jax.config.validation import check
+from robpicker_jax.errors import InputError
+
+_PATH_FIELDS = {"dir", "density", "mask"}
+
+
+@cache
+def _adapter() -> TypeAdapter[Config]:
+    return TypeAdapter(Config)
+
+
+def config_folder() -> Path:
+    """Folder of the shipped configurations: inside an installed wheel, or `configs/` of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def default_config_path() -> Path:
+    """The embedded default: the quickstart."""
+    return config_folder() / "quickstart.yaml"
+
+
+def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML configuration, apply overrides and check it.
+
+    Args:
+        path: the file; None for the embedded default.
+        overrides: "dotted.key=value" strings, values in YAML.
+
+    Raises:
+        InputError: unreadable file, unknown key (with the nearest valid one), wrong type, impossible value.
+    """
+    source = default_config_path() if path is None else Path(path)
+    if not source.is_file():
+        raise InputError("no such configuration file", where=source, mend="give --config an existing YAML file")
+    try:
+        data = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"not valid YAML: {error}", where=source) from None
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise InputError(f"must hold sections such as data and train, got {type(data).__name__}", where=source)
+    _resolve_paths(data, source.resolve().parent)
+    merged = apply_overrides(data, overrides)
+    return _build(merged, source)
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as YAML that `load_config` reads back to an equal `Config`."""
+    return yaml.safe_dump(_adapter().dump_python(config, mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Copy of nested `data` with "dotted.key=value" strings applied; list items are addressed by their index."""
+    result = _copy(data)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise InputError("an override must read key=value", where=override)
+        try:
+            value = yaml.safe_load(text) if text else ""
+        except yaml.YAMLError:
+            raise InputError(f"value {text!r} is not valid YAML", where=key) from None
+        parts = key.split(".")
+        if parts[-1] in _PATH_FIELDS and isinstance(value, str):
+            value = str(Path(value).expanduser().resolve())
+        _assign(result, parts, value, key)
+    return result
+
+
+def describe_fields(cls: type = Config, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """Every field as (dotted key, type, default, help), depth first; `--help` and the docs are made from it."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
+        hint, text = _unwrap(hints[field.name])
+        name = f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            yield from describe_fields(hint, f"{name}.")
+            continue
+        if hint == tuple[Species, ...]:
+            yield from describe_fields(Species, f"{name}.N.")
+            continue
+        if field.default is not dataclasses.MISSING:
+            default = str(field.default)
+        else:
+            default = "required" if field.default_factory is dataclasses.MISSING else "preset"
+        yield name, _type_name(hint), default, text
+
+
+def _unwrap(hint: Any) -> tuple[Any, str]:
+    text = ""
+    while get_origin(hint) is Annotated:
+        inner, *metadata = get_args(hint)
+        for item in metadata:
+            if isinstance(item, FieldInfo) and item.description:
+                text = item.description
+        hint = inner
+    return hint, text
+
+
+def _type_name(hint: Any) -> str:
+    hint = _unwrap(hint)[0]
+    if get_origin(hint) is typing.Literal:
+        return "|".join(str(value) for value in get_args(hint))
+    if get_origin(hint) is tuple:
+        return "list"
+    arguments = [argument for argument in get_args(hint) if argument is not type(None)]
+    if arguments:
+        return _type_name(arguments[0])
+    return getattr(hint, "__name__", str(hint))
+
+
+def _build(data: Mapping[str, Any], source: Path) -> Config:
+    try:
+        config = _adapter().validate_python(data)
+    except ValidationError as error:
+        messages = [_explain(item) for item in error.errors(include_url=False)]
+        # Unknown keys first: a misspelt key often is the cause of the others.
+        messages.sort(key=lambda message: "unknown key" not in message)
+        more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
+        raise InputError(messages[0] + more, where=source) from None
+    check(config, source)
+    return config
+
+
+def _explain(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        valid = [name.replace(".N.", ".0.") for name, *_ in describe_fields()]
+        valid += sorted({name.rsplit(".", 1)[0] for name in valid} | {name.split(".")[0] for name in valid})
+        wanted = ".".join("0" if isinstance(part, int) else str(part) for part in item["loc"])
+        near = difflib.get_close_matches(wanted, valid, n=1, cutoff=0.5)
+        return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else "; see --help for the valid keys")
+    message = item["msg"][0].lower() + item["msg"][1:]
+    if item["type"] == "missing":
+        return f"{key}: missing; give it a value"
+    return f"{key}: {message}, got {item['input']!r}"
+
+
+def _resolve_paths(data: Any, folder: Path) -> None:
+    if isinstance(data, dict):
+        for key, value in data.items():
+            if key in _PATH_FIELDS and isinstance(value, str):
+                data[key] = str((folder / Path(value).expanduser()).resolve())
+            else:
+                _resolve_paths(value, folder)
+    elif isinstance(data, list):
+        for value in data:
+            _resolve_paths(value, folder)
+
+
+def _copy(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {key: _copy(value) for key, value in data.items()}
+    return [_copy(value) for value in data] if isinstance(data, list) else data
+
+
+def _assign(data: Any, parts: Sequence[str], value: Any, key: str) -> None:
+    head, *rest = parts
+    if isinstance(data, list):
+        if not head.isdigit() or int(head) >= len(data):
+            raise InputError(f"{head!r} is no index of a list of {len(data)}", where=key, mend="count from 0")
+        if rest:
+            _assign(data[int(head)], rest, value, key)
+        else:
+            data[int(head)] = value
+        return
+    if not isinstance(data, dict):
+        raise InputError("has no such key below it", where=key, mend="see --help for the valid keys")
+    if not rest:
+        data[head] = value
+        return
+    if not isinstance(data.get(head), (dict, list)):
+        data[head] = {}
+    _assign(data[head], rest, value, key)

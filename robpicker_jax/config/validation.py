@@ -1,0 +1,73 @@
+"""Checks of a configuration that involve several fields; each failure names its key."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from robpicker_jax.config.schema import Config, OptimizerConfig
+from robpicker_jax.errors import InputError
+
+
+def check(config: Config, source: str | Path = "") -> None:
+    """Refuse a configuration that cannot run.
+
+    Raises:
+        InputError: naming the first key at fault and the remedy.
+    """
+
+    def fail(key: str, what: str, mend: str = "") -> None:
+        raise InputError(f"{key}: {what}", where=source, mend=mend)
+
+    species = config.data.species
+    if not species:
+        fail("data.species", "no species", "list at least one {name, radius_vox}")
+    if len(species) > 254:
+        fail("data.species", f"{len(species)} species, but label maps hold 254 at most")
+    for name, count in Counter(entry.name for entry in species).items():
+        if count > 1:
+            fail("data.species", f"the name {name!r} is given {count} times", "make the names unique")
+    for index, entry in enumerate(species):
+        key = f"data.species.{index}"
+        if entry.phantom and entry.density:
+            fail(key, "both phantom and density are given", "keep one")
+        if config.data.dir is None and not (entry.phantom or entry.density):
+            fail(key, "simulation needs a phantom or a density", "add one, or set data.dir")
+        if config.data.meta_labels == "shape" and not (entry.phantom or entry.density or entry.mask):
+            fail(key, "shape labels need a mask, density or phantom", "add one, or set data.meta_labels: sphere")
+        if config.data.train_labels == "shape" and not (entry.phantom or entry.density or entry.mask):
+            fail(key, "shape labels need a mask, density or phantom", "add one, or set data.train_labels: sphere")
+    simulation = config.simulation
+    if config.data.dir is None:
+        if min(simulation.train, simulation.meta, simulation.test) < 1:
+            fail("simulation", "train, meta and test must each be at least 1")
+        if simulation.tilt_step_deg > 2 * simulation.tilt_max_deg:
+            fail("simulation.tilt_step_deg", "is larger than the whole tilt range")
+        if min(simulation.shape_zyx) < config.patches.size:
+            fail(
+                "patches.size",
+                f"{config.patches.size} does not fit the simulated shape {list(simulation.shape_zyx)}",
+                "make the patch smaller or simulation.shape_zyx larger",
+            )
+    if config.patches.shift_vox >= config.patches.size // 2:
+        fail(
+            "patches.shift_vox",
+            f"{config.patches.shift_vox} may move the particle out of a patch of {config.patches.size}",
+            f"use less than {config.patches.size // 2}",
+        )
+    tile = config.inference.tile or config.patches.size
+    if config.inference.overlap_vox >= tile:
+        fail("inference.overlap_vox", f"must be smaller than the tile ({tile})")
+    _check_optimizer(config.train.variant, "train.inner", config.train.inner, source)
+
+
+def _check_optimizer(variant: str, key: str, optimizer: OptimizerConfig, source: str | Path) -> None:
+    if variant == "supervised" or optimizer.name not in ("adam", "adamw", "rmsprop"):
+        return
+    if optimizer.eps_root == 0:
+        raise InputError(
+            f"{key}.eps_root: {optimizer.name} with eps_root 0 has no finite derivative where a gradient is zero, "
+            "so no hypergradient",
+            where=source,
+            mend="use a small positive value such as 1e-12",
+        )

@@ -1,0 +1,89 @@
+"""Progress of long work: a rich bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+console = Console()
+error_console = Console(stderr=True)
+
+
+class Progress:
+    """Counts units of work and shows them with the time left; `fields` are shown as "name value" pairs.
+
+    Args:
+        description: what is being done.
+        total: units in all.
+        completed: units done before this start (a resumed run).
+        every_s: seconds between plain lines, where there is no terminal.
+    """
+
+    def __init__(self, description: str, total: int, *, completed: int = 0, every_s: float = 15.0) -> None:
+        self.description, self.total, self.completed = description, total, completed
+        self._first, self._start, self._every_s = completed, time.monotonic(), every_s
+        self._last = self._start
+        self._text = ""
+        self._bar: RichProgress | None = None
+
+    def start(self) -> None:
+        """Show the bar (terminals only)."""
+        if console.is_terminal:
+            self._bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[text]}"),
+                console=console,
+            )
+            self._task = self._bar.add_task(self.description, total=self.total, completed=self.completed, text="")
+            self._bar.start()
+
+    def advance(self, n: int = 1, **fields: object) -> None:
+        """Count `n` more units; `fields` replace the shown ones."""
+        self.completed += n
+        if fields:
+            self._text = "  ".join(f"{name} {value}" for name, value in fields.items())
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.completed, text=self._text)
+            return
+        now = time.monotonic()
+        if now - self._last >= self._every_s or self.completed >= self.total:
+            self._last = now
+            rate = (now - self._start) / max(1, self.completed - self._first)
+            left = _clock(rate * (self.total - self.completed))
+            console.print(
+                f"{self.description}: {self.completed}/{self.total}, {left} left  {self._text}".rstrip(),
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def stop(self) -> None:
+        """Take the bar down."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextmanager
+def progress(description: str, total: int, *, completed: int = 0) -> Iterator[Progress]:
+    """Show progress while the block runs."""
+    shown = Progress(description, total, completed=completed)
+    shown.start()
+    try:
+        yield shown
+    finally:
+        shown.stop()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
