@@ -1,0 +1,77 @@
+"""Reading and writing particle lists: one record type, `Particles`, and one file per format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from robpicker_jax.annotations import registry
+from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.annotations.registry import FORMATS, SUFFIXES, Format
+from robpicker_jax.errors import InputError
+
+__all__ = ["FORMATS", "SUFFIXES", "Format", "Particles", "read_annotations", "write_annotations"]
+
+
+def read_annotations(
+    path: str | os.PathLike[str],
+    *,
+    fmt: str | None = None,
+    voxel_size_angstrom: float | None = None,
+    class_labels: Mapping[str, int] | None = None,
+    allow_empty: bool = False,
+    **fmt_options: Any,
+) -> Particles:
+    """Read a particle list of any supported format.
+
+    Args:
+        path: the file.
+        fmt: name of the format (a key of `FORMATS`); by default the suffix and the first lines tell it.
+        voxel_size_angstrom: voxel size of the tomogram, for formats whose coordinates are in Å.
+        class_labels: label of each class name, for formats that name classes; names not in it get label 0.
+        allow_empty: accept a well-formed list without particles.
+        fmt_options: further options of the format (see its module).
+
+    Returns:
+        The particles, positions x y z in voxels with the centre of voxel 0 at 0.0.
+
+    Raises:
+        InputError: missing, malformed or empty file, unknown format or option, or a unit that the file leaves open.
+    """
+    path = Path(path)
+    particles = registry.read(
+        path, fmt, voxel_size_angstrom=voxel_size_angstrom, class_labels=class_labels, **fmt_options
+    )
+    if not len(particles) and not allow_empty:
+        raise InputError("holds no particles", where=path)
+    return particles
+
+
+def write_annotations(
+    path: str | os.PathLike[str],
+    particles: Particles,
+    *,
+    fmt: str | None = None,
+    voxel_size_angstrom: float | None = None,
+    **fmt_options: Any,
+) -> None:
+    """Write a particle list; the file appears whole or not at all.
+
+    Args:
+        path: the file to write.
+        particles: what to write.
+        fmt: name of the format (a key of `FORMATS`); by default the suffix tells it.
+        voxel_size_angstrom: voxel size of the tomogram, for formats that store Å.
+        fmt_options: further options of the format (see its module).
+
+    Raises:
+        InputError: unknown format or option, or a format that needs a voxel size and got none.
+    """
+    path = Path(path)
+    format_ = registry.format_of(path, fmt, "write")
+    try:
+        registry.call(format_, "write", path, particles, voxel_size_angstrom=voxel_size_angstrom, **fmt_options)
+    except OSError as error:
+        raise InputError(f"cannot be written ({error.strerror or error})", where=path) from None

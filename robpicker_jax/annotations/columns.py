@@ -1,0 +1,101 @@
+"""Text of annotation files to numbers and back: strict on what the record needs, lenient on extra columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from robpicker_jax.errors import InputError
+
+LARGEST_LABEL = 2**31 - 1
+
+
+def floats(texts: Sequence[str], name: str, path: Path, row: Callable[[int], str]) -> np.ndarray:
+    """Finite float64 numbers of a column.
+
+    Args:
+        texts: the column's cells.
+        name: the column's name in the file, for messages.
+        path: the file, for messages.
+        row: how the file's readers call the i-th record ("object 3", "row 12").
+
+    Raises:
+        InputError: for the first cell that is not a finite number.
+    """
+    values = np.empty(len(texts))
+    for i, text in enumerate(texts):
+        try:
+            values[i] = float(text)
+        except (TypeError, ValueError):
+            values[i] = np.nan
+        if not np.isfinite(values[i]):
+            raise InputError(f"{row(i)}: {name} is {str(text)[:40]!r}, not a finite number", where=path)
+    return values
+
+
+def optional_floats(texts: Sequence[str | None], name: str, path: Path, row: Callable[[int], str]) -> np.ndarray:
+    """Float64 numbers of a column in which an absent or empty cell or `nan` is NaN."""
+    present = [i for i, text in enumerate(texts) if text is not None and text.strip().lower() not in ("", "nan")]
+    values = np.full(len(texts), np.nan)
+    values[present] = floats([str(texts[i]) for i in present], name, path, lambda i: row(present[i]))
+    return values
+
+
+def integers(
+    texts: Sequence[str],
+    name: str,
+    path: Path,
+    row: Callable[[int], str],
+    *,
+    smallest: int = 0,
+    largest: int = LARGEST_LABEL,
+) -> np.ndarray:
+    """Whole numbers of a column ("3" and "3.0" alike), int64.
+
+    Raises:
+        InputError: for the first cell that is no whole number within [smallest, largest].
+    """
+    values = floats(texts, name, path, row)
+    for i in np.flatnonzero((values != np.floor(values)) | (values < smallest) | (values > largest))[:1]:
+        limit = f"from {smallest}" if largest == LARGEST_LABEL else f"from {smallest} to {largest}"
+        raise InputError(f"{row(int(i))}: {name} is {str(texts[i])[:40]!r}, not a whole number {limit}", where=path)
+    return values.astype(np.int64)
+
+
+def typed(texts: Sequence[str | None]) -> np.ndarray:
+    """An extra column: int64 or float64 where that loses nothing of the meaning, text otherwise.
+
+    Zero-padded numbers ("0137") are names and stay text. An absent cell is NaN among numbers, "" among text.
+    """
+    present = [text for text in texts if text is not None]
+    try:
+        if present and len(present) == len(texts) and all(str(int(text)) == text.strip() for text in present):
+            return np.array([int(text) for text in present], dtype=np.int64)
+    except (ValueError, OverflowError):
+        pass
+    padded = any(len(s := text.strip().lstrip("+-")) > 1 and s[0] == "0" and s[1].isdigit() for text in present)
+    if present and not padded:
+        try:
+            return np.array([np.nan if text is None else float(text) for text in texts], dtype=np.float64)
+        except (ValueError, OverflowError):
+            pass
+    return np.array(["" if text is None else text for text in texts], dtype=np.str_)
+
+
+def number(value: object) -> str:
+    """Shortest text that reads back as the same number; whole numbers without a decimal point."""
+    if isinstance(value, (np.integer, int, np.bool_)):
+        return str(int(value))
+    as_float = float(value)  # type: ignore[arg-type]
+    if as_float.is_integer() and abs(as_float) < 1e15:
+        return str(int(as_float))
+    return repr(as_float)
+
+
+def cell(value: object) -> str:
+    """Text of one cell of an extra column; NaN is the empty text."""
+    if isinstance(value, (np.floating, float)):
+        return "" if np.isnan(value) else number(value)
+    return number(value) if isinstance(value, (np.integer, int, np.bool_)) else str(value)

@@ -1,0 +1,111 @@
+"""The annotation formats by name, and how a file's format is told."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Format:
+    """One annotation format: a module of this package with `read` and, where it can be written, `write`.
+
+    Attributes:
+        name: what `--format` and `fmt` call it.
+        module: name of its module in this package.
+        suffixes: file suffixes, the first one for new files.
+        title: one line for tables.
+        keeps: which columns of `Particles` survive a write.
+        options: fixed arguments for the module's functions, for formats that share one module.
+    """
+
+    name: str
+    module: str
+    suffixes: tuple[str, ...]
+    title: str
+    keeps: frozenset[str]
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def function(self, verb: str) -> Callable[..., Any] | None:
+        """The module's `read` or `write`, or None where the format has none."""
+        module = importlib.import_module(f"robpicker_jax.annotations.{self.module}")
+        function: Callable[..., Any] | None = getattr(module, verb, None)
+        return function
+
+    def arguments(self, verb: str) -> tuple[str, ...]:
+        """Names of the keyword arguments its `read` or `write` takes."""
+        function = self.function(verb)
+        if function is None:
+            return ()
+        parameters = inspect.signature(function).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+
+
+_ALL = frozenset({"labels", "rotations", "scores", "cluster_sizes", "class_names", "tomograms", "extra"})
+
+FORMATS: dict[str, Format] = {
+    f.name: f
+    for f in (
+        Format("xml", "deepfinder_xml", (".xml",), "DeepFinder object list", _ALL),
+    )
+}
+
+SUFFIXES = tuple(dict.fromkeys(suffix for f in FORMATS.values() for suffix in f.suffixes))
+
+
+def format_of(path: Path, fmt: str | None, verb: str = "read") -> Format:
+    """The format named `fmt`, or the one that the file's suffix and first lines tell.
+
+    Raises:
+        InputError: unknown name or suffix.
+    """
+    if fmt is not None:
+        if fmt not in FORMATS:
+            raise InputError(f"unknown annotation format {fmt!r}", mend=f"one of {', '.join(FORMATS)}")
+        return FORMATS[fmt]
+    candidates = [f for f in FORMATS.values() if path.name.lower().endswith(f.suffixes)]
+    if not candidates:
+        raise InputError(
+            "no annotation format has this suffix", where=path, mend=f"name the format, one of {', '.join(FORMATS)}"
+        )
+    return candidates[0]
+
+
+def call(format_: Format, verb: str, path: Path, *positional: Any, **options: Any) -> Any:
+    """Call a format's `read` or `write` with those of `options` that are not None.
+
+    `voxel_size_angstrom` and `class_labels` are passed to formats that use them and dropped for the others; any other
+    option that the format does not know is an error.
+    """
+    function = format_.function(verb)
+    if function is None:
+        raise InputError(f"{format_.title} cannot be {'read' if verb == 'read' else 'written'}", where=path)
+    known = format_.arguments(verb)
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given:
+        if name not in known and name not in ("voxel_size_angstrom", "class_labels"):
+            raise InputError(
+                f"format {format_.name!r} has no option {name!r}",
+                where=path,
+                mend=f"its options: {', '.join(known)}" if known else "it has none",
+            )
+    arguments = {name: value for name, value in given.items() if name in known} | dict(format_.options)
+    return function(path, *positional, **arguments)
+
+
+def read(path: Path, fmt: str | None = None, **options: Any) -> Particles:
+    """Read an annotation file; see `robpicker_jax.annotations.read_annotations`."""
+    if not path.exists():
+        raise InputError("no such file", where=path)
+    try:
+        particles: Particles = call(format_of(path, fmt), "read", path, **options)
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error})", where=path) from None
+    return particles
