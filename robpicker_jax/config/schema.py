@@ -194,8 +194,6 @@ class TrainConfig:
     meta_warmup_steps: Annotated[Count, _help("first steps during which the meta networks stay as they are")] = 0
     stop_gradient_label: Annotated[bool, _help("no inner gradient through the corrected label")] = True
     stop_gradient_weight: Annotated[bool, _help("no inner gradient through the loss that sets the weight")] = True
-        Fraction, _help("share of clean meta patches mixed into the inner loss; 0 is the paper's")
-    ] = 0.0
     validate_every: Annotated[PositiveInt, _help("steps between validations")] = 500
     checkpoint_every: Annotated[PositiveInt, _help("steps between checkpoints")] = 500
     keep_checkpoints: Annotated[PositiveInt, _help("latest checkpoints kept beside the best")] = 2
