@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element, ElementTree, ParseError, SubElement, 
 
 import numpy as np
 from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import parse
+from defusedxml.ElementTree import fromstring
 
 from robpicker_jax.annotations import columns
 from robpicker_jax.annotations.orientations import angles_from_rotations, rotations_from_angles
@@ -38,7 +38,7 @@ def read(path: Path, *, class_labels: Mapping[str, int] | None = None) -> Partic
             message names the file and the object's number, counted from 1.
     """
     try:
-        root = parse(path).getroot()
+        root = fromstring(path.read_bytes())
     except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
         if path.stat().st_size == 0:
             raise InputError("the file is empty", where=path) from None

@@ -120,9 +120,7 @@ def _column(name: str, values: Any, n: int, dtype: Any, tail: tuple[int, ...] = 
     return array
 
 
-def _joined(
-    columns: Sequence[np.ndarray | None], parts: Sequence[Particles], fill: float | None = None
-) -> np.ndarray:
+def _joined(columns: Sequence[np.ndarray | None], parts: Sequence[Particles], fill: float | None = None) -> np.ndarray:
     known = [column for column in columns if column is not None]
     if any(column.dtype.kind not in "biuf" for column in known):
         blocks = [np.full(len(p), "") if c is None else _text(c) for c, p in zip(columns, parts, strict=True)]

@@ -51,10 +51,7 @@ class Format:
 _ALL = frozenset({"labels", "rotations", "scores", "cluster_sizes", "class_names", "tomograms", "extra"})
 
 FORMATS: dict[str, Format] = {
-    f.name: f
-    for f in (
-        Format("xml", "deepfinder_xml", (".xml",), "DeepFinder object list", _ALL),
-    )
+    f.name: f for f in (Format("xml", "deepfinder_xml", (".xml",), "DeepFinder object list", _ALL),)
 }
 
 SUFFIXES = tuple(dict.fromkeys(suffix for f in FORMATS.values() for suffix in f.suffixes))

@@ -1,0 +1,238 @@
+"""MRC files (MRC2014, CCP4 and their forebears): `.mrc`, `.rec`, `.map`, `.st`, plain or compressed by gzip or bzip2.
+
+Format: https://www.ccpem.ac.uk/mrc_format/mrc2014.php, with IMOD's extensions
+(https://bio3d.colorado.edu/imod/doc/mrc_format.txt). Header layout, modes and machine stamps are mrcfile's; what mrcfile
+leaves to its callers is done here: axes in any order become (z, y, x), unsigned bytes are read as such, and the file's
+size is checked before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import mrcfile
+import numpy as np
+from mrcfile.dtypes import HEADER_DTYPE
+from mrcfile.utils import byte_order_from_machine_stamp
+
+from robpicker_jax.errors import InputError
+from robpicker_jax.files import atomic_path
+from robpicker_jax.volumes.volume import ArrayReader, VolumeReader
+
+_HEADER_BYTES = HEADER_DTYPE.itemsize
+_DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+_REFUSED = {3: "complex 16-bit integers", 4: "complex numbers (a Fourier transform)", 16: "RGB colours"}
+_NIBBLES = 101  # IMOD's mode of two 4-bit voxels a byte
+_IMOD_STAMP = 1146047817
+_LARGEST_AXIS = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the voxels lie in the file."""
+
+    dtype: np.dtype[Any]
+    file_shape: tuple[int, int, int]  # sections, rows, columns
+    transpose: tuple[int, int, int]  # file axes of z, y, x
+    offset: int
+    nibbles: bool
+    voxel_size_zyx_angstrom: tuple[float, float, float] | None
+
+    @property
+    def row_bytes(self) -> int:
+        columns = self.file_shape[2]
+        return (columns + 1) // 2 if self.nibbles else columns * self.dtype.itemsize
+
+    @property
+    def data_bytes(self) -> int:
+        return self.file_shape[0] * self.file_shape[1] * self.row_bytes
+
+
+def open_mrc(path: Path) -> VolumeReader:
+    """Open an MRC file, memory-mapped where it is neither compressed nor 4-bit.
+
+    Raises:
+        InputError: not an MRC file, truncated, complex or colour voxels, a stack of volumes,
+            axes that are no permutation.
+    """
+    compressed = _compression(path)
+    with _opened(path, compressed) as stream:
+        try:
+            raw = stream.read(_HEADER_BYTES)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"damaged compressed file ({error})", where=path) from None
+        layout = _layout(path, raw)
+        if not compressed and not layout.nibbles:
+            size = path.stat().st_size
+            if size < layout.offset + layout.data_bytes:
+                raise _truncated(path, layout, size)
+            stored: np.ndarray = np.memmap(path, layout.dtype, "r", layout.offset, layout.file_shape)
+        else:
+            stored = _read_stream(path, stream, layout)
+    return ArrayReader(path, stored.transpose(layout.transpose), layout.voxel_size_zyx_angstrom)
+
+
+def write_mrc(path: str | Path, data: np.ndarray, voxel_size_angstrom: float | None = None) -> None:
+    """Write a (z, y, x) array as an MRC2014 volume; the file appears whole or not at all.
+
+    Booleans and whole numbers take the smallest of int8, int16, uint16 and float32 that holds them all; float16 stays;
+    other floats become float32. An unknown voxel size (None) is written as 0. Suffixes `.gz` and `.bz2` compress.
+
+    Raises:
+        ValueError: `data` is not 3D or holds NaN or infinity.
+    """
+    path = Path(path)
+    stored = _storable(np.asarray(data))
+    compression = {".gz": "gzip", ".bz2": "bzip2"}.get(path.suffix.lower())
+    with atomic_path(path) as temporary, mrcfile.new(temporary, compression=compression, overwrite=True) as mrc:
+        mrc.set_data(stored)
+        mrc.set_volume()
+        mrc.voxel_size = voxel_size_angstrom or 0.0
+
+
+def _storable(data: np.ndarray) -> np.ndarray:
+    if data.ndim != 3 or data.size == 0:
+        raise ValueError(f"a volume has three axes and at least one voxel, not shape {data.shape}")
+    if data.dtype.kind == "f":
+        if not np.isfinite(data).all():
+            raise ValueError("a volume must not hold NaN or infinity")
+        return np.ascontiguousarray(data, np.float16 if data.dtype == np.float16 else np.float32)
+    if data.dtype.kind not in "biu":
+        raise ValueError(f"voxels of type {data.dtype} cannot be stored")
+    low, high = int(data.min()), int(data.max())
+    for dtype in (np.int8, np.int16, np.uint16):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return np.ascontiguousarray(data, dtype)
+    return np.ascontiguousarray(data, np.float32)
+
+
+def _compression(path: Path) -> str | None:
+    with path.open("rb") as stream:
+        start = stream.read(212)
+    if start[208:211] == b"MAP":  # an uncompressed file whose column count happens to look like a magic number
+        return None
+    return "gzip" if start[:2] == b"\x1f\x8b" else "bzip2" if start[:3] == b"BZh" else None
+
+
+def _opened(path: Path, compression: str | None) -> IO[bytes]:
+    if compression == "gzip":
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    return cast(IO[bytes], bz2.open(path, "rb")) if compression == "bzip2" else path.open("rb")
+
+
+def _read_stream(path: Path, stream: IO[bytes], layout: _Layout) -> np.ndarray:
+    """The voxels of a compressed or 4-bit file, read in pieces so that a false header allocates nothing."""
+    buffer, wanted = bytearray(), layout.offset - _HEADER_BYTES + layout.data_bytes
+    try:
+        while len(buffer) < wanted and (piece := stream.read(min(1 << 24, wanted - len(buffer)))):
+            buffer += piece
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"damaged compressed file ({error})", where=path) from None
+    if len(buffer) < wanted:
+        raise _truncated(path, layout, len(buffer) + _HEADER_BYTES)
+    data = np.frombuffer(buffer, np.uint8)[layout.offset - _HEADER_BYTES :]
+    if not layout.nibbles:
+        return data.view(layout.dtype).reshape(layout.file_shape)
+    rows = data.reshape(*layout.file_shape[:2], layout.row_bytes)
+    both = np.stack([rows & 15, rows >> 4], axis=-1)  # the first voxel lies in the low bits
+    return both.reshape(*layout.file_shape[:2], -1)[:, :, : layout.file_shape[2]]
+
+
+def _truncated(path: Path, layout: _Layout, size: int) -> InputError:
+    return InputError(
+        f"truncated: {size} bytes, but the header announces {layout.offset + layout.data_bytes}",
+        where=path,
+        mend="copy or reconstruct the file again",
+    )
+
+
+def _layout(path: Path, raw: bytes) -> _Layout:
+    if len(raw) < _HEADER_BYTES:
+        raise InputError(f"not an MRC file: {len(raw)} bytes, less than a header", where=path)
+    header = _header(path, raw)
+    mode = int(header["mode"])
+    if mode in _REFUSED:
+        raise InputError(f"holds {_REFUSED[mode]}, not densities (MRC mode {mode})", where=path)
+    shape = (int(header["nz"]), int(header["ny"]), int(header["nx"]))
+    if _is_volume_stack(header):
+        raise InputError(
+            f"a stack of {shape[0] // int(header['mz'])} volumes, not one volume", where=path, mend="split the stack"
+        )
+    order = header.dtype["mode"].byteorder
+    dtype = np.dtype("u1" if mode == _NIBBLES else _DTYPES[mode]).newbyteorder(order)
+    if mode == 0 and _bytes_are_unsigned(header):
+        dtype = np.dtype("u1")
+    return _Layout(
+        dtype=dtype,
+        file_shape=shape,
+        transpose=_transpose(path, header),
+        offset=_HEADER_BYTES + int(header["nsymbt"]),
+        nibbles=mode == _NIBBLES,
+        voxel_size_zyx_angstrom=_voxel_size(header),
+    )
+
+
+def _header(path: Path, raw: bytes) -> np.ndarray:
+    """The header in the byte order in which it makes sense; the machine stamp decides where both or neither do."""
+    candidates = {order: np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order), 1)[0] for order in "<>"}
+    sensible = [order for order, header in candidates.items() if _makes_sense(header)]
+    if not sensible:
+        raise InputError("not an MRC file, or its header is damaged", where=path)
+    try:
+        stamped = byte_order_from_machine_stamp(candidates["<"]["machst"])
+    except ValueError:
+        stamped = "<"
+    return cast(np.ndarray, candidates[stamped if stamped in sensible else sensible[0]])
+
+
+def _makes_sense(header: np.ndarray) -> bool:
+    mode = int(header["mode"])
+    axes = [int(header[name]) for name in ("nx", "ny", "nz")]
+    return (
+        (mode in _DTYPES or mode in _REFUSED or mode == _NIBBLES)
+        and all(0 < n <= _LARGEST_AXIS for n in axes)
+        and int(header["nsymbt"]) >= 0
+    )
+
+
+def _is_volume_stack(header: np.ndarray) -> bool:
+    """Space groups from 401 mark stacks of volumes; `mz` is then the number of sections of each."""
+    return 401 <= int(header["ispg"]) <= 630 and 0 < int(header["mz"]) < int(header["nz"])
+
+
+def _bytes_are_unsigned(header: np.ndarray) -> bool:
+    """Mode 0 is signed by MRC2014; IMOD says in a flag, older programs only by a maximum that does not fit int8."""
+    order = header.dtype["mode"].byteorder
+    stamp, flags = np.frombuffer(header["extra2"].tobytes(), np.dtype("i4").newbyteorder(order), 2, offset=40)
+    if int(stamp) == _IMOD_STAMP:
+        return not int(flags) & 1
+    return bool(127 < float(header["dmax"]) <= 255 and float(header["dmin"]) >= 0)
+
+
+def _transpose(path: Path, header: np.ndarray) -> tuple[int, int, int]:
+    axes = [int(header[name]) for name in ("maps", "mapr", "mapc")]  # axis (1 x, 2 y, 3 z) of sections, rows, columns
+    if axes == [0, 0, 0]:
+        return (0, 1, 2)
+    if sorted(axes) != [1, 2, 3]:
+        order = " ".join(str(axis) for axis in reversed(axes))
+        raise InputError(f"axis order mapc mapr maps = {order} is no permutation of 1 2 3", where=path)
+    return (axes.index(3), axes.index(2), axes.index(1))
+
+
+def _voxel_size(header: np.ndarray) -> tuple[float, float, float] | None:
+    """Cell edge over grid intervals; 0 and 1 are what programs write that do not know (a mask, an image stack)."""
+    sizes = []
+    for axis in "zyx":
+        intervals, edge = int(header[f"m{axis}"]), float(header["cella"][axis])
+        sizes.append(edge / intervals if intervals > 0 else 0.0)
+    z, y, x = sizes
+    if not np.isfinite(sizes).all() or min(x, y) <= 0 or (x == 1 and y == 1):
+        return None
+    if z <= 0 or (int(header["mz"]) == 1 and int(header["nz"]) > 1):
+        z = x  # header of an image stack: the third edge says nothing
+    return (z, y, x)

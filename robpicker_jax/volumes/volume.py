@@ -1,0 +1,165 @@
+"""What every volume format gives: a whole volume in memory, or a reader of parts of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from robpicker_jax.errors import InputError
+
+Slices = tuple[slice, slice, slice]
+
+_ISOTROPY = 0.01  # largest relative difference of the three edges that still counts as a cube
+_CHUNK_VOXELS = 1 << 24
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A tomogram, density map or mask in memory.
+
+    Attributes:
+        data: (z, y, x) array.
+        path: the file it came from.
+        voxel_size_zyx_angstrom: the three edges of a voxel in Å, None where the file does not know them.
+    """
+
+    data: np.ndarray
+    path: Path
+    voxel_size_zyx_angstrom: tuple[float, float, float] | None = None
+
+    @property
+    def voxel_size_angstrom(self) -> float | None:
+        """Edge of the cubic voxels in Å, None where the file does not know it; InputError where they are no cubes."""
+        return _cubic_edge(self.voxel_size_zyx_angstrom, self.path)
+
+
+class VolumeReader(ABC):
+    """An open volume file: shape and voxel size at once, voxels part by part.
+
+    Attributes:
+        path: the file.
+        shape_zyx: its size in voxels.
+        dtype: type of the stored voxels.
+        voxel_size_zyx_angstrom: edges of a voxel in Å, None where the file does not know them.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shape_zyx: tuple[int, int, int],
+        dtype: np.dtype[Any],
+        voxel_size_zyx_angstrom: tuple[float, float, float] | None,
+    ) -> None:
+        self.path = path
+        self.shape_zyx = shape_zyx
+        self.dtype = dtype
+        self.voxel_size_zyx_angstrom = voxel_size_zyx_angstrom
+
+    @property
+    def voxel_size_angstrom(self) -> float | None:
+        """Edge of the cubic voxels in Å; None where the file does not know it.
+
+        Raises:
+            InputError: when the file says that the voxels are not cubes.
+        """
+        return _cubic_edge(self.voxel_size_zyx_angstrom, self.path)
+
+    @abstractmethod
+    def _stored(self, slices: Slices) -> np.ndarray:
+        """The voxels of a part, (z, y, x), in the stored type."""
+
+    def read(self, slices: Slices | None = None, *, dtype: Any = np.float32, check: bool = True) -> np.ndarray:
+        """Read a part of the volume, or all of it.
+
+        Args:
+            slices: z, y and x slices; none for the whole volume.
+            dtype: type of the result; None keeps the stored type.
+            check: refuse voxels that are NaN or infinite.
+
+        Returns:
+            A contiguous (z, y, x) array that does not depend on the file any more.
+
+        Raises:
+            InputError: voxels that are NaN or infinite.
+        """
+        z, y, x = slices if slices is not None else (slice(None),) * 3
+        stored = self._stored((z, y, x))
+        data = np.array(stored, dtype=stored.dtype.newbyteorder("=") if dtype is None else dtype, order="C")
+        if check:
+            check_finite(data, self.path)
+        return data
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the file."""
+
+    def __enter__(self) -> VolumeReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class ArrayReader(VolumeReader):
+    """A reader over an array that is in memory or memory-mapped."""
+
+    def __init__(
+        self, path: Path, array: np.ndarray, voxel_size_zyx_angstrom: tuple[float, float, float] | None
+    ) -> None:
+        z, y, x = array.shape
+        super().__init__(path, (z, y, x), array.dtype, voxel_size_zyx_angstrom)
+        self._array: np.ndarray | None = array
+
+    def _stored(self, slices: Slices) -> np.ndarray:
+        if self._array is None:
+            raise ValueError(f"{self.path} is closed")
+        return self._array[slices]
+
+    def close(self) -> None:
+        self._array = None
+
+
+def _cubic_edge(sizes: tuple[float, float, float] | None, path: Path) -> float | None:
+    if sizes is None:
+        return None
+    if max(sizes) > (1 + _ISOTROPY) * min(sizes):
+        z, y, x = sizes
+        raise InputError(
+            f"voxels are not cubes: {x:.4g} x {y:.4g} x {z:.4g} Å (x, y, z)",
+            where=path,
+            mend="correct the header or resample the volume",
+        )
+    return float(sizes[2])
+
+
+def check_finite(data: np.ndarray, path: Path | str) -> None:
+    """Refuse NaN and infinite voxels, in slabs so that the check needs little memory.
+
+    Raises:
+        InputError: with the number of such voxels and the place of the first.
+    """
+    if data.dtype.kind not in "fc" or data.size == 0:
+        return
+    slab = max(1, _CHUNK_VOXELS // max(1, data[0].size))
+    bad, first = 0, (0, 0, 0)
+    for start in range(0, len(data), slab):
+        part = data[start : start + slab]
+        finite = np.isfinite(part)
+        if not finite.all():
+            if not bad:
+                z, y, x = (int(i) for i in np.argwhere(~finite)[0])
+                first = (x, y, z + start)
+            bad += int(finite.size - np.count_nonzero(finite))
+    if bad:
+        raise InputError(
+            f"{bad} of {data.size} voxels are NaN or infinite, the first at x y z = {first[0]} {first[1]} {first[2]}",
+            where=path,
+            mend="replace them, for instance by the mean of the volume",
+        )
