@@ -1,0 +1,191 @@
+"""The segmentation U-Net: image patch → last feature map and class scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from robpicker_jax.config.schema import ModelConfig
+from robpicker_jax.errors import InputError
+from robpicker_jax.models.conv import conv3d, max_pool3d, transposed_conv3d, upsample_nearest3d
+from robpicker_jax.models.presets import UNetShape, unet_shape
+
+Params = Any
+BatchStats = Any
+_he = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+
+
+class _Conv(nn.Module):
+    """A 3D convolution of `size`³ with an optional bias, in the compute dtype."""
+
+    features: int
+    size: int
+    dtype: Any
+    bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", _he, (self.size,) * 3 + (x.shape[-1], self.features), jnp.float32)
+        y = conv3d(x.astype(self.dtype), kernel.astype(self.dtype))
+        if self.bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
+        return y
+
+
+class _ConvStack(nn.Module):
+    """`count` times 3×3×3 convolution, batch norm (optional), ReLU."""
+
+    features: int
+    count: int
+    batch_norm: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        for _ in range(self.count):
+            x = _Conv(self.features, 3, self.dtype, bias=not self.batch_norm)(x)
+            if self.batch_norm:
+                # The two-pass variance: E[x²] - E[x]² cancels in float32 where the mean is large.
+                x = nn.BatchNorm(
+                    use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, use_fast_variance=False
+                )(x)
+            x = nn.relu(x)
+        return x
+
+
+class _Upsample(nn.Module):
+    """2× upsampling: transposed convolution to `features`, or nearest neighbour and a 2×2×2 convolution with ReLU."""
+
+    features: int
+    kind: str
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.kind == "nearest":
+            return nn.relu(_Conv(x.shape[-1], 2, self.dtype)(upsample_nearest3d(x)))
+        fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=-2, batch_axis=(0, 1, 2))
+        kernel = self.param("kernel", fan_in, (2, 2, 2, x.shape[-1], self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        return transposed_conv3d(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
+
+
+class _UNetModule(nn.Module):
+    shape: UNetShape
+    n_classes: int
+    dtype: Any
+    remat: bool
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        shape = self.shape
+        stack = nn.remat(_ConvStack, static_argnums=(2,)) if self.remat else _ConvStack
+
+        def convs(x: jax.Array, level: int, count: int, name: str) -> jax.Array:
+            if count == 0:
+                return x
+            return stack(shape.widths[level], count, shape.batch_norm, self.dtype, name=name)(x, train)
+
+        x = image.astype(self.dtype)
+        skips = []
+        for level in range(shape.levels):
+            x = convs(x, level, shape.convs_before_pool, f"down{level}_fine")
+            skips.append(x)
+            x = convs(max_pool3d(x), level + 1, shape.convs_after_pool, f"down{level}_coarse")
+        x = convs(x, shape.levels, shape.bottleneck_convs, "bottleneck")
+        if shape.dropout > 0:
+            x = nn.Dropout(shape.dropout, deterministic=not train)(x)
+        for level in reversed(range(shape.levels)):
+            x = _Upsample(shape.widths[level], shape.upsampling, self.dtype, name=f"up{level}_upsample")(x)
+            x = jnp.concatenate([x, skips[level]], axis=-1)
+            x = convs(x, level, shape.decoder_convs, f"up{level}")
+        logits = _Conv(self.n_classes, 1, self.dtype, name="classes")(x)
+        return x, logits.astype(jnp.float32)
+
+
+@dataclass(frozen=True)
+class UNet:
+    """A segmentation U-Net as two pure functions, `init` and `apply`. Hashable, so it may be a static argument."""
+
+    shape: UNetShape
+    n_classes: int
+    compute_dtype: str = "float32"
+    remat: bool = False
+
+    @property
+    def features(self) -> int:
+        """Channels F of the last feature map."""
+        return self.shape.features
+
+    @property
+    def stride(self) -> int:
+        """Every patch edge must be divisible by this."""
+        return 2**self.shape.levels
+
+    @property
+    def _module(self) -> Any:
+        return _UNetModule(self.shape, self.n_classes, jnp.dtype(self.compute_dtype), self.remat)
+
+    def init(self, key: jax.Array) -> tuple[Params, BatchStats]:
+        """Fresh float32 parameters and batch statistics (an empty dict without batch norm)."""
+        smallest = jnp.zeros((1, self.stride, self.stride, self.stride, 1), jnp.float32)
+        variables = jax.jit(self._module.init, static_argnums=2)(key, smallest, False)
+        return variables["params"], variables.get("batch_stats", {})
+
+    def apply(
+        self,
+        params: Params,
+        batch_stats: BatchStats,
+        image: jax.Array,
+        train: bool,
+        *,
+        dropout_key: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array, BatchStats]:
+        """Last feature map and class scores of a batch of patches.
+
+        Args:
+            params: parameters.
+            batch_stats: running means and variances.
+            image: `(n, z, y, x)` or `(n, z, y, x, 1)`, each edge divisible by `stride`.
+            train: normalise by the batch's own statistics and update the running ones; else use the running ones.
+            dropout_key: key of the dropout masks; None: no dropout.
+
+        Returns:
+            Features `(n, z, y, x, F)` in the compute dtype, class scores before softmax `(n, z, y, x, c)` in
+            float32, and the new batch statistics (the old ones unless `train`).
+
+        Raises:
+            InputError: an edge is not divisible by `stride`.
+        """
+        if image.ndim == 4:
+            image = image[..., None]
+        if any(edge % self.stride for edge in image.shape[1:4]):
+            raise InputError(
+                f"a patch of {image.shape[1:4]} voxels cannot be halved {self.shape.levels} times",
+                mend=f"make every edge a multiple of {self.stride}",
+            )
+        variables: Mapping[str, Any] = {"params": params, "batch_stats": batch_stats}
+        module = self._module
+        if dropout_key is None and self.shape.dropout > 0:
+            module = module.clone(shape=UNetShape(**{**vars(self.shape), "dropout": 0.0}))
+        rngs = None if dropout_key is None else {"dropout": dropout_key}
+        if not train:
+            features, logits = module.apply(variables, image, False)
+            return features, logits, batch_stats
+        (features, logits), updated = module.apply(variables, image, True, mutable=["batch_stats"], rngs=rngs)
+        return features, logits, updated.get("batch_stats", batch_stats)
+
+
+def build_unet(model: ModelConfig, n_classes: int) -> UNet:
+    """The U-Net of a configuration, for `n_classes` classes (background included)."""
+    return UNet(unet_shape(model), n_classes, model.compute_dtype, model.remat)
+
+
+def n_parameters(params: Params) -> int:
+    """Number of scalars in a tree of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
