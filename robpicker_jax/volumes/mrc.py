@@ -1,9 +1,9 @@
 """MRC files (MRC2014, CCP4 and their forebears): `.mrc`, `.rec`, `.map`, `.st`, plain or compressed by gzip or bzip2.
 
 Format: https://www.ccpem.ac.uk/mrc_format/mrc2014.php, with IMOD's extensions
-(https://bio3d.colorado.edu/imod/doc/mrc_format.txt). Header layout, modes and machine stamps are mrcfile's; what mrcfile
-leaves to its callers is done here: axes in any order become (z, y, x), unsigned bytes are read as such, and the file's
-size is checked before anything is allocated.
+(https://bio3d.colorado.edu/imod/doc/mrc_format.txt). Header layout, modes and machine stamps are mrcfile's. What
+mrcfile leaves to its callers is done here: axes in any order become (z, y, x), unsigned bytes are read as such, and the
+size of the file is checked before anything is allocated.
 """
 
 from __future__ import annotations

@@ -1,0 +1,73 @@
+"""Whether positions lie in their volume, and what most likely went wrong when they do not."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+
+from robpicker_jax.errors import InputError
+
+
+def inside(positions_vox: np.ndarray, shape_zyx: tuple[int, int, int]) -> np.ndarray:
+    """Which positions (n, 3) x y z lie in one of the voxels of a volume: −0.5 <= position < size − 0.5 on each axis."""
+    size_xyz = np.array(shape_zyx[::-1])
+    return np.all((positions_vox >= -0.5) & (positions_vox < size_xyz - 0.5), axis=1)
+
+
+def check_inside(
+    positions_vox: np.ndarray,
+    shape_zyx: tuple[int, int, int],
+    where: Path | str,
+    voxel_size_angstrom: float | None = None,
+) -> None:
+    """Refuse positions outside the volume.
+
+    Args:
+        positions_vox: (n, 3) x y z.
+        shape_zyx: size of the volume.
+        where: the annotation file, for the message.
+        voxel_size_angstrom: voxel size, so that positions in Å are recognised.
+
+    Raises:
+        InputError: how many lie outside, the first of them, the volume's size, and the likeliest reason.
+    """
+    ok = inside(positions_vox, shape_zyx)
+    if ok.all():
+        return
+    first = int(np.flatnonzero(~ok)[0])
+    x, y, z = positions_vox[first]
+    depth, height, width = shape_zyx
+    raise InputError(
+        f"{np.count_nonzero(~ok)} of {len(ok)} positions lie outside the volume of {width} x {height} x {depth} voxels "
+        f"(x y z), the first in row {first + 1}: {x:g} {y:g} {z:g}",
+        where=where,
+        mend=likely_reason(positions_vox, shape_zyx, voxel_size_angstrom) or "remove them or correct the file",
+    )
+
+
+def likely_reason(
+    positions_vox: np.ndarray, shape_zyx: tuple[int, int, int], voxel_size_angstrom: float | None
+) -> str | None:
+    """The simplest reading of the positions that puts all of them inside the volume, as a hint; None if there is none.
+
+    It needs more than one position to say anything, and never changes a position.
+    """
+    if len(positions_vox) < 2:
+        return None
+    if inside(positions_vox - 1, shape_zyx).all():
+        return "they would fit if the file counted from 1: subtract 1"
+    for order in permutations(range(3)):
+        if order != (0, 1, 2) and inside(positions_vox[:, order], shape_zyx).all():
+            return f"they would fit if the columns were {' '.join('xyz'[order.index(k)] for k in range(3))}, not x y z"
+    if voxel_size_angstrom and inside(positions_vox / voxel_size_angstrom, shape_zyx).all():
+        return f"they would fit if they were in Å (voxels of {voxel_size_angstrom:g} Å)"
+    size_xyz = np.array(shape_zyx[::-1])
+    centred = positions_vox + size_xyz / 2
+    if positions_vox.min() < -0.5 and inside(centred, shape_zyx).all():
+        return "they would fit if they were measured from the volume's centre"
+    for factor in (2, 3, 4, 6, 8, 10, 12, 16):
+        if inside(positions_vox / factor, shape_zyx).all():
+            return f"they would fit if they were in pixels {factor} times smaller (unbinned coordinates)"
+    return None
