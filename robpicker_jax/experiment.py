@@ -1,0 +1,171 @@
+"""From a configuration to the networks, the initial state and the compiled step functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from robpicker_jax import parallel
+from robpicker_jax.bilevel import robpicker
+from robpicker_jax.bilevel.problem import BilevelProblem
+from robpicker_jax.bilevel.robpicker import Batch, InnerAux, Networks, NetworkState
+from robpicker_jax.bilevel.step import Step, TrainState, bilevel_step, initial_state, plain_step
+from robpicker_jax.compilation import jit
+from robpicker_jax.config import Config, ModelConfig
+from robpicker_jax.errors import InputError
+from robpicker_jax.models import build_data_reweighting, build_label_correction, build_unet, stride
+from robpicker_jax.optimizers import build_optimizer
+
+META_NETWORKS = {
+    "robpicker": ("correction", "reweighting"),
+    "lc_only": ("correction",),
+    "dr_only": ("reweighting",),
+    "supervised": (),
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that training and inference need of a configuration.
+
+    Attributes:
+        config: the configuration.
+        n_classes: species and background.
+        networks: the three networks as pure functions.
+        problem: inner and outer loss and inner optimiser.
+        mesh: the devices.
+        state: the initial state, on the devices.
+        step: the compiled training step; its state argument is donated.
+        warmup: the compiled step that leaves the meta networks as they are.
+    """
+
+    config: Config
+    n_classes: int
+    networks: Networks
+    problem: BilevelProblem
+    mesh: Mesh
+    state: TrainState
+    step: Step
+    warmup: Step
+
+    def predictor(self, state: TrainState) -> Callable[[np.ndarray], np.ndarray]:
+        """Tiles (n, z, y, x, 1) → class probabilities (n, z, y, x, c), with running batch statistics."""
+        predict = _compiled_predict(self.networks)
+        variables = (state.params, state.network_state.batch_stats)
+        return lambda tiles: np.asarray(predict(*variables, tiles))
+
+    def inner_aux(self, state: TrainState, batch: Batch) -> InnerAux:
+        """Losses, weights and corrections of training patches (no leading axis of inner steps), for reports."""
+        loss = robpicker.inner_loss(self.networks)
+        compiled = jit(lambda state, batch: loss(state.params, state.meta, state.network_state, batch)[1][1])
+        return jax.device_get(compiled(state, batch))
+
+    def corrected(self, state: TrainState, image: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """Corrected label maps (n, z, y, x, c) of patches; the given ones where no correction was trained."""
+        one_hot = jax.nn.one_hot(label, self.n_classes)
+        if "correction" not in state.meta:
+            return np.asarray(one_hot)
+
+        def apply(state: TrainState, image: Any, one_hot: Any) -> Any:
+            features, _, _ = self.networks.segment(state.params, state.network_state.batch_stats, image, train=True)
+            return self.networks.correct(state.meta["correction"], features, one_hot)[0]
+
+        return np.asarray(jit(apply)(state, image, one_hot))
+
+
+def build_networks(model: ModelConfig, n_classes: int) -> tuple[Networks, Callable[[jax.Array], dict[str, Any]]]:
+    """The three networks as pure functions, and a function key → their fresh parameters.
+
+    The parameters are {"unet", "batch_stats", "correction", "reweighting"}.
+    """
+    unet = build_unet(model, n_classes)
+    correction = build_label_correction(model, n_classes, unet.features, alpha_bias=model.alpha_bias)
+    reweighting = build_data_reweighting(model)
+
+    def init(key: jax.Array) -> dict[str, Any]:
+        params, batch_stats = unet.init(jax.random.fold_in(key, 0))
+        return {
+            "unet": params,
+            "batch_stats": batch_stats,
+            "correction": correction.init(jax.random.fold_in(key, 1)),
+            "reweighting": reweighting.init(jax.random.fold_in(key, 2)),
+        }
+
+    return Networks(unet.apply, correction.apply, reweighting.apply), init
+
+
+def build_experiment(config: Config) -> Experiment:
+    """Networks, optimisers, initial state and compiled steps of a configuration.
+
+    Raises:
+        InputError: patch or tile sizes that the U-Net cannot halve, batches the devices cannot share.
+    """
+    _check_sizes(config)
+    train = config.train
+    mesh = parallel.data_mesh(config.parallel.devices)
+    parallel.check_batch("train.batch_size", train.batch_size, mesh)
+    parallel.check_batch("train.meta_batch_size", train.meta_batch_size or train.batch_size, mesh)
+
+    n_classes = len(config.data.species) + 1
+    networks, init = build_networks(config.model, n_classes)
+    problem = BilevelProblem(
+        inner_loss=robpicker.inner_loss(
+            networks, stop_gradient_label=train.stop_gradient_label, stop_gradient_weight=train.stop_gradient_weight
+        ),
+        outer_loss=robpicker.outer_loss(networks),
+        inner_optimizer=build_optimizer(train.inner, train.steps * train.inner_steps),
+    )
+    meta_optimizers = {
+        "correction": build_optimizer(train.correction, train.steps),
+        "reweighting": build_optimizer(train.reweighting, train.steps),
+    }
+    key = jax.random.key(train.seed)
+    fresh = init(key)
+    state = initial_state(
+        fresh["unet"],
+        # Raw key data: a checkpoint holds plain arrays.
+        NetworkState(fresh["batch_stats"], jax.random.key_data(jax.random.fold_in(key, 3))),
+        {name: fresh[name] for name in META_NETWORKS[train.variant]},
+        problem.inner_optimizer,
+        meta_optimizers,
+    )
+    plain = plain_step(problem, inner_steps=train.inner_steps)
+    step = plain
+    if train.variant != "supervised":
+        step = bilevel_step(problem, meta_optimizers, method=train.hypergradient, inner_steps=train.inner_steps)
+    return Experiment(
+        config=config,
+        n_classes=n_classes,
+        networks=networks,
+        problem=problem,
+        mesh=mesh,
+        state=parallel.replicate(state, mesh),
+        step=jit(step, donate_argnums=0),
+        warmup=jit(plain, donate_argnums=0),
+    )
+
+
+def _check_sizes(config: Config) -> None:
+    factor = stride(config.model)
+    sizes = {"patches.size": config.patches.size}
+    if config.inference.tile is not None:
+        sizes["inference.tile"] = config.inference.tile
+    for key, size in sizes.items():
+        if size % factor:
+            lower = size - size % factor
+            fits = f"{lower} or {lower + factor}" if lower else str(factor)
+            raise InputError(f"{key}: {size} is not divisible by the U-Net's stride {factor}", mend=f"use {fits}")
+
+
+def _compiled_predict(networks: Networks) -> Callable[..., jax.Array]:
+    def predict(params: Any, batch_stats: Any, tiles: Any) -> jax.Array:
+        _, logits, _ = networks.segment(params, batch_stats, tiles, train=False)
+        return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+
+    return jit(predict)

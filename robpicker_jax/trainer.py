@@ -1,0 +1,250 @@
+"""The training loop: steps, metrics, validation, checkpoints, a clean stop.
+
+The loop owns no mathematics (that is `bilevel.step`) and no files of tomograms (that is `patches`). It can be stopped
+at any time and run again: batches are a function of (seed, step), and a checkpoint is the whole state.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robpicker_jax.bilevel.step import Metrics, TrainState
+from robpicker_jax.checkpoint import Checkpoints
+from robpicker_jax.errors import InputError
+from robpicker_jax.experiment import Experiment
+from robpicker_jax.progress import progress
+
+Validate = Callable[[TrainState], Mapping[str, float]]
+Batches = Callable[[int], tuple[Any, Any]]
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop, and has saved its state."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A finished training: its last state, the best one by validation, and the step of the best."""
+
+    last: TrainState
+    best: TrainState
+    best_step: int
+
+
+def fit(
+    experiment: Experiment,
+    batches: Callable[[int], Iterator[tuple[Any, Any]]],
+    workdir: Path,
+    *,
+    validate: Validate | None = None,
+    class_names: Sequence[str] = (),
+) -> FitResult:
+    """Train from the latest checkpoint of `workdir` (or from the start) to `train.steps`.
+
+    Args:
+        experiment: step functions and initial state.
+        batches: first step → iterator of (training batches, meta batch) from that step on, placed on the devices.
+        workdir: gets metrics.jsonl, tensorboard/ and checkpoints/.
+        validate: state → scores, of which "macro_f1" chooses the best checkpoint.
+        class_names: species, in the order of their labels from 1 (names of per-class metrics).
+
+    Raises:
+        InputError: the loss or a parameter stopped being finite; the last good checkpoint is kept.
+        Interrupted: stopped by a signal, after saving.
+    """
+    config = experiment.config.train
+    checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
+    log = MetricsLog(workdir)
+    try:
+        state = experiment.state
+        if checkpoints.latest_step() is not None:
+            state = checkpoints.restore(state)
+        start = int(state.step)
+        log.truncate(start)
+        best_score = log.best_score()
+        with _stop_requested() as stop, progress("training", config.steps, completed=start) as bar:
+            source = iter(batches(start)) if start < config.steps else iter(())
+            pending: tuple[int, Metrics, np.ndarray, float] | None = None
+            for done in range(start + 1, config.steps + 1):
+                began = time.monotonic()
+                train, meta = next(source)
+                waited = time.monotonic() - began
+                step = experiment.warmup if done <= config.meta_warmup_steps else experiment.step
+                # Jitted steps return before they are done: the previous step's metrics are read while this one runs.
+                state, metrics = step(state, train, meta)
+                if pending is not None:
+                    _report(pending, experiment, log, bar, class_names)
+                pending = (done, metrics, np.asarray(train.center_class)[-1], waited)
+                validating = validate is not None and (done % config.validate_every == 0 or done == config.steps)
+                saving = done % config.checkpoint_every == 0 or done == config.steps or bool(stop)
+                if saving or validating:
+                    _report(pending, experiment, log, bar, class_names)
+                    pending = None
+                    _check_finite(state, done, checkpoints)
+                    checkpoints.save(done, state) if saving else None
+                if validating and not stop:
+                    assert validate is not None
+                    scores = dict(validate(state))
+                    log.write({"step": done, "kind": "validation", **scores})
+                    if scores["macro_f1"] > best_score:
+                        best_score = scores["macro_f1"]
+                        checkpoints.save_best(done, state)
+                    log.reset_clock()
+                if stop:
+                    raise Interrupted(f"stopped after step {done}; its state is saved")
+        best = checkpoints.restore(state, best=True)
+        return FitResult(last=state, best=best, best_step=int(best.step))
+    finally:
+        log.close()
+        checkpoints.close()
+
+
+class MetricsLog:
+    """`metrics.jsonl` and TensorBoard events of a run; rows after the step a run resumes from are dropped."""
+
+    def __init__(self, workdir: Path) -> None:
+        from tensorboardX import SummaryWriter
+
+        workdir.mkdir(parents=True, exist_ok=True)
+        self._path = workdir / "metrics.jsonl"
+        self._writer = SummaryWriter(str(workdir / "tensorboard"))
+        self._clock = (time.monotonic(), 0)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows written so far; a half-written last line (a killed run) is passed over."""
+        return read_metrics(self._path)
+
+    def truncate(self, step: int) -> None:
+        """Drop what lies after `step`."""
+        rows = [row for row in self.rows() if row["step"] <= step]
+        self._path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        self._clock = (time.monotonic(), step)
+
+    def best_score(self) -> float:
+        """Best validation score so far, −1 before the first."""
+        return max((row["macro_f1"] for row in self.rows() if row["kind"] == "validation"), default=-1.0)
+
+    def rate(self, step: int) -> float:
+        """Steps per second since the clock was last read or reset."""
+        now = time.monotonic()
+        then, former = self._clock
+        self._clock = (now, step)
+        return (step - former) / max(now - then, 1e-9)
+
+    def reset_clock(self) -> None:
+        """Leave the time since the last row (a validation) out of the rate."""
+        self._clock = (time.monotonic(), self._clock[1])
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append a row, NaN as null, and the same numbers as TensorBoard scalars."""
+        clean = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(clean) + "\n")
+        for key, value in clean.items():
+            if key != "step" and isinstance(value, (int, float)):
+                self._writer.add_scalar(f"{clean['kind']}/{key}", value, clean["step"])
+
+    def close(self) -> None:
+        """Flush the events."""
+        self._writer.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of a metrics.jsonl; a half-written last line (a killed run) is passed over."""
+    rows = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+    return rows
+
+
+def _report(
+    pending: tuple[int, Metrics, np.ndarray, float],
+    experiment: Experiment,
+    log: MetricsLog,
+    bar: Any,
+    class_names: Sequence[str],
+) -> None:
+    """Read a step's metrics from the device, refuse NaN, and write them now and then."""
+    done, metrics, center_class, waited = pending
+    config = experiment.config.train
+    values = jax.device_get(metrics)
+    if not math.isfinite(float(values.inner_loss)):
+        raise _diverged(f"the training loss became {float(values.inner_loss)} at step {done}", None)
+    fields = {"loss": f"{float(values.inner_loss):.4f}"}
+    if done % config.log_every == 0 or done == config.steps:
+        rate = log.rate(done) * config.batch_size * config.inner_steps
+        row = {
+            "step": done,
+            "kind": "train",
+            "inner_loss": float(values.inner_loss),
+            "outer_loss": float(values.outer_loss),
+            "hypergradient_norm": float(values.hypergradient_norm),
+            "alpha_mean": float(values.inner.alpha.mean()),
+            "changed_share": float(values.inner.changed.mean()),
+            "weight_mean": float(values.inner.weight.mean()),
+            "weight_std": float(values.inner.weight.std()),
+            "patches_per_second": rate,
+            "input_wait_s": waited,
+        }
+        for label, name in enumerate(class_names, start=1):
+            weights = values.inner.weight[center_class == label]
+            if len(weights):
+                row[f"weight_mean/{name}"] = float(weights.mean())
+                row[f"weight_std/{name}"] = float(weights.std())
+        log.write(row)
+        fields["patches/s"] = f"{rate:.1f}"
+    bar.advance(0 if bar.completed >= done else done - bar.completed, **fields)
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def _check_finite(state: TrainState, done: int, checkpoints: Checkpoints) -> None:
+    if not bool(_all_finite((state.params, state.meta))):
+        raise _diverged(f"a parameter stopped being finite by step {done}", checkpoints.latest_step())
+
+
+def _diverged(what: str, step: int | None) -> InputError:
+    kept = "the last good checkpoint is kept" if step is None else f"the checkpoint of step {step} is good and kept"
+    return InputError(f"{what}; {kept}", mend="lower train.inner.learning_rate or set train.inner.clip_norm, and start anew")
+
+
+@contextmanager
+def _stop_requested() -> Iterator[list[int]]:
+    """A list that becomes non-empty on the first SIGINT or SIGTERM; a second signal stops at once."""
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        former = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: signals are somebody else's
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
