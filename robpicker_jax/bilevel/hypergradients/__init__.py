@@ -1,0 +1,67 @@
+"""Every hypergradient method by name: one file a method, one line here.
+
+A method's file opens with its formula, its cost and its reference, and defines
+
+- `build(problem, inner_steps, **options) -> Estimator`, the keyword arguments being the method's options;
+- `DIFFERENTIATES_UPDATE`, whether it passes through the inner optimiser's update (see `check_optimizer`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from types import ModuleType
+from typing import Any
+
+from robpicker_jax.bilevel.problem import BilevelProblem, Estimator
+from robpicker_jax.errors import InputError
+
+METHODS: dict[str, str] = {
+    "unrolled": "jax.grad through the inner steps: the definition (exact)",
+}
+"""Name of each method, which is the name of its file, and what it does in one line."""
+
+
+def method_module(name: str) -> ModuleType:
+    """The module of a method.
+
+    Raises:
+        InputError: for an unknown name; the message lists the nearest names.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(str(name), METHODS, n=3, cutoff=0.4)
+        known = f"did you mean {' or '.join(near)}?" if near else "choose one"
+        raise InputError(f"unknown hypergradient method {name!r}", mend=f"{known} (known: {', '.join(METHODS)})")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def hypergradient(name: str, problem: BilevelProblem, inner_steps: int = 1, **options: Any) -> Estimator:
+    """Estimator of the hypergradient by the named method: K inner steps, and the outer loss's gradient w.r.t. `meta`.
+
+    Args:
+        name: one of `METHODS`.
+        problem: the bi-level problem.
+        inner_steps: number K ≥ 1 of inner steps for each hypergradient.
+        options: the method's own options, as in its file.
+
+    Returns:
+        `estimate(params, meta, state, opt_state, inner_batches, outer_batch) -> Estimate`, a pure function to
+        be jitted; the leaves of `inner_batches` have a leading axis of length `inner_steps`.
+
+    Raises:
+        InputError: for an unknown method or option, or `inner_steps < 1`.
+    """
+    build = method_module(name).build
+    if inner_steps < 1:
+        raise InputError(f"inner_steps is {inner_steps}", where=f"hypergradient {name}", mend="give at least 1")
+    parameters = inspect.signature(build).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    for option in options:
+        if option not in known and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            raise InputError(
+                f"unknown option {option!r}",
+                where=f"hypergradient {name}",
+                mend=f"its options are {', '.join(known)}" if known else "it has no options",
+            )
+    return build(problem, inner_steps, **options)
