@@ -17,10 +17,10 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from robpicker_jax.annotations import columns
-from robpicker_jax.annotations.orientations import angles_from_rotations, rotations_from_angles
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.errors import InputError
 from robpicker_jax.files import atomic_path
+from robpicker_jax.geometry import euler_from_matrix, matrix_from_euler
 
 _ANGLES = ("phi", "psi", "the")
 _KNOWN = {"x", "y", "z", "class_label", "tomo_idx", "tomo_name", "cluster_size", "score", "class_name", *_ANGLES}
@@ -72,7 +72,7 @@ def read(path: Path, *, class_labels: Mapping[str, int] | None = None) -> Partic
     rotations = None
     if any(values is not None for values in angles):
         filled = [values if values is not None else [None] * len(attributes) for values in angles]
-        rotations = rotations_from_angles(
+        rotations = matrix_from_euler(
             np.stack([columns.optional_floats(v, n, path, row) for n, v in zip(_ANGLES, filled, strict=True)], axis=1),
             "deepfinder",
         )
@@ -94,7 +94,7 @@ def read(path: Path, *, class_labels: Mapping[str, int] | None = None) -> Partic
 def write(path: Path, particles: Particles) -> None:
     """Write a DeepFinder object list; columns the particles lack are left out."""
     root = Element("objlist")
-    angles = None if particles.rotations is None else angles_from_rotations(particles.rotations, "deepfinder")
+    angles = None if particles.rotations is None else euler_from_matrix(particles.rotations, "deepfinder")
     extra = {name: values for name, values in particles.extra.items() if re.fullmatch(r"[A-Za-z_][\w.-]*", name)}
     for i in range(len(particles)):
         attributes: dict[str, str] = {}
