@@ -128,3 +128,12 @@ def test_rotation_angle() -> None:
     for angle in (0.0, 1e-6, 30.0, 179.999999, 180.0):
         turned = Rotation.from_rotvec(np.deg2rad(angle) * np.array([0.6, 0, 0.8])).as_matrix()
         assert rotation_angle_deg(np.eye(3), turned) == pytest.approx(angle, abs=1e-6)
+
+
+def test_a_measured_pair_of_dynamo_and_relion_angles() -> None:
+    """Angles of one particle in both programs, which gave identical reconstructions (published with eulerangles)."""
+    np.testing.assert_allclose(
+        euler_from_matrix(matrix_from_euler([-47.2730, 1.1777, -132.3000], "dynamo"), "relion"),
+        [137.7000, 1.1777, 42.7270],
+        atol=1e-9,
+    )
