@@ -130,7 +130,8 @@ def test_written_volumes_are_read_back_and_valid(
     with mrcfile.open(path) as independent:
         np.testing.assert_array_equal(independent.data.astype(np.float64), values)
         assert independent.is_volume()
-    assert mrcfile.validate(path)
+    if dtype is not np.float16:  # mrcfile's validator sums float16 in float16, and overflows
+        assert mrcfile.validate(path)
 
 
 def test_write_refuses_what_is_no_volume(tmp_path: Path) -> None:

@@ -61,13 +61,15 @@ def likely_reason(
     for order in permutations(range(3)):
         if order != (0, 1, 2) and inside(positions_vox[:, order], shape_zyx).all():
             return f"they would fit if the columns were {' '.join('xyz'[order.index(k)] for k in range(3))}, not x y z"
-    if voxel_size_angstrom and inside(positions_vox / voxel_size_angstrom, shape_zyx).all():
-        return f"they would fit if they were in Å (voxels of {voxel_size_angstrom:g} Å)"
     size_xyz = np.array(shape_zyx[::-1])
-    centred = positions_vox + size_xyz / 2
-    if positions_vox.min() < -0.5 and inside(centred, shape_zyx).all():
-        return "they would fit if they were measured from the volume's centre"
-    for factor in (2, 3, 4, 6, 8, 10, 12, 16):
-        if inside(positions_vox / factor, shape_zyx).all():
-            return f"they would fit if they were in pixels {factor} times smaller (unbinned coordinates)"
-    return None
+    if positions_vox.min() < -0.5:
+        centred = inside(positions_vox + size_xyz / 2, shape_zyx).all()
+        return "they would fit if they were measured from the volume's centre" if centred else None
+    readings = [
+        f"pixels {factor} times smaller (unbinned coordinates)"
+        for factor in (2, 3, 4, 6, 8, 10, 12, 16)
+        if inside(positions_vox / factor, shape_zyx).all()
+    ][:1]
+    if voxel_size_angstrom and inside(positions_vox / voxel_size_angstrom, shape_zyx).all():
+        readings.insert(0, f"Å (voxels of {voxel_size_angstrom:g} Å)")
+    return f"they would fit if they were in {' or in '.join(readings)}" if readings else None
