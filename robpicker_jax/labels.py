@@ -59,8 +59,11 @@ class _Sphere:
         self._squared = float(radius) ** 2
         self._offsets = _ball(radius + np.sqrt(3) / 2)
         self._float = self._offsets.astype(np.float64)
+        self._whole = self._offsets[:, (self._float**2).sum(axis=0) <= self._squared]
 
     def inside(self, fraction_zyx: np.ndarray, rotation: np.ndarray | None) -> np.ndarray:
+        if not fraction_zyx.any():  # whole-voxel positions, as most object lists have
+            return self._whole
         away = self._float - fraction_zyx[:, None]
         away *= away
         return self._offsets[:, away[0] + away[1] + away[2] <= self._squared]
