@@ -157,10 +157,10 @@ class Prefetcher(Generic[T]):
     """
 
     def __init__(self, iterable_fn: Callable[[], Iterable[T]], depth: int) -> None:
+        self._stop = threading.Event()
         if depth < 1:
             raise ValueError(f"depth must be at least 1, not {depth}")
         self._queue: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(depth)
-        self._stop = threading.Event()
         # The thread knows the queue and the event, not this object, so that an abandoned prefetcher can be collected.
         self._thread = threading.Thread(
             target=_produce, args=(iterable_fn, self._queue, self._stop), name="patch-prefetch", daemon=True
@@ -171,9 +171,14 @@ class Prefetcher(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        if self._stop.is_set():
-            raise StopIteration
-        kind, value = self._queue.get()
+        while True:
+            if self._stop.is_set():
+                raise StopIteration
+            try:
+                kind, value = self._queue.get(timeout=0.1)
+                break
+            except queue.Empty:  # look again: another thread may have closed this
+                continue
         if kind == "item":
             return value  # type: ignore[return-value]
         self.close()
