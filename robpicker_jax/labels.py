@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.config.schema import Species
 from robpicker_jax.errors import InputError
 
 __all__ = [
@@ -26,7 +27,7 @@ __all__ = [
     "ShapeLabels",
     "SphereLabels",
     "instance_labels",
-    "mask_from_density",
+    "label_maker",
     "shape_labels",
     "sphere_labels",
 ]
@@ -323,18 +324,31 @@ def instance_labels(
     return maker.instances(shape_zyx, particles, region=region)
 
 
-def mask_from_density(density: np.ndarray, level: float) -> np.ndarray:
-    """The mask of a density map: voxels of at least `level` times its maximum, bool of the same shape.
+def label_maker(
+    species: Sequence[Species],
+    kind: Literal["sphere", "shape"],
+    *,
+    voxel_size_angstrom: float | None = None,
+    unoriented: Literal["error", "identity"] = "error",
+) -> LabelMaker:
+    """The label maker that a configuration's species ask for.
+
+    Args:
+        species: in the order of their class labels.
+        kind: "sphere": balls of `radius_vox`; "shape": masks from the species' mask, density or phantom.
+        voxel_size_angstrom: of the tomograms; shapes need it.
+        unoriented: see `ShapeLabels`.
 
     Raises:
-        InputError: a level outside (0, 1), or a map without a positive voxel.
+        InputError: shapes without a voxel size, or a species without a usable shape.
     """
-    if not 0 < level < 1:
-        raise InputError(f"mask level {level}; a fraction between 0 and 1 is needed")
-    most = float(np.max(density))
-    if not most > 0:
-        raise InputError("the density map has no positive voxel", mend="invert its contrast")
-    return np.asarray(density) >= level * most
+    if kind == "sphere":
+        return SphereLabels([entry.radius_vox for entry in species])
+    if voxel_size_angstrom is None:
+        raise InputError("shape labels need the voxel size, which no header tells", mend="set data.voxel_size_angstrom")
+    from robpicker_jax.simulation.densities import species_mask
+
+    return ShapeLabels([species_mask(entry, voxel_size_angstrom) for entry in species], unoriented=unoriented)
 
 
 def _replace(owner: np.ndarray, values: np.ndarray) -> np.ndarray:

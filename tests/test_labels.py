@@ -13,13 +13,14 @@ from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
 from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.config.schema import Species
 from robpicker_jax.errors import InputError
 from robpicker_jax.geometry import random_rotations
 from robpicker_jax.labels import (
     ShapeLabels,
     SphereLabels,
     instance_labels,
-    mask_from_density,
+    label_maker,
     shape_labels,
     sphere_labels,
 )
@@ -222,13 +223,21 @@ def test_particles_without_orientation_may_be_drawn_unturned() -> None:
     )
 
 
-def test_mask_from_density() -> None:
-    density = np.arange(27.0).reshape(3, 3, 3) - 5
-    np.testing.assert_array_equal(mask_from_density(density, 0.5), density >= 10.5)
-    with pytest.raises(InputError, match="fraction"):
-        mask_from_density(density, 1.5)
-    with pytest.raises(InputError, match="invert"):
-        mask_from_density(-np.ones((3, 3, 3)), 0.5)
+def test_the_label_maker_of_a_configuration(shared_data: Path) -> None:
+    mask = shared_data / "shrec2019" / "masks" / "3qm1.mrc"
+    species = [Species("ball", 3.0, phantom=None), Species("3qm1", 2.0, mask=str(mask))]
+    particles = Particles(np.array([[12.0, 12, 12]]), np.array([1]))
+    np.testing.assert_array_equal(
+        label_maker(species, "sphere").labels((24, 24, 24), particles),
+        sphere_labels((24, 24, 24), particles, [3.0, 2.0]),
+    )
+    turned = particles.with_(rotations=np.eye(3)[None])
+    drawn = label_maker(species[1:], "shape", voxel_size_angstrom=10.0).labels((24, 24, 24), turned)
+    assert drawn.sum() == 149
+    with pytest.raises(InputError, match=r"voxel size.*data\.voxel_size_angstrom"):
+        label_maker(species, "shape")
+    with pytest.raises(InputError, match="'ball' has no shape"):
+        label_maker(species, "shape", voxel_size_angstrom=10.0)
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def test_shapes_and_types() -> None:
     assert batch["image"].dtype == np.float32
     assert batch["label"].shape == (8, 16, 16, 16)
     assert batch["label"].dtype == np.uint8
-    assert batch["centre_label"].shape == (8,)
+    assert batch["center_class"].shape == (8,)
     assert source().meta_batch(0)["image"].shape == (4, 16, 16, 16, 1)
 
 
@@ -112,7 +112,7 @@ def test_image_and_label_are_the_same_crop_of_their_volumes() -> None:
         batch = data.train_batch(step) if row == 0 else batch  # noqa: F821
         np.testing.assert_array_equal(batch["image"][row, ..., 0], plan.turn.apply(from_volume.density[box]))
         np.testing.assert_array_equal(batch["label"][row], plan.turn.apply(from_volume.labels[box]))  # type: ignore[index]
-        assert batch["centre_label"][row] == plan.label
+        assert batch["center_class"][row] == plan.label
 
 
 def test_patches_stay_inside_and_near_their_particles() -> None:
@@ -370,7 +370,7 @@ def test_background_alone_needs_no_particles() -> None:
     nothing = np.zeros((20, 20, 20))
     bare = PatchTomogram("bare", nothing.astype(np.float32), Particles.empty(), nothing.astype(np.uint8))
     data = BatchSource([bare], [], PatchConfig(size=16, background_share=1.0), seed=0, batch_size=3)
-    assert data.train_batch(0)["centre_label"].tolist() == [0, 0, 0]
+    assert data.train_batch(0)["center_class"].tolist() == [0, 0, 0]
 
 
 # Prefetcher

@@ -83,7 +83,7 @@ class BatchSource:
             shard: (index, count): only the rows of the index-th of count equal, contiguous parts of the batch.
 
         Returns:
-            "image" float32 (n, D, H, W, 1); "label" uint8 (n, D, H, W), 0 background; "centre_label" int32 (n,),
+            "image" float32 (n, D, H, W, 1); "label" uint8 (n, D, H, W), 0 background; "center_class" int32 (n,),
             the class of the particle each patch was drawn for, 0 for background patches.
 
         Raises:
@@ -128,14 +128,14 @@ class BatchSource:
         size = self._config.size
         image = np.empty((rows, size, size, size, 1), np.float32)
         label = np.empty((rows, size, size, size), np.uint8)
-        centre_label = np.empty(rows, np.int32)
+        center_class = np.empty(rows, np.int32)
         for row in range(rows):
             plan = self.plan(kind, step, index * rows + row)
             density, classes = self._cut(self._tomograms[kind][plan.tomogram], plan)
             image[row, ..., 0] = density
             label[row] = classes
-            centre_label[row] = plan.label
-        return {"image": image, "label": label, "centre_label": centre_label}
+            center_class[row] = plan.label
+        return {"image": image, "label": label, "center_class": center_class}
 
     def _cut(self, tomogram: PatchTomogram, plan: PatchPlan) -> tuple[np.ndarray, np.ndarray]:
         size = self._config.size
