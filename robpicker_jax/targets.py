@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from robpicker_jax.cli import configured_parser, console, parse_configured, progress, run
-from robpicker_jax.config import Config
+from robpicker_jax.cli import configured_parser, console, progress, run, split_overrides
+from robpicker_jax.config import Config, load_config
 from robpicker_jax.dataset import agreed_voxel_size, load_particles
 from robpicker_jax.discovery import Tomogram, discover
 from robpicker_jax.errors import InputError
@@ -95,11 +96,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", metavar="DIR", help="data set; default: data.dir of the configuration")
     parser.add_argument("--labels", choices=["sphere", "shape"], help="kind of labels, for all splits")
     parser.add_argument("--overwrite", action="store_true", help="write maps that exist already anew")
-    options, config = parse_configured(parser, list(arguments or ()))
-    directory = options.data or config.data.dir
-    if directory is None:
+    rest, overrides = split_overrides(list(arguments or ()))
+    options = parser.parse_args(rest)
+    if options.data is not None:  # known before the configuration is checked: with data, nothing is to be simulated
+        overrides.append(f"data.dir={json.dumps(options.data)}")
+    config = load_config(options.config, overrides)
+    if config.data.dir is None:
         raise InputError("no data set", mend="give --data DIR")
-    written = write_targets(config, directory, labels=options.labels, overwrite=options.overwrite)
+    written = write_targets(config, config.data.dir, labels=options.labels, overwrite=options.overwrite)
     if not written:
         console.print("every annotated tomogram has its label map; --overwrite makes them anew", highlight=False)
     return 0
