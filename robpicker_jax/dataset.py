@@ -83,7 +83,9 @@ def load_particles(
             mend=f"put {tomogram.name}_objl.xml (or .star, .csv, …) beside it or move the tomogram to test/",
         )
     labels = {name: k + 1 for k, name in enumerate(species_names)}
-    particles = read_annotations(path, voxel_size_angstrom=voxel_size_angstrom, class_labels=labels)
+    particles = read_annotations(
+        path, voxel_size_angstrom=voxel_size_angstrom, shape_zyx=shape_zyx, class_labels=labels
+    )
     particles = _of_tomogram(particles, tomogram)
     particles = _with_checked_labels(particles, species_names, path)
     check_inside(particles.positions_vox, shape_zyx, path, voxel_size_angstrom)

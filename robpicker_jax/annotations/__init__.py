@@ -20,6 +20,7 @@ def read_annotations(
     *,
     fmt: str | None = None,
     voxel_size_angstrom: float | None = None,
+    shape_zyx: tuple[int, int, int] | None = None,
     class_labels: Mapping[str, int] | None = None,
     allow_empty: bool = False,
     **fmt_options: Any,
@@ -29,7 +30,8 @@ def read_annotations(
     Args:
         path: the file.
         fmt: name of the format (a key of `FORMATS`); by default the suffix and the first lines tell it.
-        voxel_size_angstrom: voxel size of the tomogram, for formats whose coordinates are in Å.
+        voxel_size_angstrom: voxel size of the tomogram, for formats whose coordinates are in Å or in other pixels.
+        shape_zyx: size of the tomogram, for formats whose coordinates are measured from its centre.
         class_labels: label of each class name, for formats that name classes; names not in it get label 0.
         allow_empty: accept a well-formed list without particles.
         fmt_options: further options of the format (see its module).
@@ -42,7 +44,12 @@ def read_annotations(
     """
     path = Path(path)
     particles = registry.read(
-        path, fmt, voxel_size_angstrom=voxel_size_angstrom, class_labels=class_labels, **fmt_options
+        path,
+        fmt,
+        voxel_size_angstrom=voxel_size_angstrom,
+        shape_zyx=shape_zyx,
+        class_labels=class_labels,
+        **fmt_options,
     )
     if not len(particles) and not allow_empty:
         raise InputError("holds no particles", where=path)
@@ -55,6 +62,7 @@ def write_annotations(
     *,
     fmt: str | None = None,
     voxel_size_angstrom: float | None = None,
+    shape_zyx: tuple[int, int, int] | None = None,
     **fmt_options: Any,
 ) -> None:
     """Write a particle list; the file appears whole or not at all.
@@ -64,6 +72,7 @@ def write_annotations(
         particles: what to write.
         fmt: name of the format (a key of `FORMATS`); by default the suffix tells it.
         voxel_size_angstrom: voxel size of the tomogram, for formats that store Å.
+        shape_zyx: size of the tomogram, for formats that measure from its centre.
         fmt_options: further options of the format (see its module).
 
     Raises:
@@ -72,6 +81,14 @@ def write_annotations(
     path = Path(path)
     format_ = registry.format_of(path, fmt, "write")
     try:
-        registry.call(format_, "write", path, particles, voxel_size_angstrom=voxel_size_angstrom, **fmt_options)
+        registry.call(
+            format_,
+            "write",
+            path,
+            particles,
+            voxel_size_angstrom=voxel_size_angstrom,
+            shape_zyx=shape_zyx,
+            **fmt_options,
+        )
     except OSError as error:
         raise InputError(f"cannot be written ({error.strerror or error})", where=path) from None

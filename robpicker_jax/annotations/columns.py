@@ -12,6 +12,17 @@ from robpicker_jax.errors import InputError
 LARGEST_LABEL = 2**31 - 1
 
 
+def check_positive(**options: float | None) -> None:
+    """Refuse options that are given and not positive numbers.
+
+    Raises:
+        InputError: naming the option.
+    """
+    for name, value in options.items():
+        if value is not None and not 0 < value < np.inf:
+            raise InputError(f"{name} is {value}, not a positive number")
+
+
 def floats(texts: Sequence[str], name: str, path: Path, row: Callable[[int], str]) -> np.ndarray:
     """Finite float64 numbers of a column.
 
@@ -99,3 +110,18 @@ def cell(value: object) -> str:
     if isinstance(value, (np.floating, float)):
         return "" if np.isnan(value) else number(value)
     return number(value) if isinstance(value, (np.integer, int, np.bool_)) else str(value)
+
+
+def tomogram_numbers(tomograms: np.ndarray | None, n: int) -> np.ndarray:
+    """Whole numbers for tomogram names, int64 (n,), for formats that know only numbers.
+
+    Names that are numbers keep them when all are; otherwise the tomograms are numbered from 1 in order of appearance.
+    Without names all particles are of tomogram 1.
+    """
+    if tomograms is None:
+        return np.ones(n, np.int64)
+    names = [str(name) for name in tomograms]
+    if all(name.isascii() and name.isdigit() and len(name) < 10 for name in names):
+        return np.array([int(name) for name in names], np.int64)
+    order = {name: i + 1 for i, name in enumerate(dict.fromkeys(names))}
+    return np.array([order[name] for name in names], np.int64)

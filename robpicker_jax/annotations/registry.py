@@ -23,7 +23,7 @@ class Format:
         suffixes: file suffixes, the first one for new files.
         title: one line for tables.
         keeps: which columns of `Particles` survive a write.
-        options: fixed arguments for the module's functions, for formats that share one module.
+        markers: bytes near the file's start that tell this format from others of the same suffix.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Format:
     suffixes: tuple[str, ...]
     title: str
     keeps: frozenset[str]
-    options: tuple[tuple[str, Any], ...] = ()
+    markers: tuple[bytes, ...] = ()
 
     def function(self, verb: str) -> Callable[..., Any] | None:
         """The module's `read` or `write`, or None where the format has none."""
@@ -49,10 +49,22 @@ class Format:
 
 
 _ALL = frozenset({"labels", "rotations", "scores", "cluster_sizes", "class_names", "tomograms", "extra"})
+_MOTIVE = frozenset({"labels", "rotations", "scores"})
 
-FORMATS: dict[str, Format] = {
-    f.name: f for f in (Format("xml", "deepfinder_xml", (".xml",), "DeepFinder object list", _ALL),)
-}
+_FORMATS = (
+    Format("xml", "deepfinder_xml", (".xml",), "DeepFinder object list", _ALL),
+    Format("star", "relion_star", (".star",), "RELION particles (reads 3 to 5, writes 4)", _ALL),
+    Format("relion5", "relion5_star", (".star",), "RELION 5 particles, centred Å", _ALL),
+    Format("warp", "warp_star", (".star",), "Warp, WarpTools and M particles", _ALL, (b".tomostar",)),
+    Format(
+        "stopgap", "stopgap_star", (".star",), "STOPGAP motive list", _MOTIVE, (b"stopgap_motivelist", b"_motl_idx")
+    ),
+)
+
+FORMATS: dict[str, Format] = {entry.name: entry for entry in _FORMATS}
+"""The annotation formats by name."""
+
+_CONTEXT = ("voxel_size_angstrom", "shape_zyx", "class_labels")
 
 SUFFIXES = tuple(dict.fromkeys(suffix for f in FORMATS.values() for suffix in f.suffixes))
 
@@ -68,6 +80,9 @@ def format_of(path: Path, fmt: str | None, verb: str = "read") -> Format:
             raise InputError(f"unknown annotation format {fmt!r}", mend=f"one of {', '.join(FORMATS)}")
         return FORMATS[fmt]
     candidates = [f for f in FORMATS.values() if path.name.lower().endswith(f.suffixes)]
+    if len(candidates) > 1 and verb == "read" and path.is_file():
+        told = [f for f in candidates if any(marker in _start(path) for marker in f.markers)]
+        return (told or candidates)[0]
     if not candidates:
         raise InputError(
             "no annotation format has this suffix", where=path, mend=f"name the format, one of {', '.join(FORMATS)}"
@@ -75,11 +90,16 @@ def format_of(path: Path, fmt: str | None, verb: str = "read") -> Format:
     return candidates[0]
 
 
+def _start(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(1 << 16)
+
+
 def call(format_: Format, verb: str, path: Path, *positional: Any, **options: Any) -> Any:
     """Call a format's `read` or `write` with those of `options` that are not None.
 
-    `voxel_size_angstrom` and `class_labels` are passed to formats that use them and dropped for the others; any other
-    option that the format does not know is an error.
+    What the caller knows of the tomogram (`voxel_size_angstrom`, `shape_zyx`, `class_labels`) is passed to formats that
+    use it and dropped for the others; any other option that the format does not know is an error.
     """
     function = format_.function(verb)
     if function is None:
@@ -87,13 +107,13 @@ def call(format_: Format, verb: str, path: Path, *positional: Any, **options: An
     known = format_.arguments(verb)
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
-        if name not in known and name not in ("voxel_size_angstrom", "class_labels"):
+        if name not in known and name not in _CONTEXT:
             raise InputError(
                 f"format {format_.name!r} has no option {name!r}",
                 where=path,
                 mend=f"its options: {', '.join(known)}" if known else "it has none",
             )
-    arguments = {name: value for name, value in given.items() if name in known} | dict(format_.options)
+    arguments = {name: value for name, value in given.items() if name in known}
     return function(path, *positional, **arguments)
 
 

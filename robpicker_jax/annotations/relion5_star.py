@@ -1,0 +1,58 @@
+"""RELION 5 particle STAR files: `rlnCenteredCoordinate?Angst`, in Å from the tomogram's centre."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from robpicker_jax.annotations import relion_star, star
+from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.annotations.relion_tables import read_tomograms
+from robpicker_jax.errors import InputError
+
+read = relion_star.read
+
+
+def write(
+    path: Path,
+    particles: Particles,
+    *,
+    voxel_size_angstrom: float | None = None,
+    shape_zyx: tuple[int, int, int] | None = None,
+    tomograms: str | Path | None = None,
+    pixel_size_angstrom: float | None = None,
+) -> None:
+    """Write what RELION 5 imports: centred coordinates c = x v − N p / 2, in Å, with N p the tomogram's edge.
+
+    Args:
+        path: the file.
+        particles: what to write.
+        voxel_size_angstrom: voxel size v of the tomogram.
+        shape_zyx: size of the tomogram in voxels, where all particles are of one size of tomogram.
+        tomograms: RELION's tomograms table, which says N and p of each tomogram; goes before `shape_zyx`.
+        pixel_size_angstrom: edge of the tilt-series pixels, stated in the optics table; by default the table's, else v.
+
+    Raises:
+        InputError: voxel size or tomogram size is not given, or a tomogram is not in the table.
+    """
+    if not voxel_size_angstrom:
+        raise InputError("RELION 5 coordinates are in Å", where=path, mend="give the voxel size")
+    pixel = pixel_size_angstrom or voxel_size_angstrom
+    if tomograms is not None and particles.tomograms is not None:
+        table = read_tomograms(Path(tomograms))
+        rows = table.rows(particles.tomograms)
+        corner = table.size_pixels[rows] / 2 * table.pixel_size_angstrom[rows, None]
+        pixel = pixel_size_angstrom or float(table.pixel_size_angstrom[0])
+    elif shape_zyx is not None:
+        corner = np.array(shape_zyx[::-1]) * voxel_size_angstrom / 2
+    else:
+        raise InputError(
+            "RELION 5 measures coordinates from the tomogram's centre",
+            where=path,
+            mend="give RELION's tomograms table or the volume's size",
+        )
+    positions = particles.positions_vox * voxel_size_angstrom - corner
+    columns = dict(zip(relion_star.CENTRED, positions.T, strict=True)) | relion_star.common_columns(particles)
+    columns["rlnOpticsGroup"] = np.ones(len(particles), np.int64)
+    star.write_tables(path, {"optics": relion_star.optics_table(pixel), "particles": columns})

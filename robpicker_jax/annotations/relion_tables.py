@@ -1,0 +1,97 @@
+"""RELION's tables beside the particles: tomograms and optimisation sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from robpicker_jax.annotations import star
+from robpicker_jax.errors import InputError
+
+_SIZE = ("rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ")
+
+
+@dataclass(frozen=True)
+class TomogramTable:
+    """Geometry of tomograms by name.
+
+    Attributes:
+        path: the file.
+        names: their names.
+        size_pixels: float64 (n, 3), x y z, unbinned (tilt-series) pixels.
+        pixel_size_angstrom: float64 (n,), edge of a tilt-series pixel.
+        binning: float64 (n,), tilt-series pixels per voxel of the reconstruction; NaN where the table does not say.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    size_pixels: np.ndarray
+    pixel_size_angstrom: np.ndarray
+    binning: np.ndarray
+
+    def rows(self, tomograms: np.ndarray) -> np.ndarray:
+        """Row of each particle's tomogram.
+
+        Raises:
+            InputError: a particle's tomogram is not in the table.
+        """
+        index = {name: i for i, name in enumerate(self.names)}
+        missing = [str(name) for name in np.unique(tomograms) if str(name) not in index]
+        if missing:
+            raise InputError(f"no tomogram {missing[0]!r} in it, which the particles name", where=self.path)
+        return np.array([index[str(name)] for name in tomograms], dtype=np.intp)
+
+
+def read_tomograms(path: Path) -> TomogramTable:
+    """Read RELION's (4, 5) or WarpTools' tomograms table.
+
+    Raises:
+        InputError: no such table in the file.
+    """
+    if not path.is_file():
+        raise InputError("no such tomograms table", where=path)
+    tables = star.read_tables(path)
+    table = next((t for t in tables.values() if star.has(t, ("rlnTomoName", *_SIZE))), None)
+    if table is None:
+        raise InputError("no tomograms table (rlnTomoName, rlnTomoSizeX …) in it", where=path)
+    pixel = next((n for n in ("rlnTomoTiltSeriesPixelSize", "rlnMicrographOriginalPixelSize") if n in table), None)
+    if pixel is None:
+        raise InputError("the tomograms table has no rlnTomoTiltSeriesPixelSize", where=path)
+    n = len(table["rlnTomoName"])
+    binning = (
+        star.numbers(table, ["rlnTomoTomogramBinning"], path)[:, 0]
+        if "rlnTomoTomogramBinning" in table
+        else np.full(n, np.nan)
+    )
+    return TomogramTable(
+        path,
+        tuple(table["rlnTomoName"].astype(str)),
+        star.numbers(table, _SIZE, path),
+        star.numbers(table, [pixel], path)[:, 0],
+        binning,
+    )
+
+
+def optimisation_set(tables: dict[str, star.Table], path: Path) -> tuple[Path, Path | None] | None:
+    """Particles and tomograms files that an optimisation set names, None when the file is none.
+
+    The names are relative to the RELION project, which is one of the folders above the file.
+
+    Raises:
+        InputError: the particles file it names does not exist.
+    """
+    for table in tables.values():
+        if "rlnTomoParticlesFile" in table and len(table["rlnTomoParticlesFile"]):
+            particles = _resolve(str(table["rlnTomoParticlesFile"][0]), path)
+            if particles is None:
+                raise InputError(f"the particles file {table['rlnTomoParticlesFile'][0]} does not exist", where=path)
+            named = table.get("rlnTomoTomogramsFile")
+            return particles, None if named is None else _resolve(str(named[0]), path)
+    return None
+
+
+def _resolve(name: str, path: Path) -> Path | None:
+    candidates = (folder / name for folder in (*path.absolute().parents, Path.cwd()))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)

@@ -1,0 +1,143 @@
+"""STAR files as named tables of columns; the parsing and formatting is the starfile package's."""
+
+from __future__ import annotations
+
+import linecache
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robpicker_jax.errors import InputError
+from robpicker_jax.files import write_text
+
+Table = dict[str, np.ndarray]
+
+# Columns of names: "0137" must not become 137.
+_TEXT = [
+    "rlnTomoName",
+    "rlnMicrographName",
+    "rlnImageName",
+    "rlnCtfImage",
+    "rlnParticleName",
+    "rlnTomoParticleName",
+    "rlnTomoMdocName",
+    "rlnTomoTiltSeriesName",
+    "rlnTomoParticlesFile",
+    "rlnTomoTomogramsFile",
+    "rlnOpticsGroupName",
+    "wrpSourceName",
+    "tomo_name",
+    "halfset",
+]
+
+
+def read_tables(path: Path) -> dict[str, Table]:
+    """Read every block of a STAR file; a block without a loop is a table of one row.
+
+    Raises:
+        InputError: the file is empty, is no text, or does not follow the STAR syntax.
+    """
+    import starfile
+
+    if path.stat().st_size == 0:
+        raise InputError("the file is empty", where=path)
+    linecache.checkcache(str(path))  # starfile reads through this cache, which a failed parse leaves filled
+    try:
+        blocks = starfile.read(path, always_dict=True, parse_as_string=_TEXT)
+    except OSError:
+        raise
+    except Exception as error:  # starfile and pandas raise many kinds for malformed tables
+        raise InputError(f"not readable as STAR ({type(error).__name__}: {str(error)[:120]})", where=path) from None
+    finally:
+        linecache.checkcache(str(path))
+        linecache.cache.pop(str(path), None)
+    if not blocks:
+        raise InputError("no data block: not a STAR file", where=path)
+    return {str(name): _table(block) for name, block in blocks.items() if block is not None}
+
+
+def _table(block: Any) -> Table:
+    columns = {str(name): [block[name]] if isinstance(block, dict) else block[name] for name in block}
+    return {name: _array(values) for name, values in columns.items()}
+
+
+def _array(values: Any) -> np.ndarray:
+    array = np.asarray(values)
+    if array.ndim != 1:  # the same column name twice: the first one counts
+        array = array.reshape(len(array), -1)[:, 0]
+    if array.dtype.kind in "iuf":
+        return array
+    return np.array(["" if value is None or value != value else str(value) for value in array.tolist()], np.str_)
+
+
+def find_table(tables: Mapping[str, Table], wanted: Sequence[str], block: str | None, path: Path) -> Table | None:
+    """The table that has all columns of one of the alternatives in `wanted` (each a space-separated list).
+
+    Args:
+        tables: the file's tables.
+        wanted: alternatives, each column names separated by spaces.
+        block: name of the block to take, None to find it.
+        path: the file, for messages.
+
+    Raises:
+        InputError: `block` does not exist, or several tables qualify and none is called "particles".
+    """
+    if block is not None:
+        if block not in tables:
+            raise InputError(f"no block {block!r}", where=path, mend=f"its blocks: {', '.join(map(repr, tables))}")
+        return tables[block]
+    fitting = [name for name, table in tables.items() if any(set(w.split()) <= set(table) for w in wanted)]
+    if len(fitting) > 1 and "particles" in fitting:
+        fitting = ["particles"]
+    if len(fitting) > 1:
+        raise InputError(
+            f"several blocks hold particles: {', '.join(fitting)}", where=path, mend="name one with the option block"
+        )
+    return tables[fitting[0]] if fitting else None
+
+
+def numbers(table: Table, names: Sequence[str], path: Path) -> np.ndarray:
+    """The named columns as finite float64 (n, len(names)).
+
+    Raises:
+        InputError: a column is missing or holds something else than finite numbers.
+    """
+    result = []
+    for name in names:
+        if name not in table:
+            raise InputError(f"column {name} is missing", where=path)
+        column = table[name]
+        if column.dtype.kind not in "iuf" or not np.isfinite(column).all():
+            for i, value in enumerate(column.tolist()):
+                if not isinstance(value, int | float) or not np.isfinite(value):
+                    raise InputError(f"row {i + 1}: {name} is {str(value)[:40]!r}, not a finite number", where=path)
+        result.append(column.astype(np.float64))
+    return np.stack(result, axis=1)
+
+
+def has(table: Table, names: Sequence[str]) -> bool:
+    """Whether the table has all of the named columns."""
+    return all(name in table for name in names)
+
+
+def write_tables(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write STAR tables; the same tables give the same bytes. One-row tables whose values are scalars have no loop."""
+    import pandas as pd
+    import starfile
+
+    blocks: dict[str, Any] = {}
+    for name, table in tables.items():
+        if all(np.ndim(values) == 0 for values in table.values()):
+            blocks[name] = {column: _clean(value) for column, value in table.items()}
+        else:
+            blocks[name] = pd.DataFrame({c: [_clean(v) for v in np.asarray(vs).tolist()] for c, vs in table.items()})
+    text = starfile.to_string(blocks, na_rep="nan")
+    write_text(path, re.sub(r"\A#[^\n]*\n+", "", text))  # starfile's first line holds the time of day
+
+
+def _clean(value: Any) -> Any:
+    """Text without the characters that the STAR syntax, as its readers know it, cannot quote."""
+    return re.sub(r"[\"'#\x00-\x1f\x7f\x85\u2028\u2029]", "_", value) if isinstance(value, str) else value

@@ -1,0 +1,91 @@
+"""STOPGAP motive lists (`data_stopgap_motivelist`): x = orig + shift, angles phi psi the in TOM's ZXZ convention.
+
+The first voxel is 0, as the field's converters take it; `first_voxel=1` reads lists that count as MATLAB does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from robpicker_jax.annotations import columns, star
+from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.errors import InputError
+from robpicker_jax.geometry import euler_from_matrix, matrix_from_euler
+
+_ORIGIN = ("orig_x", "orig_y", "orig_z")
+_SHIFT = ("x_shift", "y_shift", "z_shift")
+_ANGLES = ("phi", "psi", "the")
+
+
+def read(
+    path: Path, *, binning: float = 1.0, first_voxel: int = 0, class_labels: Mapping[str, int] | None = None
+) -> Particles:
+    """Read a STOPGAP motive list.
+
+    Args:
+        path: the STAR file.
+        binning: the list's voxels per voxel of the tomogram.
+        first_voxel: how the list counts the first voxel, 0 or 1.
+        class_labels: not used: STOPGAP's classes are numbers.
+
+    Raises:
+        InputError: not a motive list, or a malformed column.
+    """
+    columns.check_positive(binning=binning)
+    tables = star.read_tables(path)
+    table = star.find_table(tables, [" ".join(_ORIGIN)], None, path)
+    if table is None:
+        raise InputError("no motive list (orig_x, orig_y, orig_z …) in it", where=path)
+    if not len(table["orig_x"]):
+        return Particles.empty()
+
+    def row(i: int) -> str:
+        return f"row {i + 1}"
+
+    positions = star.numbers(table, _ORIGIN, path) - first_voxel
+    if star.has(table, _SHIFT):
+        positions = positions + star.numbers(table, _SHIFT, path)
+    rotations = (
+        matrix_from_euler(star.numbers(table, _ANGLES, path), "deepfinder") if star.has(table, _ANGLES) else None
+    )
+    labels = np.zeros(len(positions), np.int64)
+    if "class" in table:
+        labels = columns.integers(table["class"].tolist(), "class", path, row)
+    used = {*_ORIGIN, *_SHIFT, *_ANGLES, "class", "score", "tomo_num"}
+    return Particles(
+        positions / binning,
+        labels,
+        rotations=rotations,
+        scores=star.numbers(table, ["score"], path)[:, 0] if "score" in table else None,
+        tomograms=table["tomo_num"].astype(str) if "tomo_num" in table else None,
+        extra={name: values for name, values in table.items() if name not in used},
+    )
+
+
+def write(path: Path, particles: Particles, *, binning: float = 1.0, first_voxel: int = 0) -> None:
+    """Write a STOPGAP motive list; tomograms without a number in their name are numbered in order of appearance.
+
+    Whole voxels go to `orig_?`, the rest to `?_shift`, as STOPGAP expects.
+    """
+    columns.check_positive(binning=binning)
+    n = len(particles)
+    positions = particles.positions_vox * binning + first_voxel
+    whole = np.rint(positions)
+    angles = np.zeros((n, 3)) if particles.rotations is None else euler_from_matrix(particles.rotations, "deepfinder")
+    numbers = columns.tomogram_numbers(particles.tomograms, n)
+    table = {
+        "motl_idx": np.arange(1, n + 1),
+        "tomo_num": numbers,
+        "object": np.ones(n, np.int64),
+        "subtomo_num": np.arange(1, n + 1),
+        "halfset": np.where(np.arange(n) % 2, "B", "A"),
+        **{name: whole[:, k].astype(np.int64) for k, name in enumerate(_ORIGIN)},
+        "score": np.zeros(n) if particles.scores is None else np.nan_to_num(particles.scores),
+        **{name: positions[:, k] - whole[:, k] for k, name in enumerate(_SHIFT)},
+        **{name: np.nan_to_num(angles[:, k]) for k, name in enumerate(_ANGLES)},
+        "class": particles.labels,
+    }
+    star.write_tables(path, {"stopgap_motivelist": table})
