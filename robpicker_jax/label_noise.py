@@ -16,7 +16,7 @@ from robpicker_jax.config import LabelNoiseConfig
 from robpicker_jax.errors import InputError
 from robpicker_jax.geometry import random_rotations
 
-_DISTANCES = (1.0, 0.75, 0.5)  # of the sum of the radii: in a crowd, false picks must come closer
+_DISTANCES = (1.0, 0.75, 0.5)  # in units of the sum of the radii: in a crowd, false picks must come closer
 _DRAWS = 20_000
 
 
@@ -47,8 +47,8 @@ def add_label_noise(
         shape_zyx: the tomogram, voxels.
         config: rates and seed.
         key: further numbers that select the random streams, such as the tomogram's index.
-        radii_vox: radius of each class; a false pick keeps the sum of the two radii from a true particle, or if there is
-            no such place three quarters or half of it. Default: 5 voxels.
+        radii_vox: radius of each class (default 2.5 voxels). A false pick keeps the sum of the two radii from every
+            true particle or, where there is no room, three quarters or half of it.
 
     Returns:
         The noisy list, remaining particles in their order and then the false ones; and a record for JSON: `kept`,
@@ -154,33 +154,32 @@ def _false_picks(
 ) -> Particles:
     if count == 0:
         return Particles.empty()
+    n = len(particles)
     radii = np.full(n_classes, 2.5) if radii_vox is None else np.asarray(radii_vox, float)
     labels = rng.integers(1, n_classes + 1, count).astype(np.int32)
     last = np.array(tuple(shape_zyx)[::-1]) - 1
     candidates = rng.uniform(0, last, (_DRAWS, 3))
-    # Distance of each candidate to the surface of the nearest true particle.
-    clearance = np.full(_DRAWS, np.inf)
-    for label in np.unique(particles.labels):
-        tree = cKDTree(particles.positions_vox[particles.labels == label])
-        clearance = np.minimum(clearance, tree.query(candidates)[0] - radii[label - 1])
-    positions = np.empty((count, 3))
+    present = np.unique(particles.labels)
+    nearest = [cKDTree(particles.positions_vox[particles.labels == label]).query(candidates)[0] for label in present]
     used = np.zeros(_DRAWS, bool)
-    for place, label in enumerate(labels):
-        own = radii[label - 1]
-        for scale in _DISTANCES:
-            # scale · (r_true + r_own), with r_true at most the largest radius
-            need = own - (1 - scale) * (own + radii.max())
-            free = np.flatnonzero((clearance >= need) & ~used)
-            if len(free):
+    positions = np.empty((count, 3))
+    for label in np.unique(labels):
+        clearance = np.full(_DRAWS, np.inf)  # distance over the sum of the radii, the smallest of all true particles
+        for other, distance in zip(present, nearest, strict=True):
+            clearance = np.minimum(clearance, distance / (radii[label - 1] + radii[other - 1]))
+        rows = np.flatnonzero(labels == label)
+        for closest in _DISTANCES:
+            free = np.flatnonzero((clearance >= closest) & ~used)
+            if len(free) >= len(rows):
                 break
         else:
             raise InputError(
-                f"no room for {count} false picks away from {len(particles)} true particles",
+                f"no room for {count} false picks away from {n} true particles",
                 where="label_noise.false_picks",
                 mend="lower it, or the copies of the species",
             )
-        used[free[0]] = True
-        positions[place] = candidates[free[0]]
+        positions[rows] = candidates[free[: len(rows)]]
+        used[free[: len(rows)]] = True
     return Particles(
         positions,
         labels,

@@ -93,8 +93,8 @@ def density_from_map(
     """
     box = _resample(_odd_cube(np.asarray(data, np.float32)), map_voxel_size_angstrom / voxel_size_angstrom)
     faces = np.concatenate([np.take(box, [0, -1], axis=axis).ravel() for axis in range(3)])
-    background = np.median(faces)
-    noise = 1.4826 * np.median(np.abs(faces - background))
+    background = float(np.median(faces))
+    noise = 1.4826 * float(np.median(np.abs(faces - background)))
     box = box - background
     box[box < max(3 * noise, _FLOOR * float(box.max()))] = 0
     if not box.max() > 0:
@@ -110,8 +110,8 @@ def estimate_weight_kda(density: np.ndarray, voxel_size_angstrom: float) -> floa
     The peak is the 98th percentile of the positive voxels: a few very bright ones shall not decide.
     """
     blurred = ndimage.gaussian_filter(density, _WEIGHT_BLUR_ANGSTROM / voxel_size_angstrom, mode="constant")
-    peak = np.percentile(blurred[blurred >= _FLOOR * blurred.max()], 98)
-    voxels = max(1, np.count_nonzero(blurred >= 0.5 * peak))
+    peak = float(np.percentile(blurred[blurred >= _FLOOR * blurred.max()], 98))
+    voxels = max(1, int((blurred >= 0.5 * peak).sum()))
     return voxels * voxel_size_angstrom**3 * PROTEIN_DENSITY / 1000
 
 

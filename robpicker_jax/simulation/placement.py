@@ -53,14 +53,14 @@ def outline(density: np.ndarray, *, level: float = 0.1, margin_vox: float = 1.0)
     half = int(np.ceil(np.abs(points).max() + np.linalg.norm(points, axis=1).max()))
     axis = np.arange(-half, half + 1, 2.0)
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
-    best, least = Outline.ball(np.linalg.norm(points, axis=1).max()), np.inf
+    best, least = Outline.ball(np.linalg.norm(points, axis=1).max()), float("inf")
     for k in _BALLS:
         if k >= len(points):
             break
         # seeded: the outline of a density is always the same
         centres = np.zeros((1, 3)) if k == 1 else kmeans2(points, k, minit="++", rng=np.random.default_rng(k))[0]
         radius = float(cKDTree(centres).query(points)[0].max())
-        volume = np.count_nonzero(cKDTree(centres).query(grid)[0] < radius + margin_vox)
+        volume = float(np.count_nonzero(cKDTree(centres).query(grid)[0] < radius + margin_vox))
         if volume < 0.95 * least:  # more balls cost time: they must pay
             best, least = Outline(centres, radius), volume
     return best

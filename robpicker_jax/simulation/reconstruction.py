@@ -53,7 +53,7 @@ def reconstruct(
 
 def _filter(series: TiltSeries, ny: int, phase_flip: bool, cutoff: float, falloff: float) -> np.ndarray:
     """Filtered projections, oversampled along u: float32 (tilt, u, y), the rows of the volume only."""
-    n_y, n_u = series.images.shape[1:]
+    n_u = series.images.shape[2]
     k = fft.rfftfreq(n_u)
     weight = _ramp(n_u) * np.exp(-0.5 * (np.maximum(k - cutoff, 0) / falloff) ** 2)
     weight = weight * _OVERSAMPLING  # the inverse transform of a longer signal divides by more

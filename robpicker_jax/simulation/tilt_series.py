@@ -84,7 +84,7 @@ def project(sample: np.ndarray, angles_deg: Sequence[float] | np.ndarray, *, mar
 
 
 def _footprints(nz: int, nx: int, n_u: int, angle: float) -> sparse.csc_array:
-    """The projection matrix (n_u, nz·nx): share of each voxel's footprint on each pixel. Three pixels a voxel suffice."""
+    """The projection matrix (n_u, nz·nx): each voxel's footprint shared out among the three pixels it can touch."""
     z = (np.arange(nz) - (nz - 1) / 2)[:, None] * math.sin(angle)
     x = (np.arange(nx) - (nx - 1) / 2)[None, :] * math.cos(angle)
     u = (z + x).ravel() + (n_u - 1) / 2
