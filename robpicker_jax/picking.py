@@ -45,7 +45,8 @@ def particles_from_class_map(
         class_names: name of class 1, 2, …, written into the picks.
 
     Returns:
-        The picks by class, and within a class by the first core voxel of their cluster in (z, y, x) order.
+        The picks by falling score; equal scores, and picks without, by class and by the first core voxel of their
+        cluster in (z, y, x) order.
 
     Raises:
         InputError: shapes that do not agree, an unknown class, probabilities that are not finite, a score limit
@@ -84,7 +85,8 @@ def particles_from_class_map(
             )
         )
     picks = Particles.concatenate(parts)
-    return picks.select(within_volume(picks, class_map.shape, mask=mask, edge_vox=edge_vox))
+    picks = picks.select(within_volume(picks, class_map.shape, mask=mask, edge_vox=edge_vox))
+    return picks if picks.scores is None else picks.select(np.argsort(-picks.scores, kind="stable"))
 
 
 def within_volume(

@@ -40,7 +40,9 @@ def test_picks_are_the_centres_of_sklearns_clusters(seed: int, radius: float, mi
             voxels = points[found == number]
             if len(voxels) >= 3:
                 rows.append((label, len(voxels), *voxels.mean(axis=0)[::-1], probabilities[tuple(voxels.T)].mean()))
+    rows.sort(key=lambda row: -row[-1])
     expected = np.array(rows).reshape(-1, 6)
+    assert (np.diff(picks.scores) <= 0).all() if len(picks) else not rows
     np.testing.assert_array_equal(picks.labels, expected[:, 0])
     np.testing.assert_array_equal(picks.cluster_sizes, expected[:, 1])
     np.testing.assert_allclose(picks.positions_vox, expected[:, 2:5], atol=1e-9)
@@ -55,9 +57,10 @@ def test_balls_are_picked_at_their_centres() -> None:
         class_map[((grid - centre) ** 2).sum(axis=-1) <= 25] = label
     probabilities = np.where(class_map == 2, 0.75, 0.5).astype(np.float16)
     picks = particles_from_class_map(class_map, probabilities, 4, PickingConfig(), class_names=["a", "b", "c"])
-    np.testing.assert_allclose(picks.positions_vox, centres[:, ::-1])
-    np.testing.assert_allclose(picks.scores, [0.5, 0.75, 0.5])
-    assert picks.class_names.tolist() == ["a", "b", "c"]
+    np.testing.assert_allclose(picks.positions_vox, centres[[1, 0, 2], ::-1])
+    np.testing.assert_allclose(picks.scores, [0.75, 0.5, 0.5])
+    assert picks.labels.tolist() == [2, 1, 3]
+    assert picks.class_names.tolist() == ["b", "a", "c"]
 
 
 def test_without_probabilities_there_are_no_scores() -> None:
