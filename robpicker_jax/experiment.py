@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,7 @@ class Experiment:
         state: the initial state, on the devices.
         step: the compiled training step; its state argument is donated.
         warmup: the compiled step that leaves the meta networks as they are.
+        predict: compiled (params, batch_stats, tiles (n, z, y, x, 1)) → probabilities (n, z, y, x, c).
     """
 
     config: Config
@@ -53,12 +54,12 @@ class Experiment:
     state: TrainState
     step: Step
     warmup: Step
+    predict: Callable[..., jax.Array]
 
     def predictor(self, state: TrainState) -> Callable[[np.ndarray], np.ndarray]:
         """Tiles (n, z, y, x, 1) → class probabilities (n, z, y, x, c), with running batch statistics."""
-        predict = _compiled_predict(self.networks)
         variables = (state.params, state.network_state.batch_stats)
-        return lambda tiles: np.asarray(predict(*variables, tiles))
+        return lambda tiles: np.asarray(self.predict(*variables, tiles))
 
     def inner_aux(self, state: TrainState, batch: Batch) -> InnerAux:
         """Losses, weights and corrections of training patches (no leading axis of inner steps), for reports."""
@@ -97,7 +98,7 @@ def build_networks(model: ModelConfig, n_classes: int) -> tuple[Networks, Callab
             "reweighting": reweighting.init(jax.random.fold_in(key, 2)),
         }
 
-    return Networks(unet.apply, correction.apply, reweighting.apply), init
+    return Networks(unet.apply, correction.apply, reweighting.apply, dropout=unet.shape.dropout > 0), init
 
 
 def build_experiment(config: Config) -> Experiment:
@@ -125,12 +126,11 @@ def build_experiment(config: Config) -> Experiment:
         "correction": build_optimizer(train.correction, train.steps),
         "reweighting": build_optimizer(train.reweighting, train.steps),
     }
-    key = jax.random.key(train.seed)
-    fresh = init(key)
+    # XLA's own generator: the default one, unrolled for every parameter, costs more compile time than the step itself.
+    fresh = init(jax.random.key(train.seed, impl="rbg"))
     state = initial_state(
         fresh["unet"],
-        # Raw key data: a checkpoint holds plain arrays.
-        NetworkState(fresh["batch_stats"], jax.random.key_data(jax.random.fold_in(key, 3))),
+        NetworkState(fresh["batch_stats"], jax.random.PRNGKey(train.seed)),
         {name: fresh[name] for name in META_NETWORKS[train.variant]},
         problem.inner_optimizer,
         meta_optimizers,
@@ -148,6 +148,7 @@ def build_experiment(config: Config) -> Experiment:
         state=parallel.replicate(state, mesh),
         step=jit(step, donate_argnums=0),
         warmup=jit(plain, donate_argnums=0),
+        predict=jit(_predict(networks)),
     )
 
 
@@ -163,9 +164,14 @@ def _check_sizes(config: Config) -> None:
             raise InputError(f"{key}: {size} is not divisible by the U-Net's stride {factor}", mend=f"use {fits}")
 
 
-def _compiled_predict(networks: Networks) -> Callable[..., jax.Array]:
+def to_batch(arrays: Mapping[str, np.ndarray]) -> Batch:
+    """The arrays of a `BatchSource` as the step's batch."""
+    return Batch(arrays["image"], arrays["label"], arrays["center_class"])
+
+
+def _predict(networks: Networks) -> Callable[..., jax.Array]:
     def predict(params: Any, batch_stats: Any, tiles: Any) -> jax.Array:
         _, logits, _ = networks.segment(params, batch_stats, tiles, train=False)
         return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
 
-    return jit(predict)
+    return predict

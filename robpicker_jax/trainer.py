@@ -150,7 +150,9 @@ class MetricsLog:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row, NaN as null, and the same numbers as TensorBoard scalars."""
-        clean = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+        clean = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
+        }
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(clean) + "\n")
         for key, value in clean.items():
@@ -160,6 +162,10 @@ class MetricsLog:
     def close(self) -> None:
         """Flush the events."""
         self._writer.close()
+
+
+def _writable(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -225,7 +231,9 @@ def _check_finite(state: TrainState, done: int, checkpoints: Checkpoints) -> Non
 
 def _diverged(what: str, step: int | None) -> InputError:
     kept = "the last good checkpoint is kept" if step is None else f"the checkpoint of step {step} is good and kept"
-    return InputError(f"{what}; {kept}", mend="lower train.inner.learning_rate or set train.inner.clip_norm, and start anew")
+    return InputError(
+        f"{what}; {kept}", mend="lower train.inner.learning_rate or set train.inner.clip_norm, and start anew"
+    )
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The working folder of a run: what it holds, whether a command belongs to it, and its siblings.
 
-    config.yaml  versions.json  metrics.jsonl  checkpoints/  picks/  evaluation.json  report/  tensorboard/  [data/]
+config.yaml  versions.json  metrics.jsonl  checkpoints/  picks/  evaluation.json  report/  tensorboard/  [data/]
 """
 
 from __future__ import annotations
@@ -31,7 +31,18 @@ _FREE = (
     "picking",
     "evaluation",
 )
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn", "mrcfile", "starfile")
+_PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "mrcfile",
+    "starfile",
+)
 
 
 def default_workdir(config: Config, config_path: str | None) -> Path:

@@ -28,11 +28,13 @@ class Networks(NamedTuple):
             → (features (n,z,y,x,f), logits (n,z,y,x,c), batch_stats).
         correct: (params, features, one-hot label (n,z,y,x,c)) → (corrected label, alpha (n,z,y,x,1 or c)).
         reweight: (params, loss (n,)) → weight (n,).
+        dropout: whether `segment` uses its dropout key.
     """
 
     segment: Callable[..., tuple[Array, Array, Tree]]
     correct: Callable[[Tree, Array, Array], tuple[Array, Array]]
     reweight: Callable[[Tree, Array], Array]
+    dropout: bool = False
 
 
 class NetworkState(NamedTuple):
@@ -77,7 +79,7 @@ def inner_loss(
     """The inner loss as `(params, meta, state, batch) -> (loss, (state, aux))`.
 
     `meta` holds the parameters of the meta networks in use: "correction", "reweighting", both or none. A network that
-    is absent is the identity: labels stay as they are, weights are one. So the four variants are four contents of `meta`.
+    is absent is the identity: labels stay as they are, weights are one. So the variants are four contents of `meta`.
 
     Args:
         networks: the three networks.
@@ -90,7 +92,9 @@ def inner_loss(
     def loss(
         params: Tree, meta: Tree, state: NetworkState, batch: Batch
     ) -> tuple[Array, tuple[NetworkState, InnerAux]]:
-        this_key, next_key = jax.random.split(state.dropout_key)
+        this_key, next_key = None, state.dropout_key
+        if networks.dropout:
+            this_key, next_key = jax.random.split(state.dropout_key)
         features, logits, batch_stats = networks.segment(
             params, state.batch_stats, batch.image, train=True, dropout_key=this_key
         )

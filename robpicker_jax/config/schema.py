@@ -140,6 +140,7 @@ class ModelConfig:
     batch_norm: Annotated[bool | None, _help("batch normalisation after each convolution")] = None
     dropout: Annotated[float | None, Ge(0), Lt(1), _help("dropout rate in the bottleneck")] = None
     alpha_channels: Annotated[Literal["classes", "one"], _help("width of the label correction's alpha")] = "classes"
+    alpha_bias: Annotated[float, _help("initial bias of alpha's logits; -2 trusts the given label at first")] = -2.0
     correction_hidden: Annotated[
         PositiveInt | None, _help("hidden width of the label correction; none: the number of classes")
     ] = None

@@ -17,7 +17,8 @@ class _DataReweightingModule(nn.Module):
 
     @nn.compact
     def __call__(self, losses: jax.Array) -> jax.Array:
-        hidden = nn.relu(nn.Dense(self.hidden, name="hidden")(losses.astype(jnp.float32)[..., None]))
+        wide = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
+        hidden = nn.relu(nn.Dense(self.hidden, name="hidden")(wide[..., None]))
         return nn.sigmoid(nn.Dense(1, name="weight")(hidden))[..., 0]
 
 

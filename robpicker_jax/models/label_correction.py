@@ -20,8 +20,9 @@ class _LabelCorrectionModule(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        labels = labels.astype(jnp.float32)
-        scores = nn.Dense(self.n_classes, name="scores")(features.astype(jnp.float32))
+        wide = jnp.promote_types(features.dtype, jnp.float32)  # float32 at least, whatever the U-Net computes in
+        labels = labels.astype(wide)
+        scores = nn.Dense(self.n_classes, name="scores")(features.astype(wide))
         proposal = nn.softmax(scores, axis=-1)
         hidden = nn.relu(nn.Dense(self.hidden, name="hidden")(jnp.concatenate([proposal, labels], axis=-1)))
         bias = nn.initializers.constant(self.alpha_bias)

@@ -105,7 +105,7 @@ class _UNetModule(nn.Module):
             x = jnp.concatenate([x, skips[level]], axis=-1)
             x = convs(x, level, shape.decoder_convs, f"up{level}")
         logits = _Conv(self.n_classes, 1, self.dtype, name="classes")(x)
-        return x, logits.astype(jnp.float32)
+        return x, logits.astype(jnp.promote_types(self.dtype, jnp.float32))
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class UNet:
 
         Returns:
             Features `(n, z, y, x, F)` in the compute dtype, class scores before softmax `(n, z, y, x, c)` in
-            float32, and the new batch statistics (the old ones unless `train`).
+            float32 (float64 when that is the compute dtype), and the new batch statistics (the old ones unless `train`).
 
         Raises:
             InputError: an edge is not divisible by `stride`.

@@ -1,0 +1,45 @@
+"""`pick`: particles of tomograms, by a trained run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from robpicker_jax.applying import apply_parser, prepared
+from robpicker_jax.cli import console, progress, run
+
+_DESCRIPTION = """\
+Pick the particles of each tomogram by the best model of a training run: DIR/{name}.{xml,star,csv}. Tomograms need no
+annotations.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = apply_parser("pick", _DESCRIPTION)
+    parser.add_argument(
+        "--format", metavar="NAME", action="append", help="annotation format, may be repeated; default: xml, star, csv"
+    )
+    options, picker, tomograms = prepared(parser, list(arguments or ()))
+    from robpicker_jax.picker import PICK_FORMATS, write_picks
+
+    names = [species.name for species in picker.config.data.species]
+    with progress("picking", sum(picker.tiles(tomogram.shape_zyx) for tomogram in tomograms)) as bar:
+        for tomogram in tomograms:
+            loaded = tomogram.load()
+            picks = picker.pick(loaded.density, bar.advance)
+            paths = write_picks(
+                options.out,
+                loaded.name,
+                picks,
+                formats=options.format or PICK_FORMATS,
+                voxel_size_angstrom=loaded.voxel_size_angstrom,
+            )
+            counts = Counter(picks.labels.tolist())
+            found = ", ".join(f"{counts[label]} {name}" for label, name in enumerate(names, start=1))
+            console.print(f"{paths[0]}: {found}", highlight=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,119 @@
+"""A trained run applied to tomograms: class maps, picks, and the files they are written to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from robpicker_jax.annotations import FORMATS, Particles, write_annotations
+from robpicker_jax.bilevel.step import TrainState
+from robpicker_jax.checkpoint import Checkpoints
+from robpicker_jax.config import Config
+from robpicker_jax.errors import InputError
+from robpicker_jax.experiment import Experiment, build_experiment
+from robpicker_jax.inference import Segmentation, number_of_tiles, segment
+from robpicker_jax.picking import particles_from_class_map
+from robpicker_jax.workdir import read_config
+
+PICK_FORMATS = ("xml", "star", "csv")
+"""Formats that a training run writes its picks in."""
+
+
+@dataclass(frozen=True)
+class Picker:
+    """Networks with trained parameters.
+
+    Attributes:
+        experiment: the networks.
+        state: the parameters.
+    """
+
+    experiment: Experiment
+    state: TrainState
+
+    @classmethod
+    def from_workdir(cls, workdir: Path, config: Config | None = None) -> Picker:
+        """The best model of a training run.
+
+        Args:
+            workdir: the run's folder.
+            config: in place of the run's own configuration, to pick in another way.
+
+        Raises:
+            InputError: no run, no checkpoint, or a configuration of another network.
+        """
+        experiment = build_experiment(config or read_config(workdir))
+        checkpoints = Checkpoints(workdir / "checkpoints")
+        try:
+            return cls(experiment, checkpoints.restore(experiment.state, best=True))
+        finally:
+            checkpoints.close()
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+        return self.experiment.config
+
+    def tiles(self, shape_zyx: Sequence[int]) -> int:
+        """Number of tiles that a tomogram of this shape takes."""
+        return number_of_tiles(shape_zyx, self._tile, self.config.inference.overlap_vox)
+
+    def segment(self, density: np.ndarray, on_tiles: Callable[[int], None] | None = None) -> Segmentation:
+        """Class map of a normalised tomogram (z, y, x)."""
+        inference = self.config.inference
+        return segment(
+            density,
+            self.experiment.predictor(self.state),
+            self.experiment.n_classes,
+            tile=self._tile,
+            overlap_vox=inference.overlap_vox,
+            batch_size=inference.batch_size,
+            on_tiles=on_tiles,
+        )
+
+    def pick(self, density: np.ndarray, on_tiles: Callable[[int], None] | None = None) -> Particles:
+        """Picks of a normalised tomogram (z, y, x), by falling score."""
+        return self.picks_of(self.segment(density, on_tiles))
+
+    def picks_of(self, segmentation: Segmentation) -> Particles:
+        """Picks of a class map."""
+        species = self.config.data.species
+        return particles_from_class_map(
+            segmentation.classes,
+            segmentation.probability,
+            self.experiment.n_classes,
+            self.config.picking,
+            min_cluster_vox=[entry.min_cluster_vox for entry in species],
+            class_names=[entry.name for entry in species],
+        )
+
+    @property
+    def _tile(self) -> int:
+        return self.config.inference.tile or self.config.patches.size
+
+
+def write_picks(
+    folder: Path,
+    name: str,
+    picks: Particles,
+    *,
+    formats: Sequence[str] = PICK_FORMATS,
+    voxel_size_angstrom: float | None = None,
+) -> list[Path]:
+    """Write the picks of one tomogram as `folder/name.SUFFIX`, in each of the formats.
+
+    Raises:
+        InputError: an unknown format, or one that needs a voxel size nobody knows.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    named = picks.with_(tomograms=np.full(len(picks), name))
+    paths = []
+    for fmt in formats:
+        if fmt not in FORMATS:
+            raise InputError(f"unknown format {fmt!r}", where="--format", mend=f"one of {', '.join(FORMATS)}")
+        paths.append(folder / f"{name}{FORMATS[fmt].suffixes[0]}")
+        write_annotations(paths[-1], named, fmt=fmt, voxel_size_angstrom=voxel_size_angstrom)
+    return paths

@@ -1,0 +1,154 @@
+"""The main job, end to end: data, training, picking of the test tomograms, evaluation, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robpicker_jax import workdir as folders
+from robpicker_jax.annotations import Particles
+from robpicker_jax.bilevel.step import TrainState
+from robpicker_jax.checkpoint import Checkpoints
+from robpicker_jax.config import Config
+from robpicker_jax.dataset import LoadedTomogram, load_tomogram
+from robpicker_jax.discovery import Tomogram
+from robpicker_jax.experiment import build_experiment
+from robpicker_jax.files import write_text
+from robpicker_jax.labels import label_maker
+from robpicker_jax.metrics import Evaluation, evaluate, evaluation_table, options_from_config
+from robpicker_jax.picker import Picker, write_picks
+from robpicker_jax.progress import console, progress
+from robpicker_jax.report_data import write_run_report
+from robpicker_jax.training_data import TrainingData, device_batches, load_training_data
+from robpicker_jax.trainer import fit
+
+
+def run(config: Config, workdir: Path) -> None:
+    """Do the whole job, going on from wherever an earlier run of the same command stopped.
+
+    Raises:
+        InputError: bad data or configuration, another run in the folder, or a training that diverged.
+    """
+    folders.prepare(workdir, config)
+    if finished(config, workdir):
+        stored = json.loads((workdir / "evaluation.json").read_text(encoding="utf-8"))
+        score = stored["macro"]["f1"]
+        result = "" if score is None else f", macro F1 {score:.3f} on the test set"
+        _say(f"{workdir}: this run is finished ({config.train.steps} steps{result}); nothing to do")
+        _say(f"report: {workdir / 'report' / 'index.html'}")
+        return
+    directory = data_folder(config, workdir)
+    data = load_training_data(config, directory)
+    experiment = build_experiment(config)
+    names = [species.name for species in config.data.species]
+    validation = [load_tomogram(tomogram, config.data) for tomogram in data.splits["val"]] or data.meta
+    validation = [tomogram for tomogram in validation if tomogram.particles is not None]
+
+    def validate(state: TrainState) -> Mapping[str, float]:
+        picker = Picker(experiment, state)
+        scores = _evaluate(config, data, validation, {t.name: picker.pick(t.density) for t in validation})
+        return {
+            "macro_f1": _number(scores.macro_f1),
+            **{f"f1/{score.name}": _number(score.rates.f1) for score in scores.classes},
+        }
+
+    _say(f"{_counts(data)}; training in {workdir}")
+    result = fit(
+        experiment,
+        device_batches(data.source(), config, experiment.mesh),
+        workdir,
+        validate=validate,
+        class_names=names,
+    )
+    picker = Picker(experiment, result.best)
+    test = [load_tomogram(tomogram, config.data) for tomogram in data.splits["test"]]
+    picks = pick_all(picker, test, workdir / "picks")
+    judged = [tomogram for tomogram in test if tomogram.particles is not None]
+    evaluation = None
+    if judged:
+        evaluation = _evaluate(config, data, judged, {t.name: picks[t.name] for t in judged})
+        table = evaluation_table(evaluation, title=f"Test set, model of step {result.best_step}")
+        console.print(table)
+        write_text(workdir / "evaluation.json", json.dumps(evaluation.as_dict(), indent=2) + "\n")
+    else:
+        _say("no test tomogram has annotations: nothing to evaluate")
+        write_text(workdir / "evaluation.json", json.dumps({"macro": {"f1": None}}) + "\n")
+    page = write_run_report(workdir, picker, data, test, picks, evaluation)
+    for sibling, _ in folders.siblings(workdir, config):
+        if (sibling / "report" / "index.html").exists():
+            _say(f"compared with {sibling} in the report")
+    _say(f"picks: {workdir / 'picks'}\nreport: {page}")
+
+
+def finished(config: Config, workdir: Path) -> bool:
+    """Whether the run is trained to its last step, evaluated and reported."""
+    if not ((workdir / "evaluation.json").exists() and (workdir / "report" / "index.html").exists()):
+        return False
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    try:
+        return (checkpoints.latest_step() or 0) >= config.train.steps
+    finally:
+        checkpoints.close()
+
+
+def data_folder(config: Config, workdir: Path) -> Path:
+    """The data set: `data.dir`, or one simulated in the workdir (or by a sibling run with the same settings)."""
+    if config.data.dir is not None:
+        return Path(config.data.dir)
+    from robpicker_jax.simulation import count_tomograms, is_finished, simulate_dataset
+
+    own = workdir / "data"
+    for folder in (own, *(sibling / "data" for sibling, _ in folders.siblings(workdir, config))):
+        if is_finished(config, folder):
+            return folder
+    with progress("simulating", count_tomograms(config)) as bar:
+        simulate_dataset(config, own, bar)
+    return own
+
+
+def pick_all(picker: Picker, tomograms: list[LoadedTomogram], folder: Path) -> dict[str, Particles]:
+    """Pick every tomogram and write its picks."""
+    picks = {}
+    total = sum(picker.tiles(tomogram.density.shape) for tomogram in tomograms)
+    with progress("picking", total) as bar:
+        for tomogram in tomograms:
+            picks[tomogram.name] = picker.pick(tomogram.density, bar.advance)
+            write_picks(folder, tomogram.name, picks[tomogram.name], voxel_size_angstrom=tomogram.voxel_size_angstrom)
+    return picks
+
+
+def _evaluate(
+    config: Config, data: TrainingData, tomograms: list[LoadedTomogram], picks: Mapping[str, Particles]
+) -> Evaluation:
+    truth = {tomogram.name: _particles(tomogram) for tomogram in tomograms}
+    instances: dict[str, np.ndarray] | None = None
+    if config.evaluation.rule == "mask" and config.data.meta_labels == "shape":
+        maker = label_maker(config.data.species, "shape", voxel_size_angstrom=data.voxel_size_angstrom)
+        instances = {t.name: maker.instances(t.density.shape, _particles(t)) for t in tomograms}
+    options: dict[str, Any] = options_from_config(config)
+    return evaluate(truth, picks, instance_maps=instances, **options)
+
+
+def _particles(tomogram: LoadedTomogram) -> Particles:
+    assert tomogram.particles is not None
+    return tomogram.particles
+
+
+def _counts(data: TrainingData) -> str:
+    def described(split: str) -> str:
+        found: list[Tomogram] = data.splits[split]
+        return f"{len(found)} {split}"
+
+    return "tomograms: " + ", ".join(described(split) for split in ("train", "meta", "val", "test"))
+
+
+def _number(value: float) -> float:
+    return 0.0 if np.isnan(value) else float(value)
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)

@@ -1,0 +1,32 @@
+"""`train`: the whole job. Data, bi-level training, picks of the test tomograms, evaluation, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from robpicker_jax.cli import configured_parser, parse_configured, run
+
+_DESCRIPTION = """\
+Train a particle picker from noisy annotations, pick the test tomograms, evaluate the picks and write a report.
+
+Without --config a small data set is simulated and used. The same command again goes on where it was interrupted; a
+finished run says so. --train.variant supervised trains without the meta networks, for comparison; the reports of runs
+in neighbouring folders that differ in the variant alone show each other.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = configured_parser("train", _DESCRIPTION)
+    parser.add_argument("--workdir", metavar="DIR", type=Path, help="folder of the run; default: runs/NAME[-VARIANT]")
+    options, config = parse_configured(parser, list(arguments or ()))
+    # After parsing, so that --help and bad arguments answer at once.
+    from robpicker_jax import pipeline, workdir
+
+    pipeline.run(config, options.workdir or workdir.default_workdir(config, options.config))
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
