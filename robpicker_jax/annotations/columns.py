@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -110,6 +111,11 @@ def cell(value: object) -> str:
     if isinstance(value, (np.floating, float)):
         return "" if np.isnan(value) else number(value)
     return number(value) if isinstance(value, (np.integer, int, np.bool_)) else str(value)
+
+
+def xml_text(text: str) -> str:
+    """`text` without the control characters that XML 1.0 cannot hold."""
+    return re.sub("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "", text)
 
 
 def tomogram_numbers(tomograms: np.ndarray | None, n: int) -> np.ndarray:

@@ -116,12 +116,7 @@ def write(path: Path, particles: Particles) -> None:
         for name, values in extra.items():
             if (text := columns.cell(values[i])) and name not in attributes:
                 attributes[name] = text
-        SubElement(root, "object", {name: _legal(text) for name, text in attributes.items()})
+        SubElement(root, "object", {name: columns.xml_text(text) for name, text in attributes.items()})
     indent(root)
     with atomic_path(path) as temporary:
         ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=True)
-
-
-def _legal(text: str) -> str:
-    """`text` without the control characters that XML 1.0 cannot hold."""
-    return re.sub("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "", text)

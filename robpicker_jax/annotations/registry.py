@@ -50,6 +50,7 @@ class Format:
 
 _ALL = frozenset({"labels", "rotations", "scores", "cluster_sizes", "class_names", "tomograms", "extra"})
 _MOTIVE = frozenset({"labels", "rotations", "scores"})
+_LABELS = frozenset({"labels"})
 
 _FORMATS = (
     Format("xml", "deepfinder_xml", (".xml",), "DeepFinder object list", _ALL),
@@ -59,6 +60,27 @@ _FORMATS = (
     Format(
         "stopgap", "stopgap_star", (".star",), "STOPGAP motive list", _MOTIVE, (b"stopgap_motivelist", b"_motl_idx")
     ),
+    Format("csv", "csv_table", (".csv", ".tsv"), "CSV or TSV table", _ALL),
+    Format(
+        "czii", "czii_csv", (".csv",), "CZII submission table, Å", frozenset({"scores", "class_names", "tomograms"})
+    ),
+    Format(
+        "copick",
+        "copick_json",
+        (".json",),
+        "copick picks, Å",
+        frozenset({"rotations", "scores", "class_names", "tomograms"}),
+    ),
+    Format("dynamo", "dynamo_tbl", (".tbl",), "Dynamo table", _MOTIVE),
+    Format("em", "em_motl", (".em",), "EM motive list (TOM, AV3)", _MOTIVE),
+    Format("coords", "coords", (".coords",), "TomoTwin coordinates, x y z", frozenset()),
+    Format("deepetpicker", "deepetpicker_coords", (".coords",), "DeepETPicker coordinates, class x y z", _LABELS),
+    Format("imod", "imod_model", (".mod",), "IMOD model", frozenset({"labels", "class_names"})),
+    Format("imod_points", "imod_points", (".pts", ".txt"), "IMOD point text", _LABELS),
+    Format("txt", "deepfinder_txt", (".txt",), "DeepFinder text list, label z y x", _LABELS),
+    Format("shrec", "shrec_txt", (".txt",), "SHREC particle locations", frozenset({"rotations", "class_names"})),
+    Format("cmm", "chimera_cmm", (".cmm",), "ChimeraX marker set, Å", frozenset({"labels", "scores", "class_names"})),
+    Format("bild", "chimera_bild", (".bild", ".bld"), "ChimeraX BILD spheres, Å", _LABELS),
 )
 
 FORMATS: dict[str, Format] = {entry.name: entry for entry in _FORMATS}
@@ -79,15 +101,33 @@ def format_of(path: Path, fmt: str | None, verb: str = "read") -> Format:
         if fmt not in FORMATS:
             raise InputError(f"unknown annotation format {fmt!r}", mend=f"one of {', '.join(FORMATS)}")
         return FORMATS[fmt]
+    if path.is_dir():
+        return FORMATS["copick"]
+    if path.name.lower().endswith(".txt"):
+        return FORMATS[_text_format(path, verb)]
     candidates = [f for f in FORMATS.values() if path.name.lower().endswith(f.suffixes)]
-    if len(candidates) > 1 and verb == "read" and path.is_file():
-        told = [f for f in candidates if any(marker in _start(path) for marker in f.markers)]
-        return (told or candidates)[0]
     if not candidates:
         raise InputError(
             "no annotation format has this suffix", where=path, mend=f"name the format, one of {', '.join(FORMATS)}"
         )
+    if len(candidates) > 1 and verb == "read" and path.is_file():
+        start = _start(path)
+        candidates = [f for f in candidates if any(marker in start for marker in f.markers)] or candidates
     return candidates[0]
+
+
+def _text_format(path: Path, verb: str) -> str:
+    """Which of the `.txt` formats a file is, by its name or by the width of its rows."""
+    mend = "name the format: txt (label z y x), imod_points (contour x y z) or shrec"
+    if path.stem.endswith("_objl"):
+        return "txt"
+    if verb != "read" or not path.is_file():
+        raise InputError("the suffix .txt does not tell the format", where=path, mend=mend)
+    lines = (line.split() for line in _start(path).splitlines() if line.strip() and not line.lstrip().startswith(b"#"))
+    width = len(next(lines, []))
+    if width in (3, 5, 7):
+        return "shrec" if width == 7 else "imod_points"
+    raise InputError(f"rows of {width} columns do not tell the format", where=path, mend=mend)
 
 
 def _start(path: Path) -> bytes:

@@ -1,0 +1,91 @@
+"""ChimeraX and Chimera BILD files: `.sphere x y z r` for each particle, `.color` before them for its class; Å.
+
+Format: https://www.cgl.ucsf.edu/chimerax/docs/user/formats/bild.html.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from robpicker_jax.annotations import columns
+from robpicker_jax.annotations.colours import COLOURS, label_of
+from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.errors import InputError
+from robpicker_jax.files import write_text
+
+_POINTS = (".sphere", ".marker", ".dot", ".m", ".d")
+
+
+def read(
+    path: Path,
+    *,
+    voxel_size_angstrom: float | None = None,
+    origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> Particles:
+    """Read the spheres, markers and dots of a BILD file; the class is the colour that `write` gave.
+
+    Raises:
+        InputError: no text, malformed coordinates, or no voxel size.
+    """
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError("not a text file", where=path) from None
+    label, labels, cells, numbers = 0, [], [], []
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if words and words[0] in (".color", ".c"):
+            label = _label(words[1:])
+        elif words and words[0] in _POINTS:
+            if len(words) < 4:
+                raise InputError(f"line {number}: {words[0]} without x y z", where=path)
+            labels.append(label)
+            cells.append(words[1:4])
+            numbers.append(number)
+    if not cells:
+        if not any(line.lstrip().startswith(".") for line in lines):
+            raise InputError("not a BILD file: no line starts with a dot command", where=path)
+        return Particles.empty()
+    if not voxel_size_angstrom:
+        raise InputError("ChimeraX's coordinates are in Å", where=path, mend="give the voxel size")
+
+    def row(i: int) -> str:
+        return f"line {numbers[i]}"
+
+    positions = [columns.floats([cell[k] for cell in cells], axis, path, row) for k, axis in enumerate("xyz")]
+    return Particles((np.stack(positions, axis=1) - origin_angstrom) / voxel_size_angstrom, np.array(labels))
+
+
+def _label(words: list[str]) -> int:
+    try:
+        return label_of([float(word) for word in words]) if len(words) == 3 else 0
+    except ValueError:
+        return 0
+
+
+def write(
+    path: Path,
+    particles: Particles,
+    *,
+    voxel_size_angstrom: float | None = None,
+    radius_angstrom: float = 50.0,
+    origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> None:
+    """Write spheres coloured by class.
+
+    Raises:
+        InputError: the voxel size is not given.
+    """
+    if not voxel_size_angstrom:
+        raise InputError("ChimeraX's coordinates are in Å", where=path, mend="give the voxel size")
+    positions = particles.positions_vox * voxel_size_angstrom + origin_angstrom
+    lines = [".comment picks"]
+    for label in np.unique(particles.labels):
+        lines.append(".color " + " ".join(map(columns.number, COLOURS[(int(label) - 1) % len(COLOURS)])))
+        lines.extend(
+            ".sphere " + " ".join(map(columns.number, [*position, radius_angstrom]))
+            for position in positions[particles.labels == label]
+        )
+    write_text(path, "".join(f"{line}\n" for line in lines))

@@ -1,0 +1,167 @@
+"""CSV and TSV tables with a header, as spreadsheets, CZII's challenge and copick have them.
+
+The coordinate columns' names say their unit: `x_vox`, `x_angstrom`. Bare `x y z` are Å where the table is CZII's,
+copick's or RobPicker's (columns `particle_type` or `run_name`), and voxels elsewhere unless `unit` says otherwise. A
+table without header has columns x y z, or z y x by `axes="zyx"`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from robpicker_jax.annotations import columns, text_table
+from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.errors import InputError
+from robpicker_jax.geometry import euler_from_matrix, matrix_from_euler
+
+_UNITS = {"voxel": ("vox", "voxel", "voxels", "px", "pixel"), "angstrom": ("angstrom", "ang", "a", "å")}
+_TOMOGRAM = ("tomogram", "tomo_name", "tomo_idx", "tomo_id", "experiment", "run_name", "run", "rlntomoname")
+_LABEL = ("class_label", "label", "class_id", "class")
+_NAME = ("class_name", "particle_type", "particle", "species", "name", "object", "class")
+_SCORE = ("score", "conf", "confidence", "probability")
+_ANGLES = ("phi", "psi", "the")
+_ANGSTROM_TABLES = {"particle_type", "run_name"}
+
+
+def read(
+    path: Path,
+    *,
+    voxel_size_angstrom: float | None = None,
+    class_labels: Mapping[str, int] | None = None,
+    unit: str | None = None,
+    axes: str = "xyz",
+) -> Particles:
+    """Read a CSV or TSV table.
+
+    Args:
+        path: the file.
+        voxel_size_angstrom: voxel size, needed for coordinates in Å.
+        class_labels: label of each class name.
+        unit: "voxel" or "angstrom": unit of bare x y z columns.
+        axes: order of the columns of a table without header.
+
+    Raises:
+        InputError: no coordinate columns, Å without a voxel size, or a malformed cell.
+    """
+    if unit not in (None, *_UNITS):
+        raise InputError(f"unit is {unit!r}", mend=f"one of {', '.join(_UNITS)}")
+    table = text_table.read(path, header=True)
+    if table.header is None:
+        return _without_header(table, unit, axes, voxel_size_angstrom)
+    header = [name.strip().strip('"').lower() for name in table.header]
+    indices, stated = _coordinate_columns(header, path)
+    if not table.rows:
+        return Particles.empty()
+    unit = stated or unit or ("angstrom" if _ANGSTROM_TABLES & set(header) else "voxel")
+    positions = np.stack([table.floats(index, table.header[index]) for index in indices], axis=1)
+    used = set(indices)
+
+    def find(names: tuple[str, ...], *, whole: bool = False) -> int | None:
+        for name in names:
+            index = header.index(name) if name in header else None
+            if index is None or index in used or (whole and not all(_whole(cell) for cell in table.column(index))):
+                continue
+            used.add(index)
+            return index
+        return None
+
+    label, tomogram = find(_LABEL, whole=True), find(_TOMOGRAM)
+    name, score, size = find(_NAME), find(_SCORE), find(("cluster_size",))
+    class_names = None if name is None else np.array(table.column(name))
+    if label is None and name is not None and not class_labels and all(_whole(cell) for cell in table.column(name)):
+        label = name
+    if label is not None:
+        labels = table.integers(label, table.header[label])
+    elif class_names is not None:
+        labels = np.array([(class_labels or {}).get(cell, 0) for cell in class_names.tolist()])
+    else:
+        labels = np.zeros(len(positions), np.int64)
+    rotations = None
+    if all(angle in header for angle in _ANGLES):
+        used |= {header.index(angle) for angle in _ANGLES}
+        cells = [columns.optional_floats(table.column(header.index(a)), a, path, table.row) for a in _ANGLES]
+        rotations = matrix_from_euler(np.stack(cells, axis=1), "deepfinder")
+    scores = None if score is None else columns.optional_floats(table.column(score), header[score], path, table.row)
+    return Particles(
+        _to_voxels(positions, unit, voxel_size_angstrom, path),
+        labels,
+        rotations=rotations,
+        scores=scores,
+        cluster_sizes=None if size is None else table.integers(size, "cluster_size"),
+        class_names=class_names,
+        tomograms=None if tomogram is None else np.array(table.column(tomogram)),
+        extra={
+            table.header[i]: columns.typed([cell or None for cell in table.column(i)])
+            for i in range(len(header))
+            if i not in used and not (header[i] == "id" and "particle_type" in header)
+        },
+    )
+
+
+def _without_header(table: text_table.TextTable, unit: str | None, axes: str, voxel_size: float | None) -> Particles:
+    if not table.rows:
+        raise InputError("the file is empty", where=table.path)
+    if sorted(axes) != ["x", "y", "z"]:
+        raise InputError(f"axes is {axes!r}, not a permutation of xyz")
+    if table.width != 3:
+        raise InputError(
+            f"{table.width} columns without a header", where=table.path, mend="add a header with x, y, z and the others"
+        )
+    positions = np.stack([table.floats(axes.index(axis), axis) for axis in "xyz"], axis=1)
+    return Particles(_to_voxels(positions, unit or "voxel", voxel_size, table.path), np.zeros(len(positions), np.int32))
+
+
+def _coordinate_columns(header: list[str], path: Path) -> tuple[list[int], str | None]:
+    for unit, endings in _UNITS.items():
+        for ending in endings:
+            names = [f"{axis}_{ending}" for axis in "xyz"]
+            if all(name in header for name in names):
+                return [header.index(name) for name in names], unit
+    if all(axis in header for axis in "xyz"):
+        return [header.index(axis) for axis in "xyz"], None
+    raise InputError(f"no columns x, y, z in the header ({', '.join(header)[:100]})", where=path)
+
+
+def _to_voxels(positions: np.ndarray, unit: str, voxel_size: float | None, path: Path) -> np.ndarray:
+    if unit == "voxel":
+        return positions
+    if not voxel_size:
+        raise InputError("coordinates are in Å", where=path, mend="give the voxel size")
+    return positions / voxel_size
+
+
+def _whole(cell: str) -> bool:
+    try:
+        return float(cell).is_integer()
+    except (ValueError, OverflowError):
+        return False
+
+
+def write(path: Path, particles: Particles) -> None:
+    """Write a table in voxels; a suffix `.tsv` separates by tabs. Columns that the particles lack are left out."""
+    n = len(particles)
+    table: dict[str, list[str]] = {}
+    if particles.tomograms is not None:
+        table["tomogram"] = particles.tomograms.tolist()
+    table["class_label"] = [str(label) for label in particles.labels]
+    if particles.class_names is not None:
+        table["class_name"] = particles.class_names.tolist()
+    for k, axis in enumerate("xyz"):
+        table[f"{axis}_vox"] = [columns.number(value) for value in particles.positions_vox[:, k]]
+    if particles.rotations is not None:
+        angles = euler_from_matrix(particles.rotations, "deepfinder")
+        for k, name in enumerate(_ANGLES):
+            table[name] = ["" if np.isnan(a) else columns.number(round(float(a), 6)) for a in angles[:, k]]
+    if particles.scores is not None:
+        table["score"] = [columns.cell(value) for value in particles.scores]
+    if particles.cluster_sizes is not None:
+        table["cluster_size"] = [str(value) for value in particles.cluster_sizes]
+    taken = {name.lower() for name in table} | {"x", "y", "z", *_TOMOGRAM, *_LABEL, *_NAME, *_SCORE, *_ANGSTROM_TABLES}
+    for name, values in particles.extra.items():
+        if name.lower() not in taken:
+            table[name] = [columns.cell(value) for value in values]
+    rows = [[table[name][i] for name in table] for i in range(n)]
+    text_table.write(path, rows, header=list(table), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")

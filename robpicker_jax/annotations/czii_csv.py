@@ -1,0 +1,37 @@
+"""CZII's submission table: `id,experiment,particle_type,x,y,z`, in Å, and `conf` after them as RobPicker writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from robpicker_jax.annotations import columns, csv_table, text_table
+from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.errors import InputError
+
+read = csv_table.read
+
+
+def write(path: Path, particles: Particles, *, voxel_size_angstrom: float | None = None) -> None:
+    """Write CZII's table; a particle without a class name gets its label as `particle_type`.
+
+    Raises:
+        InputError: the voxel size is not given.
+    """
+    if not voxel_size_angstrom:
+        raise InputError("CZII's coordinates are in Å", where=path, mend="give the voxel size")
+    header = ["id", "experiment", "particle_type", "x", "y", "z"]
+    names = particles.labels.astype(str) if particles.class_names is None else particles.class_names
+    positions = particles.positions_vox * voxel_size_angstrom
+    rows = [
+        [
+            str(i),
+            "" if particles.tomograms is None else str(particles.tomograms[i]),
+            str(names[i]),
+            *(columns.number(value) for value in positions[i]),
+        ]
+        for i in range(len(particles))
+    ]
+    if particles.scores is not None:
+        header.append("conf")
+        rows = [[*row, columns.cell(score)] for row, score in zip(rows, particles.scores, strict=True)]
+    text_table.write(path, rows, header=header, delimiter=",")

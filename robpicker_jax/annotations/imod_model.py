@@ -1,0 +1,178 @@
+"""IMOD models (`.mod`): every point of every contour is a particle, the object it lies in is its class.
+
+Format: https://bio3d.colorado.edu/imod/doc/binspec.html, big-endian chunks. IMOD's coordinates put the centre of voxel
+0 at (0.5, 0.5, 0): x and y are half a voxel larger than here (`half_pixel=False` is for programs that ignore that).
+Models drawn on part of a volume, or on one with an origin, are shifted as IMOD documents (MINX chunk).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.errors import InputError
+from robpicker_jax.files import atomic_path
+
+_HALF = np.array([0.5, 0.5, 0.0])
+_MODEL_BYTES, _OBJECT_BYTES = 232, 176
+_OTRANS_IS_VALID = 1 << 13
+_OPEN_CONTOURS, _SCATTERED = 1 << 3, 1 << 9
+_NANOMETRES = -9
+_COLOURS = ((0, 1, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0), (1, 0, 0), (0.2, 0.2, 0.8), (1, 0.5, 0), (0.5, 1, 0.5))
+
+
+@dataclass
+class _Model:
+    flags: int
+    names: list[str] = field(default_factory=list)
+    points: list[np.ndarray] = field(default_factory=list)  # (n, 3) of each contour
+    objects: list[int] = field(default_factory=list)  # object of each contour
+    shift: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    rotated: bool = False
+
+
+def read(path: Path, *, half_pixel: bool = True) -> Particles:
+    """Read an IMOD binary model.
+
+    Args:
+        path: the file.
+        half_pixel: whether the file follows IMOD in putting the centre of voxel 0 at (0.5, 0.5, 0).
+
+    Returns:
+        The points; label k for object k, contours (from 1) as extra column.
+
+    Raises:
+        InputError: not an IMOD model, truncated, coordinates that are not finite, or drawn on a rotated volume.
+    """
+    content = path.read_bytes()
+    if content[:4] != b"IMOD":
+        raise InputError("not an IMOD binary model", where=path, mend="convert it with IMOD's model2point or imodascii")
+    try:
+        model = _parse(content)
+    except (struct.error, ValueError):
+        raise InputError("truncated or damaged IMOD model", where=path) from None
+    counts = [len(points) for points in model.points]
+    if not sum(counts):
+        return Particles.empty()
+    positions = np.concatenate(model.points).astype(np.float64)
+    if not np.isfinite(positions).all():
+        raise InputError("a point's coordinates are not finite", where=path)
+    if model.shift.any():
+        if model.rotated or not np.isfinite(model.shift).all():
+            raise InputError("drawn on a rotated volume", where=path, mend="write the points with IMOD's model2point")
+        positions = positions + model.shift
+    objects = np.repeat(model.objects, counts)
+    return Particles(
+        positions - (_HALF if half_pixel else 0),
+        objects + 1,
+        class_names=np.array(model.names)[objects] if any(model.names) else None,
+        extra={"contour": np.repeat(np.arange(1, len(counts) + 1), counts)},
+    )
+
+
+def _parse(content: bytes) -> _Model:
+    at = 8 + _MODEL_BYTES
+    (flags,) = struct.unpack_from(">I", content, 8 + 128 + 16)
+    model = _Model(flags)
+    while at + 4 <= len(content):
+        kind = content[at : at + 4]
+        at += 4
+        if kind == b"IEOF":
+            return model
+        if kind == b"OBJT":
+            model.names.append(content[at : at + 64].split(b"\0")[0].decode("utf-8", "replace").strip())
+            at += _OBJECT_BYTES
+        elif kind == b"CONT":
+            (n,) = struct.unpack_from(">i", content, at)
+            at += 16
+            if n < 0 or not model.names or at + 12 * n > len(content):
+                raise ValueError
+            model.points.append(np.frombuffer(content, ">f4", 3 * n, at).reshape(n, 3))
+            model.objects.append(len(model.names) - 1)
+            at += 12 * n
+        elif kind == b"MESH":
+            vertices, indices = struct.unpack_from(">2i", content, at)
+            if vertices < 0 or indices < 0:
+                raise ValueError
+            at += 16 + 12 * vertices + 4 * indices
+        else:
+            (size,) = struct.unpack_from(">i", content, at)
+            if size < 0:
+                raise ValueError
+            if kind == b"MINX" and size >= 72 and flags & _OTRANS_IS_VALID:
+                _image_reference(content, at + 4, model)
+            at += 4 + size
+    raise ValueError  # no end marker
+
+
+def _image_reference(content: bytes, at: int, model: _Model) -> None:
+    """Shift from the loaded to the full image: (otrans − ctrans) / cscale, in voxels, where nothing is rotated."""
+    values = np.frombuffer(content, ">f4", 18, at).astype(np.float64).reshape(6, 3)
+    _, old_translation, _, scale, translation, rotation = values
+    if (scale != 0).all():
+        model.shift = (old_translation - translation) / scale
+        model.rotated = bool(rotation.any())
+
+
+def write(
+    path: Path,
+    particles: Particles,
+    *,
+    voxel_size_angstrom: float | None = None,
+    shape_zyx: tuple[int, int, int] | None = None,
+    half_pixel: bool = True,
+    radius_vox: int = 5,
+) -> None:
+    """Write an IMOD model of scattered points, an object for each label up to the largest.
+
+    Args:
+        path: the file.
+        particles: what to write.
+        voxel_size_angstrom: stated as the model's pixel size.
+        shape_zyx: size of the tomogram; by default just large enough.
+        half_pixel: whether to follow IMOD in putting the centre of voxel 0 at (0.5, 0.5, 0).
+        radius_vox: radius of the spheres that 3dmod draws.
+    """
+    n_objects = int(particles.labels.max(initial=1)) if len(particles) else 0
+    if n_objects > 10_000:
+        raise InputError(f"{n_objects} classes are too many for an IMOD model", where=path)
+    positions = particles.positions_vox + (_HALF if half_pixel else 0)
+    size = np.ceil(positions.max(axis=0, initial=1.0) + 1).astype(int) if shape_zyx is None else shape_zyx[::-1]
+    pixel_nm = (voxel_size_angstrom or 0.0) / 10
+    model = struct.pack(
+        ">128s3i i I 4i 6f 5i f 2i 3f",
+        b"RobPicker picks",
+        *(int(edge) for edge in size),
+        n_objects,
+        0,
+        *(1, 0, 0, 255),  # draw mode, mouse mode, black and white level
+        *(0, 0, 0, 1, 1, 1),  # offsets, scales
+        *(0, 0, 0, 3, 128),  # current object, contour, point; resolution, threshold
+        pixel_nm or 1.0,
+        *(_NANOMETRES if pixel_nm else 0, 0),  # unit, checksum
+        *(0, 0, 0),  # angles
+    )
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        stream.write(b"IMODV1.2" + model)
+        for label in range(1, n_objects + 1):
+            chosen = particles.labels == label if label > 1 else particles.labels <= 1
+            name = ""
+            if particles.class_names is not None and chosen.any():
+                name = str(particles.class_names[chosen][0])
+            stream.write(_object(name, label, radius_vox))
+            stream.write(b"CONT" + struct.pack(">iIii", int(chosen.sum()), 0, 0, 0))
+            stream.write(positions[chosen].astype(">f4").tobytes())
+        stream.write(b"IEOF")
+
+
+def _object(name: str, label: int, radius_vox: int) -> bytes:
+    colour = _COLOURS[(label - 1) % len(_COLOURS)]
+    text = name.encode("ascii", "replace")[:63]
+    flags = _OPEN_CONTOURS | _SCATTERED
+    symbol = (1, 3, 1, 1, 0, 0, 0, 0)  # none, its size, line widths, line style, flags, padding, transparency
+    values = (text, *[0] * 16, 1, flags, 0, 1, *colour, radius_vox, *symbol, 0, 0)
+    return b"OBJT" + struct.pack(">64s16I i I 2i 3f i 8B 2i", *values)

@@ -1,0 +1,123 @@
+"""Plain text tables: rows of cells separated by white space, commas, semicolons, tabs or bars."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from robpicker_jax.annotations import columns
+from robpicker_jax.errors import InputError
+from robpicker_jax.files import write_text
+
+_DELIMITERS = ",;\t|"
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Rows of cells, all of one width.
+
+    Attributes:
+        path: the file.
+        rows: the cells.
+        lines: line number of each row, from 1.
+        header: names of the columns, None where the first row holds numbers already.
+    """
+
+    path: Path
+    rows: list[list[str]]
+    lines: list[int]
+    header: list[str] | None = None
+
+    @property
+    def width(self) -> int:
+        return len(self.rows[0]) if self.rows else len(self.header or ())
+
+    def row(self, i: int) -> str:
+        """How messages call the i-th row."""
+        return f"line {self.lines[i]}"
+
+    def column(self, index: int) -> list[str]:
+        """The cells of a column."""
+        return [row[index] for row in self.rows]
+
+    def floats(self, index: int, name: str) -> np.ndarray:
+        """A column of finite numbers."""
+        return columns.floats(self.column(index), name, self.path, self.row)
+
+    def integers(self, index: int, name: str) -> np.ndarray:
+        """A column of whole numbers from 0."""
+        return columns.integers(self.column(index), name, self.path, self.row)
+
+
+def read(path: Path, *, header: bool = False) -> TextTable:
+    """Read a text table; blank lines and lines that start with # are skipped.
+
+    Args:
+        path: the file.
+        header: whether the first row may name the columns; it does when one of its cells is no number.
+
+    Raises:
+        InputError: the file is no text, or its rows differ in width.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"not a text file (byte {error.start} is not UTF-8)", where=path) from None
+    if "\0" in text:
+        raise InputError("not a text file (it holds a zero byte)", where=path)
+    numbered = [(i + 1, line) for i, line in enumerate(text.splitlines()) if line.strip() and line.lstrip()[0] != "#"]
+    delimiter = _delimiter(numbered[0][1]) if numbered else None
+    rows = _split([line for _, line in numbered], delimiter, path)
+    lines = [number for number, _ in numbered]
+    names = None
+    if header and rows and not all(_is_number(cell) for cell in rows[0]):
+        names, rows, lines = [cell.strip() for cell in rows[0]], rows[1:], lines[1:]
+    width = len(names) if names is not None else len(rows[0]) if rows else 0
+    for line, row in zip(lines, rows, strict=True):
+        if len(row) != width:
+            raise InputError(f"line {line} has {len(row)} columns, not {width}", where=path)
+    return TextTable(path, rows, lines, names)
+
+
+def _delimiter(line: str) -> str | None:
+    """The separator of a line: the commonest of those in use, None for white space."""
+    counts = {delimiter: line.count(delimiter) for delimiter in _DELIMITERS}
+    best = max(counts, key=lambda delimiter: counts[delimiter])
+    return best if counts[best] else None
+
+
+def _split(lines: Sequence[str], delimiter: str | None, path: Path) -> list[list[str]]:
+    if delimiter is None:
+        return [line.split() for line in lines]
+    try:
+        rows = csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter, strict=True)
+        return [[cell.strip() for cell in row] for row in rows]
+    except csv.Error as error:
+        raise InputError(f"not readable as a table ({error})", where=path) from None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def write(path: Path, rows: Sequence[Sequence[str]], *, header: Sequence[str] | None = None, delimiter: str) -> None:
+    """Write a text table; cells that hold the delimiter are quoted."""
+    if delimiter == " ":
+        lines = [" ".join(row) for row in ([header] if header else []) + list(rows)]
+        write_text(path, "".join(f"{line}\n" for line in lines))
+        return
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, delimiter=delimiter, lineterminator="\n")
+    if header:
+        writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
