@@ -1,0 +1,181 @@
+"""One look for all figures: class colours, type, and PNG files of bounded size."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+# Okabe and Ito's colour-blind-safe hues, then Tol's muted ones; told apart beyond the seventh by line style too.
+_CLASS_COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#882255",
+    "#999933",
+    "#AA4499",
+    "#44AA99",
+    "#332288",
+    "#C9B400",
+    "#CC6677",
+    "#661100",
+)
+LINE_STYLES = ("-", "--", ":", "-.")
+BACKGROUND_COLOUR = "#8a8f98"
+INK = "#1d232b"
+FAINT = "#737a85"
+ACCENT = "#7b3fa0"
+MAX_PNG_BYTES = 200_000
+PNG_DPI = 150
+
+THEME: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.edgecolor": "#b9bec6",
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e8ec",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#4a525d",
+    "ytick.color": "#4a525d",
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "text.color": INK,
+    "text.usetex": False,
+    "text.parse_math": False,  # names from users may hold "$"
+    "figure.facecolor": "white",
+    "image.interpolation": "antialiased",
+}
+
+
+def class_colours(names: Sequence[str]) -> dict[str, str]:
+    """Colour of each class by name, in the order of the labels; the background is grey."""
+    colours = {name: _CLASS_COLOURS[index % len(_CLASS_COLOURS)] for index, name in enumerate(names)}
+    return {"background": BACKGROUND_COLOUR, **colours}
+
+
+def short(name: str, length: int = 36) -> str:
+    """A name as figures show it: one line, not too long; matplotlib hides legend texts that begin with "_"."""
+    text = " ".join(name.split()) or "unnamed"
+    text = text if len(text) <= length else f"{text[: length - 1]}…"
+    return f" {text}" if text.startswith("_") else text
+
+
+def line_style(index: int) -> str:
+    """Line style of the class at `index`: a second mark beside its colour, where colours become many."""
+    return LINE_STYLES[(index // 7) % len(LINE_STYLES)]
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], columns: int, **options: Any) -> None:
+    """One legend under all axes, reading row by row."""
+    # matplotlib fills column by column; readers read row by row
+    ordered = [handles[index] for start in range(columns) for index in range(start, len(handles), columns)]
+    figure.legend(handles=ordered, loc="outside lower center", ncols=min(columns, len(handles)), **options)
+
+
+def plain_image_axes(axes: Axes) -> None:
+    """Axes for a picture: a thin frame and nothing else."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+        spine.set_color("#b9bec6")
+
+
+def png_bytes(figure: Figure, *, max_bytes: int = MAX_PNG_BYTES, dpi: int = PNG_DPI) -> bytes:
+    """Render a figure as PNG of at most `max_bytes`: fewer shades of grey first, fewer pixels only then."""
+    scale = 1.0
+    for _ in range(6):
+        image = _render(figure, dpi * scale)
+        for greys in (None, 64, 32):
+            encoded = _encode(image, greys)
+            if len(encoded) <= max_bytes:
+                return encoded
+        # the size goes about as the number of pixels
+        scale *= 0.97 * min((max_bytes / len(encoded)) ** 0.5, 0.95)
+    return encoded
+
+
+def _render(figure: Figure, dpi: float) -> Image:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _encode(image: Image, greys: int | None) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    if greys is not None:
+        palette = Image.new("P", (1, 1))
+        palette.putpalette(_palette(greys))
+        white = image.getpixel((0, 0)) == (255, 255, 255)
+        image = image.quantize(palette=palette, dither=Image.Dither.NONE)
+        if white:  # Pillow matches colours to about 2 %, and a page shows the edge of a white that is not quite
+            entries = image.getpalette() or []
+            corner = 3 * int(np.asarray(image)[0, 0])
+            entries[corner : corner + 3] = [255, 255, 255]
+            image.putpalette(entries)
+    image.save(buffer, format="PNG", compress_level=7)
+    return buffer.getvalue()
+
+
+def _palette(greys: int) -> list[int]:
+    """Shades of grey, and each class colour blended with white, grey and black as its smoothed edges are.
+
+    A palette made from the picture would spend itself on the many greys and lose the classes.
+    """
+    shades = [(value, value, value) for value in np.linspace(0, 255, greys)]
+    for colour in (*_CLASS_COLOURS, ACCENT):
+        base = 255 * np.array(rgb(colour))
+        shades.append(tuple(base))
+        for other in (255, 128, 0):
+            shades += [tuple(base * share + other * (1 - share)) for share in (0.75, 0.5, 0.25)]
+    return [round(channel) for shade in shades for channel in shade]
+
+
+def theme() -> Any:
+    """Context in which figures are built and rendered."""
+    import matplotlib
+
+    return matplotlib.rc_context(rc=THEME)
+
+
+def rgb(colour: str) -> tuple[float, float, float]:
+    """A colour as three numbers in [0, 1]."""
+    from matplotlib.colors import to_rgb
+
+    return to_rgb(colour)
+
+
+def colour_of(colours: Mapping[str, str], name: str) -> str:
+    """Colour of a class by name, grey where it is unknown."""
+    return colours.get(name, BACKGROUND_COLOUR)
