@@ -21,21 +21,24 @@ _RULES = {
 
 
 def evaluation_table(evaluation: Evaluation, *, title: str = "Picks against truth") -> Table:
-    """A rich table: one row for each class, then size groups (means over their classes), mean and pooled scores."""
+    """A rich table that fits 80 columns: classes, size groups (means over their classes), mean, pooled counts."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     several, beta = evaluation.macro_interval is not None, evaluation.beta
     has_curve = any(score.curve is not None for score in evaluation.classes)
     hits = "one-to-one" if evaluation.one_to_one else "not one-to-one"
     tomograms = f"{len(evaluation.tomograms)} tomogram{'s' if len(evaluation.tomograms) != 1 else ''}"
-    table = Table(title=title, caption=f"{tomograms}; hit: {_RULES[evaluation.rule]}, {hits}")
-    table.add_column("class")
-    columns = ["true", "picked", "hits", "precision", "recall", "F1"]
+    caption = f"{tomograms}; hit: {_RULES[evaluation.rule]}, {hits}; AP: average precision; error: mean, voxels"
+    caption += f"; 95 %: interval of F{beta:g} over tomograms" if several else ""
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=0)
+    table.add_column("class", overflow="fold")  # the one column that may wrap
+    columns = ["true", "picked", "hits", "prec.", "recall", "F1"]
     columns += [f"F{beta:g}"] if beta != 1 else []
-    columns += [f"F{beta:g} 95 %"] if several else []
+    columns += ["95 %"] if several else []
     columns += ["AP"] if has_curve else []
-    for column in [*columns, "error (voxels)"]:
-        table.add_column(column, justify="right")
+    for column in [*columns, "error"]:
+        table.add_column(column, justify="right", no_wrap=True)
 
     def row(
         name: str,
@@ -66,9 +69,9 @@ def evaluation_table(evaluation: Evaluation, *, title: str = "Picks against trut
             group.counts,
             end_section=group is evaluation.groups[-1],
         )
-    row("mean over classes", evaluation.macro, interval=evaluation.macro_interval)
+    row("macro (mean)", evaluation.macro, interval=evaluation.macro_interval)
     total = Counts(*map(int, evaluation.counts.sum(axis=(0, 1))))
-    row("all picks pooled", evaluation.micro, total, evaluation.micro_interval)
+    row("micro (pooled)", evaluation.micro, total, evaluation.micro_interval)
     if evaluation.weighted is not None:
         row("weighted mean", evaluation.weighted)
     return table
