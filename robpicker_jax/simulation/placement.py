@@ -19,6 +19,7 @@ from robpicker_jax.geometry import random_rotations
 
 _BALLS = (1, 2, 3, 4, 6, 8)
 _ROUNDS = 16  # of rejection sampling, before free places are listed
+_RESTARTS = 5
 _TRIES = 8  # orientations tried for a particle that fits nowhere
 
 
@@ -78,7 +79,8 @@ def place_particles(
 
     Random sequential adsorption, the bulkiest species first: a particle's orientation is drawn once, then a place from
     those where it still fits. Every outline lies inside the volume. While there is room, places are drawn and rejected;
-    when that hardly succeeds any more, the free voxels are listed and drawn from.
+    when that hardly succeeds any more, the free voxels are listed and drawn from; when none is left, all starts anew,
+    up to five times.
 
     Args:
         shape_zyx: the volume, voxels.
@@ -94,6 +96,18 @@ def place_particles(
         InputError: the volume is too thin for a species, or too full.
     """
     shape_xyz = np.array(tuple(shape_zyx)[::-1], float)
+    for attempt in range(_RESTARTS):
+        try:
+            return _place_once(shape_xyz, outlines, copies, rng, min_gap_vox)
+        except InputError:  # an unlucky start can jam a crowded volume
+            if attempt == _RESTARTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _place_once(
+    shape_xyz: np.ndarray, outlines: Sequence[Outline], copies: Sequence[int], rng: np.random.Generator, gap: float
+) -> Particles:
     balls: list[tuple[np.ndarray, float]] = []  # centres and radius of all placed balls, one entry a species
     positions, rotations, labels = [np.zeros((0, 3))], [np.zeros((0, 3, 3))], [np.zeros(0, np.int32)]
     bulk = [len(o.centres) * o.radius**3 for o in outlines]
@@ -101,7 +115,7 @@ def place_particles(
         wanted = int(copies[species])
         if wanted == 0:
             continue
-        filler = _Filler(shape_xyz, outlines[species], balls, min_gap_vox, rng, label=species + 1)
+        filler = _Filler(shape_xyz, outlines[species], balls, gap, rng, label=species + 1)
         placed, turned = filler.place(wanted)
         positions.append(placed)
         rotations.append(turned)
