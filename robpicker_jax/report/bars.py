@@ -76,12 +76,13 @@ def _bars(axes: Axes, scores: list[Score], labels: list[str], others: list[Score
     for place, (score, other, colour) in enumerate(zip(scores, others, colours, strict=True)):
         if score.f1 is not None:
             axes.bar(place - shift, score.f1, width, color=colour)
-        _value(axes, place - shift, score.f1, size, INK)
+        _value(axes, place - shift, score.f1, size, INK)  # the other run's values are in the table where bars crowd
         if paired:
             f1 = None if other is None else other.f1
             if f1 is not None:
                 axes.bar(place + shift, f1, width, facecolor="white", edgecolor=colour, hatch="////", lw=1)
-            _value(axes, place + shift, f1, size, FAINT)
+            if len(scores) <= 4:
+                _value(axes, place + shift, f1, size, FAINT)
     crowded = len(scores) > 5
     axes.set_xticks(
         range(len(scores)), labels, rotation=40 if crowded else 0, ha="right" if crowded else "center",

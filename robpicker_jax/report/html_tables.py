@@ -50,7 +50,7 @@ def score_table(data: ReportData) -> str:
     head[7:7] = [title for title, _ in extra]
     paired = bool(other.classes) and data.comparison is not None
     if paired and data.comparison is not None:
-        head += [f"F1, {data.comparison.name}", "difference"]
+        head += [f"F1, {data.comparison.name}", "gain"]
     rows = []
     for score in ours.classes:
         swatch = f'<span class="swatch" style="background:{colour_of(colours, score.name)}"></span>'
@@ -64,7 +64,10 @@ def score_table(data: ReportData) -> str:
     macro = f"<td>macro average</td><td></td>{_numbers(ours.macro, other.macro, paired, extra)}"
     rows.append(f'<tr class="total">{macro}</tr>')
     header = "".join(f"<th>{escape(text)}</th>" for text in head)
-    rule = f'<p class="soft">{escape(_rule(ours))}</p>' if ours.rule else ""
+    notes = [_rule(ours)] if ours.rule else []
+    if extra and extra[0][0] == "AP":
+        notes.append("AP: average precision. Best score: the score threshold of the highest F-beta.")
+    rule = f'<p class="soft">{escape(" ".join(notes))}</p>' if notes else ""
     table = f'<table id="scores"><thead><tr>{header}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     return f'<div class="scroll">{table}</div>{rule}'
 
@@ -82,8 +85,8 @@ def _extra_columns(evaluation: Evaluation) -> list[tuple[str, Callable[[Score], 
     """Columns that only some evaluations have: (heading, text of a score)."""
     columns: list[tuple[str, Callable[[Score], str]]] = []
     if any(score.average_precision is not None for score in evaluation.classes):
-        columns.append(("average precision", lambda score: _rate(score.average_precision)))
-        columns.append(("best threshold", lambda score: _rate(score.best_threshold, 2)))
+        columns.append(("AP", lambda score: _rate(score.average_precision)))
+        columns.append(("best score", lambda score: _rate(score.best_threshold, 2)))
     if any(score.error_angstrom is not None for score in evaluation.classes):
         columns.append(("error, Å", lambda score: _rate(score.error_angstrom, 1)))
     elif any(score.error_vox is not None for score in evaluation.classes):
