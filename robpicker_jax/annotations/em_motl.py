@@ -51,7 +51,8 @@ def read(path: Path, *, binning: float = 1.0, first_voxel: int = 0) -> Particles
     wanted = _HEADER + rows * n * dtype.itemsize
     if len(content) < wanted:
         raise InputError(f"truncated: {len(content)} bytes, but the header announces {wanted}", where=path)
-    table = np.frombuffer(content, dtype, rows * n, _HEADER).reshape(n, rows).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # damaged numbers are refused below
+        table = np.frombuffer(content, dtype, rows * n, _HEADER).reshape(n, rows).astype(np.float64)
     if not n:
         return Particles.empty()
     bad = np.argwhere(~np.isfinite(table))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,8 @@ def read(path: Path, *, header: bool = False) -> TextTable:
         raise InputError(f"not a text file (byte {error.start} is not UTF-8)", where=path) from None
     if "\0" in text:
         raise InputError("not a text file (it holds a zero byte)", where=path)
-    numbered = [(i + 1, line) for i, line in enumerate(text.splitlines()) if line.strip() and line.lstrip()[0] != "#"]
+    split = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    numbered = [(i + 1, line) for i, line in enumerate(split) if line.strip() and line.lstrip()[0] != "#"]
     delimiter = _delimiter(numbered[0][1]) if numbered else None
     rows = _split([line for _, line in numbered], delimiter, path)
     lines = [number for number, _ in numbered]
@@ -110,7 +112,8 @@ def _is_number(cell: str) -> bool:
 
 
 def write(path: Path, rows: Sequence[Sequence[str]], *, header: Sequence[str] | None = None, delimiter: str) -> None:
-    """Write a text table; cells that hold the delimiter are quoted."""
+    """Write a text table; cells that hold the delimiter are quoted, control characters and a leading # become _."""
+    rows = [[re.sub(r"^#|[\x00-\x1f\x7f]", "_", cell) for cell in row] for row in rows]
     if delimiter == " ":
         lines = [" ".join(row) for row in ([header] if header else []) + list(rows)]
         write_text(path, "".join(f"{line}\n" for line in lines))
