@@ -35,7 +35,7 @@ class Species:
     phantom: Annotated[str | None, _help("built-in analytic phantom to simulate it from")] = None
     density: Annotated[str | None, _help("MRC density map to simulate it from (relative to the config file)")] = None
     mask: Annotated[str | None, _help("MRC mask for shape labels; without one it is made from the density")] = None
-    mask_level: Annotated[float, Gt(0), Lt(1), _help("mask threshold, as a fraction of the density's maximum")] = 0.3
+    mask_level: Annotated[float, Gt(0), Lt(1), _help("mask threshold, as a fraction of the maximum")] = 0.1
     molecular_weight_kda: Annotated[Positive | None, _help("molecular weight in kDa (size groups in reports)")] = None
     copies: Annotated[Count, _help("particles of this species placed in each simulated tomogram")] = 20
     min_cluster_vox: Annotated[
