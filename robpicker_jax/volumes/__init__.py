@@ -10,6 +10,8 @@ import numpy as np
 
 from robpicker_jax.errors import InputError
 from robpicker_jax.volumes.mrc import open_mrc, write_mrc
+from robpicker_jax.volumes.ome_zarr import open_zarr
+from robpicker_jax.volumes.tiff import open_tiff
 from robpicker_jax.volumes.volume import Volume, VolumeReader, check_finite
 
 __all__ = [
@@ -27,7 +29,10 @@ __all__ = [
 _MRC = (".mrc", ".mrcs", ".rec", ".map", ".st", ".ccp4")
 _COMPRESSED = tuple(suffix + pack for suffix in _MRC for pack in (".gz", ".bz2"))
 
-VOLUME_SUFFIXES = _MRC + _COMPRESSED
+_TIFF = (".tif", ".tiff")
+_ZARR = (".zarr",)
+
+VOLUME_SUFFIXES = _MRC + _COMPRESSED + _TIFF + _ZARR
 """Suffixes of the files that `open_volume` reads."""
 
 
@@ -45,8 +50,12 @@ def volume_stem(path: str | os.PathLike[str]) -> str:
     return name
 
 
-def open_volume(path: str | os.PathLike[str]) -> VolumeReader:
-    """Open a volume file for reading part by part, memory-mapped where the format allows.
+def open_volume(path: str | os.PathLike[str], *, level: int | None = None) -> VolumeReader:
+    """Open a volume file for reading part by part, memory-mapped or chunk by chunk where the format allows.
+
+    Args:
+        path: the file, or the folder of an OME-Zarr image or of one of its levels.
+        level: level of an OME-Zarr image; the first, finest one by default.
 
     Raises:
         InputError: no such file, unknown suffix, or a file that is damaged, truncated or no volume.
@@ -54,23 +63,29 @@ def open_volume(path: str | os.PathLike[str]) -> VolumeReader:
     path = Path(path)
     if not path.exists():
         raise InputError("no such file", where=path)
-    if not is_volume(path):
+    in_zarr = path.name.lower().endswith(_ZARR) or (path.is_dir() and path.parent.name.lower().endswith(_ZARR))
+    if not is_volume(path) and not in_zarr:
         raise InputError("no volume format has this suffix", where=path, mend=f"known: {' '.join(VOLUME_SUFFIXES)}")
+    if level is not None and not in_zarr:
+        raise InputError("only OME-Zarr images have levels", where=path)
     try:
-        return open_mrc(path)
+        if in_zarr:
+            return open_zarr(path, level)
+        return open_tiff(path) if path.name.lower().endswith(_TIFF) else open_mrc(path)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})", where=path) from None
 
 
-def read_volume(path: str | os.PathLike[str], *, dtype: Any = np.float32) -> Volume:
+def read_volume(path: str | os.PathLike[str], *, dtype: Any = np.float32, level: int | None = None) -> Volume:
     """Read a whole volume.
 
     Args:
         path: the file.
         dtype: type of the voxels; None keeps the stored type.
+        level: level of an OME-Zarr image.
 
     Raises:
         InputError: as `open_volume`, and for voxels that are NaN or infinite.
     """
-    with open_volume(path) as reader:
+    with open_volume(path, level=level) as reader:
         return Volume(reader.read(dtype=dtype), reader.path, reader.voxel_size_zyx_angstrom)
