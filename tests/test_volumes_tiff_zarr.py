@@ -72,7 +72,7 @@ def test_tiffs_that_are_no_volume(tmp_path: Path) -> None:
     refused("is not a volume")
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 5, 3), np.uint8), photometric="rgb")
     refused("is not a volume of grey values")
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 5, 6), np.complex64))
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((6, 5, 7), np.complex64))
     refused("not densities")
     (tmp_path / "a.tif").write_bytes(b"II*\0 nonsense")
     refused("not readable as TIFF")
