@@ -75,6 +75,8 @@ def test_tiffs_that_are_no_volume(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((6, 5, 7), np.complex64))
     refused("not densities")
     (tmp_path / "a.tif").write_bytes(b"II*\0 nonsense")
+    refused("a TIFF without images")
+    (tmp_path / "a.tif").write_bytes(b"nonsense, but long enough to hold a header")
     refused("not readable as TIFF")
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((64, 64, 64), np.float32))
     (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:5000])

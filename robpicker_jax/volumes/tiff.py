@@ -27,7 +27,9 @@ def open_tiff(path: Path) -> VolumeReader:
         raise InputError("reading TIFF needs the tifffile package", where=path, mend="pip install tifffile") from None
     try:
         with tifffile.TiffFile(path) as tiff:
-            if len(tiff.series) != 1:
+            if not tiff.series:
+                raise InputError("a TIFF without images", where=path)
+            if len(tiff.series) > 1:
                 raise InputError(
                     f"{len(tiff.series)} image series, not one volume", where=path, mend="export one series"
                 )
