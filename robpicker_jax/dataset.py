@@ -24,6 +24,7 @@ __all__ = [
     "check_dataset",
     "check_patch_fits",
     "discover",
+    "load_mask",
     "load_particles",
     "load_target",
     "load_tomogram",
@@ -44,6 +45,7 @@ class LoadedTomogram:
         particles: its annotations, None where there are none.
         voxel_size_angstrom: edge of a voxel in Å, None where neither file nor configuration says.
         tomogram: the files.
+        mask: bool (z, y, x), where the sample is; None means everywhere.
     """
 
     name: str
@@ -51,6 +53,7 @@ class LoadedTomogram:
     particles: Particles | None
     voxel_size_angstrom: float | None
     tomogram: Tomogram
+    mask: np.ndarray | None = None
 
 
 def load_particles(
@@ -194,10 +197,30 @@ def load_tomogram(tomogram: Tomogram, data: DataConfig) -> LoadedTomogram:
     if data.invert_contrast:
         np.negative(density, out=density)
     try:
-        density = normalise(density, data.normalise)
+        mask = load_mask(tomogram, shape)
+        density = normalise(density, data.normalise, mask=mask, copy=False)
     except InputError as error:
         raise InputError(error.what, where=tomogram.volume_path, mend=error.mend) from None
-    return LoadedTomogram(tomogram.name, density, particles, voxel_size, tomogram)
+    return LoadedTomogram(tomogram.name, density, particles, voxel_size, tomogram, mask)
+
+
+def load_mask(tomogram: Tomogram, shape_zyx: tuple[int, int, int]) -> np.ndarray | None:
+    """Read a tomogram's mask as bool (z, y, x), True where it is not 0; None where the tomogram has none.
+
+    Raises:
+        InputError: its size is not the tomogram's.
+    """
+    path = tomogram.mask_path
+    if path is None:
+        return None
+    with open_volume(path) as reader:
+        _check_same_shape(reader.shape_zyx, shape_zyx, "mask", path)
+        return np.asarray(reader.read(dtype=None) != 0)
+
+
+def _check_same_shape(shape: tuple[int, int, int], wanted: tuple[int, int, int], what: str, path: Path) -> None:
+    if shape != tuple(wanted):
+        raise InputError(f"{what} of {shape} voxels (z y x), tomogram of {tuple(wanted)}", where=path)
 
 
 def load_target(tomogram: Tomogram, n_species: int, shape_zyx: tuple[int, int, int]) -> np.ndarray:
@@ -212,10 +235,7 @@ def load_target(tomogram: Tomogram, n_species: int, shape_zyx: tuple[int, int, i
             "tomogram without a label map", where=tomogram.volume_path, mend=f"put {tomogram.name}_target.mrc beside it"
         )
     with open_volume(path) as reader:
-        if reader.shape_zyx != tuple(shape_zyx):
-            raise InputError(
-                f"label map of {reader.shape_zyx} voxels (z y x), tomogram of {tuple(shape_zyx)}", where=path
-            )
+        _check_same_shape(reader.shape_zyx, shape_zyx, "label map", path)
         stored = reader.read(dtype=None)
     labels = np.rint(stored)
     if (labels != stored).any() or labels.min() < 0 or labels.max() > n_species:

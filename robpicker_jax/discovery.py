@@ -7,6 +7,7 @@ tomogram:
     {name}_objl.xml                    its particles; also `tomo{name}_objl.xml`, `{name}` zero-padded to four digits,
     {name}.star, {name}.csv, …         or any other annotation format, as `{name}.suffix` or `{name}_objl.suffix`
     {name}_target.mrc                  optional: its label map, as DeepFinder stores it
+    {name}_mask.mrc                    optional: where the sample is (not 0); normalisation looks nowhere else
 
 One list for the whole folder (`objl*`, `object_list*` or `particles*`) serves the tomograms that have none of their
 own.
@@ -39,6 +40,7 @@ class Tomogram:
         volume_path: the volume.
         annotation_path: its particles, None where there are none.
         target_path: its stored label map, None where there is none.
+        mask_path: its mask of the sample, None where there is none.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Tomogram:
     volume_path: Path
     annotation_path: Path | None = None
     target_path: Path | None = None
+    mask_path: Path | None = None
 
 
 def discover(directory: str | Path) -> dict[str, list[Tomogram]]:
@@ -117,7 +120,7 @@ def _suffix_list() -> str:
 def _in_folder(folder: Path, split: str) -> list[Tomogram]:
     files = {path.name: path for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
     volumes = [path for path in files.values() if is_volume(path)]
-    targets = {volume_stem(path): path for path in volumes if volume_stem(path).endswith("_target")}
+    beside = {volume_stem(path): path for path in volumes if volume_stem(path).endswith(_NOT_TOMOGRAMS)}
     tomograms = [path for path in volumes if not volume_stem(path).endswith(_NOT_TOMOGRAMS)]
     shared = [path for name, path in files.items() if (stem := _annotation_stem(name)) and SHARED_LIST.match(stem)]
     shared = [path for path in shared if _annotation_stem(path.name) not in {volume_stem(p) for p in tomograms}]
@@ -125,7 +128,8 @@ def _in_folder(folder: Path, split: str) -> list[Tomogram]:
     for path in tomograms:
         name = volume_stem(path)
         annotation = _annotation_of(name, files) or _only(shared, folder, "lists for the whole folder")
-        found.append(Tomogram(name, split, path, annotation, targets.get(f"{name}_target")))
+        target, mask = beside.get(f"{name}_target"), beside.get(f"{name}_mask")
+        found.append(Tomogram(name, split, path, annotation, target, mask))
     return found
 
 

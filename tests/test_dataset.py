@@ -320,6 +320,23 @@ def test_normalisation_by_mask_and_of_sparse_volumes() -> None:
         normalise(density, "minmax")
 
 
+def test_masks_belong_to_tomograms_and_steer_normalisation(tmp_path: Path) -> None:
+    data_set(tmp_path)
+    mask = np.zeros(SHAPE, bool)
+    mask[4:12] = True
+    write_mrc(tmp_path / "train" / "train0_mask.mrc", mask)
+    loaded = load_tomogram(only(tmp_path), DATA)
+    np.testing.assert_array_equal(loaded.mask, mask)
+    assert loaded.density[mask].mean() == pytest.approx(0, abs=1e-5)
+    assert abs(loaded.density[~mask].mean()) > 1e-4
+    write_mrc(tmp_path / "train" / "train0_mask.mrc", mask[1:])
+    with pytest.raises(InputError, match="mask of"):
+        load_tomogram(only(tmp_path), DATA)
+    write_mrc(tmp_path / "train" / "train0_mask.mrc", np.zeros(SHAPE, bool))
+    with pytest.raises(InputError, match=r"train0\.mrc: the mask is empty"):
+        load_tomogram(only(tmp_path), DATA)
+
+
 def test_real_lists_fit_their_volume(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "shrec2019"
     names = ["1bxn", "1qvr", "1s3x", "1u6g", "2cg9", "3cf3", "3d2f", "3gl1", "3h84", "3qm1", "4b4t", "4d8q"]

@@ -22,7 +22,7 @@ from mrcfile.utils import byte_order_from_machine_stamp
 
 from robpicker_jax.errors import InputError
 from robpicker_jax.files import atomic_path
-from robpicker_jax.volumes.volume import ArrayReader, VolumeReader
+from robpicker_jax.volumes.volume import ArrayReader, LazyReader, VolumeReader
 
 _HEADER_BYTES = HEADER_DTYPE.itemsize
 _DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
@@ -54,7 +54,7 @@ class _Layout:
 
 
 def open_mrc(path: Path) -> VolumeReader:
-    """Open an MRC file, memory-mapped where it is neither compressed nor 4-bit.
+    """Open an MRC file, memory-mapped where it is neither compressed nor 4-bit; else decoded when first read.
 
     Raises:
         InputError: not an MRC file, truncated, complex or colour voxels, a stack of volumes,
@@ -71,10 +71,12 @@ def open_mrc(path: Path) -> VolumeReader:
             size = path.stat().st_size
             if size < layout.offset + layout.data_bytes:
                 raise _truncated(path, layout, size)
-            stored: np.ndarray = np.memmap(path, layout.dtype, "r", layout.offset, layout.file_shape)
-        else:
-            stored = _read_stream(path, stream, layout)
-    return ArrayReader(path, stored.transpose(layout.transpose), layout.voxel_size_zyx_angstrom)
+            stored = np.memmap(path, layout.dtype, "r", layout.offset, layout.file_shape)
+            return ArrayReader(path, stored.transpose(layout.transpose), layout.voxel_size_zyx_angstrom)
+    z, y, x = (layout.file_shape[axis] for axis in layout.transpose)
+    return LazyReader(
+        path, (z, y, x), layout.dtype, layout.voxel_size_zyx_angstrom, lambda: _decode(path, compressed, layout)
+    )
 
 
 def write_mrc(path: str | Path, data: np.ndarray, voxel_size_angstrom: float | None = None) -> None:
@@ -125,22 +127,24 @@ def _opened(path: Path, compression: str | None) -> IO[bytes]:
     return cast(IO[bytes], bz2.open(path, "rb")) if compression == "bzip2" else path.open("rb")
 
 
-def _read_stream(path: Path, stream: IO[bytes], layout: _Layout) -> np.ndarray:
-    """The voxels of a compressed or 4-bit file, read in pieces so that a false header allocates nothing."""
-    buffer, wanted = bytearray(), layout.offset - _HEADER_BYTES + layout.data_bytes
+def _decode(path: Path, compressed: str | None, layout: _Layout) -> np.ndarray:
+    """The voxels (z, y, x) of a compressed or 4-bit file, read in pieces so that a false header allocates nothing."""
+    buffer, wanted = bytearray(), layout.offset + layout.data_bytes
     try:
-        while len(buffer) < wanted and (piece := stream.read(min(1 << 24, wanted - len(buffer)))):
-            buffer += piece
+        with _opened(path, compressed) as stream:
+            while len(buffer) < wanted and (piece := stream.read(min(1 << 24, wanted - len(buffer)))):
+                buffer += piece
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"damaged compressed file ({error})", where=path) from None
     if len(buffer) < wanted:
-        raise _truncated(path, layout, len(buffer) + _HEADER_BYTES)
-    data = np.frombuffer(buffer, np.uint8)[layout.offset - _HEADER_BYTES :]
+        raise _truncated(path, layout, len(buffer))
+    data = np.frombuffer(buffer, np.uint8)[layout.offset :]
     if not layout.nibbles:
-        return data.view(layout.dtype).reshape(layout.file_shape)
+        return data.view(layout.dtype).reshape(layout.file_shape).transpose(layout.transpose)
     rows = data.reshape(*layout.file_shape[:2], layout.row_bytes)
     both = np.stack([rows & 15, rows >> 4], axis=-1)  # the first voxel lies in the low bits
-    return both.reshape(*layout.file_shape[:2], -1)[:, :, : layout.file_shape[2]]
+    stored = both.reshape(*layout.file_shape[:2], -1)[:, :, : layout.file_shape[2]]
+    return stored.transpose(layout.transpose)
 
 
 def _truncated(path: Path, layout: _Layout, size: int) -> InputError:

@@ -9,7 +9,7 @@ import numpy as np
 
 from robpicker_jax.errors import InputError
 from robpicker_jax.volumes.units import angstroms_per
-from robpicker_jax.volumes.volume import ArrayReader, VolumeReader
+from robpicker_jax.volumes.volume import ArrayReader, LazyReader, VolumeReader
 
 
 def open_tiff(path: Path) -> VolumeReader:
@@ -47,14 +47,29 @@ def open_tiff(path: Path) -> VolumeReader:
             offset = series.dataoffset
             if offset is not None:
                 dtype = series.dtype.newbyteorder(tiff.byteorder)
-                stored: np.ndarray = np.memmap(path, dtype, "r", offset, series.shape)
+                stored = np.memmap(path, dtype, "r", offset, series.shape)
             else:
-                stored = series.asarray()
+                z, y, x = shape
+                return LazyReader(path, (z, y, x), series.dtype, size, lambda: _decode(path, (z, y, x)))
     except (InputError, OSError):
         raise
     except Exception as error:  # tifffile meets damaged tags with many kinds of error
-        raise InputError(f"not readable as TIFF ({type(error).__name__}: {str(error)[:120]})", where=path) from None
+        raise _unreadable(path, error) from None
     return ArrayReader(path, stored.reshape(shape), size)
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"not readable as TIFF ({type(error).__name__}: {str(error)[:120]})", where=path)
+
+
+def _decode(path: Path, shape_zyx: tuple[int, int, int]) -> np.ndarray:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            return np.asarray(tiff.series[0].asarray()).reshape(shape_zyx)
+    except Exception as error:
+        raise _unreadable(path, error) from None
 
 
 def _voxel_size(tiff: Any) -> tuple[float, float, float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -137,6 +138,32 @@ def _cubic_edge(sizes: tuple[float, float, float] | None, path: Path) -> float |
             mend="correct the header or resample the volume",
         )
     return float(sizes[2])
+
+
+class LazyReader(VolumeReader):
+    """A reader over a file that can only be decoded whole: its voxels are decoded at the first read, and kept."""
+
+    def __init__(
+        self,
+        path: Path,
+        shape_zyx: tuple[int, int, int],
+        dtype: np.dtype[Any],
+        voxel_size_zyx_angstrom: tuple[float, float, float] | None,
+        decode: Callable[[], np.ndarray],
+    ) -> None:
+        super().__init__(path, shape_zyx, dtype, voxel_size_zyx_angstrom)
+        self._decode: Callable[[], np.ndarray] | None = decode
+        self._array: np.ndarray | None = None
+
+    def _stored(self, slices: Slices) -> np.ndarray:
+        if self._decode is None:
+            raise ValueError(f"{self.path} is closed")
+        if self._array is None:
+            self._array = self._decode()
+        return self._array[slices]
+
+    def close(self) -> None:
+        self._decode = self._array = None
 
 
 def check_finite(data: np.ndarray, path: Path | str) -> None:
