@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +126,17 @@ def test_same_data_same_bytes(data: ReportData, tmp_path: Path) -> None:
     few = dataclasses.replace(data, tomograms=data.tomograms[:1], label_examples=(), history=(), evaluation={})
     one, other = (write_report(few, tmp_path / name).read_bytes() for name in ("one", "other"))
     assert one == other
+
+
+def test_no_window_system_is_started(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from report_data import *\n"
+        "few = dataclasses.replace(make_data(tomograms=1), label_examples=(), history=())\n"
+        f"write_report(few, Path({str(tmp_path)!r})); assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    here = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from robpicker_jax.report import (
     save_inputs,
 )
 from robpicker_jax.report.__main__ import main
+from robpicker_jax.report.curves import inner_loss
 from robpicker_jax.report.image import scale_bar, window
 from robpicker_jax.report.outcomes import matches_of
 from robpicker_jax.report.slices import fullest_slice
@@ -92,6 +93,19 @@ def test_history_rows_of_a_resumed_run_count_once() -> None:
     steps, values = series(history, "train", "inner_loss")
     assert list(steps) == [10, 20]
     assert list(values) == [1.0, 2.0]
+
+
+def test_inner_loss_is_shown_free_of_the_weights() -> None:
+    rng = np.random.default_rng(0)
+    losses, weights = rng.uniform(size=(2, 5, 8))
+    history = [
+        {"kind": "train", "step": i, "inner_loss": float(np.mean(w * x)), "weight_mean": float(np.mean(w))}
+        for i, (x, w) in enumerate(zip(losses, weights, strict=True))
+    ]
+    expected = [np.average(x, weights=w) for x, w in zip(losses, weights, strict=True)]
+    np.testing.assert_allclose(inner_loss(history)[1], expected)
+    without = [{key: row[key] for key in ("kind", "step", "inner_loss")} for row in history]
+    np.testing.assert_allclose(inner_loss(without)[1], [row["inner_loss"] for row in history])
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=40), st.integers(2, 11))

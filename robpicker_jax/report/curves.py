@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from robpicker_jax.report.data import Absent, ReportData
 from robpicker_jax.report.style import ACCENT, FAINT, INK, class_colours, colour_of, legend_below, line_style, short
-from robpicker_jax.report.tables import keys_with_prefix, series, smooth
+from robpicker_jax.report.tables import keys_with_prefix, number, series, smooth
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,29 +25,26 @@ def training_figure(data: ReportData) -> Figure:
     from matplotlib.figure import Figure
 
     losses = [
-        (label, colour, series(data.history, "train", key))
-        for key, label, colour in (
-            ("inner_loss", "inner loss (training patches)", INK),
-            ("outer_loss", "outer loss (clean meta patches)", ACCENT),
-        )
+        ("inner: training patches", INK, inner_loss(data.history)),
+        ("outer: clean meta patches", ACCENT, series(data.history, "train", "outer_loss")),
     ]
     losses = [(label, colour, points) for label, colour, points in losses if len(points[0])]
-    f1_names = keys_with_prefix(data.history, "validation", "f1/")
+    names = [s.name for s in data.species]
+    f1_names = _in_order(keys_with_prefix(data.history, "validation", "f1/"), names)
     macro = series(data.history, "validation", "macro_f1")
     if not losses and not len(macro[0]):
         raise Absent(data.reason("training", "metrics.jsonl holds no training or validation rows yet"))
 
     figure = Figure(figsize=(9.2, 3.7), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2, sharex=bool(losses))
     left.set_title("Loss")
     for label, colour, (steps, values) in losses:
         _curve(left, steps, values, colour, label)
     _finish(left, "Dice loss", "no training rows")
     if losses:
-        left.legend(loc="upper right")
+        left.legend(loc="best")
 
     right.set_title("F1 on the validation tomograms")
-    names = [s.name for s in data.species]
     colours = class_colours(names)
     for name in f1_names:
         steps, values = series(data.history, "validation", f"f1/{name}")
@@ -61,7 +58,7 @@ def training_figure(data: ReportData) -> Figure:
             (macro[0][best], macro[1][best]),
             xytext=(0, 8),
             textcoords="offset points",
-            ha="right" if macro[0][best] > macro[0].mean() else "left",
+            ha="right" if macro[0][best] > np.mean(right.get_xlim()) else "left",
             fontsize=8,
             fontweight="bold",
         )
@@ -77,6 +74,19 @@ def training_figure(data: ReportData) -> Figure:
     return figure
 
 
+def inner_loss(history: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, values) of the inner loss as the weighted mean of the patches' losses, Σ w ℓ / Σ w.
+
+    The loss itself is Σ w ℓ / n: it rises and falls with the weights, whatever the network learns.
+    """
+    rows = [dict(row) for row in history]
+    for row in rows:
+        loss, weight = number(row.get("inner_loss")), number(row.get("weight_mean"))
+        if loss is not None and weight:
+            row["inner_loss"] = loss / weight
+    return series(rows, "train", "inner_loss")
+
+
 def meta_figure(data: ReportData) -> Figure:
     """Mean weight by class, share of changed labels, hypergradient norm, over steps.
 
@@ -86,7 +96,8 @@ def meta_figure(data: ReportData) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    weight_names = keys_with_prefix(data.history, "train", "weight_mean/")
+    names = [s.name for s in data.species]
+    weight_names = _in_order(keys_with_prefix(data.history, "train", "weight_mean/"), names)
     shares = [
         (label, style, series(data.history, "train", key))
         for key, label, style in (
@@ -108,7 +119,6 @@ def meta_figure(data: ReportData) -> Figure:
 
     figure = Figure(figsize=(9.2, 3.3), layout="constrained")
     axes = dict(zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True))
-    names = [s.name for s in data.species]
     colours = class_colours(names)
     if "weights" in axes:
         panel = axes["weights"]
@@ -156,12 +166,20 @@ def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str, label
     axes.plot(steps, smooth(values, window), color=colour, lw=1.7, label=label, marker=marker)
 
 
+def _in_order(found: list[str], names: list[str]) -> list[str]:
+    """Species in the order of their labels, then the rest."""
+    return [name for name in names if name in found] + [name for name in found if name not in names]
+
+
 def _window(values: Sequence[Any] | np.ndarray) -> int:
     return max(1, len(values) // 15)
 
 
 def _finish(axes: Axes, ylabel: str, when_empty: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.set_ylabel(ylabel)
     axes.margins(x=0.02)
     if not axes.has_data():

@@ -214,8 +214,8 @@ _THRESHOLD_CAPTION = (
     "Right: the dot marks the threshold of the highest F1, to the left of it precision is lost and to the right recall."
 )
 _TRAINING_CAPTION = (
-    "Both losses should fall; when the inner one falls and the outer one rises, the network learns the noise of the "
-    "labels. F1 is taken on validation tomograms, never on the test ones."
+    "Both losses should fall; when the inner one (the weighted mean over training patches) falls and the outer one "
+    "rises, the network learns the noise of the labels. F1 is taken on validation tomograms, never on the test ones."
 )
 _META_CAPTION = (
     "Left to right, where present: the weight that samples of each class get, the share of the labels that the "

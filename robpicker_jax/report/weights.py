@@ -10,6 +10,7 @@ from robpicker_jax.report.data import Absent, ReportData
 from robpicker_jax.report.style import INK, class_colours, colour_of, short
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MAX_POINTS = 250
@@ -37,12 +38,7 @@ def weights_figure(data: ReportData) -> Figure:
         axes.scatter(
             place + rng.uniform(-0.22, 0.22, len(points)), points, s=7, color=colour, alpha=0.45, lw=0, zorder=2
         )
-        axes.boxplot(
-            [values], positions=[place], widths=0.56, showfliers=False, patch_artist=True, manage_ticks=False,
-            boxprops={"facecolor": "none", "edgecolor": colour, "linewidth": 1.4},
-            whiskerprops={"color": colour}, capprops={"color": colour},
-            medianprops={"color": INK, "linewidth": 2}, zorder=3,
-        )  # fmt: skip
+        _box(axes, place, values, colour)
     crowded = len(rows) > 7
     axes.set_xticks(
         range(len(rows)), [f"{short(row.name)}\n{_size_text(row.size, row.unit)}" for row, _ in rows],
@@ -59,6 +55,23 @@ def weights_figure(data: ReportData) -> Figure:
         text = f"Spearman's ρ of size and median weight: {rho:+.2f}".replace("-", "−")
         axes.set_title(text, loc="right", fontsize=8, fontweight="normal")
     return figure
+
+
+def _box(axes: Axes, place: float, values: np.ndarray, colour: str) -> None:
+    """Tukey's box: quartiles, median, whiskers to the last value within 1.5 box heights.
+
+    Not `Axes.boxplot`, which starts pyplot and with it a window system's backend.
+    """
+    from matplotlib.patches import Rectangle
+
+    low, middle, high = np.percentile(values, (25, 50, 75))
+    reach = 1.5 * (high - low)
+    ends = values[values >= low - reach].min(), values[values <= high + reach].max()
+    axes.add_patch(Rectangle((place - 0.28, low), 0.56, high - low, fill=False, ec=colour, lw=1.4, zorder=3))
+    for edge, end in zip((low, high), ends, strict=True):
+        axes.plot([place, place], [edge, end], color=colour, lw=1, zorder=3)
+        axes.plot([place - 0.14, place + 0.14], [end, end], color=colour, lw=1, zorder=3)
+    axes.plot([place - 0.28, place + 0.28], [middle, middle], color=INK, lw=2, solid_capstyle="butt", zorder=4)
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
