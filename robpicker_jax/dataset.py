@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +63,7 @@ def load_particles(
     species_names: Sequence[str],
     shape_zyx: tuple[int, int, int],
     voxel_size_angstrom: float | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Particles:
     """Read and check the annotations of one tomogram.
 
@@ -70,6 +72,7 @@ def load_particles(
         species_names: the species in the order of their labels; species k has label k + 1.
         shape_zyx: size of the volume.
         voxel_size_angstrom: voxel size, for formats in Å.
+        options: options of the annotation format (`binning`, `tomograms`, `axes` …; see `robpicker_jax.annotations`).
 
     Returns:
         The particles of this tomogram, every label between 1 and the number of species.
@@ -87,7 +90,7 @@ def load_particles(
         )
     labels = {name: k + 1 for k, name in enumerate(species_names)}
     particles = read_annotations(
-        path, voxel_size_angstrom=voxel_size_angstrom, shape_zyx=shape_zyx, class_labels=labels
+        path, voxel_size_angstrom=voxel_size_angstrom, shape_zyx=shape_zyx, class_labels=labels, **(options or {})
     )
     particles = _of_tomogram(particles, tomogram)
     particles = _with_checked_labels(particles, species_names, path)

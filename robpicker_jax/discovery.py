@@ -89,8 +89,12 @@ def discover(directory: str | Path) -> dict[str, list[Tomogram]]:
     return found
 
 
-def tomograms_from(paths: Iterable[str | Path]) -> list[Tomogram]:
+def tomograms_from(paths: Iterable[str | Path], *, annotations: bool = True) -> list[Tomogram]:
     """The tomograms named on a command line: volume files, and folders of them.
+
+    Args:
+        paths: the files and folders.
+        annotations: look for the lists beside the volumes; inference needs none, and does not mind several.
 
     Raises:
         InputError: a path that does not exist, is no volume, or is a folder without volumes.
@@ -98,7 +102,7 @@ def tomograms_from(paths: Iterable[str | Path]) -> list[Tomogram]:
     found: list[Tomogram] = []
     for path in map(Path, paths):
         if path.is_dir() and not is_volume(path):
-            inside = _in_folder(path, "")
+            inside = _in_folder(path, "", annotations=annotations)
             if not inside:
                 raise InputError("no volume in this folder", where=path, mend=f"known: {_suffix_list()}")
             found += inside
@@ -107,9 +111,7 @@ def tomograms_from(paths: Iterable[str | Path]) -> list[Tomogram]:
         elif not is_volume(path):
             raise InputError("no volume format has this suffix", where=path, mend=f"known: {_suffix_list()}")
         else:
-            found += [
-                tomogram for tomogram in _in_folder(path.parent, "") if tomogram.volume_path.name == path.name
-            ] or [Tomogram(volume_stem(path), "", path)]
+            found += _in_folder(path.parent, "", annotations=annotations, only=path.name)
     return list(dict.fromkeys(found))
 
 
@@ -117,7 +119,8 @@ def _suffix_list() -> str:
     return " ".join(VOLUME_SUFFIXES)
 
 
-def _in_folder(folder: Path, split: str) -> list[Tomogram]:
+def _in_folder(folder: Path, split: str, *, annotations: bool = True, only: str | None = None) -> list[Tomogram]:
+    """The tomograms of a folder, or the one whose volume is the file `only`."""
     files = {path.name: path for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
     volumes = [path for path in files.values() if is_volume(path)]
     beside = {volume_stem(path): path for path in volumes if volume_stem(path).endswith(_NOT_TOMOGRAMS)}
@@ -125,9 +128,13 @@ def _in_folder(folder: Path, split: str) -> list[Tomogram]:
     shared = [path for name, path in files.items() if (stem := _annotation_stem(name)) and SHARED_LIST.match(stem)]
     shared = [path for path in shared if _annotation_stem(path.name) not in {volume_stem(p) for p in tomograms}]
     found = []
+    if only is not None:
+        tomograms = [files[only]] if only in files else [folder / only]
     for path in tomograms:
         name = volume_stem(path)
-        annotation = _annotation_of(name, files) or _only(shared, folder, "lists for the whole folder")
+        annotation = None
+        if annotations:
+            annotation = _annotation_of(name, files) or _only(shared, folder, "lists for the whole folder")
         target, mask = beside.get(f"{name}_target"), beside.get(f"{name}_mask")
         found.append(Tomogram(name, split, path, annotation, target, mask))
     return found

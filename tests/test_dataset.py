@@ -140,6 +140,15 @@ def test_paths_of_a_command_line(tmp_path: Path) -> None:
     names = [t.name for t in tomograms_from([tmp_path / "test", tmp_path / "val" / "val0.mrc", tmp_path / "test"])]
     assert names == ["more", "test0", "val0"]
     assert tomograms_from([tmp_path / "test" / "test0.mrc"])[0].annotation_path is not None
+    for suffix in (".star", ".csv"):
+        write_annotations(tmp_path / "test" / f"more{suffix}", some_particles())
+    assert tomograms_from([tmp_path / "test" / "test0.mrc"])[0].annotation_path is not None
+    assert tomograms_from([tmp_path / "test"], annotations=False)[0].annotation_path is None
+    with pytest.raises(InputError, match=r"several annotation files for tomogram more: more\.csv, more\.star"):
+        tomograms_from([tmp_path / "test"])
+    target = tmp_path / "test" / "test0_target.mrc"
+    volume(target)
+    assert tomograms_from([target])[0].volume_path == target
     for path, message in [
         (tmp_path / "gone.mrc", "no such file"),
         (tmp_path / "empty", "no volume in this folder"),
