@@ -68,11 +68,12 @@ def state_after_a_step(problem: BilevelProblem, trees: dict[str, Any], names: tu
         NetworkState(trees["batch_stats"], jax.random.PRNGKey(3)),
         {name: trees[name] for name in names},
         problem.inner_optimizer,
-        {name: optax.sgd(0.0) for name in names},
+        {name: META_OPTIMIZER for name in names},
     )
     return jax.jit(plain_step(problem))(state, random_batch(7, lead=(1,)), random_batch(8))[0]
 
 
+META_OPTIMIZER = optax.adam(1e-3)
 OPTIMIZERS = {
     "sgd": optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.05, momentum=0.9)),
     "adam": optax.adam(0.01, eps_root=1e-12),
@@ -142,7 +143,7 @@ def test_outer_loss_leaves_running_statistics_alone(float64: None) -> None:
     problem = BilevelProblem(robpicker.inner_loss(networks), robpicker.outer_loss(networks), optax.sgd(0.1))
     state = state_after_a_step(problem, trees, ("reweighting",))
     train = random_batch(1, lead=(1,))
-    step = jax.jit(bilevel_step(problem, {"reweighting": optax.adam(1e-3)}))
+    step = jax.jit(bilevel_step(problem, {"reweighting": META_OPTIMIZER}))
     one, _ = step(state, train, random_batch(2))
     other, _ = step(state, train, random_batch(5))
     jax.tree.map(np.testing.assert_array_equal, one.network_state, other.network_state)
@@ -150,11 +151,10 @@ def test_outer_loss_leaves_running_statistics_alone(float64: None) -> None:
     assert all(jax.tree.leaves(changed))
 
 
-def test_training_lowers_both_losses() -> None:
+def test_training_lowers_the_losses() -> None:
     networks, trees = small_networks(True, "float32")
-    problem = BilevelProblem(
-        robpicker.inner_loss(networks), robpicker.outer_loss(networks), optax.adam(3e-3, eps_root=1e-12)
-    )
+    optimizer = optax.adam(3e-3, eps_root=1e-12)
+    problem = BilevelProblem(robpicker.inner_loss(networks), robpicker.outer_loss(networks), optimizer)
     optimizers = {"correction": optax.adam(1e-2), "reweighting": optax.adam(1e-2)}
     state = initial_state(
         trees["unet"],
@@ -166,12 +166,12 @@ def test_training_lowers_both_losses() -> None:
     step = jax.jit(bilevel_step(problem, optimizers))
     losses = []
     for number in range(30):
-        state, metrics = step(
-            state, random_batch(2 * number, lead=(1,), dtype="float32"), random_batch(2 * number + 1, dtype="float32")
-        )
-        losses.append((float(metrics.inner_loss), float(metrics.outer_loss)))
+        train, meta_batch = (random_batch(2 * number + i, lead=(1,) * (1 - i), dtype="float32") for i in (0, 1))
+        state, metrics = step(state, train, meta_batch)
+        # Not the weighted inner loss: weights that grow raise it.
+        losses.append((float(metrics.inner.loss.mean()), float(metrics.outer_loss)))
     first, last = np.mean(losses[:3], axis=0), np.mean(losses[-3:], axis=0)
-    assert (last < 0.7 * first).all()
+    assert (last < 0.8 * first).all()
     assert int(state.step) == 30
 
 

@@ -86,8 +86,7 @@ def inner_loss(
         stop_gradient_label: no gradient with respect to the U-Net through the corrected label.
         stop_gradient_weight: none through the loss value that sets the weight.
     """
-    to_label = jax.lax.stop_gradient if stop_gradient_label else _identity
-    to_weight = jax.lax.stop_gradient if stop_gradient_weight else _identity
+    stop = jax.lax.stop_gradient
 
     def loss(
         params: Tree, meta: Tree, state: NetworkState, batch: Batch
@@ -100,18 +99,22 @@ def inner_loss(
         )
         probabilities = _softmax(logits)
         noisy = jax.nn.one_hot(batch.label, logits.shape[-1], dtype=probabilities.dtype)
-        n = batch.label.shape[0]
-        target, alpha, changed = noisy, jnp.zeros(n, probabilities.dtype), jnp.zeros(n, probabilities.dtype)
-        if "correction" in meta:
-            target, alpha_map = networks.correct(meta["correction"], to_label(features), noisy)
-            alpha = jax.lax.stop_gradient(jnp.mean(alpha_map, axis=(1, 2, 3, 4)))
-            changed = jnp.mean(jnp.argmax(target, axis=-1) != batch.label, axis=(1, 2, 3), dtype=probabilities.dtype)
-        losses = dice(probabilities, target)
+
+        def target(features: Array) -> tuple[Array, Array]:
+            if "correction" not in meta:
+                return noisy, jnp.zeros_like(noisy[..., :1])
+            return networks.correct(meta["correction"], features, noisy)
+
+        corrected, alpha = target(stop(features) if stop_gradient_label else features)
+        losses = dice(probabilities, corrected)
         weights = jnp.ones_like(losses)
         if "reweighting" in meta:
-            weights = networks.reweight(meta["reweighting"], to_weight(losses))
-        aux = InnerAux(losses, weights, alpha, changed)
-        return jnp.mean(weights * losses), (NetworkState(batch_stats, next_key), aux)
+            # What is stopped is the U-Net alone: the weight goes on depending on the correction, through the target.
+            seen = dice(stop(probabilities), target(stop(features))[0]) if stop_gradient_weight else losses
+            weights = networks.reweight(meta["reweighting"], seen)
+        changed = jnp.mean(jnp.argmax(corrected, axis=-1) != batch.label, axis=(1, 2, 3), dtype=probabilities.dtype)
+        aux = InnerAux(losses, weights, jnp.mean(alpha, axis=(1, 2, 3, 4)), changed)
+        return jnp.mean(weights * losses), (NetworkState(batch_stats, next_key), jax.tree.map(stop, aux))
 
     return loss
 
@@ -137,7 +140,3 @@ def _wide(array: Array) -> jnp.dtype:
 
 def _softmax(logits: Array) -> Array:
     return jax.nn.softmax(logits.astype(_wide(logits)), axis=-1)
-
-
-def _identity(value: Array) -> Array:
-    return value
