@@ -134,7 +134,7 @@ def dbscan_classes(
             continue
         indices += begin
         values = flat[indices]
-        core = grid.count_equal(flat, indices, values) >= min_neighbours
+        core = grid.core(flat, indices, values, min_neighbours)
         for part, label in zip(parts, class_labels, strict=True):
             chosen = values == label
             core_keys = grid.keys(indices[chosen & core])
@@ -174,31 +174,55 @@ class _Grid:
         lines = (keys - planes * self.plane) // self.row + planes * self.shape[1]
         return keys - lines * self.reach - planes * (self.reach * self.row)
 
-    def count_equal(
-        self, flat: NDArray[np.integer], indices: NDArray[np.int64], values: NDArray[np.integer]
-    ) -> NDArray[np.int32]:
-        """Number of voxels of the same class within the ball of each voxel, itself counted."""
-        _, ny, nx = self.shape
-        reach, shape = self.reach, np.array(self.shape)
-        lines, x = np.divmod(indices, nx)
-        z, y = np.divmod(lines, ny)
+    def core(
+        self, flat: NDArray[np.integer], indices: NDArray[np.int64], values: NDArray[np.integer], least: int
+    ) -> NDArray[np.bool_]:
+        """Which voxels have at least `least` voxels of their class within the ball, themselves counted."""
+        lines, x = np.divmod(indices, self.shape[2])
+        z, y = np.divmod(lines, self.shape[1])
         inside = np.ones(indices.size, dtype=bool)
         for along, size in zip((z, y, x), self.shape, strict=True):
-            inside &= (along >= reach) & (along < size - reach)
+            inside &= (along >= self.reach) & (along < size - self.reach)
+        core = np.zeros(indices.size, dtype=bool)
+        # Voxels near the volume's faces, whose neighbours may lie outside, are few; the others need no look at that.
         inner, edge = np.flatnonzero(inside), np.flatnonzero(~inside)
-        inner_indices, inner_values = indices[inner], values[inner]
+        core[inner] = self._reach_count(flat, indices[inner], values[inner], least)
         edge_zyx = np.stack((z[edge], y[edge], x[edge]), axis=1)
-        inner_counts = np.ones(inner.size, dtype=np.int32)
-        counts = np.ones(indices.size, dtype=np.int32)
-        for offset in self.offsets[self.offsets.any(axis=1)]:
-            step = (offset[0] * ny + offset[1]) * nx + offset[2]
-            inner_counts += flat[inner_indices + step] == inner_values
-            if edge.size:  # these may have neighbours outside the volume
-                moved = edge_zyx + offset
-                at = edge[np.all((moved >= 0) & (moved < shape), axis=1)]
+        core[edge] = self._reach_count(flat, indices[edge], values[edge], least, edge_zyx)
+        return core
+
+    def _reach_count(
+        self,
+        flat: NDArray[np.integer],
+        indices: NDArray[np.int64],
+        values: NDArray[np.integer],
+        least: int,
+        zyx: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.bool_]:
+        reached = np.full(indices.size, least <= 1)
+        pending = np.flatnonzero(~reached)
+        indices, values = indices[pending], values[pending]
+        zyx = None if zyx is None else zyx[pending]
+        counts = np.ones(pending.size, dtype=np.int32)
+        squared = (self.offsets**2).sum(axis=1)
+        # Near offsets first: in a blob a few of them decide, and the rest of a large ball is looked at by few voxels.
+        for number, offset in enumerate(self.offsets[np.argsort(squared, kind="stable")][1:], start=1):
+            if pending.size == 0:
+                break
+            step = (offset[0] * self.shape[1] + offset[1]) * self.shape[2] + offset[2]
+            if zyx is None:
+                counts += flat[indices + step] == values
+            else:
+                moved = zyx + offset
+                at = np.flatnonzero(np.all((moved >= 0) & (moved < self.shape), axis=1))
                 counts[at] += flat[indices[at] + step] == values[at]
-        counts[inner] = inner_counts
-        return counts
+            if number % 6 == 0:
+                reached[pending[counts >= least]] = True
+                left = np.flatnonzero(counts < least)
+                pending, indices, values, counts = pending[left], indices[left], values[left], counts[left]
+                zyx = None if zyx is None else zyx[left]
+        reached[pending[counts >= least]] = True
+        return reached
 
     def runs(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First and last keys of the runs of consecutive keys; single voxels where the ball is its centre alone."""
@@ -235,25 +259,31 @@ def _connected_runs(grid: _Grid, firsts: NDArray[np.int64], lasts: NDArray[np.in
 
     if firsts.size == 0:
         return 0, np.empty(0, dtype=np.int32)
+    # Runs of one row no further apart than the reach are joined at once; such chains are numbered in run order.
+    gaps = firsts[1:] - lasts[:-1]
+    chain = np.append(0, np.cumsum((gaps > grid.reach) | (grid.reach == 0)))
     left, right = [], []
     for shift, width in grid.rows:
-        if shift < 0:  # the ball is symmetric: half of the rows joins all
+        if shift <= 0:  # the ball is symmetric: half of the rows joins all
             continue
         low = np.searchsorted(lasts, firsts + (shift - width), side="left")
-        high = np.searchsorted(firsts, lasts + (shift + width), side="right")
-        number = np.maximum(high - low, 0)
-        source = np.repeat(np.arange(firsts.size), number)
-        within = np.arange(source.size) - np.repeat(np.cumsum(number) - number, number)
-        left.append(source)
-        right.append(low[source] + within)
-    rows, columns = np.concatenate(left), np.concatenate(right)
-    graph = coo_array((np.ones(rows.size, dtype=np.int8), (rows, columns)), shape=(firsts.size, firsts.size))
+        high = np.searchsorted(firsts, lasts + (shift + width), side="right") - 1
+        touching = np.flatnonzero(high >= low)
+        begin, number = chain[low[touching]], chain[high[touching]] - chain[low[touching]] + 1
+        source = np.repeat(chain[touching], number)
+        target = np.arange(source.size) + np.repeat(begin - (np.cumsum(number) - number), number)
+        new = np.append(True, (np.diff(source) != 0) | (np.diff(target) != 0))[: source.size]
+        left.append(source[new])
+        right.append(target[new])
+    rows = np.concatenate([np.empty(0, np.int64), *left])
+    columns = np.concatenate([np.empty(0, np.int64), *right])
+    graph = coo_array((np.ones(rows.size, dtype=np.int8), (rows, columns)), shape=(chain[-1] + 1, chain[-1] + 1))
     count, labels = connected_components(graph, directed=False)
-    # Number the clusters by their first run, whatever order the graph routine chose.
+    # Number the clusters by their first chain, whatever order the graph routine chose.
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.empty(count, dtype=np.int32)
     rank[np.argsort(first)] = np.arange(count, dtype=np.int32)
-    return int(count), rank[inverse]
+    return int(count), rank[inverse][chain]
 
 
 def _lowest_neighbour(

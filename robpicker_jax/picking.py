@@ -84,7 +84,8 @@ def particles_from_class_map(
                 class_names=None if class_names is None else np.full(count, class_names[label - 1]),
             )
         )
-    picks = Particles.concatenate(parts)
+    # An empty list keeps its columns.
+    picks = Particles.concatenate(parts) if any(map(len, parts)) else (parts or [Particles.empty()])[0]
     picks = picks.select(within_volume(picks, class_map.shape, mask=mask, edge_vox=edge_vox))
     return picks if picks.scores is None else picks.select(np.argsort(-picks.scores, kind="stable"))
 
