@@ -282,7 +282,8 @@ def _limits(
         return np.full(n_classes, np.nan)
     if radii_vox is None:
         raise InputError(
-            f"the {rule} rule needs the radius of each class", mend="give the radii, or use the tolerance rule"
+            f"the {rule} rule needs the radius of each class",
+            mend="give the radii or a configuration, or use the tolerance rule",
         )
     radii = np.asarray(radii_vox, dtype=np.float64)
     if radii.shape != (n_classes,) or not (np.isfinite(radii) & (radii > 0)).all():

@@ -29,7 +29,8 @@ def evaluation_table(evaluation: Evaluation, *, title: str = "Picks against trut
     has_curve = any(score.curve is not None for score in evaluation.classes)
     hits = "one-to-one" if evaluation.one_to_one else "not one-to-one"
     tomograms = f"{len(evaluation.tomograms)} tomogram{'s' if len(evaluation.tomograms) != 1 else ''}"
-    caption = f"{tomograms}; hit: {_RULES[evaluation.rule]}, {hits}; AP: average precision; error: mean, voxels"
+    caption = f"{tomograms}; hit: {_RULES[evaluation.rule]}, {hits}; error: mean distance, voxels"
+    caption += "; AP: average precision" if has_curve else ""
     caption += f"; 95 %: interval of F{beta:g} over tomograms" if several else ""
     table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=0)
     table.add_column("class", overflow="fold")  # the one column that may wrap
