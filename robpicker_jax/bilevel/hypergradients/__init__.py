@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +20,14 @@ from robpicker_jax.errors import InputError
 
 METHODS: dict[str, str] = {
     "unrolled": "jax.grad through the inner steps: the definition (exact)",
+    "tangent": "gradient over M of the inner loss's slope along u (exact, lean in memory)",
+    "forward_over_reverse": "derivative along u of the gradient over M (exact, mixed mode over the steps)",
+    "finite_difference": "central differences at the old parameters (the paper's eq. 12–13)",
+    "darts": "central differences at the updated parameters, without η (the published code)",
+    "neumann": "implicit differentiation, inverse Hessian by a Neumann series",
+    "conjugate_gradient": "implicit differentiation, linear system by conjugate gradients",
+    "truncated": "plain inner steps, the last ones differentiated (the published schedule)",
+    "none": "zero: the meta networks stay as they are",
 }
 """Name of each method, which is the name of its file, and what it does in one line."""
 
@@ -55,13 +64,23 @@ def hypergradient(name: str, problem: BilevelProblem, inner_steps: int = 1, **op
     build = method_module(name).build
     if inner_steps < 1:
         raise InputError(f"inner_steps is {inner_steps}", where=f"hypergradient {name}", mend="give at least 1")
-    parameters = inspect.signature(build).parameters.values()
-    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    known = [option.name for option in _options(build)]
     for option in options:
-        if option not in known and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        if not accepts(name, option):
             raise InputError(
                 f"unknown option {option!r}",
                 where=f"hypergradient {name}",
                 mend=f"its options are {', '.join(known)}" if known else "it has no options",
             )
     return build(problem, inner_steps, **options)
+
+
+def accepts(name: str, option: str) -> bool:
+    """Whether a method has an option of this name (`mean`, say: whether it can run inside `shard_map` or `pmap`)."""
+    parameters = _options(method_module(name).build)
+    return any(option == parameter.name or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def _options(build: Callable[..., Estimator]) -> list[inspect.Parameter]:
+    parameters = inspect.signature(build).parameters.values()
+    return [parameter for parameter in parameters if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD)]
