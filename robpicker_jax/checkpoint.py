@@ -69,7 +69,7 @@ class Checkpoints:
             raise InputError("no checkpoint", where=self._folder, mend="train first")
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
-            return manager.restore(step, args=ocp.args.StandardRestore(target))  # type: ignore[arg-type]
+            return manager.restore(step, args=ocp.args.StandardRestore(target))
         except (ValueError, KeyError) as error:
             raise InputError(
                 f"the checkpoint of step {step} does not fit this configuration ({str(error).splitlines()[0]})",
@@ -89,5 +89,5 @@ def _save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
     if step in manager.all_steps():
         return
     # Orbax declines silently to save a step that is not newer than its newest.
-    if not manager.save(step, args=ocp.args.StandardSave(state), force=True):  # type: ignore[call-arg]
+    if not manager.save(step, args=ocp.args.StandardSave(state), force=True):
         raise RuntimeError(f"Orbax did not save step {step} (newest: {manager.latest_step()})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,11 +162,6 @@ def _check_sizes(config: Config) -> None:
             lower = size - size % factor
             fits = f"{lower} or {lower + factor}" if lower else str(factor)
             raise InputError(f"{key}: {size} is not divisible by the U-Net's stride {factor}", mend=f"use {fits}")
-
-
-def to_batch(arrays: Mapping[str, np.ndarray]) -> Batch:
-    """The arrays of a `BatchSource` as the step's batch."""
-    return Batch(arrays["image"], arrays["label"], arrays["center_class"])
 
 
 def _predict(networks: Networks) -> Callable[..., jax.Array]:

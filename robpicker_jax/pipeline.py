@@ -23,8 +23,8 @@ from robpicker_jax.metrics import Evaluation, evaluate, evaluation_table, option
 from robpicker_jax.picker import Picker, write_picks
 from robpicker_jax.progress import console, progress
 from robpicker_jax.report_data import write_run_report
-from robpicker_jax.training_data import TrainingData, device_batches, load_training_data
 from robpicker_jax.trainer import fit
+from robpicker_jax.training_data import TrainingData, device_batches, load_training_data
 
 
 def run(config: Config, workdir: Path) -> None:
@@ -37,8 +37,8 @@ def run(config: Config, workdir: Path) -> None:
     if finished(config, workdir):
         stored = json.loads((workdir / "evaluation.json").read_text(encoding="utf-8"))
         score = stored["macro"]["f1"]
-        result = "" if score is None else f", macro F1 {score:.3f} on the test set"
-        _say(f"{workdir}: this run is finished ({config.train.steps} steps{result}); nothing to do")
+        scored = "" if score is None else f", macro F1 {score:.3f} on the test set"
+        _say(f"{workdir}: this run is finished ({config.train.steps} steps{scored}); nothing to do")
         _say(f"report: {workdir / 'report' / 'index.html'}")
         return
     directory = data_folder(config, workdir)
@@ -130,6 +130,7 @@ def _evaluate(
         maker = label_maker(config.data.species, "shape", voxel_size_angstrom=data.voxel_size_angstrom)
         instances = {t.name: maker.instances(t.density.shape, _particles(t)) for t in tomograms}
     options: dict[str, Any] = options_from_config(config)
+    options["voxel_size_angstrom"] = data.voxel_size_angstrom
     return evaluate(truth, picks, instance_maps=instances, **options)
 
 

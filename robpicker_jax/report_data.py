@@ -109,7 +109,7 @@ def sample_weights(picker: Picker, config: Config, source: BatchSource) -> list[
         return []
     weights, classes = [], []
     for step in range(_WEIGHT_BATCHES):
-        batch = Batch(**source.train_batch(step))
+        batch = Batch(**source.train_batch(step))  # type: ignore[arg-type]
         weights.append(picker.experiment.inner_aux(picker.state, batch).weight)
         classes.append(batch.center_class)
     weight, label = np.concatenate(weights), np.concatenate(classes)
@@ -130,7 +130,7 @@ def _stored_truth(tomogram: LoadedTomogram, config: Config) -> np.ndarray | None
     """The clean label map that a simulated data set keeps beside its noisy annotations."""
     if config.data.train_labels == "map" or tomogram.tomogram.target_path is None:
         return None
-    return load_target(tomogram.tomogram, len(config.data.species), tomogram.density.shape)  # type: ignore[arg-type]
+    return load_target(tomogram.tomogram, len(config.data.species), tomogram.density.shape)
 
 
 def _cut(volume: np.ndarray, plan: PatchPlan, size: int) -> np.ndarray:

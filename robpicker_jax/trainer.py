@@ -193,13 +193,16 @@ def _report(
     values = jax.device_get(metrics)
     if not math.isfinite(float(values.inner_loss)):
         raise _diverged(f"the training loss became {float(values.inner_loss)} at step {done}", None)
-    fields = {"loss": f"{float(values.inner_loss):.4f}"}
+    # The mean Dice loss: the weighted one rises while the weights grow, and looks like divergence.
+    dice = float(values.inner.loss.mean())
+    fields = {"loss": f"{dice:.4f}"}
     if done % config.log_every == 0 or done == config.steps:
         rate = log.rate(done) * config.batch_size * config.inner_steps
         row = {
             "step": done,
             "kind": "train",
             "inner_loss": float(values.inner_loss),
+            "dice_loss": dice,
             "outer_loss": float(values.outer_loss),
             "hypergradient_norm": float(values.hypergradient_norm),
             "alpha_mean": float(values.inner.alpha.mean()),

@@ -53,9 +53,7 @@ class TrainingData:
 
     def _patches(self, split: str, tomogram: LoadedTomogram) -> PatchTomogram:
         assert tomogram.particles is not None  # load_tomogram refuses train and meta without
-        return PatchTomogram(
-            tomogram.name, tomogram.density, tomogram.particles, self.label_maps[split, tomogram.name]
-        )
+        return PatchTomogram(tomogram.name, tomogram.density, tomogram.particles, self.label_maps[split, tomogram.name])
 
 
 def load_training_data(config: Config, directory: Path) -> TrainingData:
@@ -76,9 +74,7 @@ def load_training_data(config: Config, directory: Path) -> TrainingData:
     return TrainingData(config, splits, loaded["train"], loaded["meta"], label_maps, voxel_size)
 
 
-def device_batches(
-    source: BatchSource, config: Config, mesh: Mesh
-) -> Callable[[int], Iterator[tuple[Batch, Batch]]]:
+def device_batches(source: BatchSource, config: Config, mesh: Mesh) -> Callable[[int], Iterator[tuple[Batch, Batch]]]:
     """First step → iterator of (training batches, meta batch), cut ahead by a thread and placed on the devices.
 
     Training batches have a leading axis of `train.inner_steps`.

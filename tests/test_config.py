@@ -69,7 +69,11 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such configuration"):
         load_config(tmp_path / "absent.yaml")
     path = tmp_path / "broken.yaml"
-    for text, expected in (("data: [", "not valid YAML"), ("- a\n- b\n", "sections"), ("!!python/name:os.system", "YAML")):
+    for text, expected in (
+        ("data: [", "not valid YAML"),
+        ("- a\n- b\n", "sections"),
+        ("!!python/name:os.system", "YAML"),
+    ):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match=expected):
             load_config(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,19 +26,28 @@ def test_tiles_cover_the_axis_with_at_least_the_overlap(size: int, tile: int, da
     assert starts[0] == 0
     if size > tile:
         assert starts[-1] + tile == size
-        assert all(0 < b - a <= tile - overlap for a, b in zip(starts, starts[1:], strict=False))
+        assert all(0 < b - a <= tile - overlap for a, b in itertools.pairwise(starts))
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     shape=st.tuples(*[st.integers(3, 21)] * 3), tile=st.sampled_from([4, 8]), batch=st.integers(1, 5), data=st.data()
 )
-def test_tiling_equals_the_whole_volume(shape: tuple[int, int, int], tile: int, batch: int, data: st.DataObject) -> None:
+def test_tiling_equals_the_whole_volume(
+    shape: tuple[int, int, int], tile: int, batch: int, data: st.DataObject
+) -> None:
     overlap = data.draw(st.integers(0, tile - 1))
     volume = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     finished: list[int] = []
     result = segment(
-        volume, voxelwise, 3, tile=tile, overlap_vox=overlap, batch_size=batch, keep_scores=True, on_tiles=finished.append
+        volume,
+        voxelwise,
+        3,
+        tile=tile,
+        overlap_vox=overlap,
+        batch_size=batch,
+        keep_scores=True,
+        on_tiles=finished.append,
     )
     expected = voxelwise(volume[..., None])
     assert result.scores is not None
@@ -55,7 +66,9 @@ def test_overlaps_are_averaged() -> None:
         calls.append(1)
         return np.broadcast_to(np.array([value, 1 - value], np.float32), (*batch.shape[:-1], 2))
 
-    result = segment(np.zeros((4, 4, 6), np.float32), constant, 2, tile=4, overlap_vox=2, batch_size=1, keep_scores=True)
+    result = segment(
+        np.zeros((4, 4, 6), np.float32), constant, 2, tile=4, overlap_vox=2, batch_size=1, keep_scores=True
+    )
     assert result.scores is not None
     np.testing.assert_allclose(result.scores[0, 0, :, 0], [0.1, 0.1, 0.15, 0.15, 0.2, 0.2], atol=1e-6)
 

@@ -49,7 +49,14 @@ def tiny_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_a_run_leaves_what_the_contract_says(tiny_run: Path) -> None:
-    for name in ("config.yaml", "versions.json", "metrics.jsonl", "checkpoints", "evaluation.json", "report/index.html"):
+    for name in (
+        "config.yaml",
+        "versions.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "evaluation.json",
+        "report/index.html",
+    ):
         assert (tiny_run / name).exists(), name
     for suffix in ("xml", "star", "csv"):
         assert (tiny_run / "picks" / f"test_000.{suffix}").exists()
@@ -142,7 +149,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(tiny_experiment: tuple[Config, E
     resumed = train_tiny(tiny_experiment, tmp_path / "parts")
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)
     keys = ("step", "inner_loss", "outer_loss", "weight_mean")
-    rows = [[{key: row[key] for key in keys} for row in read_metrics(tmp_path / name / "metrics.jsonl")] for name in ("whole", "parts")]
+    rows = [
+        [{key: row[key] for key in keys} for row in read_metrics(tmp_path / name / "metrics.jsonl")]
+        for name in ("whole", "parts")
+    ]
     assert rows[0] == rows[1]
 
 
@@ -175,7 +185,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment: tuple[Config, 
         for step, (first, meta) in enumerate(batches(start), start=start + 1):
             yield (first._replace(image=first.image * np.nan) if step == 3 else first), meta
 
-    with pytest.raises(InputError, match="nan at step 3.*last good checkpoint is kept"):
+    with pytest.raises(InputError, match=r"nan at step 3.*last good checkpoint is kept"):
         fit(fresh(experiment), poisoned, tmp_path)
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     state = checkpoints.restore(experiment.state)
@@ -280,6 +290,15 @@ def test_settings_that_cannot_work_are_refused(
     override: str, named: str, tiny_config: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tight = "--model.widths=[4,4,4]"
-    arguments = ["--config", str(tiny_config), "--data.dir", str(tiny_data), "--workdir", str(tmp_path), override, tight]
+    arguments = [
+        "--config",
+        str(tiny_config),
+        "--data.dir",
+        str(tiny_data),
+        "--workdir",
+        str(tmp_path),
+        override,
+        tight,
+    ]
     assert call(train.main, arguments) == 2
     assert named in capsys.readouterr().err

@@ -235,7 +235,7 @@ class EvaluationConfig:
     ] = "mask"
     tolerance_vox: Annotated[Positive, _help("tolerance rule: largest distance of a hit, voxels")] = 10.0
     one_to_one: Annotated[bool, _help("each true particle counts once; off: the paper's literal rule")] = True
-    beta: Annotated[Positive, _help("beta of F-beta")] = 1.0
+    beta: Annotated[Positive | None, _help("beta of F-beta; none: 4 under the czii rule, else 1")] = None
 
 
 @dataclass(frozen=True)
