@@ -67,7 +67,7 @@ def _table(block: Any) -> Table:
 def _array(values: Any) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim != 1:  # the same column name twice: the first one counts
-        array = array.reshape(len(array), -1)[:, 0]
+        array = array[:, 0] if array.ndim == 2 else array.reshape(-1)
     if array.dtype.kind in "iuf":
         return array
     return np.array(["" if value is None or value != value else str(value) for value in array.tolist()], np.str_)
