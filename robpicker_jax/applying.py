@@ -58,6 +58,7 @@ def prepared(
     """
     rest, overrides = split_overrides(arguments)
     options = argument_parser.parse_args(rest)
+    from robpicker_jax.compilation import enable_persistent_cache
     from robpicker_jax.config import load_config
     from robpicker_jax.discovery import tomograms_from
     from robpicker_jax.picker import Picker
@@ -71,4 +72,5 @@ def prepared(
         with open_volume(tomogram.volume_path) as reader:
             queue.append(Queued(tomogram, reader.shape_zyx, config.data))
     options.out.mkdir(parents=True, exist_ok=True)
+    enable_persistent_cache()
     return options, Picker.from_workdir(options.workdir, config), queue

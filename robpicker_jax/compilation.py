@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,14 +52,27 @@ def jit(fun: Callable[..., Any], *, compiler_options: dict[str, Any] | None = No
     return jax.jit(fun, compiler_options={**compile_options(), **(compiler_options or {})}, **kwargs)
 
 
-def enable_persistent_cache(folder: Path | str) -> Path:
+def cache_folder() -> Path:
+    """Where compiled programs are kept: `$ROBPICKER_CACHE`, else robpicker_jax in the user's cache folder."""
+    if "ROBPICKER_CACHE" in os.environ:
+        return Path(os.environ["ROBPICKER_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "robpicker_jax"
+
+
+def enable_persistent_cache(folder: Path | str | None = None) -> Path | None:
     """Keep compiled programs in `folder` (made if absent), so that a second start need not compile again.
 
+    Args:
+        folder: by default `cache_folder()`.
+
     Returns:
-        The folder.
+        The folder; None where it cannot be made: then everything is compiled at every start.
     """
-    path = Path(folder).expanduser().absolute()
-    path.mkdir(parents=True, exist_ok=True)
+    path = Path(cache_folder() if folder is None else folder).expanduser().absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

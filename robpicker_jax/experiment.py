@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from robpicker_jax import parallel
 from robpicker_jax.bilevel import robpicker
+from robpicker_jax.bilevel.optimizer_check import check_optimizer
 from robpicker_jax.bilevel.problem import BilevelProblem
 from robpicker_jax.bilevel.robpicker import Batch, InnerAux, Networks, NetworkState
 from robpicker_jax.bilevel.step import Step, TrainState, bilevel_step, initial_state, plain_step
@@ -28,6 +29,10 @@ META_NETWORKS = {
     "dr_only": ("reweighting",),
     "supervised": (),
 }
+
+
+# Optimisers whose update is known to have a derivative (the configuration sees to eps_root); others are probed.
+_SMOOTH = ("sgd", "adam", "adamw", "rmsprop")
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,8 @@ def build_experiment(config: Config) -> Experiment:
         outer_loss=robpicker.outer_loss(networks),
         inner_optimizer=build_optimizer(train.inner, train.steps * train.inner_steps),
     )
+    if train.variant != "supervised" and train.inner.name not in _SMOOTH:
+        check_optimizer(problem, {"w": jnp.ones(4)}, method=train.hypergradient)
     meta_optimizers = {
         "correction": build_optimizer(train.correction, train.steps),
         "reweighting": build_optimizer(train.reweighting, train.steps),

@@ -13,6 +13,7 @@ from robpicker_jax import workdir as folders
 from robpicker_jax.annotations import Particles
 from robpicker_jax.bilevel.step import TrainState
 from robpicker_jax.checkpoint import Checkpoints
+from robpicker_jax.compilation import enable_persistent_cache
 from robpicker_jax.config import Config
 from robpicker_jax.dataset import LoadedTomogram, load_tomogram
 from robpicker_jax.discovery import Tomogram
@@ -34,6 +35,7 @@ def run(config: Config, workdir: Path) -> None:
         InputError: bad data or configuration, another run in the folder, or a training that diverged.
     """
     folders.prepare(workdir, config)
+    enable_persistent_cache()
     if finished(config, workdir):
         stored = json.loads((workdir / "evaluation.json").read_text(encoding="utf-8"))
         score = stored["macro"]["f1"]

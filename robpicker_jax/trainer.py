@@ -77,17 +77,17 @@ def fit(
         best_score = log.best_score()
         with _stop_requested() as stop, progress("training", config.steps, completed=start) as bar:
             source = iter(batches(start)) if start < config.steps else iter(())
-            pending: tuple[int, Metrics, np.ndarray, float] | None = None
+            pending: tuple[int, Metrics, np.ndarray] | None = None
             for done in range(start + 1, config.steps + 1):
                 began = time.monotonic()
                 train, meta = next(source)
-                waited = time.monotonic() - began
+                log.waited_s += time.monotonic() - began
                 step = experiment.warmup if done <= config.meta_warmup_steps else experiment.step
                 # Jitted steps return before they are done: the previous step's metrics are read while this one runs.
                 state, metrics = step(state, train, meta)
                 if pending is not None:
                     _report(pending, experiment, log, bar, class_names)
-                pending = (done, metrics, np.asarray(train.center_class)[-1], waited)
+                pending = (done, metrics, np.asarray(train.center_class)[-1])
                 validating = validate is not None and (done % config.validate_every == 0 or done == config.steps)
                 saving = done % config.checkpoint_every == 0 or done == config.steps or bool(stop)
                 if saving or validating:
@@ -122,6 +122,7 @@ class MetricsLog:
         self._path = workdir / "metrics.jsonl"
         self._writer = SummaryWriter(str(workdir / "tensorboard"))
         self._clock = (time.monotonic(), 0)
+        self.waited_s = 0.0
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows written so far; a half-written last line (a killed run) is passed over."""
@@ -131,22 +132,23 @@ class MetricsLog:
         """Drop what lies after `step`."""
         rows = [row for row in self.rows() if row["step"] <= step]
         self._path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        self._clock = (time.monotonic(), step)
+        self._clock, self.waited_s = (time.monotonic(), step), 0.0
 
     def best_score(self) -> float:
         """Best validation score so far, −1 before the first."""
         return max((row["macro_f1"] for row in self.rows() if row["kind"] == "validation"), default=-1.0)
 
-    def rate(self, step: int) -> float:
-        """Steps per second since the clock was last read or reset."""
+    def pace(self, step: int) -> tuple[float, float]:
+        """Steps per second, and the share of time spent waiting for input, since last asked or reset."""
         now = time.monotonic()
         then, former = self._clock
-        self._clock = (now, step)
-        return (step - former) / max(now - then, 1e-9)
+        elapsed, waited = max(now - then, 1e-9), self.waited_s
+        self._clock, self.waited_s = (now, step), 0.0
+        return (step - former) / elapsed, min(waited / elapsed, 1.0)
 
     def reset_clock(self) -> None:
         """Leave the time since the last row (a validation) out of the rate."""
-        self._clock = (time.monotonic(), self._clock[1])
+        self._clock, self.waited_s = (time.monotonic(), self._clock[1]), 0.0
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row, NaN as null, and the same numbers as TensorBoard scalars."""
@@ -181,14 +183,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _report(
-    pending: tuple[int, Metrics, np.ndarray, float],
+    pending: tuple[int, Metrics, np.ndarray],
     experiment: Experiment,
     log: MetricsLog,
     bar: Any,
     class_names: Sequence[str],
 ) -> None:
     """Read a step's metrics from the device, refuse NaN, and write them now and then."""
-    done, metrics, center_class, waited = pending
+    done, metrics, center_class = pending
     config = experiment.config.train
     values = jax.device_get(metrics)
     if not math.isfinite(float(values.inner_loss)):
@@ -197,7 +199,8 @@ def _report(
     dice = float(values.inner.loss.mean())
     fields = {"loss": f"{dice:.4f}"}
     if done % config.log_every == 0 or done == config.steps:
-        rate = log.rate(done) * config.batch_size * config.inner_steps
+        steps_per_second, wait_share = log.pace(done)
+        rate = steps_per_second * config.batch_size * config.inner_steps
         row = {
             "step": done,
             "kind": "train",
@@ -210,7 +213,7 @@ def _report(
             "weight_mean": float(values.inner.weight.mean()),
             "weight_std": float(values.inner.weight.std()),
             "patches_per_second": rate,
-            "input_wait_s": waited,
+            "input_wait_share": wait_share,
         }
         for label, name in enumerate(class_names, start=1):
             weights = values.inner.weight[center_class == label]

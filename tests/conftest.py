@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+
+# Tests neither read nor fill the user's cache of compiled programs.
+os.environ["ROBPICKER_CACHE"] = tempfile.mkdtemp(prefix="robpicker-test-cache-")
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from robpicker_jax.errors import InputError
 from robpicker_jax.experiment import Experiment, build_experiment
 from robpicker_jax.trainer import Interrupted, fit, read_metrics
 from robpicker_jax.training_data import device_batches, load_training_data
+from robpicker_jax.volumes import read_volume, write_mrc
 
 
 @pytest.fixture(scope="session")
@@ -114,6 +115,20 @@ def test_picking_needs_no_annotations(tiny_run: Path, tmp_path: Path) -> None:
     with mrcfile.open(out / "lonely_classes.mrc") as classes, mrcfile.open(source) as density:
         assert classes.data.shape == density.data.shape
         assert set(np.unique(classes.data)) <= {0, 1, 2}
+
+
+def test_a_real_microtubule_is_converted_and_segmented(tiny_run: Path, shared_data: Path, tmp_path: Path) -> None:
+    volume = read_volume(shared_data / "tomograms" / "cylindra_13pf_MT.tif")
+    assert volume.data.shape == (36, 206, 94)
+    path = tmp_path / "microtubule.mrc"
+    write_mrc(path, volume.data, 10.52)
+    with mrcfile.open(path) as file:
+        np.testing.assert_array_equal(file.data, volume.data)
+        assert float(file.voxel_size.x) == pytest.approx(10.52)
+    out = tmp_path / "classes"
+    assert call(segment.main, ["--workdir", str(tiny_run), "--out", str(out), str(path)]) == 0
+    with mrcfile.open(out / "microtubule_classes.mrc") as file:
+        assert file.data.shape == volume.data.shape
 
 
 @pytest.fixture(scope="session")
@@ -284,6 +299,7 @@ def test_applying_a_folder_that_holds_no_run(tmp_path: Path, capsys: pytest.Capt
         ("--inference.tile=34", "inference.tile"),
         ("--train.hypergradient=unroled", "unrolled"),
         ("--parallel.devices=64", "parallel.devices"),
+        ("--train.inner.name=lion", "hypergradient would be zero"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(
