@@ -68,7 +68,7 @@ def prepared(
     read_config(options.workdir)  # says what is wrong when this is no run
     config = load_config(options.workdir / "config.yaml", overrides)
     queue = []
-    for tomogram in tomograms_from(options.tomograms):
+    for tomogram in tomograms_from(options.tomograms, annotations=False):
         with open_volume(tomogram.volume_path) as reader:
             queue.append(Queued(tomogram, reader.shape_zyx, config.data))
     options.out.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 picks,
                 formats=options.format or PICK_FORMATS,
                 voxel_size_angstrom=loaded.voxel_size_angstrom,
+                shape_zyx=tomogram.shape_zyx,
             )
             counts = Counter(picks.labels.tolist())
             found = ", ".join(f"{counts[label]} {name}" for label, name in enumerate(names, start=1))

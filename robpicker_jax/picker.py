@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from robpicker_jax.annotations import FORMATS, Particles, write_annotations
 from robpicker_jax.bilevel.step import TrainState
 from robpicker_jax.checkpoint import Checkpoints
-from robpicker_jax.config import Config
+from robpicker_jax.config import Config, ParallelConfig
 from robpicker_jax.errors import InputError
 from robpicker_jax.experiment import Experiment, build_experiment
 from robpicker_jax.inference import Segmentation, number_of_tiles, segment
@@ -45,7 +45,8 @@ class Picker:
         Raises:
             InputError: no run, no checkpoint, or a configuration of another network.
         """
-        experiment = build_experiment(config or read_config(workdir))
+        # Picking takes one device, whatever the run was trained on.
+        experiment = build_experiment(replace(config or read_config(workdir), parallel=ParallelConfig(devices=1)))
         checkpoints = Checkpoints(workdir / "checkpoints")
         try:
             return cls(experiment, checkpoints.restore(experiment.state, best=True))
@@ -102,8 +103,12 @@ def write_picks(
     *,
     formats: Sequence[str] = PICK_FORMATS,
     voxel_size_angstrom: float | None = None,
+    shape_zyx: Sequence[int] | None = None,
 ) -> list[Path]:
     """Write the picks of one tomogram as `folder/name.SUFFIX`, in each of the formats.
+
+    Where two of the formats share a suffix, the second file is `folder/name_FORMAT.SUFFIX`. copick has a folder:
+    `folder/name_copick`.
 
     Raises:
         InputError: an unknown format, or one that needs a voxel size nobody knows.
@@ -114,6 +119,9 @@ def write_picks(
     for fmt in formats:
         if fmt not in FORMATS:
             raise InputError(f"unknown format {fmt!r}", where="--format", mend=f"one of {', '.join(FORMATS)}")
-        paths.append(folder / f"{name}{FORMATS[fmt].suffixes[0]}")
-        write_annotations(paths[-1], named, fmt=fmt, voxel_size_angstrom=voxel_size_angstrom)
+        path = folder / (f"{name}_copick" if fmt == "copick" else f"{name}{FORMATS[fmt].suffixes[0]}")
+        if path in paths:
+            path = path.with_name(f"{name}_{fmt}{path.suffix}")
+        write_annotations(path, named, fmt=fmt, voxel_size_angstrom=voxel_size_angstrom, shape_zyx=shape_zyx)
+        paths.append(path)
     return paths

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from robpicker_jax import parallel
 from robpicker_jax import workdir as folders
 from robpicker_jax.annotations import Particles
 from robpicker_jax.bilevel.step import TrainState
@@ -34,7 +36,11 @@ def run(config: Config, workdir: Path) -> None:
     Raises:
         InputError: bad data or configuration, another run in the folder, or a training that diverged.
     """
-    folders.prepare(workdir, config)
+    parallel.start(config.parallel)
+    if parallel.is_first():
+        folders.prepare(workdir, config)
+    else:
+        console.quiet = True
     enable_persistent_cache()
     if finished(config, workdir):
         stored = json.loads((workdir / "evaluation.json").read_text(encoding="utf-8"))
@@ -66,7 +72,9 @@ def run(config: Config, workdir: Path) -> None:
         validate=validate,
         class_names=names,
     )
-    picker = Picker(experiment, result.best)
+    if not parallel.is_first():
+        return  # process 0 alone picks, evaluates and reports
+    picker = Picker(experiment, parallel.local(result.best))
     test = [load_tomogram(tomogram, config.data) for tomogram in data.splits["test"]]
     picks = pick_all(picker, test, workdir / "picks")
     judged = [tomogram for tomogram in test if tomogram.particles is not None]
@@ -98,12 +106,19 @@ def finished(config: Config, workdir: Path) -> bool:
 
 
 def data_folder(config: Config, workdir: Path) -> Path:
-    """The data set: `data.dir`, or one simulated in the workdir (or by a sibling run with the same settings)."""
+    """The data set: `data.dir`, or one simulated in the workdir (or by a sibling run with the same settings).
+
+    Of several processes the first one simulates, and the others wait for it.
+    """
     if config.data.dir is not None:
         return Path(config.data.dir)
     from robpicker_jax.simulation import count_tomograms, is_finished, simulate_dataset
 
     own = workdir / "data"
+    while not parallel.is_first() and not is_finished(config, own):
+        if any(is_finished(config, sibling / "data") for sibling, _ in folders.siblings(workdir, config)):
+            break
+        time.sleep(1.0)
     for folder in (own, *(sibling / "data" for sibling, _ in folders.siblings(workdir, config))):
         if is_finished(config, folder):
             return folder
@@ -119,7 +134,13 @@ def pick_all(picker: Picker, tomograms: list[LoadedTomogram], folder: Path) -> d
     with progress("picking", total) as bar:
         for tomogram in tomograms:
             picks[tomogram.name] = picker.pick(tomogram.density, bar.advance)
-            write_picks(folder, tomogram.name, picks[tomogram.name], voxel_size_angstrom=tomogram.voxel_size_angstrom)
+            write_picks(
+                folder,
+                tomogram.name,
+                picks[tomogram.name],
+                voxel_size_angstrom=tomogram.voxel_size_angstrom,
+                shape_zyx=tomogram.density.shape,
+            )
     return picks
 
 
