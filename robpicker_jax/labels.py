@@ -152,9 +152,7 @@ class LabelMaker:
     _stamps: list[_Stamp]
     _needs_rotations = False
 
-    def labels(
-        self, shape_zyx: Sequence[int], particles: Particles, *, region: Region | None = None
-    ) -> np.ndarray:
+    def labels(self, shape_zyx: Sequence[int], particles: Particles, *, region: Region | None = None) -> np.ndarray:
         """Class labels, uint8 (z, y, x), of a volume of `shape_zyx` or of a region of it.
 
         Args:
@@ -168,9 +166,7 @@ class LabelMaker:
         order, owner = self._draw(shape_zyx, particles, region)
         return _replace(owner, particles.labels[order].astype(np.uint8))
 
-    def instances(
-        self, shape_zyx: Sequence[int], particles: Particles, *, region: Region | None = None
-    ) -> np.ndarray:
+    def instances(self, shape_zyx: Sequence[int], particles: Particles, *, region: Region | None = None) -> np.ndarray:
         """Which particle each voxel belongs to: int32 (z, y, x), the particle's index + 1, 0 background."""
         order, owner = self._draw(shape_zyx, particles, region)
         return _replace(owner, (order + 1).astype(np.int32))
@@ -271,9 +267,7 @@ class ShapeLabels(LabelMaker):
         unoriented: what becomes of a particle without orientation: "error", or "identity" to draw it unturned.
     """
 
-    def __init__(
-        self, masks: Sequence[np.ndarray], *, unoriented: Literal["error", "identity"] = "error"
-    ) -> None:
+    def __init__(self, masks: Sequence[np.ndarray], *, unoriented: Literal["error", "identity"] = "error") -> None:
         for label, mask in enumerate(masks, start=1):
             if np.ndim(mask) != 3:
                 raise InputError(f"the mask of class label {label} has {np.ndim(mask)} dimensions; masks have 3")
