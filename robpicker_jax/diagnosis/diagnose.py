@@ -1,0 +1,152 @@
+"""The whole examination: headers, lists, voxels tomogram by tomogram, then the checks over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from robpicker_jax.config import Config
+from robpicker_jax.diagnosis import classes, coordinates, headers, resources, spectra, splits
+from robpicker_jax.diagnosis.classes import Kind
+from robpicker_jax.diagnosis.findings import Diagnosis, Finding, worst_first
+from robpicker_jax.diagnosis.hypotheses import readings
+from robpicker_jax.diagnosis.observation import (
+    Observation,
+    check_label_map,
+    measure,
+    read_header,
+    read_particles,
+)
+from robpicker_jax.discovery import SPLITS, discover
+from robpicker_jax.errors import InputError
+
+_GUESSED_RADIUS_ANGSTROM = 100.0
+_GUESSED_RADIUS_VOX = 6.0
+
+
+def diagnose(
+    data: str | Path,
+    config: Config | None = None,
+    *,
+    voxel_size_angstrom: float | None = None,
+    resources_too: bool = True,
+    on_tomogram: Callable[[str, int], None] | None = None,
+) -> Diagnosis:
+    """Examine a data set.
+
+    Each volume is read once, and only one is in memory at a time. Nothing that a file holds makes this fail: what cannot
+    be read is a finding.
+
+    Args:
+        data: folder of the data set.
+        config: the configuration to train with; without it species and radii are guessed, and what depends on them is
+            left out.
+        voxel_size_angstrom: voxel size, where neither headers nor configuration know it.
+        resources_too: estimate memory and time, which starts JAX.
+        on_tomogram: called with each tomogram's name and the number of tomograms, for progress.
+
+    Raises:
+        InputError: the folder does not exist.
+    """
+    data = Path(data)
+    if not data.is_dir():
+        raise InputError("no such folder", where=data)
+    try:
+        dataset = discover(data)
+    except InputError as error:
+        what = f"{error.where}: {error.what}" if error.where else error.what
+        return Diagnosis(str(data), (Finding("error", "layout", what, error.mend),))
+
+    configured = voxel_size_angstrom or (config.data.voxel_size_angstrom if config else None)
+    findings: list[Finding] = []
+    observations: list[Observation] = []
+    for tomogram in (tomogram for split in SPLITS for tomogram in dataset[split]):
+        observation, found = read_header(tomogram)
+        observations.append(observation)
+        findings += found
+    voxel_size = headers.usual_voxel_size(observations, configured)
+    findings += headers.check_headers(observations, configured)
+
+    class_labels = {species.name: k + 1 for k, species in enumerate(config.data.species)} if config else {}
+    for i, observation in enumerate(observations):
+        observations[i], found = read_particles(observation, class_labels, configured)
+        findings += found
+    kinds = _kinds(observations, config, voxel_size)
+    observations = [_labelled(observation, kinds) for observation in observations]
+
+    hypotheses = readings(voxel_size)
+    radii = {kind.label: kind.radius_vox for kind in kinds} or {0: _GUESSED_RADIUS_VOX}
+    for i, observation in enumerate(observations):
+        observations[i], found = measure(observation, radii, hypotheses)
+        findings += found
+        if on_tomogram is not None:
+            on_tomogram(observation.name, len(observations))
+
+    counts = classes.count_classes(observations, kinds)
+    findings += splits.check_splits(observations)
+    findings += coordinates.check_coordinates(observations, hypotheses, voxel_size)
+    findings += coordinates.check_density(observations)
+    findings += classes.check_labels(observations, kinds) if config else []
+    findings += classes.check_counts(counts, kinds)
+    findings += classes.check_distances(observations, kinds)
+    misread = {"in_angstrom", "binning", "centred", "axes_swapped", "flipped"} & {f.code for f in findings}
+    if not misread:  # sizes seen at wrong places mean nothing
+        findings += classes.check_sizes(observations, kinds)
+    findings += spectra.check_spectra({o.name: o.measures.spectrum for o in observations if o.measures})
+    if config is None:
+        what = "no configuration: classes, radii, patch sizes, memory and time were not checked"
+        findings.append(Finding("info", "no_config", what, "give --config"))
+    else:
+        findings += _against_config(observations, config, resources_too)
+    table = coordinates.hypothesis_table(observations)
+    return Diagnosis(str(data), worst_first(findings), tuple(table), counts)
+
+
+def _against_config(observations: Sequence[Observation], config: Config, resources_too: bool) -> list[Finding]:
+    findings = []
+    wanted = {"train": config.data.train_labels} | dict.fromkeys(("meta", "val", "test"), config.data.meta_labels)
+    for observation in observations:
+        stored = observation.tomogram.target_path is not None
+        needed = wanted[observation.tomogram.split] == "map" and observation.tomogram.split != "test"
+        if wanted[observation.tomogram.split] == "map" and (stored or needed):
+            findings += check_label_map(observation, len(config.data.species))
+    unfit = resources.check_patches(observations, config)
+    findings += unfit
+    if resources_too:
+        findings += resources.check_resources(observations, config)
+    return findings
+
+
+def _kinds(observations: Sequence[Observation], config: Config | None, voxel_size: float | None) -> list[Kind]:
+    """The configuration's species, or the classes of the lists with a guessed radius."""
+    if config is not None:
+        return [Kind(species.name, k + 1, species.radius_vox) for k, species in enumerate(config.data.species)]
+    radius = _GUESSED_RADIUS_VOX if not voxel_size else float(np.clip(_GUESSED_RADIUS_ANGSTROM / voxel_size, 3, 15))
+    lists = [o.particles for o in observations if o.particles is not None and len(o.particles)]
+    labels = sorted({int(label) for particles in lists for label in particles.labels} - {0})
+    if labels:
+        names = {}
+        for particles in lists:
+            if particles.class_names is not None:
+                names |= dict(zip(particles.labels.tolist(), particles.class_names.tolist(), strict=True))
+        return [Kind(names.get(label) or f"class {label}", label, radius, known=False) for label in labels]
+    listed = sorted({str(n) for p in lists if p.class_names is not None for n in p.class_names} - {""})
+    return [Kind(name, k + 1, radius, known=False) for k, name in enumerate(listed or ["particle"])]
+
+
+def _labelled(observation: Observation, kinds: Sequence[Kind]) -> Observation:
+    """Labels where a list gives none: by name, or the only class there is (as training takes it)."""
+    particles = observation.particles
+    if particles is None or particles.labels.any():
+        return observation
+    if particles.class_names is not None:
+        by_name = {kind.name: kind.label for kind in kinds}
+        labels = np.array([by_name.get(str(name), 0) for name in particles.class_names], np.int32)
+    elif len(kinds) == 1:
+        labels = np.full(len(particles), kinds[0].label, np.int32)
+    else:
+        return observation
+    return replace(observation, particles=particles.with_(labels=labels))

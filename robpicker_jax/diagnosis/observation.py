@@ -1,0 +1,244 @@
+"""One tomogram at a time: its header, its particles and what is measured in its voxels; whatever fails is a finding."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from robpicker_jax.annotations import Particles, read_annotations
+from robpicker_jax.annotations.bounds import inside
+from robpicker_jax.dataset import load_mask, load_target
+from robpicker_jax.diagnosis.findings import Finding
+from robpicker_jax.diagnosis.hypotheses import (
+    AS_IS,
+    Hypothesis,
+    Score,
+    best_reading,
+    score_readings,
+)
+from robpicker_jax.diagnosis.local_density import LocalDensity, block_mean
+from robpicker_jax.diagnosis.spectra import log_power_spectrum
+from robpicker_jax.discovery import SHARED_LIST, Tomogram, same_tomogram
+from robpicker_jax.errors import InputError
+from robpicker_jax.volumes import open_volume
+
+BROKEN = (ValueError, OSError, MemoryError)  # what reading a damaged file may raise; InputError is a ValueError
+_THUMBNAIL = 16
+_MOST_FOR_PROFILE = 100
+
+
+@dataclass(frozen=True)
+class Header:
+    """Size and voxel size of a volume that can be opened."""
+
+    shape_zyx: tuple[int, int, int]
+    voxel_size_zyx_angstrom: tuple[float, float, float] | None
+
+    @property
+    def voxel_size_angstrom(self) -> float | None:
+        """Mean edge, None where the header does not know it."""
+        sizes = self.voxel_size_zyx_angstrom
+        return None if sizes is None else float(np.mean(sizes))
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """Particles of one class in one tomogram, averaged: profile by distance, centre, and how many they are."""
+
+    rings: np.ndarray
+    centroid_vox: np.ndarray
+    n: int
+
+
+@dataclass(frozen=True, eq=False)
+class Measures:
+    """What was measured in a tomogram's voxels.
+
+    Attributes:
+        digest: hash of the volume averaged to about 16³ blocks.
+        thumbnail: these blocks, without the means of planes, mean 0 and norm 1.
+        spectrum: log10 of the radially averaged power spectrum.
+        scores: score of each reading of the coordinates.
+        reading: the one that fits clearly better than the file as it is, if any.
+        profiles: class label → averaged particles, under the best reading.
+        outside_mask: number of particles outside the mask.
+    """
+
+    digest: str
+    thumbnail: np.ndarray
+    spectrum: np.ndarray
+    scores: Mapping[str, Score]
+    reading: Hypothesis | None
+    profiles: Mapping[int, Profile]
+    outside_mask: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """One tomogram as far as it could be read."""
+
+    tomogram: Tomogram
+    header: Header | None = None
+    particles: Particles | None = None
+    measures: Measures | None = None
+
+    @property
+    def name(self) -> str:
+        """`split/name`."""
+        return f"{self.tomogram.split}/{self.tomogram.name}"
+
+
+def read_header(tomogram: Tomogram) -> tuple[Observation, list[Finding]]:
+    """Open a tomogram's volume for its size and voxel size."""
+    try:
+        with open_volume(tomogram.volume_path) as reader:
+            return Observation(tomogram, Header(reader.shape_zyx, reader.voxel_size_zyx_angstrom)), []
+    except BROKEN as error:
+        return Observation(tomogram), [unreadable("unreadable_volume", tomogram, error)]
+
+
+def read_particles(
+    observation: Observation, class_labels: Mapping[str, int], voxel_size_angstrom: float | None
+) -> tuple[Observation, list[Finding]]:
+    """Add the tomogram's particles, of any class and at any place."""
+    tomogram, header = observation.tomogram, observation.header
+    path, needed = tomogram.annotation_path, tomogram.split in ("train", "meta")
+    if path is None:
+        if not needed:
+            return observation, []
+        mend = f"put {tomogram.name}_objl.xml (or .star, .csv, …) beside it, or move the volume to test/"
+        what = f"{observation.name} has no particle list"
+        return observation, [Finding("error", "no_annotations", what, mend, (observation.name,))]
+    voxel_size = voxel_size_angstrom or (header.voxel_size_angstrom if header else None)
+    try:
+        particles = read_annotations(
+            path,
+            voxel_size_angstrom=voxel_size,
+            shape_zyx=header.shape_zyx if header else None,
+            class_labels=class_labels or None,
+            allow_empty=True,
+        )
+        particles = _of_tomogram(particles, tomogram)
+    except BROKEN as error:
+        return observation, [unreadable("unreadable_annotations", tomogram, error)]
+    if not len(particles) and needed:
+        what = f"the list of {observation.name} holds none of its particles"
+        mend = "check the list, and that it names the tomogram as its volume is called"
+        return observation, [Finding("error", "no_annotations", what, mend, (observation.name,), {"file": str(path)})]
+    return replace(observation, particles=particles), []
+
+
+def _of_tomogram(particles: Particles, tomogram: Tomogram) -> Particles:
+    """Those of this tomogram; a list named after one tomogram is its list, whatever it calls it."""
+    path = tomogram.annotation_path
+    if particles.tomograms is None or path is None:
+        return particles
+    if len(np.unique(particles.tomograms)) == 1 and not SHARED_LIST.match(path.name):
+        return particles
+    return particles.select(np.array([same_tomogram(tomogram.name, str(name)) for name in particles.tomograms], bool))
+
+
+def measure(
+    observation: Observation, radii_vox: Mapping[int, float], hypotheses: Sequence[Hypothesis]
+) -> tuple[Observation, list[Finding]]:
+    """Read the voxels and measure all that the checks need of them."""
+    tomogram, header, particles = observation.tomogram, observation.header, observation.particles
+    if header is None:
+        return observation, []
+    findings = []
+    try:
+        with open_volume(tomogram.volume_path) as reader:
+            density = reader.read(check=False)
+    except BROKEN as error:
+        return observation, [unreadable("unreadable_volume", tomogram, error)]
+    bad = int(density.size - np.count_nonzero(np.isfinite(density)))
+    low, high = float(density.min()), float(density.max())
+    if bad or not high > low:
+        what = f"{bad} of {density.size} voxels are NaN or infinite" if bad else f"all voxels are {low:g}"
+        mend = "replace them by the volume's mean" if bad else "the reconstruction is empty: copy or make it again"
+        finding = Finding("error", "bad_voxels", f"{observation.name}: {what}", mend, (observation.name,), {"bad": bad})
+        return observation, [finding]
+    mask = None
+    try:
+        mask = load_mask(tomogram, header.shape_zyx)
+    except BROKEN as error:
+        findings.append(unreadable("bad_label_map", tomogram, error))
+    digest, thumbnail = _thumbnail(density)
+    local = LocalDensity(density, mask)
+    scores: dict[str, Score] = {}
+    reading, profiles, beside = None, {}, 0
+    if particles is not None and len(particles):
+        scores = score_readings(local, particles, radii_vox, hypotheses)
+        reading = best_reading(scores, hypotheses)
+        profiles = _profiles(local, particles, radii_vox, scores, reading or hypotheses[0])
+        beside = 0 if mask is None else _outside_mask(particles, mask)
+    spectrum = log_power_spectrum(density)
+    measures = Measures(digest, thumbnail, spectrum, scores, reading, profiles, beside)
+    return replace(observation, measures=measures), findings
+
+
+def check_label_map(observation: Observation, n_species: int) -> list[Finding]:
+    """A stored label map that training would use: there, of the right size, of known classes."""
+    if observation.header is None:
+        return []
+    try:
+        load_target(observation.tomogram, n_species, observation.header.shape_zyx)
+    except BROKEN as error:
+        return [unreadable("bad_label_map", observation.tomogram, error)]
+    return []
+
+
+def unreadable(code: str, tomogram: Tomogram, error: BaseException) -> Finding:
+    """The finding that an exception amounts to."""
+    where = f"{tomogram.split}/{tomogram.name}"
+    if isinstance(error, InputError):
+        at = f"{error.where}: " if error.where else ""
+        mend = error.mend or "copy or make the file again"
+        return Finding("error", code, f"{at}{error.what}", mend, (where,))
+    what = f"{where}: {type(error).__name__}: {error}"[:300]
+    return Finding("error", code, what, "copy or make the file again", (where,))
+
+
+def _thumbnail(density: np.ndarray) -> tuple[str, np.ndarray]:
+    depth, height, width = (max(1, size // _THUMBNAIL) for size in density.shape)
+    blocks = block_mean(density, (depth, height, width)).astype(np.float64)
+    # Bytes of the stored type would differ between copies in another mode; six digits of the blocks do not.
+    scale = float(np.abs(blocks).max()) or 1.0
+    shape = np.array(density.shape, np.int64)
+    digest = hashlib.sha256(shape.tobytes() + np.rint(1e5 * blocks / scale).astype(np.int64).tobytes()).hexdigest()
+    for axis in range(3):  # what all tomograms share: ice above and below, fading edges
+        others = tuple(other for other in range(3) if other != axis)
+        blocks -= blocks.mean(axis=others, keepdims=True)
+    return digest, blocks / (float(np.linalg.norm(blocks)) or 1.0)
+
+
+def _profiles(
+    local: LocalDensity,
+    particles: Particles,
+    radii_vox: Mapping[int, float],
+    scores: Mapping[str, Score],
+    reading: Hypothesis,
+) -> dict[int, Profile]:
+    depth, height, width = local.shape_zyx
+    places = reading.apply(particles.positions_vox, (depth, height, width))
+    ok = inside(places, (depth, height, width))
+    z = scores[reading.name].z if reading.name in scores else scores[AS_IS].z
+    sign = 1.0 if z >= 0 else -1.0
+    found = {}
+    for label, radius in radii_vox.items():
+        mine = places[ok & (particles.labels == label)]
+        if len(mine) < 3:
+            continue
+        mine = mine[np.random.default_rng(label).permutation(len(mine))[:_MOST_FOR_PROFILE]]
+        centroid = local.centroid(mine, radius, sign)
+        found[label] = Profile(sign * local.profile(mine, radius), centroid, len(mine))
+    return found
+
+
+def _outside_mask(particles: Particles, mask: np.ndarray) -> int:
+    places = np.rint(particles.positions_vox).astype(np.intp)[:, ::-1]
+    ok = inside(particles.positions_vox, (mask.shape[0], mask.shape[1], mask.shape[2]))
+    return int(np.count_nonzero(~mask[tuple(places[ok].T)]))

@@ -1,0 +1,249 @@
+"""Patches and tiles against volumes and radii; memory and time of a configuration, roughly.
+
+Work: a 3×3×3 convolution from a to b channels takes 54 a b operations a voxel. In forward passes of the U-Net, a plain
+step costs 3 and a bi-level one 8 (three each on the train and meta patches, two in tangents).
+Memory: the backward pass keeps, of each convolution, its input and its result before and after normalisation.
+Both are meant within a factor of two or three: compilers fuse, convolutions run below a processor's best rate.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from robpicker_jax.config import Config
+from robpicker_jax.diagnosis.findings import Finding
+from robpicker_jax.diagnosis.observation import Observation
+
+_BILEVEL_MEMORY = 1.5
+_KEPT = 3  # tensors kept of each convolution, in widths of its output
+_REMAT = 0.35
+_EFFICIENCY = 0.35  # of the matrix product's rate that convolutions reach
+_RADII_IN_PATCH = 3.0
+
+
+def check_patches(observations: Sequence[Observation], config: Config) -> list[Finding]:
+    """Patches fit volumes, particles, shifts and the U-Net; the smallest cluster fits the species."""
+    from robpicker_jax.models.presets import stride
+
+    findings = []
+    size, shift = config.patches.size, config.patches.shift_vox
+    small = [o for o in observations if o.header and min(o.header.shape_zyx) < size]
+    if small:
+        depth, height, width = small[0].header.shape_zyx if small[0].header else (0, 0, 0)
+        what = f"a patch of {size} does not fit {small[0].name} of {width} x {height} x {depth} voxels"
+        mend = f"set patches.size to {min(depth, height, width)} or less"
+        where = tuple(o.name for o in small)
+        findings.append(Finding("error", "patch_too_large", what, mend, where, {"patch": size}))
+    factor = stride(config.model)
+    for key, edge in (("patches.size", size), ("inference.tile", config.inference.tile or size)):
+        if edge % factor:
+            lower = edge - edge % factor
+            what = f"{key}: {edge} cannot be halved as often as the U-Net does"
+            mend = f"use a multiple of {factor}" + (f", {lower} or {lower + factor}" if lower else "")
+            findings.append(Finding("error", "patch_stride", what, mend, (), {"stride": factor, "edge": edge}))
+    largest = max(config.data.species, key=lambda species: species.radius_vox)
+    radius = largest.radius_vox
+    if size < _RADII_IN_PATCH * radius:
+        what = f"a patch of {size} voxels holds {size / radius:.1f} radii of {largest.name} ({radius:g} voxels)"
+        mend = f"set patches.size to {-(-int(np.ceil(4 * radius)) // factor) * factor} or more"
+        findings.append(Finding("warning", "patch_small", what, mend, (), {"patch": size, "radius_vox": radius}))
+    elif shift > size / 2 - 0.5 * radius:
+        what = f"shifts of {shift} voxels cut particles of radius {radius:g} at the border of a patch of {size}"
+        mend = f"set patches.shift_vox to {max(0, int(size / 2 - radius))} or less"
+        evidence = {"patch": size, "shift_vox": shift, "radius_vox": radius}
+        findings.append(Finding("warning", "shift", what, mend, (), evidence))
+    for species in config.data.species:
+        smallest = species.min_cluster_vox or config.picking.min_cluster_vox
+        volume = 4 / 3 * np.pi * species.radius_vox**3
+        if smallest > volume:
+            what = f"{species.name}: clusters under {smallest} voxels are dropped, its sphere has {volume:.0f}"
+            mend = f"set min_cluster_vox to about {max(1, round(volume / 5))}"
+            evidence = {"min_cluster_vox": smallest, "sphere_vox": volume}
+            findings.append(Finding("warning", "min_cluster", what, mend, (), evidence))
+    return findings
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a configuration will need.
+
+    Attributes:
+        parameters: of the U-Net and the meta networks.
+        step_gib: memory of a training step: activations, parameters, optimisers.
+        data_gib: tomograms and label maps of train, meta and val in memory.
+        step_tflop: operations of a training step.
+        train_hours: time of train.steps at this machine's rate.
+        tomogram_minutes: time to segment one tomogram of the data set.
+        gflops: the rate assumed.
+        device: what it was measured on.
+    """
+
+    parameters: int
+    step_gib: float
+    data_gib: float
+    step_tflop: float
+    train_hours: float
+    tomogram_minutes: float
+    gflops: float
+    device: str
+
+
+def estimate(observations: Sequence[Observation], config: Config) -> Estimate:
+    """Memory and time of a configuration on this machine; rough, see the module's docstring."""
+    n_classes = len(config.data.species) + 1
+    operations, kept = _per_voxel(config, n_classes)
+    train = config.train
+    bilevel = train.variant != "supervised"
+    width = 2 if config.model.compute_dtype == "bfloat16" else 4
+    parameters = count_parameters(config)
+    patch = config.patches.size**3
+    batch, meta_batch = train.batch_size, train.meta_batch_size or train.batch_size
+    activations = max(batch, meta_batch if bilevel else 0) * patch * kept * width
+    activations *= (_BILEVEL_MEMORY if bilevel else 1.0) * (_REMAT if config.model.remat else 1.0)
+    inner_steps = train.inner_steps if bilevel else 1
+    # Parameters, gradient, two moments, and for the bi-level step the updated copy and a tangent.
+    step_bytes = activations * (1 + 0.3 * (inner_steps - 1)) + parameters * 4 * (6 if bilevel else 4)
+    passes = 3 * batch * inner_steps + (5 * meta_batch if bilevel else 0)
+    step_operations = operations * patch * passes
+    volumes = [o for o in observations if o.header and o.tomogram.split in ("train", "meta", "val")]
+    voxels = sum(int(np.prod(o.header.shape_zyx)) for o in volumes if o.header)
+    rate, device = measured_rate()
+    tile = config.inference.tile or config.patches.size
+    usual = float(np.median([int(np.prod(o.header.shape_zyx)) for o in observations if o.header] or [0]))
+    repeated = (tile / max(1, tile - config.inference.overlap_vox)) ** 3
+    return Estimate(
+        parameters,
+        step_bytes / 2**30,
+        voxels * 5 / 2**30,
+        step_operations / 1e12,
+        step_operations * train.steps / (rate * _EFFICIENCY) / 3600,
+        usual * repeated * operations / (rate * _EFFICIENCY) / 60,
+        rate * _EFFICIENCY / 1e9,
+        device,
+    )
+
+
+def count_parameters(config: Config) -> int:
+    """Exact number of parameters of the networks that the configuration trains."""
+    import jax
+
+    from robpicker_jax.experiment import META_NETWORKS, build_networks
+
+    _, init = build_networks(config.model, len(config.data.species) + 1)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    trained = ("unet", *META_NETWORKS[config.train.variant])
+    return sum(int(np.prod(leaf.shape)) for name in trained for leaf in jax.tree.leaves(shapes[name]))
+
+
+def _per_voxel(config: Config, n_classes: int) -> tuple[float, float]:
+    """Operations of a forward pass and numbers kept for the backward pass, for each voxel of a patch."""
+    operations = kept = 0.0
+    for taps, inputs, outputs, level in _convolutions(config, n_classes):
+        share = 8.0**-level
+        operations += 2 * taps * inputs * outputs * share
+        kept += _KEPT * outputs * share
+    return operations, kept
+
+
+def _convolutions(config: Config, n_classes: int) -> Iterator[tuple[int, int, int, int]]:
+    """Every convolution of the U-Net: (taps, channels in, channels out, level of its output)."""
+    from robpicker_jax.models.presets import unet_shape
+
+    shape = unet_shape(config.model)
+    channels = 1
+    for level in range(shape.levels):
+        for _ in range(shape.convs_before_pool):
+            yield 27, channels, shape.widths[level], level
+            channels = shape.widths[level]
+        for _ in range(shape.convs_after_pool):
+            yield 27, channels, shape.widths[level + 1], level + 1
+            channels = shape.widths[level + 1]
+    for _ in range(shape.bottleneck_convs):
+        yield 27, channels, shape.widths[-1], shape.levels
+        channels = shape.widths[-1]
+    for level in reversed(range(shape.levels)):
+        width = shape.widths[level]
+        if shape.upsampling == "nearest":
+            yield 8, channels, channels, level
+            up = channels
+        else:
+            yield 1, channels, width, level  # stride 2: each voxel has one tap
+            up = width
+        channels = up + width
+        for _ in range(shape.decoder_convs):
+            yield 27, channels, width, level
+            channels = width
+    yield 1, channels, n_classes, 0
+
+
+def measured_rate() -> tuple[float, str]:
+    """Operations a second of a matrix product on the first device, and the device's name."""
+    import jax
+    import jax.numpy as jnp
+
+    device = jax.devices()[0]
+    n = 1024 if device.platform == "cpu" else 8192
+    product = jax.jit(lambda a: a @ a)
+    matrix = jnp.ones((n, n), jnp.float32)
+    product(matrix).block_until_ready()
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        product(matrix).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return 2 * n**3 / best, f"{len(jax.devices())} x {device.device_kind}"
+
+
+def available_gib() -> float | None:
+    """Memory that training could use: the device's, on CPU the machine's or its container's; None if unknown."""
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        statistics = device.memory_stats() or {}
+        limit = statistics.get("bytes_limit")
+        return None if limit is None else limit / 2**30
+    limits = []
+    try:
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError, AttributeError):
+        pass
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as stream:
+            limits.append(int(stream.read()))
+    except (ValueError, OSError):  # no container, or no limit ("max")
+        pass
+    return min(limits) / 2**30 if limits else None
+
+
+def check_resources(observations: Sequence[Observation], config: Config) -> list[Finding]:
+    """The estimate as a finding, and a warning where memory will not do."""
+    needs = estimate(observations, config)
+    findings = []
+    have = available_gib()
+    on_cpu = "cpu" in needs.device.lower()
+    total = needs.step_gib + (needs.data_gib if on_cpu else 0.0)
+    if have is not None and total > 0.9 * have:
+        what = f"training needs about {total:.1f} GiB, this machine has {have:.1f} ({needs.device})"
+        mend = "lower train.batch_size or patches.size, set model.remat: true or model.compute_dtype: bfloat16"
+        findings.append(Finding("warning", "memory", what, mend, (), {"needed_gib": total, "available_gib": have}))
+    what = (
+        f"{needs.parameters:,} parameters; a step about {needs.step_gib:.2f} GiB and {needs.step_tflop:.3g} TFLOP; "
+        f"{config.train.steps:,} steps about {_duration(needs.train_hours * 3600)}, one tomogram about "
+        f"{_duration(needs.tomogram_minutes * 60)} on this machine ({needs.device}, {needs.gflops:.0f} GFLOP/s assumed; "
+        "within a factor of 3)"
+    )
+    findings.append(Finding("info", "resources", what, "", (), {**vars(needs), "available_gib": have}))
+    return findings
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} seconds"

@@ -1,0 +1,64 @@
+"""Splits: each tomogram in one of them, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+from robpicker_jax.diagnosis.findings import Finding
+from robpicker_jax.diagnosis.observation import Observation
+
+_ALIKE = 0.98  # correlation of thumbnails
+_SAME_PLACE_VOX = 1.0
+_SAME_SHARE = 0.8
+_ENOUGH = 5
+
+
+def check_splits(observations: Sequence[Observation]) -> list[Finding]:
+    """Train and meta have tomograms; no volume and no list of particles is there twice."""
+    findings = []
+    for split in ("train", "meta"):
+        if not any(o.tomogram.split == split for o in observations):
+            mend = "put a carefully annotated tomogram into meta/" if split == "meta" else "put tomograms into train/"
+            findings.append(Finding("error", "split_missing", f"no tomogram in {split}/", mend, (split,)))
+    for first, second in combinations(observations, 2):
+        severity = "error" if first.tomogram.split != second.tomogram.split else "warning"
+        where = (first.name, second.name)
+        mend = "keep it in one split: meta, val and test must be new to the training"
+        alike = _alike(first, second)
+        if alike is not None:
+            what = f"{first.name} and {second.name} are the same volume"
+            findings.append(Finding(severity, "same_volume", what, mend, where, {"correlation": alike}))  # type: ignore[arg-type]
+        share = _shared_particles(first, second)
+        if share >= _SAME_SHARE and alike is None:
+            what = f"{share:.0%} of the particles of {first.name} and {second.name} are at the same places"
+            mend = f"check that each has its own list; of two versions of one tomogram, {mend[:23]}"
+            findings.append(Finding(severity, "same_particles", what, mend, where, {"share": share}))  # type: ignore[arg-type]
+    return findings
+
+
+def _alike(first: Observation, second: Observation) -> float | None:
+    """1 for equal hashes, else the correlation of the thumbnails where it is nearly ±1."""
+    if first.measures is None or second.measures is None:
+        return None
+    if first.measures.digest == second.measures.digest:
+        return 1.0
+    a, b = first.measures.thumbnail, second.measures.thumbnail
+    if a.shape != b.shape or first.header is None or second.header is None:
+        return None
+    correlation = float((a * b).sum())
+    return correlation if abs(correlation) >= _ALIKE and first.header.shape_zyx == second.header.shape_zyx else None
+
+
+def _shared_particles(first: Observation, second: Observation) -> float:
+    """Share of the shorter list that has a particle of the other at its place."""
+    from scipy.spatial import cKDTree
+
+    lists = [o.particles.positions_vox for o in (first, second) if o.particles is not None]
+    if len(lists) < 2 or min(map(len, lists)) < _ENOUGH:
+        return 0.0
+    shorter, longer = sorted(lists, key=len)
+    distances, _ = cKDTree(longer).query(shorter, distance_upper_bound=_SAME_PLACE_VOX)
+    return float(np.isfinite(distances).mean())
