@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from robpicker_jax.applying import apply_parser, prepared
 from robpicker_jax.cli import console, progress, run
@@ -20,14 +21,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--format", metavar="NAME", action="append", help="annotation format, may be repeated; default: xml, star, csv"
     )
+    parser.add_argument(
+        "--precision", metavar="P", type=float, help="keep picks whose class had this precision on the meta tomograms"
+    )
     options, picker, tomograms = prepared(parser, list(arguments or ()))
+    from robpicker_jax import calibration
     from robpicker_jax.picker import PICK_FORMATS, write_picks
 
     names = [species.name for species in picker.config.data.species]
+    if options.precision is not None:
+        scores = tuple(calibration.min_scores(options.workdir, names, options.precision))
+        picker = replace(picker, min_scores=scores)
+        shown = ", ".join(f"{name} {score:.3f}" for name, score in zip(names, scores, strict=True))
+        console.print(f"smallest scores for a precision of {options.precision:g}: {shown}", highlight=False)
     with progress("picking", sum(picker.tiles(tomogram.shape_zyx) for tomogram in tomograms)) as bar:
         for tomogram in tomograms:
             loaded = tomogram.load()
-            picks = picker.pick(loaded.density, bar.advance)
+            picks = picker.pick(loaded.density, bar.advance, mask=loaded.mask)
             paths = write_picks(
                 options.out,
                 loaded.name,

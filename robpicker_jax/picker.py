@@ -15,7 +15,7 @@ from robpicker_jax.config import Config, ParallelConfig
 from robpicker_jax.errors import InputError
 from robpicker_jax.experiment import Experiment, build_experiment
 from robpicker_jax.inference import Segmentation, number_of_tiles, segment
-from robpicker_jax.picking import particles_from_class_map
+from robpicker_jax.picking import particles_from_class_map, remove_close_picks
 from robpicker_jax.workdir import read_config
 
 PICK_FORMATS = ("xml", "star", "csv")
@@ -29,10 +29,12 @@ class Picker:
     Attributes:
         experiment: the networks.
         state: the parameters.
+        min_scores: smallest score of a pick of each class, in place of picking.min_score.
     """
 
     experiment: Experiment
     state: TrainState
+    min_scores: tuple[float, ...] | None = None
 
     @classmethod
     def from_workdir(cls, workdir: Path, config: Config | None = None) -> Picker:
@@ -75,21 +77,32 @@ class Picker:
             on_tiles=on_tiles,
         )
 
-    def pick(self, density: np.ndarray, on_tiles: Callable[[int], None] | None = None) -> Particles:
-        """Picks of a normalised tomogram (z, y, x), by falling score."""
-        return self.picks_of(self.segment(density, on_tiles))
+    def pick(
+        self,
+        density: np.ndarray,
+        on_tiles: Callable[[int], None] | None = None,
+        *,
+        mask: np.ndarray | None = None,
+    ) -> Particles:
+        """Picks of a normalised tomogram (z, y, x), by falling score; none outside `mask`, where one is given."""
+        return self.picks_of(self.segment(density, on_tiles), mask=mask)
 
-    def picks_of(self, segmentation: Segmentation) -> Particles:
-        """Picks of a class map."""
-        species = self.config.data.species
-        return particles_from_class_map(
+    def picks_of(self, segmentation: Segmentation, *, mask: np.ndarray | None = None) -> Particles:
+        """Picks of a class map, filtered as the configuration says."""
+        species, picking = self.config.data.species, self.config.picking
+        picks = particles_from_class_map(
             segmentation.classes,
             segmentation.probability,
             self.experiment.n_classes,
-            self.config.picking,
+            picking,
             min_cluster_vox=[entry.min_cluster_vox for entry in species],
+            min_score=self.min_scores,
+            mask=mask,
+            edge_vox=picking.edge_vox,
             class_names=[entry.name for entry in species],
         )
+        picks = picks.select(remove_close_picks(picks, picking.min_distance_vox))
+        return picks if picking.max_picks is None else picks.select(slice(picking.max_picks))
 
     @property
     def _tile(self) -> int:

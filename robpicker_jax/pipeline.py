@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from robpicker_jax import parallel
+from robpicker_jax import calibration, parallel
 from robpicker_jax import workdir as folders
 from robpicker_jax.annotations import Particles
 from robpicker_jax.bilevel.step import TrainState
@@ -58,7 +58,7 @@ def run(config: Config, workdir: Path) -> None:
 
     def validate(state: TrainState) -> Mapping[str, float]:
         picker = Picker(experiment, state)
-        scores = _evaluate(config, data, validation, {t.name: picker.pick(t.density) for t in validation})
+        scores = _evaluate(config, data, validation, {t.name: picker.pick(t.density, mask=t.mask) for t in validation})
         return {
             "macro_f1": _number(scores.macro_f1),
             **{f"f1/{score.name}": _number(score.rates.f1) for score in scores.classes},
@@ -75,6 +75,11 @@ def run(config: Config, workdir: Path) -> None:
     if not parallel.is_first():
         return  # process 0 alone picks, evaluates and reports
     picker = Picker(experiment, parallel.local(result.best))
+    # On the meta tomograms (and those of validation, where there are any): clean, and not the test set's.
+    known = {tomogram.name for tomogram in data.meta}
+    clean = data.meta + [tomogram for tomogram in validation if tomogram.name not in known]
+    on_clean = _evaluate(config, data, clean, {t.name: picker.pick(t.density, mask=t.mask) for t in clean})
+    calibration.save(workdir, calibration.calibrate(on_clean), [tomogram.name for tomogram in clean])
     test = [load_tomogram(tomogram, config.data) for tomogram in data.splits["test"]]
     picks = pick_all(picker, test, workdir / "picks")
     judged = [tomogram for tomogram in test if tomogram.particles is not None]
@@ -133,7 +138,7 @@ def pick_all(picker: Picker, tomograms: list[LoadedTomogram], folder: Path) -> d
     total = sum(picker.tiles(tomogram.density.shape) for tomogram in tomograms)
     with progress("picking", total) as bar:
         for tomogram in tomograms:
-            picks[tomogram.name] = picker.pick(tomogram.density, bar.advance)
+            picks[tomogram.name] = picker.pick(tomogram.density, bar.advance, mask=tomogram.mask)
             write_picks(
                 folder,
                 tomogram.name,

@@ -52,6 +52,7 @@ def tiny_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_a_run_leaves_what_the_contract_says(tiny_run: Path) -> None:
     for name in (
         "config.yaml",
+        "calibration.json",
         "versions.json",
         "metrics.jsonl",
         "checkpoints",

@@ -222,6 +222,9 @@ class PickingConfig:
     ] = 5
     min_cluster_vox: Annotated[PositiveInt, _help("smallest cluster kept as a pick, voxels")] = 5
     min_score: Annotated[Fraction, _help("smallest score kept as a pick")] = 0.0
+    edge_vox: Annotated[NonNegative, _help("smallest distance of a pick from the volume's edge, voxels")] = 0.0
+    min_distance_vox: Annotated[NonNegative, _help("smallest distance between two picks of whatever class")] = 0.0
+    max_picks: Annotated[PositiveInt | None, _help("picks kept in each tomogram, best scores first; none: all")] = None
 
 
 @dataclass(frozen=True)
@@ -244,7 +247,17 @@ class ParallelConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     form: Annotated[Literal["jit", "pmap"], _help("jit over a data mesh, or the pmap form")] = "jit"
-    devices: Annotated[PositiveInt | None, _help("local devices to use; none: all")] = None
+    devices: Annotated[PositiveInt | None, _help("devices to use in each process; none: all")] = None
+    micro_batches: Annotated[
+        PositiveInt,
+        _help("parts in which each device takes its share of a batch, to save memory; batch norm is then over a part"),
+    ] = 1
+    distributed: Annotated[
+        bool | None, _help("several processes; none: as SLURM, Open MPI, a TPU pod or the next three fields say")
+    ] = None
+    coordinator_address: Annotated[str | None, _help("HOST:PORT of process 0, where no launcher tells")] = None
+    num_processes: Annotated[PositiveInt | None, _help("number of processes, where no launcher tells")] = None
+    process_id: Annotated[Count | None, _help("number of this process, from 0, where no launcher tells")] = None
 
 
 @dataclass(frozen=True)
