@@ -116,7 +116,7 @@ def write_picks(
     *,
     formats: Sequence[str] = PICK_FORMATS,
     voxel_size_angstrom: float | None = None,
-    shape_zyx: Sequence[int] | None = None,
+    shape_zyx: tuple[int, int, int] | None = None,
 ) -> list[Path]:
     """Write the picks of one tomogram as `folder/name.SUFFIX`, in each of the formats.
 

@@ -21,6 +21,7 @@ from robpicker_jax.dataset import LoadedTomogram, load_tomogram
 from robpicker_jax.discovery import Tomogram
 from robpicker_jax.experiment import build_experiment
 from robpicker_jax.files import write_text
+from robpicker_jax.inference import ArrayReader
 from robpicker_jax.labels import label_maker
 from robpicker_jax.metrics import Evaluation, evaluate, evaluation_table, options_from_config
 from robpicker_jax.picker import Picker, write_picks
@@ -144,7 +145,7 @@ def pick_all(picker: Picker, tomograms: list[LoadedTomogram], folder: Path) -> d
                 tomogram.name,
                 picks[tomogram.name],
                 voxel_size_angstrom=tomogram.voxel_size_angstrom,
-                shape_zyx=tomogram.density.shape,
+                shape_zyx=ArrayReader(tomogram.density).shape_zyx,
             )
     return picks
 
