@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from robpicker_jax import parallel
 from robpicker_jax.bilevel import robpicker
+from robpicker_jax.bilevel.accumulation import accumulated
 from robpicker_jax.bilevel.optimizer_check import check_optimizer
 from robpicker_jax.bilevel.problem import BilevelProblem
 from robpicker_jax.bilevel.robpicker import Batch, InnerAux, Networks, NetworkState
@@ -63,14 +64,14 @@ class Experiment:
 
     def predictor(self, state: TrainState) -> Callable[[np.ndarray], np.ndarray]:
         """Tiles (n, z, y, x, 1) → class probabilities (n, z, y, x, c), with running batch statistics."""
-        variables = (state.params, state.network_state.batch_stats)
+        variables = parallel.local((state.params, state.network_state.batch_stats))
         return lambda tiles: np.asarray(self.predict(*variables, tiles))
 
     def inner_aux(self, state: TrainState, batch: Batch) -> InnerAux:
         """Losses, weights and corrections of training patches (no leading axis of inner steps), for reports."""
         loss = robpicker.inner_loss(self.networks)
         compiled = jit(lambda state, batch: loss(state.params, state.meta, state.network_state, batch)[1][1])
-        return jax.device_get(compiled(state, batch))
+        return jax.device_get(compiled(parallel.local(state), batch))
 
     def corrected(self, state: TrainState, image: np.ndarray, label: np.ndarray) -> np.ndarray:
         """Corrected label maps (n, z, y, x, c) of patches; the given ones where no correction was trained."""
@@ -82,15 +83,18 @@ class Experiment:
             features, _, _ = self.networks.segment(state.params, state.network_state.batch_stats, image, train=True)
             return self.networks.correct(state.meta["correction"], features, one_hot)[0]
 
-        return np.asarray(jit(apply)(state, image, one_hot))
+        return np.asarray(jit(apply)(parallel.local(state), image, one_hot))
 
 
-def build_networks(model: ModelConfig, n_classes: int) -> tuple[Networks, Callable[[jax.Array], dict[str, Any]]]:
+def build_networks(
+    model: ModelConfig, n_classes: int, *, device_axis: str | None = None
+) -> tuple[Networks, Callable[[jax.Array], dict[str, Any]]]:
     """The three networks as pure functions, and a function key → their fresh parameters.
 
-    The parameters are {"unet", "batch_stats", "correction", "reweighting"}.
+    The parameters are {"unet", "batch_stats", "correction", "reweighting"}. With `device_axis` the networks run inside
+    `shard_map` on each device's share of a batch, with batch norm over all of it.
     """
-    unet = build_unet(model, n_classes)
+    unet = replace(build_unet(model, n_classes), device_axis=device_axis)
     correction = build_label_correction(model, n_classes, unet.features, alpha_bias=model.alpha_bias)
     reweighting = build_data_reweighting(model)
 
@@ -114,17 +118,25 @@ def build_experiment(config: Config) -> Experiment:
     """
     _check_sizes(config)
     train = config.train
-    mesh = parallel.data_mesh(config.parallel.devices)
-    parallel.check_batch("train.batch_size", train.batch_size, mesh)
-    parallel.check_batch("train.meta_batch_size", train.meta_batch_size or train.batch_size, mesh)
+    devices = config.parallel
+    bilevel, pmap = train.variant != "supervised", devices.form == "pmap"
+    if pmap and bilevel:
+        parallel.check_method(train.hypergradient)
+    mesh = parallel.data_mesh(devices.devices)
+    parallel.check_batch("train.batch_size", train.batch_size, mesh, devices.micro_batches)
+    if bilevel:
+        meta_size = train.meta_batch_size or train.batch_size
+        parallel.check_batch("train.meta_batch_size", meta_size, mesh, devices.micro_batches)
 
     n_classes = len(config.data.species) + 1
     networks, init = build_networks(config.model, n_classes)
+    # The pmap form's networks average over devices; they are of no use outside of its step.
+    trained = build_networks(config.model, n_classes, device_axis=parallel.DATA_AXIS)[0] if pmap else networks
     problem = BilevelProblem(
         inner_loss=robpicker.inner_loss(
-            networks, stop_gradient_label=train.stop_gradient_label, stop_gradient_weight=train.stop_gradient_weight
+            trained, stop_gradient_label=train.stop_gradient_label, stop_gradient_weight=train.stop_gradient_weight
         ),
-        outer_loss=robpicker.outer_loss(networks),
+        outer_loss=robpicker.outer_loss(trained),
         inner_optimizer=build_optimizer(train.inner, train.steps * train.inner_steps),
     )
     if train.variant != "supervised" and train.inner.name not in _SMOOTH:
@@ -142,10 +154,15 @@ def build_experiment(config: Config) -> Experiment:
         problem.inner_optimizer,
         meta_optimizers,
     )
-    plain = plain_step(problem, inner_steps=train.inner_steps)
+    problem = accumulated(problem, devices.micro_batches)
+    compiled = parallel.pmap_step if pmap else parallel.jit_step
+    averages = {"mean": parallel.mean_over_devices} if pmap else {}
+    plain = plain_step(problem, inner_steps=train.inner_steps, **averages)
     step = plain
     if train.variant != "supervised":
-        step = bilevel_step(problem, meta_optimizers, method=train.hypergradient, inner_steps=train.inner_steps)
+        step = bilevel_step(
+            problem, meta_optimizers, method=train.hypergradient, inner_steps=train.inner_steps, **averages
+        )
     return Experiment(
         config=config,
         n_classes=n_classes,
@@ -153,8 +170,8 @@ def build_experiment(config: Config) -> Experiment:
         problem=problem,
         mesh=mesh,
         state=parallel.replicate(state, mesh),
-        step=jit(step, donate_argnums=0),
-        warmup=jit(plain, donate_argnums=0),
+        step=compiled(step, mesh),
+        warmup=compiled(plain, mesh),
         predict=jit(_predict(networks)),
     )
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from robpicker_jax import parallel
 from robpicker_jax.bilevel.step import Metrics, TrainState
 from robpicker_jax.checkpoint import Checkpoints
 from robpicker_jax.errors import InputError
@@ -67,7 +67,8 @@ def fit(
     """
     config = experiment.config.train
     checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
-    log = MetricsLog(workdir)
+    log = MetricsLog(workdir) if parallel.is_first() else SilentLog()
+    alone = parallel.process_share()[1] == 1
     try:
         state = experiment.state
         if checkpoints.latest_step() is not None:
@@ -77,7 +78,7 @@ def fit(
         best_score = log.best_score()
         with _stop_requested() as stop, progress("training", config.steps, completed=start) as bar:
             source = iter(batches(start)) if start < config.steps else iter(())
-            pending: tuple[int, Metrics, np.ndarray] | None = None
+            pending: tuple[int, Metrics] | None = None
             for done in range(start + 1, config.steps + 1):
                 began = time.monotonic()
                 train, meta = next(source)
@@ -87,23 +88,25 @@ def fit(
                 state, metrics = step(state, train, meta)
                 if pending is not None:
                     _report(pending, experiment, log, bar, class_names)
-                pending = (done, metrics, np.asarray(train.center_class)[-1])
+                pending = (done, metrics)
+                # Saving takes all processes together: they agree now and then on whether one was asked to stop.
+                stopping = bool(stop) if alone else done % config.log_every == 0 and parallel.any_process(bool(stop))
                 validating = validate is not None and (done % config.validate_every == 0 or done == config.steps)
-                saving = done % config.checkpoint_every == 0 or done == config.steps or bool(stop)
+                saving = done % config.checkpoint_every == 0 or done == config.steps or stopping
                 if saving or validating:
                     _report(pending, experiment, log, bar, class_names)
                     pending = None
                     _check_finite(state, done, checkpoints)
                     checkpoints.save(done, state) if saving else None
-                if validating and not stop:
+                if validating and not stopping:
                     assert validate is not None
                     scores = dict(validate(state))
                     log.write({"step": done, "kind": "validation", **scores})
-                    if scores["macro_f1"] > best_score:
+                    if parallel.as_first(scores["macro_f1"] > best_score):
                         best_score = scores["macro_f1"]
                         checkpoints.save_best(done, state)
                     log.reset_clock()
-                if stop:
+                if stopping:
                     raise Interrupted(f"stopped after step {done}; its state is saved")
         best = checkpoints.restore(state, best=True)
         return FitResult(last=state, best=best, best_step=int(best.step))
@@ -166,6 +169,28 @@ class MetricsLog:
         self._writer.close()
 
 
+class SilentLog(MetricsLog):
+    """The log of a process that is not the first: it keeps time and writes nothing."""
+
+    def __init__(self) -> None:
+        self._clock = (time.monotonic(), 0)
+        self.waited_s = 0.0
+
+    def rows(self) -> list[dict[str, Any]]:
+        """None."""
+        return []
+
+    def truncate(self, step: int) -> None:
+        """Start the clock."""
+        self._clock, self.waited_s = (time.monotonic(), step), 0.0
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def _writable(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
@@ -183,14 +208,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _report(
-    pending: tuple[int, Metrics, np.ndarray],
+    pending: tuple[int, Metrics],
     experiment: Experiment,
     log: MetricsLog,
     bar: Any,
     class_names: Sequence[str],
 ) -> None:
     """Read a step's metrics from the device, refuse NaN, and write them now and then."""
-    done, metrics, center_class = pending
+    done, metrics = pending
     config = experiment.config.train
     values = jax.device_get(metrics)
     if not math.isfinite(float(values.inner_loss)):
@@ -216,7 +241,7 @@ def _report(
             "input_wait_share": wait_share,
         }
         for label, name in enumerate(class_names, start=1):
-            weights = values.inner.weight[center_class == label]
+            weights = values.inner.weight[values.center_class == label]
             if len(weights):
                 row[f"weight_mean/{name}"] = float(weights.mean())
                 row[f"weight_std/{name}"] = float(weights.std())

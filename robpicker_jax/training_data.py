@@ -77,16 +77,18 @@ def load_training_data(config: Config, directory: Path) -> TrainingData:
 def device_batches(source: BatchSource, config: Config, mesh: Mesh) -> Callable[[int], Iterator[tuple[Batch, Batch]]]:
     """First step → iterator of (training batches, meta batch), cut ahead by a thread and placed on the devices.
 
-    Training batches have a leading axis of `train.inner_steps`.
+    Training batches have a leading axis of `train.inner_steps`. Each process cuts only its own rows.
     """
     k = config.train.inner_steps
     supervised = config.train.variant == "supervised"
+    share = parallel.process_share()
 
     def host(step: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        rows = [source.train_batch(step * k + inner) for inner in range(k)]
+        rows = [source.train_batch(step * k + inner, shard=share) for inner in range(k)]
         train = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         # Supervised training has no meta level: an empty batch keeps the step's signature.
-        meta = {name: value[0, :0] for name, value in train.items()} if supervised else source.meta_batch(step)
+        empty = {name: value[0, :0] for name, value in train.items()}
+        meta = empty if supervised else source.meta_batch(step, shard=share)
         return train, meta
 
     def place(train: dict[str, Any], meta: dict[str, Any]) -> tuple[Batch, Batch]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
 from robpicker_jax.bilevel.hypergradients import hypergradient
-from robpicker_jax.bilevel.problem import BilevelProblem
+from robpicker_jax.bilevel.problem import BilevelProblem, Carry, Mean, no_mean, run_inner_steps
 from robpicker_jax.bilevel.robpicker import Batch, InnerAux
 
 Tree = Any
@@ -42,12 +41,13 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What a step reports; `inner` has one entry for each patch of the last inner step."""
+    """What a step reports; `inner` and `center_class` have one entry for each patch of the last inner step."""
 
     inner_loss: Float[Array, ""]
     outer_loss: Float[Array, ""]
     hypergradient_norm: Float[Array, ""]
     inner: InnerAux
+    center_class: Int[Array, " n"]
 
 
 Step = Callable[[TrainState, Batch, Batch], tuple[TrainState, Metrics]]
@@ -100,28 +100,25 @@ def bilevel_step(
             meta[name] = optax.apply_updates(state.meta[name], updates)
         new = TrainState(state.step + 1, out.params, out.state, meta, out.opt_state, meta_opt_state)
         inner, _ = out.aux
-        return new, Metrics(out.inner_loss, out.outer_loss, optax.global_norm(out.hypergradient), inner)
+        norm = optax.global_norm(out.hypergradient)
+        return new, Metrics(out.inner_loss, out.outer_loss, norm, inner, train.center_class[-1])
 
     return step
 
 
-def plain_step(problem: BilevelProblem, *, inner_steps: int = 1) -> Step:
+def plain_step(problem: BilevelProblem, *, inner_steps: int = 1, mean: Mean = no_mean) -> Step:
     """The step without a meta level: K inner updates, meta networks as they are (supervised training, warm-up).
 
-    The meta batch is ignored; the outer loss is reported as NaN.
+    The meta batch is ignored; the outer loss is reported as NaN. `mean` averages over devices, for use inside
+    `shard_map` or `pmap`.
     """
 
     def step(state: TrainState, train: Batch, meta_batch: Batch) -> tuple[TrainState, Metrics]:
         del meta_batch
-        params, network_state, opt_state = state.params, state.network_state, state.opt_state
-        for k in range(inner_steps):
-            batch = jax.tree.map(lambda leaf, k=k: leaf[k], train)
-            (loss, (network_state, aux)), gradient = jax.value_and_grad(problem.inner_loss, has_aux=True)(
-                params, state.meta, network_state, batch
-            )
-            updates, opt_state = problem.inner_optimizer.update(gradient, opt_state, params)
-            params = optax.apply_updates(params, updates)
-        new = TrainState(state.step + 1, params, network_state, state.meta, opt_state, state.meta_opt_state)
-        return new, Metrics(loss, jnp.full_like(loss, jnp.nan), jnp.zeros_like(loss), aux)
+        start = Carry(state.params, state.network_state, state.opt_state)
+        end, loss, aux = run_inner_steps(problem, inner_steps, state.meta, start, train, mean)
+        new = TrainState(state.step + 1, end.params, end.state, state.meta, end.opt_state, state.meta_opt_state)
+        nothing = jnp.zeros_like(loss)
+        return new, Metrics(loss, jnp.full_like(loss, jnp.nan), nothing, aux, train.center_class[-1])
 
     return step

@@ -1,0 +1,113 @@
+"""Several processes (hosts) as one run: joining them, telling the first one, agreeing on something.
+
+Every process runs the same program on its own devices and reads its own share of every batch. Process 0 alone writes
+metrics, picks and reports; checkpoints are written by all together. The work folder must be on a file system that
+all of them see.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from robpicker_jax.config import ParallelConfig
+from robpicker_jax.errors import InputError
+
+_SHUTDOWN_S = 7 * 24 * 3600
+"""How long the others wait at the end for process 0, which still picks, evaluates and writes the report."""
+
+
+def start(config: ParallelConfig) -> None:
+    """Join the processes of a run, if there are several; the first thing to do, before JAX is asked for devices.
+
+    They are found by arguments (`coordinator_address`, `num_processes`, `process_id`), or from the environment: a SLURM
+    step of several tasks, Open MPI, a TPU pod slice. `distributed` true insists on it, false keeps to one process.
+
+    Raises:
+        InputError: they could not be joined, with the reason.
+    """
+    given = {
+        "coordinator_address": config.coordinator_address,
+        "num_processes": config.num_processes,
+        "process_id": config.process_id,
+    }
+    asked = config.distributed or any(value is not None for value in given.values())
+    if config.distributed is False or jax.distributed.is_initialized() or not (asked or _in_cluster()):
+        return
+    options: dict[str, Any] = {**given, **_slurm_devices()}
+    if "shutdown_timeout_seconds" in inspect.signature(jax.distributed.initialize).parameters:
+        options["shutdown_timeout_seconds"] = _SHUTDOWN_S
+    try:
+        jax.distributed.initialize(**options)
+    except (ValueError, RuntimeError) as error:
+        if not asked and not _launched_as_several():
+            return  # a TPU machine on its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"the processes of this run could not be joined: {reason}",
+            where="parallel",
+            mend="give coordinator_address (process 0's HOST:PORT), num_processes and process_id, or distributed false",
+        ) from error
+
+
+def is_first() -> bool:
+    """Whether this is process 0, which writes what is written once."""
+    return jax.process_index() == 0
+
+
+def process_share() -> tuple[int, int]:
+    """(index, count) of this process: which part of every batch it reads."""
+    return jax.process_index(), jax.process_count()
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in any process; all must call it."""
+    if jax.process_count() == 1:
+        return flag
+    from jax.experimental import multihost_utils
+
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag, np.int32))))
+
+
+def as_first(flag: bool) -> bool:
+    """The flag of process 0, in every process; all must call it."""
+    if jax.process_count() == 1:
+        return flag
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(flag, np.int32)))
+
+
+def _launched_as_several() -> bool:
+    """Whether a launcher started several processes: `srun` (not the batch script around it) or `mpirun`."""
+    counts = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+    return any(os.environ.get(name, "1").isdigit() and int(os.environ.get(name, "1")) > 1 for name in counts)
+
+
+def _in_cluster() -> bool:
+    """Whether the environment speaks of several processes, or this may be one host of a TPU pod slice."""
+    on_tpu = importlib.util.find_spec("libtpu") is not None and (
+        "TPU_WORKER_HOSTNAMES" in os.environ or any(Path("/dev").glob("accel*")) or Path("/dev/vfio/0").exists()
+    )
+    return _launched_as_several() or on_tpu
+
+
+def _slurm_devices() -> dict[str, Any]:
+    """Which GPUs a SLURM task takes: all that it sees where it is alone on its node or has GPUs of its own.
+
+    Left to itself JAX gives each task the GPU of its local rank, so one process a node would use one GPU of many.
+    """
+    if not _launched_as_several() or "SLURM_LOCALID" not in os.environ:
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    gpus = len(visible.split(",")) if visible else int(os.environ.get("SLURM_GPUS_ON_NODE", "0"))
+    tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", os.environ.get("SLURM_TASKS_PER_NODE", ""))
+    alone = tasks == "1" or tasks.startswith("1(")
+    own = bool(visible) and ("SLURM_GPUS_PER_TASK" in os.environ or "SLURM_TRES_PER_TASK" in os.environ)
+    return {"local_device_ids": list(range(gpus))} if gpus and (alone or own) else {}
