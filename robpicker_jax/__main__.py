@@ -16,6 +16,8 @@ VERBS = {
     "segment": "class maps of tomograms",
     "pick": "particles of tomograms",
     "evaluate": "compare picks with the truth",
+    "doctor": "what is wrong with a data set, before training",
+    "convert": "particle lists from one format to another",
     "report": "write a run's report again",
 }
 

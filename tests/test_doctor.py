@@ -137,9 +137,11 @@ def truncate(path: Callable[[Path], Path]) -> Callable[[Path], None]:
     return fault
 
 
-def with_nan(density: np.ndarray) -> np.ndarray:
-    density[3, 4, 5] = np.nan
-    return density
+def with_nan(data: Path) -> None:
+    import mrcfile
+
+    with mrcfile.open(volume(data), mode="r+") as file:
+        file.data[3, 4, 5] = np.nan
 
 
 def smoothed(density: np.ndarray) -> np.ndarray:
@@ -192,11 +194,23 @@ def twice(particles: Particles) -> Particles:
 
 def repicked(particles: Particles) -> Particles:
     again = particles.select(slice(0, 6))
-    return Particles.concatenate([particles, again.with_(positions_vox=again.positions_vox + [2.0, 0, 0])])
+    return Particles.concatenate([particles, again.with_(positions_vox=again.positions_vox + np.array([2.0, 0, 0]))])
 
 
 def few(particles: Particles) -> Particles:
     return particles.select(np.cumsum(particles.labels == 1) * (particles.labels == 1) <= 2)
+
+
+def two_lists(data: Path) -> None:
+    for suffix in (".csv", ".cmm"):
+        shutil.copy(listed(data), data / f"train/train_000{suffix}")
+    listed(data).unlink()
+
+
+def one_outside(particles: Particles) -> Particles:
+    positions = particles.positions_vox.copy()
+    positions[3, 2] += SIZE[2]
+    return particles.with_(positions_vox=positions)
 
 
 def swapped(*order: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -223,14 +237,14 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None]]] = {
     ),
     "list missing": ("no_annotations", lambda d: listed(d).unlink()),
     "empty list": ("no_annotations", relist(lambda p: Particles.empty(), "train/train_000")),
-    "two lists": ("layout", lambda d: [shutil.copy(listed(d), d / f"train/train_000{s}") for s in (".csv", ".cmm")] and listed(d).unlink()),
+    "two lists": ("layout", two_lists),
     "no meta": ("split_missing", lambda d: shutil.rmtree(d / "meta")),
-    "NaN": ("bad_voxels", revoxel(with_nan)),
+    "NaN": ("bad_voxels", with_nan),
     "constant": ("bad_voxels", revoxel(np.zeros_like)),
     "another voxel size": ("voxel_sizes_differ", revoxel(lambda v: v, 10.0)),
     "voxels not cubes": ("voxels_not_cubes", not_cubes),
     "voxel size unknown": ("voxel_size_unknown", unknown_voxel_size),
-    "one position outside": ("outside", relist(lambda p: p.with_(positions_vox=p.positions_vox + [[0, 0, 41]] * (np.arange(len(p)) == 3)[:, None]))),
+    "one position outside": ("outside", relist(one_outside, "train/train_000")),
     "in angstrom": ("in_angstrom", move(lambda p: p * VOXEL)),
     "one list in angstrom": ("in_angstrom", move(lambda p: p * VOXEL, "train/train_001")),
     "from the centre": ("centred", move(lambda p: p - SIZE / 2)),
@@ -249,7 +263,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "unbinned by 2": ("binning", move(lambda p: p * 2)),
     "unbinned by 4": ("binning", move(lambda p: p * 4)),
     "picks elsewhere": ("no_density", relist(elsewhere, "train/train_001")),
-    "origin off": ("centre_offset", move(lambda p: np.minimum(p + [2.0, 0, 0], SIZE - 1))),
+    "origin off": ("centre_offset", move(lambda p: np.minimum(p + np.array([2.0, 0, 0]), SIZE - 1))),
     "one volume inverted": ("contrast_differs", revoxel(np.negative)),
     "unknown class": ("class_unknown", relist(lambda p: p.with_(labels=p.labels + 1, class_names=None))),
     "labels in another order": ("class_order", relist(wrong_names)),
@@ -331,7 +345,7 @@ CONFIG_FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("fault", CONFIG_FAULTS)
 def test_configuration_that_does_not_fit_the_data(fault: str, data: Path, config_file: Path) -> None:
     code, changes = CONFIG_FAULTS[fault]
-    config = load_config(config_file, [f"{key}={value}" for key, value in changes.items()])
+    config = load_config(config_file, [f"data.dir={data}", *(f"{key}={value}" for key, value in changes.items())])
     assert code in diagnose(data, config, resources_too=False).codes
 
 
@@ -359,8 +373,7 @@ def test_estimate_counts_parameters_and_finds_memory_short(
     small = evidence(diagnose(clean, load_config(config_file)))
     doubled = evidence(diagnose(clean, load_config(config_file, ["train.batch_size=4"])))
     assert doubled["step_tflop"] == pytest.approx(2 * small["step_tflop"])
-    config = load_config(config_file, ["model.preset=paper", "model.widths=null", "train.variant=supervised"])
-    # 41 M parameters, as the paper states (its own depth needs these convolutions and no others)
+    # 41 M parameters, as the paper states.
     config = load_config(config_file, ["model={preset: paper}", "train.variant=supervised"])
     assert resources.count_parameters(config) == pytest.approx(41e6, rel=0.05)
     monkeypatch.setattr(resources, "available_gib", lambda: 1e-6)
@@ -370,7 +383,15 @@ def test_estimate_counts_parameters_and_finds_memory_short(
 def test_command_exit_codes_summary_and_json(
     data: Path, config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--data", str(data), "--config", str(config_file), "--no-resources", "--json", str(tmp_path / "f.json")]
+    arguments = [
+        "--data",
+        str(data),
+        "--config",
+        str(config_file),
+        "--no-resources",
+        "--json",
+        str(tmp_path / "f.json"),
+    ]
     assert call(main, arguments) == 0
     assert "0 errors, 0 warnings" in capsys.readouterr().out
     assert json.loads((tmp_path / "f.json").read_text())["errors"] == 0

@@ -99,7 +99,9 @@ def check_labels(observations: Sequence[Observation], kinds: Sequence[Kind]) -> 
             wrong = (wanted > 0) & (wanted != particles.labels)
             if wrong.any():
                 i = int(np.flatnonzero(wrong)[0])
-                what = f"{observation.name}: a particle named {particles.class_names[i]} has label {particles.labels[i]}"
+                what = (
+                    f"{observation.name}: a particle named {particles.class_names[i]} has label {particles.labels[i]}"
+                )
                 mend = f"order data.species as the file's labels do ({particles.class_names[i]} is {wanted[i]} there)"
                 evidence = {"count": int(wrong.sum()), "species": labels}
                 findings.append(Finding("error", "class_order", what, mend, (observation.name,), evidence))
@@ -145,7 +147,9 @@ def check_distances(observations: Sequence[Observation], kinds: Sequence[Kind]) 
         findings.append(Finding("warning", "duplicates", what, mend, where, {"duplicates": twice}))
     if close:
         where, most = tuple(close), max(close.values())
-        what = f"up to {most:.0%} of the particles are closer than {_OVERLAP} of the sum of their radii ({names(where)})"
+        what = (
+            f"up to {most:.0%} of the particles are closer than {_OVERLAP} of the sum of their radii ({names(where)})"
+        )
         mend = "check radius_vox (too large?) and repeated picks of one particle: their labels merge"
         findings.append(Finding("warning", "overlaps", what, mend, where, {"share": close, "limit": _OVERLAP_SHARE}))
     return findings
@@ -155,7 +159,9 @@ def check_sizes(observations: Sequence[Observation], kinds: Sequence[Kind]) -> l
     """Radii against the radial profile of the averaged particles, and their centres against the picks."""
     findings = []
     for kind in kinds:
-        profiles = [o.measures.profiles[kind.label] for o in observations if o.measures and kind.label in o.measures.profiles]
+        profiles = [
+            o.measures.profiles[kind.label] for o in observations if o.measures and kind.label in o.measures.profiles
+        ]
         if not profiles:
             continue
         n = sum(profile.n for profile in profiles)
@@ -166,7 +172,7 @@ def check_sizes(observations: Sequence[Observation], kinds: Sequence[Kind]) -> l
         ratio = radius / kind.radius_vox
         evidence = {"radius_vox": kind.radius_vox, "seen_vox": radius, "particles": n, "clarity": clarity}
         if kind.known and not _RADIUS_RANGE[0] <= ratio <= _RADIUS_RANGE[1]:
-            what = f"radius_vox of {kind.name} is {kind.radius_vox:g}, but the averaged particle is {radius:.1f} voxels in radius"
+            what = f"radius_vox of {kind.name} is {kind.radius_vox:g}, but the averaged particle's is {radius:.1f}"
             findings.append(Finding("warning", "radius", what, f"set it to about {radius:.0f}", (), evidence))
         elif radius <= kind.radius_vox * _RADIUS_RANGE[1]:
             centre = sum(profile.n * profile.centroid_vox for profile in profiles) / n

@@ -92,15 +92,21 @@ def readings(voxel_size_angstrom: float | None) -> list[Hypothesis]:
         found.append(Hypothesis(f"y z swapped, {axis} mirrored", "axes_swapped", mend, (0, 2, 1), axis))
     v = voxel_size_angstrom
     lengths = {"in Å": 1 / v, "in nm": 10 / v} if v else {}
-    lengths = {name: factor for name, factor in lengths.items() if abs(np.log(factor)) > 0.05}
+    # Where a unit and a binning factor coincide, Å is likelier than binning, and binning likelier than nm.
+    near = {"in Å": (1.0,), "in nm": (1.0, *(1 / b for b in BINNINGS), *map(float, BINNINGS))}
+    lengths = {k: f for k, f in lengths.items() if all(abs(np.log(f / other)) > 0.05 for other in near[k])}
     for name, factor in lengths.items():
-        found.append(Hypothesis(name, "in_angstrom", f"multiply them by {factor:.6g} (voxels of {v:g} Å)", factor=factor))
+        found.append(
+            Hypothesis(name, "in_angstrom", f"multiply them by {factor:.6g} (voxels of {v:g} Å)", factor=factor)
+        )
     for b in BINNINGS:
         for factor in (1 / b, float(b)):
             if all(abs(np.log(factor / other)) > 0.05 for other in lengths.values()):
                 how = f"divide them by {b}" if factor < 1 else f"multiply them by {b}"
                 name = f"of a volume binned {b} times {'less' if factor < 1 else 'more'}"
-                found.append(Hypothesis(name, "binning", f"{how}, or use the volume they were picked in", factor=factor))
+                found.append(
+                    Hypothesis(name, "binning", f"{how}, or use the volume they were picked in", factor=factor)
+                )
     found.append(Hypothesis("from the centre", "centred", "add half the volume's size", centred=True))
     if v:
         mend = f"divide by {v:g} and add half the volume's size"

@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 _BLOCKS_PER_RADIUS = 4
-_OFFSETS = 256  # voxels sampled of a ball or shell
+_OFFSETS = 128  # voxels sampled of a ball or shell
 _DIRECTIONS = 48
 _CHUNK = 4096
+_RANDOM_PLACES = 800
 RINGS = 33
 REACH = 4.0  # profiles go out to this many radii
 
@@ -80,10 +81,10 @@ class LocalDensity:
             rng = np.random.default_rng(np.random.SeedSequence((self._seed, 1)))
             if self._mask is not None and self._mask.any():
                 inside = np.flatnonzero(self._mask)
-                chosen = inside[rng.integers(len(inside), size=2000)]
+                chosen = inside[rng.integers(len(inside), size=_RANDOM_PLACES)]
                 places = np.stack(np.unravel_index(chosen, self.shape_zyx), axis=1)[:, ::-1].astype(np.float64)
             else:
-                places = rng.random((2000, 3)) * np.array(self.shape_zyx[::-1]) - 0.5
+                places = rng.random((_RANDOM_PLACES, 3)) * np.array(self.shape_zyx[::-1]) - 0.5
             values = self.contrast(places, radius)
             median = float(np.median(values))
             spread = 1.4826 * float(np.median(np.abs(values - median))) or float(values.std()) or 1.0

@@ -8,6 +8,7 @@ Both are meant within a factor of two or three: compilers fuse, convolutions run
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -209,10 +210,8 @@ def available_gib() -> float | None:
         limit = statistics.get("bytes_limit")
         return None if limit is None else limit / 2**30
     limits = []
-    try:
+    with contextlib.suppress(ValueError, OSError, AttributeError):
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (ValueError, OSError, AttributeError):
-        pass
     try:
         with open("/sys/fs/cgroup/memory.max", encoding="ascii") as stream:
             limits.append(int(stream.read()))
