@@ -82,7 +82,7 @@ def check_labels(observations: Sequence[Observation], kinds: Sequence[Kind]) -> 
             continue
         unknown = ~np.isin(particles.labels, list(labels.values()))
         if unknown.any():
-            which = sorted({_class_of(particles, i) for i in np.flatnonzero(unknown)})
+            which = sorted({_class_of(particles, int(i)) for i in np.flatnonzero(unknown)})
             findings.append(
                 Finding(
                     "error",
@@ -175,14 +175,14 @@ def check_sizes(observations: Sequence[Observation], kinds: Sequence[Kind]) -> l
             what = f"radius_vox of {kind.name} is {kind.radius_vox:g}, but the averaged particle's is {radius:.1f}"
             findings.append(Finding("warning", "radius", what, f"set it to about {radius:.0f}", (), evidence))
         elif radius <= kind.radius_vox * _RADIUS_RANGE[1]:
-            centre = sum(profile.n * profile.centroid_vox for profile in profiles) / n
+            centre = np.sum([profile.n * profile.centroid_vox for profile in profiles], axis=0) / n
             distance = float(np.linalg.norm(centre))
             if distance > max(1.5, 0.35 * kind.radius_vox):
                 x, y, z = centre
                 what = f"the picks of {kind.name} lie {distance:.1f} voxels beside the particles' centres"
                 mend = f"add {x:.1f} {y:.1f} {z:.1f} to x y z; an origin, a crop or a centre rule is off"
-                evidence = {"offset_xyz_vox": centre, "particles": n}
-                findings.append(Finding("warning", "centre_offset", what, mend, (), evidence))
+                offset = {"offset_xyz_vox": centre, "particles": n}
+                findings.append(Finding("warning", "centre_offset", what, mend, (), offset))
     return findings
 
 

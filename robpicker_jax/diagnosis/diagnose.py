@@ -128,7 +128,7 @@ def _kinds(observations: Sequence[Observation], config: Config | None, voxel_siz
     lists = [o.particles for o in observations if o.particles is not None and len(o.particles)]
     labels = sorted({int(label) for particles in lists for label in particles.labels} - {0})
     if labels:
-        names = {}
+        names: dict[int, str] = {}
         for particles in lists:
             if particles.class_names is not None:
                 names |= dict(zip(particles.labels.tolist(), particles.class_names.tolist(), strict=True))
