@@ -57,6 +57,17 @@ Product = Callable[[BilevelProblem, Point, Tree, bool], tuple[Tree, Tree]]
 """`(problem, point, u, wrt_params) -> (∂/∂θ, ∂/∂M) of ⟨∇_θ L, u⟩`; the first is None unless `wrt_params`."""
 
 
+def apart(point: Point, u: Tree) -> tuple[Point, Tree]:
+    """The same point and direction, in a form that the compiler cannot share with the inner step.
+
+    A product repeats the inner step's forward pass. Sharing it would save a pass and keep all its activations alive
+    across the outer one. An optimization barrier is meant to prevent that, but XLA's CPU compiler drops barriers before
+    it eliminates common subexpressions; θ + 0·u has the value of θ, and depends on u, which comes after the outer pass.
+    """
+    point, u = jax.lax.optimization_barrier((point, u))
+    return point._replace(params=jax.tree.map(lambda p, d: p + 0 * d.astype(p.dtype), point.params, u)), u
+
+
 def reverse_through_steps(
     problem: BilevelProblem, inner_steps: int, product: Product, mean: Mean = no_mean
 ) -> Estimator:

@@ -8,8 +8,9 @@ meets a direction of curvature ≤ 0 (networks have them): what has been reached
 that is nothing (Steihaug's rule). Where the inner loss takes a frozen copy of θ, H is that of the moving one, which
 is symmetric.
 
-Cost, in U-Net forwards, where M touches only the heads: 3K (inner) + 3 (outer) + 9J (Hessian-vector products,
-forward over reverse) + 3 (mixed product).
+Cost, in U-Net forwards, where M touches only the heads: 3K (inner) + 3 (outer) + 9J (Hessian-vector products, forward
+over reverse; 6J where the compiler moves the passes they share out of the loop, at the price of memory) + 3 (mixed
+product).
 Memory: the activations and tangents of one step, and four vectors of the size of θ, for any K and J.
 Reference: Pedregosa 2016 (arXiv 1602.02355); Rajeswaran et al. 2019, iMAML (arXiv 1909.04630); Steihaug 1983.
 """

@@ -9,8 +9,8 @@ step: forward mode inside the step, reverse mode over the steps.
 Cost, in U-Net forwards, where M touches only the heads: for K = 1, 3 (inner) + 3 (outer) + 3 (the forward pass
 again, with its tangent) = 9, or 8 with `recompute=False`, where the compiler may share the forward pass with the
 inner step's. Each further step adds 3 and, on the way back, 9 (3 and their tangents, 6).
-Memory: for K = 1 no more than a plain step. For more steps: θ, o, s and ∇_θ L of each step, and the activations and
-tangents of one; nothing of the second-order pass is kept, which is what mixed mode is for.
+Memory: for K = 1 no more than a plain step. For more steps: θ, o, s and ∇_θ L of each, and the activations
+of one step with their tangents, half of what `tangent` and `unrolled` keep; that is what mixed mode is for.
 Reference: Kemaev, Calian, Zintgraf, Farquhar & van Hasselt, ICML 2025, Scalable Meta-Learning via Mixed-Mode
 Differentiation (MixFlow-MG, arXiv 2505.00793).
 """
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import jax
 
-from robpicker_jax.bilevel.adjoint import Point, reverse_through_steps
+from robpicker_jax.bilevel.adjoint import Point, apart, reverse_through_steps
 from robpicker_jax.bilevel.problem import BilevelProblem, Estimator, Mean, Tree, no_mean
 
 DIFFERENTIATES_UPDATE = True
@@ -37,7 +37,7 @@ def build(problem: BilevelProblem, inner_steps: int = 1, *, recompute: bool = Tr
 
     def product(problem: BilevelProblem, point: Point, u: Tree, wrt_params: bool) -> tuple[Tree, Tree]:
         if recompute:
-            point, u = jax.lax.optimization_barrier((point, u))
+            point, u = apart(point, u)
         return gradient_along(problem, point, u, wrt_params)
 
     return reverse_through_steps(problem, inner_steps, product, mean)

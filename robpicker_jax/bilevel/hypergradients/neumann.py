@@ -7,8 +7,9 @@ last inner batch. It converges, as J → ∞, if the eigenvalues of H + δI lie 
 equals, for δ = 0 and α = η, the unrolled hypergradient of J + 1 steps of gradient descent (Lorraine et al., theorem
 1).
 
-Cost, in U-Net forwards, where M touches only the heads: 3K (inner) + 3 (outer) + 9J (Hessian-vector products,
-forward over reverse) + 3 (mixed product).
+Cost, in U-Net forwards, where M touches only the heads: 3K (inner) + 3 (outer) + 9J (Hessian-vector products, forward
+over reverse; 6J where the compiler moves the passes they share out of the loop, at the price of memory) + 3 (mixed
+product).
 Memory: the activations and tangents of one step, and three vectors of the size of θ, for any K and J.
 Reference: Lorraine, Vicol & Duvenaud 2020, Optimizing Millions of Hyperparameters by Implicit Differentiation
 (arXiv 1911.02590).

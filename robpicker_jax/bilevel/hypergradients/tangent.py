@@ -9,9 +9,10 @@ Cost, in U-Net forwards, where M touches only the heads: for K = 1, 3 (inner) + 
 again, with its tangent) = 9, or 8 with `recompute=False`, where the compiler may share the forward pass with the
 inner step's. Each further step adds 3 and, on the way back, 9.
 Memory: for K = 1 no more than a plain step: activations are kept for one backward pass at a time, and the slope's pass
-keeps none, because only the heads are differentiated by M. An optimization barrier sees to it: without one,
-common-subexpression elimination would keep the inner step's activations alive until the slope is computed.
-For more steps: θ, o, s and ∇_θ L of each step, and the activations and tangents of one.
+keeps none, because only the heads are differentiated by M. `apart` sees to it: otherwise common-subexpression elimination would
+keep the inner step's activations alive until the slope is computed.
+For more steps: θ, o, s and ∇_θ L of each, and the activations of one step four times over: those of the forward and
+backward pass, and their tangents, wait for reverse mode.
 Reference: Pearlmutter 1994, Fast exact multiplication by the Hessian; Griewank & Walther 2008, Evaluating
 Derivatives, §5.
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import jax
 
-from robpicker_jax.bilevel.adjoint import Point, reverse_through_steps
+from robpicker_jax.bilevel.adjoint import Point, apart, reverse_through_steps
 from robpicker_jax.bilevel.problem import BilevelProblem, Estimator, Mean, Tree, no_mean
 
 DIFFERENTIATES_UPDATE = True
@@ -38,7 +39,7 @@ def build(problem: BilevelProblem, inner_steps: int = 1, *, recompute: bool = Tr
 
     def product(problem: BilevelProblem, point: Point, u: Tree, wrt_params: bool) -> tuple[Tree, Tree]:
         if recompute:
-            point, u = jax.lax.optimization_barrier((point, u))
+            point, u = apart(point, u)
 
         def slope(params: Tree, meta: Tree) -> jax.Array:
             def along(moving: Tree) -> jax.Array:
