@@ -1,60 +1,169 @@
 """3D convolution, pooling and upsampling, channels last: one definition, lowered per platform.
 
-A convolution here is `lax.conv_general_dilated` with stride 1 and "SAME" padding; kernels of 1 to 5 voxels an
-edge, odd or even. XLA's own 3D convolution is slow on CPU, so there depth is folded into the channels and one
-2D convolution over `(n*D, H, W, kd*C)` does the work. GPU and TPU take the native channels-last convolution.
+A convolution here is `lax.conv_general_dilated` with stride 1 and "SAME" zero padding. It is bilinear, and the three
+maps that arise from it (output from input and kernel, input gradient from output gradient and kernel, weight gradient
+from input and output gradient) are closed under transposition: each one's derivatives are the other two. Two JAX
+primitives with bilinear rules therefore give forward and reverse mode to any order, each map lowered to what the
+platform does well: folded 2D convolutions and matrix products on CPU (`folded.py`), the native channels-last
+convolution on GPU and TPU. `jax.custom_vjp` would give up forward mode, which exact hypergradients need.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import functools
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from robpicker_jax.models import folded
 
 Lowering = Literal["folded", "native"]
+_LAYOUT = ("NDHWC", "DHWIO", "NDHWC")
 
 
-def same_padding(size: int) -> tuple[int, int]:
-    """Voxels of zero padding before and after one axis for a kernel of `size` ("SAME" of XLA, stride 1)."""
-    return (size - 1) // 2, size // 2
+def _padding(size: tuple[int, ...], mirrored: bool) -> list[tuple[int, int]]:
+    return [(-offsets[0], offsets[-1]) for offsets in (folded.taps(edge, mirrored) for edge in size)]
 
 
-def _native(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC"))
+def _native_convolution(x: jax.Array, kernel: jax.Array, mirrored: bool = False) -> jax.Array:
+    padding = _padding(kernel.shape[:3], mirrored)
+    return lax.conv_general_dilated(x, kernel, (1, 1, 1), padding, dimension_numbers=_LAYOUT)
 
 
-def fold_depth(x: jax.Array, size: int) -> jax.Array:
-    """`(n, D, H, W, C)` to `(n*D, H, W, size*C)`: each slice with its depth neighbours as further channels."""
-    n, depth, height, width, channels = x.shape
-    padded = jnp.pad(x, ((0, 0), same_padding(size), (0, 0), (0, 0), (0, 0)))
-    folded = jnp.concatenate([padded[:, i : i + depth] for i in range(size)], axis=-1) if size > 1 else x
-    return folded.reshape(n * depth, height, width, size * channels)
+def _native_weight_gradient(x: jax.Array, g: jax.Array, size: tuple[int, int, int], mirrored: bool) -> jax.Array:
+    """The convolution that XLA's own transpose rule gives: batch and channels exchange places."""
+    layout = ("CDHWN", "IDHWO", "DHWNC")
+    return lax.conv_general_dilated(x, g, (1, 1, 1), _padding(size, mirrored), dimension_numbers=layout)
 
 
-def _folded(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    kd, kh, kw, channels, features = kernel.shape
-    flat = kernel.transpose(1, 2, 0, 3, 4).reshape(kh, kw, kd * channels, features)
-    y = lax.conv_general_dilated(fold_depth(x, kd), flat, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    return y.reshape(*x.shape[:4], features)
+def exchanged(kernel: jax.Array) -> jax.Array:
+    """Kernel of the input gradient: mirrored in space, input and output channels exchanged."""
+    return kernel[::-1, ::-1, ::-1].transpose(0, 1, 2, 4, 3)
+
+
+convolution_p = Primitive("robpicker_conv3d")
+weight_gradient_p = Primitive("robpicker_conv3d_weight_gradient")
+
+
+def _convolution(x: jax.Array, kernel: jax.Array, mirrored: bool, lowering: Lowering | None) -> jax.Array:
+    return convolution_p.bind(*_same_variance(x, kernel), mirrored=mirrored, lowering=lowering)
+
+
+def _weight_gradient(
+    x: jax.Array, g: jax.Array, size: tuple[int, int, int], mirrored: bool, lowering: Lowering | None
+) -> jax.Array:
+    return weight_gradient_p.bind(*_same_variance(x, g), size=size, mirrored=mirrored, lowering=lowering)
+
+
+def _varying(x: Any) -> frozenset[str]:
+    """Mesh axes of an enclosing `shard_map` along which `x` is marked as varying."""
+    aval = jax.typeof(x)
+    return getattr(getattr(aval, "manual_axis_type", aval), "varying", getattr(aval, "vma", frozenset()))
+
+
+def _same_variance(*operands: jax.Array) -> list[jax.Array]:
+    """Mark all operands as varying along the same axes, as JAX does for its own operations under `shard_map`.
+
+    The transpose of the mark is the sum over devices, so a replicated kernel gets the gradient of the whole batch.
+    """
+    union = frozenset().union(*(_varying(x) for x in operands))
+    if not union:
+        return list(operands)
+    missing = [tuple(sorted(union - _varying(x))) for x in operands]
+    return [lax.pcast(x, axes, to="varying") if axes else x for x, axes in zip(operands, missing, strict=True)]
+
+
+def _convolution_shape(x: Any, kernel: Any, *, mirrored: bool, lowering: Lowering | None) -> Any:
+    if x.ndim != 5 or kernel.ndim != 5 or x.shape[-1] != kernel.shape[3] or x.dtype != kernel.dtype:
+        raise TypeError(f"conv3d takes (n, z, y, x, C) and (kz, ky, kx, C, F) of one type, got {x} and {kernel}")
+    return x.update(shape=(*x.shape[:4], kernel.shape[4]), weak_type=False)
+
+
+def _weight_gradient_shape(
+    x: Any, g: Any, *, size: tuple[int, int, int], mirrored: bool, lowering: Lowering | None
+) -> Any:
+    return g.update(shape=(*size, x.shape[4], g.shape[4]), weak_type=False)
+
+
+def _convolution_on(platform: Lowering, x: jax.Array, kernel: jax.Array, **params: Any) -> jax.Array:
+    form = params["lowering"] or platform
+    return (folded.convolution if form == "folded" else _native_convolution)(x, kernel, params["mirrored"])
+
+
+def _weight_gradient_on(platform: Lowering, x: jax.Array, g: jax.Array, **params: Any) -> jax.Array:
+    form = folded.weight_gradient if (params["lowering"] or platform) == "folded" else _native_weight_gradient
+    return form(x, g, params["size"], params["mirrored"])
+
+
+def _batched_convolution(args: Any, dims: Any, *, mirrored: bool, lowering: Lowering | None) -> Any:
+    x, kernel = args
+    if dims[1] is None:  # only x is mapped: more samples
+        x = jnp.moveaxis(x, dims[0], 0)
+        y = _convolution(x.reshape(-1, *x.shape[2:]), kernel, mirrored, lowering)
+        return y.reshape(*x.shape[:2], *y.shape[1:]), 0
+    return jax.vmap(functools.partial(_native_convolution, mirrored=mirrored), dims)(x, kernel), 0
+
+
+def _batched_weight_gradient(args: Any, dims: Any, *, size: Any, mirrored: bool, lowering: Lowering | None) -> Any:
+    return jax.vmap(functools.partial(_native_weight_gradient, size=size, mirrored=mirrored), dims)(*args), 0
+
+
+def _register(primitive: Primitive, shape: Any, on: Any, x_rule: Any, other_rule: Any, batched: Any) -> None:
+    primitive.def_abstract_eval(shape)
+    ad.defbilinear(primitive, x_rule, other_rule)
+    batching.primitive_batchers[primitive] = batched
+    for platform, form in ((None, "native"), ("cpu", "folded")):
+        rule = mlir.lower_fun(functools.partial(on, form), multiple_results=False)
+        mlir.register_lowering(primitive, rule, platform=platform)
+
+    @functools.partial(jax.jit, static_argnames=("size", "mirrored", "lowering"))
+    def eager(x: jax.Array, other: jax.Array, **params: Any) -> jax.Array:
+        return primitive.bind(x, other, **params)
+
+    primitive.def_impl(eager)
+
+
+# The transposes, from <g, convolution(x, kernel)> = <weight_gradient(x, g), kernel> = <convolution(g, exchanged), x>.
+_register(
+    convolution_p,
+    _convolution_shape,
+    _convolution_on,
+    lambda g, x, kernel, *, mirrored, lowering: _convolution(g, exchanged(kernel), not mirrored, lowering),
+    lambda g, x, kernel, *, mirrored, lowering: _weight_gradient(x, g, kernel.aval.shape[:3], mirrored, lowering),
+    _batched_convolution,
+)
+_register(
+    weight_gradient_p,
+    _weight_gradient_shape,
+    _weight_gradient_on,
+    lambda k, x, g, *, size, mirrored, lowering: _convolution(g, exchanged(k), not mirrored, lowering),
+    lambda k, x, g, *, size, mirrored, lowering: _convolution(x, k, mirrored, lowering),
+    _batched_weight_gradient,
+)
 
 
 def conv3d(x: jax.Array, kernel: jax.Array, *, lowering: Lowering | None = None) -> jax.Array:
-    """3D convolution with stride 1 and "SAME" zero padding.
+    """3D convolution with stride 1 and "SAME" zero padding, differentiable in both modes to any order.
 
     Args:
         x: `(n, z, y, x, C)`.
-        kernel: `(kz, ky, kx, C, F)`.
-        lowering: "folded" or "native"; None takes the platform's.
+        kernel: `(kz, ky, kx, C, F)`, of the same type.
+        lowering: "folded" (2D convolutions and matrix products) or "native" (XLA's 3D convolution) whatever the
+            platform; None takes "folded" on CPU, "native" elsewhere, decided when the program is lowered.
 
     Returns:
         `(n, z, y, x, F)`.
+
+    Raises:
+        TypeError: shapes or types do not fit together.
     """
     if kernel.shape[:3] == (1, 1, 1):
         return x @ kernel[0, 0, 0]
-    lowering = lowering or ("folded" if jax.default_backend() == "cpu" else "native")
-    return _folded(x, kernel) if lowering == "folded" else _native(x, kernel)
+    return _convolution(x, kernel, False, lowering)
 
 
 def transposed_conv3d(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -67,9 +176,11 @@ def transposed_conv3d(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
         `(n, 2z, 2y, 2x, F)`.
     """
-    n, depth, height, width, _ = x.shape
-    y = jnp.einsum("nzyxc,abdcf->nzaybxdf", x, kernel)
-    return y.reshape(n, 2 * depth, 2 * height, 2 * width, kernel.shape[-1])
+    n, depth, height, width, channels = x.shape
+    features = kernel.shape[-1]
+    y = x.reshape(-1, channels) @ kernel.transpose(3, 0, 1, 2, 4).reshape(channels, -1)
+    y = y.reshape(n, depth, height, width, 2, 2, 2, features).transpose(0, 1, 4, 2, 5, 3, 6, 7)
+    return y.reshape(n, 2 * depth, 2 * height, 2 * width, features)
 
 
 def max_pool3d(x: jax.Array) -> jax.Array:

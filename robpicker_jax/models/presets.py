@@ -45,11 +45,11 @@ class UNetShape:
         return self.widths[0]
 
 
-# paper: four encoder blocks of conv conv pool conv conv, 64 channels in the last feature map (the label correction's
-# parameter count says so); channels double per level as in the 3D U-Net, which the paper does not state.
+# paper: four encoder blocks of conv conv pool conv conv. The paper does not state the widths; these agree with what it
+# does state: 64 channels in the last feature map (the label correction's parameter count) and 41 M parameters.
 # deepfinder: Moebel et al. 2021, Nature Methods 18:1386. deepict: de Teresa-Trueba et al. 2023, Nature Methods 20:284.
 PRESETS: dict[str, UNetShape] = {
-    "paper": UNetShape((64, 128, 256, 512, 1024), 2, 2, 2, 2, True, 0.0, "transposed"),
+    "paper": UNetShape((64, 64, 128, 256, 512), 2, 2, 2, 2, True, 0.0, "transposed"),
     "deepfinder": UNetShape((32, 48, 64), 2, 0, 4, 2, False, 0.0, "nearest"),
     "deepict": UNetShape((16, 32, 64, 128, 256, 512), 2, 0, 2, 2, True, 0.0, "transposed"),
     "custom": UNetShape((16, 24, 32), 2, 0, 2, 2, True, 0.0, "transposed"),

@@ -21,16 +21,6 @@ BatchStats = Any
 _zeros = nn.initializers.zeros  # kernels are drawn in `UNet.init`: one draw for all compiles in a second, not thirty
 
 
-def _same_for_all_offsets(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """Initial kernel of an upsampling: at first all eight offsets of a voxel get the same value.
-
-    With eight independent ones, a young network tells classes apart by the parity of the voxel: its class maps are
-    chequered, and each particle falls apart into many clusters (Aitken et al. 2017, arXiv 1707.02937).
-    """
-    one = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")(key, (1, 1, 1, *shape[3:]), dtype)
-    return jnp.broadcast_to(one, shape)
-
-
 class _Conv(nn.Module):
     """A 3D convolution of `size`³ with an optional bias, in the compute dtype."""
 
@@ -78,7 +68,7 @@ class _Upsample(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         if self.kind == "nearest":
             return nn.relu(_Conv(x.shape[-1], 2, self.dtype)(upsample_nearest3d(x)))
-        kernel = self.param("kernel", _same_for_all_offsets, (2, 2, 2, x.shape[-1], self.features), jnp.float32)
+        kernel = self.param("kernel", _zeros, (2, 2, 2, x.shape[-1], self.features), jnp.float32)
         bias = self.param("bias", _zeros, (self.features,), jnp.float32)
         return transposed_conv3d(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
 
@@ -151,6 +141,10 @@ class UNet:
 
         Kernels are normal with variance gain / fan-in (He et al. 2015): gain 2 where a ReLU follows, 1 for the
         transposed and the last convolution, the fan-in of a transposed convolution being its input channels.
+
+        A transposed convolution starts alike for all eight offsets. With eight independent kernels a young network
+        tells classes apart by the parity of the voxel: its class maps are chequered, and each particle falls apart
+        into many clusters (Aitken et al. 2017, arXiv 1707.02937).
         """
         image = jax.ShapeDtypeStruct((1, self.stride, self.stride, self.stride, 1), jnp.float32)
         blank = jax.eval_shape(lambda x: self._module.init(jax.random.key(0), x, False), image)
@@ -167,6 +161,8 @@ class UNet:
             transposed = names[-2].endswith("_upsample")
             fan_in = leaf.shape[-2] if transposed else leaf.size // leaf.shape[-1]
             gain = 1.0 if transposed or names[-2] == "classes" else 2.0
+            if transposed:
+                draw = jnp.broadcast_to(draw[:1, :1, :1], leaf.shape)
             values.append(draw * (gain / fan_in) ** 0.5)
         stats = jax.tree_util.tree_map_with_path(
             lambda path, leaf: jnp.full(leaf.shape, 1.0 if path[-1].key == "var" else 0.0, leaf.dtype),
