@@ -173,7 +173,7 @@ def test_training_lowers_the_losses() -> None:
         # Not the weighted inner loss: weights that grow raise it.
         losses.append((float(metrics.inner.loss.mean()), float(metrics.outer_loss)))
     first, last = np.mean(losses[:3], axis=0), np.mean(losses[-3:], axis=0)
-    assert (last < 0.8 * first).all()
+    assert (last < 0.9 * first).all()
     assert int(state.step) == 30
 
 
