@@ -35,7 +35,7 @@ def _cpu_options_work() -> bool:
 
     arguments = jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
     try:
-        cpu = jax.devices("cpu")[0]
+        cpu = jax.local_devices(backend="cpu")[0]
         found = jax.jit(convolve, compiler_options=_CPU_OPTIONS)(*jax.device_put(arguments, cpu))
     except Exception:  # an unknown option raises whatever the compiler's binding raises
         return False
