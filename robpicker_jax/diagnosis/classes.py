@@ -9,7 +9,7 @@ import numpy as np
 
 from robpicker_jax.annotations import Particles
 from robpicker_jax.diagnosis.findings import Finding, names
-from robpicker_jax.diagnosis.local_density import REACH, RINGS
+from robpicker_jax.diagnosis.local_density import DIRECTIONS, REACH, RINGS, sampled_radius
 from robpicker_jax.diagnosis.observation import Observation, Profile
 
 _RARE = {"train": 10, "meta": 5}
@@ -200,10 +200,11 @@ def seen_radius(rings: np.ndarray, radius_vox: float) -> tuple[float, float] | N
     smooth = np.convolve(np.pad(rings, 1, mode="edge"), [0.25, 0.5, 0.25], mode="valid")
     far = smooth[3 * RINGS // 4 :]
     base = float(np.median(far))
-    noise = 1.4826 * float(np.median(np.abs(far - base))) or float(far.std())
-    peak = int(np.argmax(smooth[: 3 * RINGS // 4]))
+    noise = max(1.4826 * float(np.median(np.abs(far - base))), float(far.std(ddof=1)))
+    errors = np.maximum(noise, 1e-12) * _relative_error(radius_vox)
+    peak = int(np.argmax(((smooth - base) / errors)[: 3 * RINGS // 4]))
     height = float(smooth[peak]) - base
-    clarity = height / max(noise, 1e-12)
+    clarity = height / float(errors[peak])
     if clarity < _CLEAR:
         return None
     half = base + height / 2
@@ -214,3 +215,9 @@ def seen_radius(rings: np.ndarray, radius_vox: float) -> tuple[float, float] | N
         return None
     fraction = (smooth[outer] - half) / max(smooth[outer] - smooth[outer + 1], 1e-12)
     return float((outer + fraction) * REACH * radius_vox / (RINGS - 1)), clarity
+
+
+def _relative_error(radius_vox: float) -> np.ndarray:
+    """Error of each ring of a profile relative to the outermost: near the centre, directions share their voxels."""
+    voxels = 4 * np.pi * (REACH * sampled_radius(radius_vox) * np.arange(RINGS) / (RINGS - 1)) ** 2
+    return np.asarray(np.sqrt(DIRECTIONS / np.clip(voxels, 1, DIRECTIONS)))

@@ -10,7 +10,7 @@ import numpy as np
 
 _BLOCKS_PER_RADIUS = 4
 _OFFSETS = 128  # voxels sampled of a ball or shell
-_DIRECTIONS = 48
+DIRECTIONS = 48
 _CHUNK = 4096
 _RANDOM_PLACES = 800
 RINGS = 33
@@ -59,7 +59,7 @@ class LocalDensity:
         standard deviations."""
         factor = self._factor(radius_vox)
         distances = np.linspace(0, REACH * radius_vox / factor, RINGS)
-        offsets = (distances[:, None, None] * _sphere(_DIRECTIONS)).reshape(-1, 3)
+        offsets = (distances[:, None, None] * _sphere(DIRECTIONS)).reshape(-1, 3)
         values = self._mean_at_offsets(positions_vox, offsets, factor).reshape(RINGS, -1).mean(axis=1)
         return values / self._scale(factor)
 
@@ -124,6 +124,11 @@ class LocalDensity:
             places = np.rint(centres[start : start + per_chunk, None] + offsets).astype(np.intp)
             total += _take(level, places).sum(axis=0, dtype=np.float64)
         return total / max(1, len(positions))
+
+
+def sampled_radius(radius_vox: float) -> float:
+    """A radius in the blocks that it is sampled with: four to eight, or itself where it is smaller."""
+    return radius_vox / max(1.0, radius_vox // _BLOCKS_PER_RADIUS)
 
 
 def block_mean(data: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:

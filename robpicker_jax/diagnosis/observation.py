@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,9 +26,11 @@ from robpicker_jax.discovery import SHARED_LIST, Tomogram, same_tomogram
 from robpicker_jax.errors import InputError
 from robpicker_jax.volumes import open_volume
 
-BROKEN = (ValueError, OSError, MemoryError)  # what reading a damaged file may raise; InputError is a ValueError
+# What reading a damaged file may raise; InputError is a ValueError.
+BROKEN = (ValueError, OSError, EOFError, MemoryError, zlib.error)
 _THUMBNAIL = 16
 _MOST_FOR_PROFILE = 100
+_CLEAR_SCORE = 5.0
 
 
 @dataclass(frozen=True)
@@ -226,8 +229,10 @@ def _profiles(
     places = reading.apply(particles.positions_vox, (depth, height, width))
     ok = inside(places, (depth, height, width))
     z = scores[reading.name].z if reading.name in scores else scores[AS_IS].z
+    found: dict[int, Profile] = {}
+    if abs(z) < _CLEAR_SCORE:  # what is not seen has no size
+        return found
     sign = 1.0 if z >= 0 else -1.0
-    found = {}
     for label, radius in radii_vox.items():
         mine = places[ok & (particles.labels == label)]
         if len(mine) < 3:
