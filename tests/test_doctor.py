@@ -427,7 +427,7 @@ def test_noise_has_no_size_and_no_better_reading() -> None:
         scores = score_readings(local, Particles(places, np.ones(60, int)), {1: 4.0}, hypotheses)
         assert max(abs(score.z) for score in scores.values()) < 5
         assert best_reading(scores, hypotheses) is None
-        assert seen_radius(local.profile(places, 4.0), 4.0) is None
+        assert seen_radius(local.profile(places, 4.0), 4.0, len(places)) is None
 
 
 @pytest.mark.parametrize("radius", [5.0, 8.0])
@@ -441,6 +441,6 @@ def test_size_of_balls_is_seen_whatever_radius_was_given(radius: float) -> None:
     z, y, x = np.indices(density.shape)
     for cx, cy, cz in centres:
         density[(x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2 <= 6**2] += 1.0
-    seen = seen_radius(LocalDensity(density).profile(centres.astype(float), radius), radius)
+    seen = seen_radius(LocalDensity(density).profile(centres.astype(float), radius), radius, len(centres))
     assert seen is not None
     assert seen[0] == pytest.approx(6, abs=0.8)

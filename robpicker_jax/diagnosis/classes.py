@@ -165,7 +165,7 @@ def check_sizes(observations: Sequence[Observation], kinds: Sequence[Kind]) -> l
         if not profiles:
             continue
         n = sum(profile.n for profile in profiles)
-        seen = seen_radius(_average(profiles), kind.radius_vox)
+        seen = seen_radius(_average(profiles), kind.radius_vox, n)
         if seen is None:
             continue
         radius, clarity = seen
@@ -191,17 +191,18 @@ def _average(profiles: Sequence[Profile]) -> np.ndarray:
     return total / sum(profile.n for profile in profiles)
 
 
-def seen_radius(rings: np.ndarray, radius_vox: float) -> tuple[float, float] | None:
+def seen_radius(rings: np.ndarray, radius_vox: float, n: int) -> tuple[float, float] | None:
     """Radius of the averaged particle and how clearly it stands out; None where it does not.
 
     The radius is where the profile, going outwards from its peak, falls below half of the peak's height above the
-    surroundings (the last quarter of the profile).
+    surroundings (the last quarter of the profile). Neighbouring rings share voxels, so that those of the last quarter
+    alone can look calmer than they are: no ring of n particles is taken to be surer than white noise would leave it.
     """
     smooth = np.convolve(np.pad(rings, 1, mode="edge"), [0.25, 0.5, 0.25], mode="valid")
     far = smooth[3 * RINGS // 4 :]
     base = float(np.median(far))
-    noise = max(1.4826 * float(np.median(np.abs(far - base))), float(far.std(ddof=1)))
-    errors = np.maximum(noise, 1e-12) * _relative_error(radius_vox)
+    noise = max(1.4826 * float(np.median(np.abs(far - base))), float(far.std(ddof=1)), (n * DIRECTIONS) ** -0.5)
+    errors = noise * _relative_error(radius_vox)
     peak = int(np.argmax(((smooth - base) / errors)[: 3 * RINGS // 4]))
     height = float(smooth[peak]) - base
     clarity = height / float(errors[peak])

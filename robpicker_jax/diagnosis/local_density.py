@@ -115,15 +115,18 @@ class LocalDensity:
         return result
 
     def _mean_at_offsets(self, positions: np.ndarray, offsets: np.ndarray, factor: int) -> np.ndarray:
-        """Mean over places, for each offset (in blocks)."""
+        """Mean over places, for each offset (in blocks); what falls outside the volume does not count."""
         level = self._level(factor)
-        total = np.zeros(len(offsets))
+        total, counts = np.zeros(len(offsets)), np.zeros(len(offsets))
+        size = np.array(level.shape[::-1])
         centres = (positions + 0.5) / factor - 0.5
         per_chunk = max(1, _CHUNK * _OFFSETS // len(offsets))
         for start in range(0, len(positions), per_chunk):
             places = np.rint(centres[start : start + per_chunk, None] + offsets).astype(np.intp)
-            total += _take(level, places).sum(axis=0, dtype=np.float64)
-        return total / max(1, len(positions))
+            within = ((places >= 0) & (places < size)).all(axis=-1)
+            total += np.where(within, _take(level, places), 0).sum(axis=0, dtype=np.float64)
+            counts += within.sum(axis=0)
+        return np.asarray(total / np.maximum(counts, 1))
 
 
 def sampled_radius(radius_vox: float) -> float:
