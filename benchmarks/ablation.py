@@ -18,7 +18,6 @@ process, times the number of steps. So neither compilation nor other work on the
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import math
 import sys
@@ -280,7 +279,9 @@ class Study:
         return Curves(
             updates=updates,
             seconds_per_update=self.step_seconds().get(case.name),
-            loss=np.array([[_nan(entry["outer_loss"]) for entry in run] for run in runs]).reshape(len(runs), len(updates)),
+            loss=np.array([[_nan(entry["outer_loss"]) for entry in run] for run in runs]).reshape(
+                len(runs), len(updates)
+            ),
             f1=np.array([[_nan(entry["macro_f1"]) for entry in run] for run in runs]).reshape(len(runs), len(updates)),
         )
 
@@ -384,8 +385,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _small(base: Config) -> Config:
-    """One training and one test tomogram, of the smallest size that holds the particles."""
-    simulation = dataclasses.replace(base.simulation, train=1, val=0, test=1)
+    """One training and one test tomogram; the meta tomogram serves for validation."""
+    simulation = replace(base.simulation, train=1, val=0, test=1)
     return replace(base, simulation=simulation)
 
 
