@@ -1,0 +1,145 @@
+"""The problems that the hypergradient benchmark measures: RobPicker's own, at a given size, precision and place."""
+
+from __future__ import annotations
+
+import functools
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from robpicker_jax.bilevel import BilevelProblem, hypergradient, robpicker
+from robpicker_jax.bilevel.robpicker import Batch, Networks, NetworkState
+from robpicker_jax.config import ModelConfig
+from robpicker_jax.models import PRESETS, UNet, UNetShape, build_data_reweighting, build_label_correction
+
+LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-4, 0.9, 5e-4
+"""The paper's inner optimiser."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, a batch, and where they run."""
+
+    shape: UNetShape
+    edge: int
+    batch: int
+    n_classes: int
+    dtype: str = "float32"
+    platform: str = "cpu"
+    rounds: int = 5
+
+    @property
+    def name(self) -> str:
+        """As it stands in the table."""
+        widths = "/".join(map(str, self.shape.widths))
+        return f"U-Net {widths}, {self.edge}³, batch {self.batch}, {self.dtype}, {self.platform}"
+
+    @property
+    def device(self) -> jax.Device:
+        """The first device of the platform."""
+        return jax.devices(self.platform)[0]
+
+
+def custom(widths: tuple[int, ...]) -> UNetShape:
+    """The package's small network (batch norm, transposed convolutions), with these widths."""
+    return UNetShape(**{**vars(PRESETS["custom"]), "widths": widths})
+
+
+@functools.lru_cache(maxsize=4)
+def trees(shape: UNetShape, n_classes: int) -> dict[str, Any]:
+    """Initial weights of the three networks as float32 NumPy arrays, the same for every method and precision."""
+    unet = UNet(shape, n_classes)
+    model = ModelConfig()
+    correction = build_label_correction(model, n_classes, unet.features, alpha_bias=-2.0)
+    params, batch_stats = unet.init(jax.random.key(0))
+    meta = {
+        "correction": correction.init(jax.random.key(1)),
+        "reweighting": build_data_reweighting(model).init(jax.random.key(2)),
+    }
+    return jax.tree.map(np.asarray, {"params": params, "batch_stats": batch_stats, "meta": meta})
+
+
+def batch(case: Case, seed: int, lead: tuple[int, ...] = ()) -> Batch:
+    """Blocks of classes under noise, float32 NumPy arrays; `lead` leading axes."""
+    rng = np.random.default_rng(seed)
+    block = case.edge // 4
+    label = rng.integers(0, case.n_classes, (*lead, case.batch, 4, 4, 4))
+    for axis in (-1, -2, -3):
+        label = label.repeat(block, axis)
+    image = (label / case.n_classes + rng.standard_normal(label.shape))[..., None]
+    return Batch(image.astype(np.float32), label.astype(np.int32), np.ones((*lead, case.batch), np.int32))
+
+
+class Setup(NamedTuple):
+    """A problem and the arguments of its estimators, on the case's device."""
+
+    problem: BilevelProblem
+    arguments: tuple[Any, ...]
+
+
+def setup(case: Case, dtype: str, inner_steps: int = 1, *, stops: bool = True) -> Setup:
+    """RobPicker's problem computed in `dtype`; parameters are float64 for "float64", else float32.
+
+    `stops` is whether the inner gradient is kept out of targets and weights, which is the default of training.
+    """
+    unet, model = UNet(case.shape, case.n_classes, dtype), ModelConfig()
+    correct = build_label_correction(model, case.n_classes, unet.features).apply
+    networks = Networks(unet.apply, correct, build_data_reweighting(model).apply)
+    optimizer = optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), optax.sgd(LEARNING_RATE, momentum=MOMENTUM))
+    problem = BilevelProblem(
+        robpicker.inner_loss(networks, stop_gradient_label=stops, stop_gradient_weight=stops),
+        robpicker.outer_loss(networks),
+        optimizer,
+    )
+    wide = np.float64 if dtype == "float64" else np.float32
+
+    def put(tree: Any) -> Any:
+        cast = jax.tree.map(lambda leaf: leaf.astype(wide) if leaf.dtype == np.float32 else leaf, tree)
+        return jax.device_put(cast, case.device)
+
+    weights = put(trees(case.shape, case.n_classes))
+    state = NetworkState(weights["batch_stats"], put(np.zeros(2, np.uint32)))
+    opt_state = jax.device_put(optimizer.init(weights["params"]), case.device)
+    batches = put(batch(case, 1, (inner_steps,))), put(batch(case, 2))
+    return Setup(problem, (weights["params"], weights["meta"], state, opt_state, *batches))
+
+
+def double_precision() -> AbstractContextManager[Any]:
+    """64-bit types inside the block; the switch's place differs between versions of jax."""
+    switch = getattr(jax, "enable_x64", None)
+    if switch is None:
+        from jax.experimental import enable_x64 as switch
+    return switch(True)
+
+
+@functools.lru_cache(maxsize=8)
+def oracle(case: Case, inner_steps: int = 1, *, stops: bool = True) -> np.ndarray:
+    """`unrolled` in float64 as one vector, without the compiler options of the methods that it judges.
+
+    On CPU it is compiled without optimisation, which would take longer than its one run.
+    """
+    options = {"xla_backend_optimization_level": 0} if case.platform == "cpu" else {}
+    with double_precision():
+        problem, arguments = setup(case, "float64", inner_steps, stops=stops)
+        estimate = jax.jit(hypergradient("unrolled", problem, inner_steps), compiler_options=options)
+        return flat(estimate(*arguments).hypergradient)
+
+
+def flat(tree: Any) -> np.ndarray:
+    """All leaves as one float64 vector."""
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
+
+
+def relative_error(value: np.ndarray, reference: np.ndarray) -> float:
+    """‖value − reference‖ / ‖reference‖."""
+    return float(np.linalg.norm(value - reference) / np.linalg.norm(reference))
+
+
+def cosine(value: np.ndarray, reference: np.ndarray) -> float | None:
+    """Cosine of the angle between two vectors; None where one is zero."""
+    norms = float(np.linalg.norm(value) * np.linalg.norm(reference))
+    return float(value @ reference) / norms if norms > 0 else None
