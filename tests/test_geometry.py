@@ -84,7 +84,8 @@ def test_conventions_convert_into_one_another() -> None:
     """dynamo (tdrot, tilt, narot) is deepfinder with psi = −tdrot, the = −tilt, phi = −narot."""
     tdrot, tilt, narot = 20.0, -40.0, 75.0
     np.testing.assert_allclose(
-        matrix_from_euler([tdrot, tilt, narot], "dynamo"), matrix_from_euler([-narot, -tdrot, -tilt], "deepfinder"),
+        matrix_from_euler([tdrot, tilt, narot], "dynamo"),
+        matrix_from_euler([-narot, -tdrot, -tilt], "deepfinder"),
         atol=1e-15,
     )
 

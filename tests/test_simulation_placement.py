@@ -146,7 +146,7 @@ def test_drawing_agrees_with_the_label_maps() -> None:
     shape = (60, 70, 80)
     particles = place_particles(shape, [outline(d) for d in densities], [3, 6], rng)
     sample = draw_sample(shape, particles, densities)
-    masks = [species_mask(Species(name, 5, phantom=name), 10.0) for name in names]
+    masks = [species_mask(Species(name, 5, phantom=name, mask_level=0.3), 10.0) for name in names]
     labels = shape_labels(shape, particles, masks)
     drawn, labelled = sample > 0.3, labels > 0
     assert (drawn & labelled).sum() / (drawn | labelled).sum() > 0.8
