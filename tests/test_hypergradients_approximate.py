@@ -146,9 +146,10 @@ def test_truncated_differentiates_the_last_steps_only(method: str) -> None:
         case._replace(inner_batches=jax.tree.map(lambda leaf: leaf[:2], case.inner_batches)), "none", 2
     )
     last = case._replace(inner_batches=jax.tree.map(lambda leaf: leaf[2:], case.inner_batches))
-    expected = hypergradient("unrolled", case.problem)(
-        two.params, case.meta, two.state, two.opt_state, last.inner_batches, case.outer_batch
-    )
+    with jax.disable_jit():
+        expected = hypergradient("unrolled", case.problem)(
+            two.params, case.meta, two.state, two.opt_state, last.inner_batches, case.outer_batch
+        )
     assert relative_error(value.hypergradient, expected.hypergradient) < 1e-10
     assert relative_error(value.params, expected.params) < 1e-12
     whole = network_estimate_of(case, "truncated", 3, last=3, method=method)
