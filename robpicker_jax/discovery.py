@@ -7,7 +7,8 @@ tomogram:
     {name}_objl.xml                    its particles; also `tomo{name}_objl.xml`, `{name}` zero-padded to four digits,
     {name}.star, {name}.csv, …         or any other annotation format, as `{name}.suffix` or `{name}_objl.suffix`
     {name}_target.mrc                  optional: its label map, as DeepFinder stores it
-    {name}_mask.mrc                    optional: where the sample is (not 0); normalisation looks nowhere else
+    {name}_mask.mrc                    optional: where the sample is (not 0); normalisation, patch centres, picks
+                                       and evaluation keep to it
 
 One list for the whole folder (`objl*`, `object_list*` or `particles*`) serves the tomograms that have none of their
 own.

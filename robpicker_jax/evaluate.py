@@ -22,6 +22,9 @@ Rules: mask (a pick inside the label of a true particle of its class; the paper'
 voxels), czii (within half the class's radius; beta 4). Matching is one-to-one unless --many-to-one asks for the
 paper's literal count. Species, radii and shapes come from --config (a run's own is WORKDIR/config.yaml), or from
 --classes and --radii; the rule's settings from --config unless given here.
+
+Masks of the sample (--masks, or {name}_mask.mrc beside the volumes of --truth): true particles outside are not missed,
+picks outside that hit none inside are not false.
 """
 
 
@@ -43,6 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--voxel-size", metavar="ANGSTROM", type=float, help="voxel size, for lists in angstrom")
     add("--truth-format", metavar="NAME", help="annotation format of the truth, where its suffix does not tell")
     add("--picks-format", metavar="NAME", help="annotation format of the picks, where their suffix does not tell")
+    add(
+        "--masks",
+        metavar="DIR_OR_FILE",
+        type=Path,
+        help="masks {name}_mask.mrc; default: those beside --truth's volumes",
+    )
+    add("--no-masks", action="store_true", help="count everything, also where a data set has masks")
     add("--missing-as-empty", action="store_true", help="a tomogram without a list of picks has no picks")
     rest, overrides = split_overrides(list(arguments or ()))
     options = parser.parse_args(rest)
@@ -54,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from robpicker_jax.files import write_text
     from robpicker_jax.metrics import evaluate, evaluation_table, options_from_config
     from robpicker_jax.metrics.lists import agree_on_classes, header_voxel_size, pair_tomograms, read_lists
+    from robpicker_jax.metrics.masks import masks_beside, read_masks
 
     # Without --config the embedded default gives the rule, but its species are not the user's.
     config = load_config(options.config, overrides)
@@ -82,6 +93,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     picks, strange = pair_tomograms(truth, found)
     if strange:
         console.print(f"no truth, so left out: {', '.join(strange)}", highlight=False, soft_wrap=True)
+    if not options.no_masks:
+        given_masks = None if options.masks is None else read_masks(options.masks, truth, split=options.split)
+        masks = masks_beside(options.truth, split=options.split) if given_masks is None else given_masks
+        settings["regions"] = masks or None
+        bare = [name for name in truth if name not in masks]
+        if masks and bare:
+            console.print(f"no mask, so counted whole: {', '.join(bare)}", highlight=False, soft_wrap=True)
     truth, picks, settings["class_names"] = agree_on_classes(truth, picks, settings["class_names"])
     labels = options.labels or (config.data.meta_labels if known and options.radii is None else "sphere")
     if settings["rule"] == "mask" and labels == "shape":

@@ -160,7 +160,8 @@ def _evaluate(
         instances = {t.name: maker.instances(t.density.shape, _particles(t)) for t in tomograms}
     options: dict[str, Any] = options_from_config(config)
     options["voxel_size_angstrom"] = data.voxel_size_angstrom
-    return evaluate(truth, picks, instance_maps=instances, **options)
+    masks = {tomogram.name: tomogram.mask for tomogram in tomograms if tomogram.mask is not None}
+    return evaluate(truth, picks, instance_maps=instances, regions=masks or None, **options)
 
 
 def _particles(tomogram: LoadedTomogram) -> Particles:

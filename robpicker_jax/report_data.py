@@ -44,17 +44,7 @@ def write_run_report(
         machine=folders.machine(),
         variant=config.train.variant,
         species=[SpeciesInfo(s.name, s.radius_vox, s.molecular_weight_kda) for s in config.data.species],
-        tomograms=[
-            TomogramView(
-                tomogram.name,
-                tomogram.density,
-                tomogram.particles,
-                picks[tomogram.name],
-                matches=None if evaluation is None else evaluation.matches.get(tomogram.name),
-                voxel_size_angstrom=tomogram.voxel_size_angstrom,
-            )
-            for tomogram in test
-        ],
+        tomograms=[_view(tomogram, picks[tomogram.name], evaluation) for tomogram in test],
         label_examples=label_examples(picker, data, source),
         weights=sample_weights(picker, config, source),
     )
@@ -64,6 +54,24 @@ def write_run_report(
         if (sibling / "report" / "index.html").exists():
             write_report(load_workdir(sibling), sibling / "report")
     return page
+
+
+def _view(tomogram: LoadedTomogram, picks: Particles, evaluation: Evaluation | None) -> TomogramView:
+    """What the report shows of a tomogram: true particles and picks that count, where some lie outside its mask."""
+    truth, matches = tomogram.particles, None
+    if truth is not None and evaluation is not None and tomogram.name in evaluation.matches:
+        matches = evaluation.matches[tomogram.name]
+        counted, judged = (each[tomogram.name] for each in (evaluation.truth_counts, evaluation.pick_counts))
+        places = np.append(np.cumsum(counted) - 1, -1)  # the last entry is for picks without a match
+        matches, truth, picks = places[matches[judged]], truth.select(counted), picks.select(judged)
+    return TomogramView(
+        tomogram.name,
+        tomogram.density,
+        truth,
+        picks,
+        matches=matches,
+        voxel_size_angstrom=tomogram.voxel_size_angstrom,
+    )
 
 
 def label_examples(picker: Picker, data: TrainingData, source: BatchSource) -> list[LabelExample]:

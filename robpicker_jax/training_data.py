@@ -53,7 +53,8 @@ class TrainingData:
 
     def _patches(self, split: str, tomogram: LoadedTomogram) -> PatchTomogram:
         assert tomogram.particles is not None  # load_tomogram refuses train and meta without
-        return PatchTomogram(tomogram.name, tomogram.density, tomogram.particles, self.label_maps[split, tomogram.name])
+        labels = self.label_maps[split, tomogram.name]
+        return PatchTomogram(tomogram.name, tomogram.density, tomogram.particles, labels, tomogram.mask)
 
 
 def load_training_data(config: Config, directory: Path) -> TrainingData:

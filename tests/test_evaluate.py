@@ -137,6 +137,62 @@ def test_a_data_set_gives_its_clean_truth_and_its_voxel_size(tmp_path: Path, con
     assert run(*arguments) == 2  # no test split
 
 
+def masked_data_set(folder: Path) -> tuple[int, int]:
+    """Truth of two tomograms, picks as good, and of one tomogram a mask; (true, inside) of that one."""
+    for seed, name in enumerate("ab"):
+        write_annotations(folder / "data" / "test" / f"{name}_objl.xml", make(seed))
+        write_mrc(folder / "data" / "test" / f"{name}.mrc", np.zeros((110, 100, 105), np.float32), 10.0)
+        write_annotations(folder / "picks" / f"{name}.xml", make(seed))
+    mask = np.zeros((110, 100, 105), np.uint8)
+    mask[30:, :, :60] = 1
+    write_mrc(folder / "data" / "test" / "b_mask.mrc", mask, 10.0)
+    write_mrc(folder / "masks" / "b.mrc", mask, 10.0)
+    positions = make(1).positions_vox
+    return 27, sum(1 for x, _, z in positions if z >= 29.5 and x < 59.5)
+
+
+def test_masks_beside_the_truth_or_elsewhere(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture) -> None:
+    whole, inside = masked_data_set(tmp_path)
+    assert 0 < inside < whole
+    out = tmp_path / "out.json"
+
+    def true(truth: Path, *more: object) -> int:
+        assert run("--truth", truth, "--picks", tmp_path / "picks", "--config", config, "--json", out, *more) == 0
+        result = json.loads(out.read_text())
+        assert result["micro"]["f1"] == 1
+        assert result["tomograms"][1]["left_out"]["true"] == 2 * whole - result["micro"]["true"]
+        return int(result["micro"]["true"])
+
+    data = tmp_path / "data"
+    assert true(data) == whole + inside
+    assert "counted whole: a" in capsys.readouterr().out
+    assert true(data, "--no-masks") == 2 * whole
+    lists = tmp_path / "lists"
+    for name in "ab":
+        write_annotations(lists / f"{name}.xml", make("ab".index(name)))
+    assert true(lists) == 2 * whole
+    assert true(lists, "--masks", data) == whole + inside
+    assert true(lists, "--masks", data / "test") == whole + inside
+    assert true(lists, "--masks", tmp_path / "masks") == whole + inside  # without _mask in the names
+
+
+def test_masks_that_do_not_fit(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture) -> None:
+    masked_data_set(tmp_path)
+    arguments = ("--picks", tmp_path / "picks", "--config", config, "--truth", tmp_path / "data", "--masks")
+    one = tmp_path / "masks" / "b.mrc"
+    assert run(*arguments, one) == 2
+    assert "one mask for 2 tomograms" in capsys.readouterr().err
+    assert run(*arguments, tmp_path / "picks") == 2
+    assert "no mask of the truth's tomograms" in capsys.readouterr().err
+    write_mrc(one, np.ones((55, 50, 53), np.uint8), 20.0)  # at another binning
+    assert run(*arguments, tmp_path / "masks") == 2
+    error = capsys.readouterr().err
+    assert "true particles lie outside this volume of 53 x 50 x 55" in error
+    assert "binning" in error
+    assert run(*arguments, tmp_path / "nowhere") == 2
+    assert run(*arguments, config) == 2
+
+
 def test_without_configuration_the_lists_name_the_classes(tmp_path: Path) -> None:
     truth = make(5, named=True)
     write_annotations(tmp_path / "truth.xml", truth)

@@ -382,6 +382,59 @@ def test_regions_leave_out_what_lies_outside() -> None:
     assert score(truth, picks, tolerance_vox=3.0).classes[0].counts.true == 4
 
 
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), many=st.booleans())
+def test_masks_against_counting_by_hand(seed: int, many: bool) -> None:
+    """Particles so far apart that a pick has one candidate at most: then right, missed and false are plain to see."""
+    rng = np.random.default_rng(seed)
+    cells = np.array(list(itertools.product(range(4, 40, 9), repeat=3)))
+    truth = particles(rng.permutation(cells)[:14] + rng.uniform(-1, 1, (14, 3)), rng.integers(1, 3, 14))
+    chosen = rng.permutation(14)[:9]
+    near = truth.positions_vox[chosen] + rng.uniform(-1.5, 1.5, (9, 3))
+    picks = particles(np.concatenate([near, rng.uniform(0, 39, (8, 3))]), rng.integers(1, 3, 17), rng.random(17))
+    masks = {name: rng.random((41, 41, 41)) < share for name, share in (("a", 0.5), ("b", 0.1), ("c", 1.1))}
+    del masks["c"]  # a tomogram without a mask counts whole
+    options: dict[str, Any] = {"class_names": NAMES, "rule": "tolerance", "tolerance_vox": 3.0}
+    found = evaluate(
+        dict.fromkeys("abc", truth),
+        dict.fromkeys("abc", picks),
+        regions=masks,
+        one_to_one=not many,
+        resamples=0,
+        **options,
+    )
+
+    def within(name: str, position: np.ndarray) -> bool:
+        x, y, z = (int(c + 0.5) for c in position)
+        return name not in masks or bool(masks[name][z, y, x])
+
+    for row, name in enumerate("abc"):
+        expected = np.zeros((2, 3), int)
+        hit = set()
+        for position, label in zip(truth.positions_vox, truth.labels, strict=True):
+            expected[label - 1, 0] += within(name, position)
+        candidates = {}
+        for pick, (position, label) in enumerate(zip(picks.positions_vox, picks.labels, strict=True)):
+            apart = np.linalg.norm(truth.positions_vox - position, axis=1)
+            candidates[pick] = [t for t in np.flatnonzero(apart <= 3.0) if truth.labels[t] == label]
+            assume(len(candidates[pick]) <= 1)
+        taken = list(itertools.chain.from_iterable(candidates.values()))
+        assume(many or len(taken) == len(set(taken)))
+        for pick, true in candidates.items():
+            inside = within(name, truth.positions_vox[true[0]] if true else picks.positions_vox[pick])
+            expected[picks.labels[pick] - 1, 1] += inside
+            expected[picks.labels[pick] - 1, 2] += bool(true) and inside
+            if true and inside:
+                hit.add((pick, true[0]))
+        np.testing.assert_array_equal(found.counts[row, :, :3], expected)
+        assert {(p, t) for p, t in enumerate(found.matches[name].tolist()) if t >= 0} == hit
+        left_out = found.left_out(name)
+        assert left_out == (14 - expected[:, 0].sum(), 17 - expected[:, 1].sum())
+    assert found.left_out()[0] > 0
+    assert "outside the masks" in evaluation_table(found).caption  # type: ignore[operator]
+    assert found.as_dict()["tomograms"][2]["left_out"] == {"true": 0, "picked": 0}
+
+
 def test_mask_rule_with_instance_maps_of_spheres_agrees_with_spheres() -> None:
     from robpicker_jax.labels import instance_labels
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -169,6 +172,76 @@ def test_background_share_and_places() -> None:
     z = np.array([plan.corner_zyx[0] for plan in background if plan.tomogram == 0])
     counts = np.bincount(z, minlength=9)
     assert all(within(count, len(z), 1 / 9) for count in counts)
+
+
+def masked_tomogram(mask: np.ndarray, positions: np.ndarray, labels: np.ndarray, name: str = "m") -> PatchTomogram:
+    density = np.random.default_rng(0).standard_normal(mask.shape).astype(np.float32)
+    particles = Particles(positions, labels)
+    return PatchTomogram(name, density, particles, RADII.labels(mask.shape, particles), mask)
+
+
+def test_masks_decide_which_particles_and_places_are_drawn() -> None:
+    rng = np.random.default_rng(5)
+    mask = np.zeros((22, 30, 34), bool)
+    mask[4:12, 9:20, 3:15] = True
+    mask[13, 20, 25] = True
+    positions = rng.uniform(0, 1, (60, 3)) * (np.array(mask.shape[::-1]) - 1)
+    masked = masked_tomogram(mask, positions, np.arange(60) % 3 + 1)
+    free = tomogram("free", (18, 20, 20), (2, 2, 2), seed=8)
+    inside = {i for i, (x, y, z) in enumerate(positions) if mask[round(z), round(y), round(x)]}
+    assert 0 < len(inside) < 60
+    batches = BatchSource([masked, free], [masked], SMALL, seed=3, batch_size=1)
+    drawn, places = set(), Counter[tuple[int, int, int]]()
+    share = Counter[int]()
+    for step in range(6000):
+        for kind in ("train", "meta"):
+            plan = batches.plan(kind, step, 0)  # type: ignore[arg-type]
+            if plan.particle < 0:
+                share[plan.tomogram] += 1
+            if plan.particle < 0 and plan.tomogram == 0:
+                z, y, x = (corner + 8 for corner in plan.corner_zyx)
+                assert mask[z, y, x]
+                places[z, y, x] += 1
+            elif plan.tomogram == 0:
+                drawn.add(plan.particle)
+                assert plan.label == masked.particles.labels[plan.particle]
+    assert drawn == inside
+    # Every place that a patch of 16 can be centred on, equally likely, and no other; likewise among tomograms.
+    possible = {
+        tuple(zyx)
+        for zyx in np.argwhere(mask).tolist()
+        if all(8 <= c <= n - 8 for c, n in zip(zyx, mask.shape, strict=True))
+    }
+    assert (13, 20, 25) in possible
+    assert set(places) <= possible
+    expected = sum(places.values()) / len(possible)
+    observed = np.array([places[place] for place in possible])
+    assert scipy.stats.chi2.sf(((observed - expected) ** 2 / expected).sum(), len(possible) - 1) > 1e-3
+    weight = len(possible) / (len(possible) + 3 * 5 * 5)
+    assert scipy.stats.binomtest(share[0], share.total(), weight).pvalue > 1e-3
+
+
+def test_a_mask_of_ones_changes_where_no_particle_is_drawn() -> None:
+    bare = tomogram("a", (24, 40, 36), (30, 10, 2), seed=1)
+    masked = dataclasses.replace(bare, mask=np.ones(bare.density.shape, bool))
+    config = dataclasses.replace(SMALL, background_share=0.0)
+    sources = [BatchSource([item], [item], config, seed=7, batch_size=4) for item in (bare, masked)]
+    assert all(same(*(s.train_batch(step) for s in sources)) for step in range(3))
+
+
+def test_masks_that_leave_nothing_are_refused() -> None:
+    mask = np.zeros((20, 20, 20), bool)
+    mask[10, 10, 10] = True
+    positions, labels = np.array([[3.0, 4.0, 5.0]]), np.array([1])
+    with pytest.raises(InputError, match=r"no particles.*masks"):
+        BatchSource([masked_tomogram(mask, positions, labels)], [], SMALL, seed=0, batch_size=1)
+    mask[10, 10, 10], mask[0, 0, 0] = False, True
+    everywhere = dataclasses.replace(SMALL, background_share=1.0)
+    batches = BatchSource([masked_tomogram(mask, positions, labels)], [], everywhere, seed=0, batch_size=1)
+    with pytest.raises(InputError, match="no place for the centre of a patch of 16"):
+        batches.train_batch(0)
+    with pytest.raises(InputError, match="mask of shape"):
+        PatchTomogram("m", np.zeros((4, 4, 4), np.float32), Particles.empty(), np.zeros((4, 4, 4), np.uint8), mask)
 
 
 def test_training_particles_are_uniform_by_default() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import signal
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from tiny import write_tiny
 
-from robpicker_jax import pick, segment, simulate, train
+from robpicker_jax import pick, pipeline, report_data, segment, simulate, train
 from robpicker_jax.annotations import read_annotations
 from robpicker_jax.checkpoint import Checkpoints
 from robpicker_jax.cli import call
@@ -116,6 +117,37 @@ def test_picking_needs_no_annotations(tiny_run: Path, tmp_path: Path) -> None:
     with mrcfile.open(out / "lonely_classes.mrc") as classes, mrcfile.open(source) as density:
         assert classes.data.shape == density.data.shape
         assert set(np.unique(classes.data)) <= {0, 1, 2}
+
+
+def test_masks_reach_sampling_evaluation_and_the_report(tiny_config: Path, tiny_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_data, tmp_path / "data")
+    config = load_config(tiny_config, [f"data.dir={tmp_path / 'data'}"])
+    for split in ("train", "meta"):
+        for path in (tmp_path / "data" / split).glob("*_000.mrc"):
+            mask = np.zeros(read_volume(path).data.shape, np.uint8)
+            mask[:, :20] = 1
+            write_mrc(path.with_name(f"{path.stem}_mask.mrc"), mask, 22.0)
+    data = load_training_data(config, tmp_path / "data")
+    plans = [data.source().plan(kind, step, 0) for step in range(200) for kind in ("train", "meta")]  # type: ignore[arg-type]
+    assert any(plan.particle < 0 for plan in plans)
+    for plan, kind in zip(plans, itertools.cycle((data.train, data.meta))):
+        if plan.particle < 0:
+            assert plan.corner_zyx[1] + 8 < 20
+        else:
+            assert kind[plan.tomogram].particles.positions_vox[plan.particle, 1] < 19.5  # type: ignore[union-attr]
+    (tomogram,) = data.meta
+    assert tomogram.particles is not None
+    outside = int((tomogram.particles.positions_vox[:, 1] >= 19.5).sum())
+    assert 0 < outside < len(tomogram.particles)
+    picks = tomogram.particles.select(slice(None, None, -1))
+    evaluation = pipeline._evaluate(config, data, [tomogram], {tomogram.name: picks})
+    assert evaluation.macro_f1 == 1
+    assert evaluation.left_out() == (outside, outside)
+    view = report_data._view(tomogram, picks, evaluation)
+    assert view.truth is not None
+    assert view.matches is not None
+    np.testing.assert_array_equal(view.truth.positions_vox[view.matches], view.picks.positions_vox)
+    assert len(view.truth) == len(tomogram.particles) - outside
 
 
 def test_a_real_microtubule_is_converted_and_segmented(tiny_run: Path, shared_data: Path, tmp_path: Path) -> None:

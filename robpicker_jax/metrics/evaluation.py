@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from robpicker_jax.annotations.bounds import in_mask
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config.schema import Config
 from robpicker_jax.errors import InputError
@@ -74,8 +75,8 @@ def evaluate(
         one_to_one: see above.
         radii_vox: radius of class 1, 2, …, voxels.
         instance_maps: integers (z, y, x) by tomogram, 0 or 1 + index of the true particle that owns the voxel.
-        regions: bool (z, y, x) by tomogram: only true particles centred in the region count, and picks that match one
-            of them or, matching none, lie in the region.
+        regions: bool (z, y, x) by tomogram (a mask of the sample): only true particles centred in the region count,
+            and picks that match one of them or, matching none, lie in the region. Tomograms without one count whole.
         weights: weight of each class in the weighted mean (CZII's score is that mean of F4); absent classes weigh 1.
         molecular_weights_kda: of class 1, 2, …, for the size groups; without them radii serve.
         voxel_size_angstrom: for errors in Å and size groups by radius.
@@ -137,6 +138,8 @@ def evaluate(
         macro_interval=None if intervals is None else intervals.macro,
         micro_interval=None if intervals is None else intervals.micro,
         matches={item.name: item.matches for item in judged},
+        truth_counts={item.name: item.truth_counts for item in judged},
+        pick_counts={item.name: item.pick_counts for item in judged},
     )
 
 
@@ -194,20 +197,15 @@ def _judge(
     matches = match(pairs)
     truth_counts, pick_counts = np.ones(len(truth), dtype=bool), np.ones(len(picks), dtype=bool)
     if region is not None:
-        truth_counts = _inside(truth, region)
+        truth_counts = in_mask(truth.positions_vox, region)
         # A pick goes with its particle: one beyond the border that hits a particle inside still counts, one inside
         # that hits a particle outside is neither right nor wrong.
-        pick_counts = np.where(matches >= 0, truth_counts[matches] if len(truth) else False, _inside(picks, region))
+        pick_counts = np.where(
+            matches >= 0, truth_counts[matches] if len(truth) else False, in_mask(picks.positions_vox, region)
+        )
         pairs = pairs.where(truth_counts[pairs.truths] & pick_counts[pairs.picks])
         matches = match(pairs)
     return _Judged(name, truth, picks, pairs, truth_counts, pick_counts, matches, counting)
-
-
-def _inside(particles: Particles, region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    voxels = np.floor(particles.positions_vox[:, ::-1] + 0.5).astype(np.int64)
-    inside = np.all((voxels >= 0) & (voxels < region.shape), axis=1)
-    inside[inside] = np.asarray(region, dtype=bool)[tuple(voxels[inside].T)]
-    return inside
 
 
 def _class_score(

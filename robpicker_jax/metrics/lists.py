@@ -65,7 +65,7 @@ def read_lists(
 
     if path.is_file():
         return _by_tomogram(read(path, None, None), _name(path))
-    folder = _split_folder(path, split)
+    folder = split_folder(path, split)
     if any(is_volume(file) for file in folder.iterdir()):
         return _beside_volumes(folder, read)
     found: dict[str, Particles] = {}
@@ -86,7 +86,7 @@ def header_voxel_size(path: str | Path, *, split: str = "test", configured: floa
     path = Path(path)
     if not path.is_dir():
         return configured
-    folder = _split_folder(path, split)
+    folder = split_folder(path, split)
     volumes = tomograms_from([folder]) if any(is_volume(file) for file in folder.iterdir()) else []
     return agreed_voxel_size(volumes, configured)
 
@@ -173,7 +173,7 @@ def _relabelled(particles: Particles, names: Sequence[str]) -> Particles:
     return particles.with_(labels=labels)
 
 
-def _split_folder(path: Path, split: str) -> Path:
+def split_folder(path: Path, split: str) -> Path:
     """The folder that holds the lists: `path`, or a split of it when it is a data set."""
     if not any((path / name).is_dir() for name in _FOLDERS):
         return path

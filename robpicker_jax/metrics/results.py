@@ -93,6 +93,8 @@ class Evaluation:
         groups: size groups that have members, small to large.
         macro_interval, micro_interval: 95 % bootstrap intervals of F-beta over tomograms; None with one tomogram.
         matches: for each tomogram int64 (picks,), index of the true particle each pick hit, -1 for none.
+        truth_counts: for each tomogram bool (true particles,), whether it counts: not those outside the region.
+        pick_counts: for each tomogram bool (picks,), likewise; a pick that hits goes with its particle.
     """
 
     rule: str
@@ -110,11 +112,22 @@ class Evaluation:
     macro_interval: Interval | None
     micro_interval: Interval | None
     matches: Mapping[str, NDArray[np.int64]]
+    truth_counts: Mapping[str, NDArray[np.bool_]]
+    pick_counts: Mapping[str, NDArray[np.bool_]]
 
     @property
     def macro_f1(self) -> float:
         """Mean F1 over classes; NaN when there was nothing to find and nothing was picked."""
         return self.macro.f1
+
+    def left_out(self, tomogram: str | None = None) -> tuple[int, int]:
+        """True particles and picks that do not count, in one tomogram or in all: those outside the masks."""
+        names = self.tomograms if tomogram is None else (tomogram,)
+        truth, picks = (
+            sum(int(np.count_nonzero(~counts[name])) for name in names)
+            for counts in (self.truth_counts, self.pick_counts)
+        )
+        return truth, picks
 
     def of_class(self, name: str) -> ClassScore:
         """The score of a class by its name; KeyError when there is none."""
@@ -171,7 +184,9 @@ class Evaluation:
         for score, row in zip(self.classes, counts, strict=True):
             f1 = f_beta(row[2], row[1], row[0])
             rows[score.name] = _counts(Counts(*map(int, row))) | {"f1": none_if_nan(f1)}
-        return {"name": self.tomograms[index], "macro_f1": none_if_nan(macro.f1), "classes": rows}
+        name = self.tomograms[index]
+        left_out = dict(zip(("true", "picked"), self.left_out(name), strict=True))
+        return {"name": name, "macro_f1": none_if_nan(macro.f1), "left_out": left_out, "classes": rows}
 
 
 def _counts(counts: Counts) -> dict[str, int]:

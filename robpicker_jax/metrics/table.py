@@ -32,6 +32,8 @@ def evaluation_table(evaluation: Evaluation, *, title: str = "Picks against trut
     caption = f"{tomograms}; hit: {_RULES[evaluation.rule]}, {hits}; error: mean distance, voxels"
     caption += "; AP: average precision" if has_curve else ""
     caption += f"; 95 %: interval of F{beta:g} over tomograms" if several else ""
+    true, picked = evaluation.left_out()
+    caption += f"; outside the masks, not counted: {true} true, {picked} picked" if true or picked else ""
     table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=0)
     table.add_column("class", overflow="fold")  # the one column that may wrap
     columns = ["true", "picked", "hits", "prec.", "recall", "F1"]

@@ -65,11 +65,11 @@ class BatchSource:
         self._tomograms: dict[str, tuple[PatchTomogram, ...]] = {"train": tuple(train), "meta": tuple(meta)}
         self._samplers = {"train": PatchSampler(train, patches.size)}
         if patches.background_share < 1 and not self._samplers["train"].n_particles:
-            raise InputError("the training set has no particles", mend="check its annotations")
+            raise InputError("the training set has no particles", mend="check its annotations and masks")
         if meta:
             self._samplers["meta"] = PatchSampler(meta, patches.size)
             if not self._samplers["meta"].n_particles:
-                raise InputError("the meta set has no particles", mend="check its annotations")
+                raise InputError("the meta set has no particles", mend="check its annotations and masks")
         self._rows = {"train": batch_size, "meta": meta_batch_size or batch_size}
         self._config, self._seed, self._choice = patches, seed, particle_choice
         self._meta_shift = patches.shift_vox // 2 if meta_shift_vox is None else meta_shift_vox

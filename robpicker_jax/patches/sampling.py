@@ -1,4 +1,9 @@
-"""Where patches are cut: particle-centred with a random shift, class-balanced, or anywhere."""
+"""Where patches are cut: particle-centred with a random shift, class-balanced, or anywhere.
+
+Where a tomogram has a mask of the sample, particles outside it are never drawn, and patches drawn anywhere have their
+central voxel inside. What a patch holds is left as it is: a patch that reaches over the mask's border keeps the density
+and the labels there, since a label erased would teach that a particle is background.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from robpicker_jax.annotations.bounds import in_mask
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.errors import InputError
 from robpicker_jax.labels import Region
@@ -26,23 +32,26 @@ class PatchTomogram:
         particles: where patches are centred.
         labels: the label map, uint8 (z, y, x), or a function region → label map that draws it from coordinates when
             it is wanted (`LabelMaker.bind`): no memory for a map, some milliseconds a patch.
+        mask: bool (z, y, x), where the centres of patches may lie; None: everywhere.
 
     Raises:
-        InputError: a density that is not 3D, or a label map of another shape.
+        InputError: a density that is not 3D, or a label map or mask of another shape.
     """
 
     name: str
     density: np.ndarray
     particles: Particles
     labels: np.ndarray | Callable[[Region], np.ndarray]
+    mask: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.density.ndim != 3:
             raise InputError(f"density of shape {self.density.shape}; a tomogram has three axes", where=self.name)
-        if isinstance(self.labels, np.ndarray) and self.labels.shape != self.density.shape:
-            raise InputError(
-                f"label map of shape {self.labels.shape}, tomogram of shape {self.density.shape}", where=self.name
-            )
+        for what, array in (("label map", self.labels), ("mask", self.mask)):
+            if isinstance(array, np.ndarray) and array.shape != self.density.shape:
+                raise InputError(
+                    f"{what} of shape {array.shape}, tomogram of shape {self.density.shape}", where=self.name
+                )
 
     def density_in(self, region: Region) -> np.ndarray:
         """The density in a box of the volume."""
@@ -74,6 +83,24 @@ class PatchPlan:
     rotation: np.ndarray | None = None
 
 
+class _Places:
+    """The corners of patches whose central voxel lies in a mask, each equally likely; memory of one plane."""
+
+    def __init__(self, mask: np.ndarray, size: int) -> None:
+        half = size // 2
+        z, y, x = (slice(half, half + n - size + 1) for n in mask.shape)
+        self._centres = np.asarray(mask, dtype=bool)[z, y, x]
+        self._planes = np.cumsum(self._centres.sum(axis=(1, 2), dtype=np.int64))
+        self.count = int(self._planes[-1])
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
+        rank = int(rng.integers(self.count))
+        z = int(np.searchsorted(self._planes, rank, side="right"))
+        before = int(self._planes[z - 1]) if z else 0
+        y, x = divmod(int(np.flatnonzero(self._centres[z])[rank - before]), self._centres.shape[2])
+        return z, y, x
+
+
 class PatchSampler:
     """Draws places of cubic patches in a set of tomograms; a patch always lies inside its volume.
 
@@ -97,25 +124,44 @@ class PatchSampler:
                 )
         self.size = size
         self._last_corner = np.array([np.array(t.density.shape) - size for t in tomograms])
-        places = (self._last_corner + 1).prod(axis=1).astype(np.float64)
-        self._place_edges = np.cumsum(places) / places.sum()
-        counts = [len(t.particles) for t in tomograms]
-        self._tomogram = np.repeat(np.arange(len(tomograms)), counts)
-        self._index = np.concatenate([np.arange(count) for count in counts])
-        self._label = np.concatenate([t.particles.labels for t in tomograms])
-        self._centre = np.rint(np.concatenate([t.particles.positions_vox for t in tomograms]))[:, ::-1].astype(int)
+        self._places = [None if t.mask is None else _Places(t.mask, size) for t in tomograms]
+        whole = (self._last_corner + 1).prod(axis=1)
+        places = np.array(
+            [n if masked is None else masked.count for n, masked in zip(whole, self._places, strict=True)], np.float64
+        )
+        self._place_edges = np.cumsum(places) / max(places.sum(), 1.0)
+        indices = [np.flatnonzero(_in_mask(t)) for t in tomograms]
+        self._tomogram = np.repeat(np.arange(len(tomograms)), [len(index) for index in indices])
+        self._index = np.concatenate(indices)
+        chosen = [t.particles.select(index) for t, index in zip(tomograms, indices, strict=True)]
+        self._label = np.concatenate([particles.labels for particles in chosen])
+        self._centre = np.rint(np.concatenate([particles.positions_vox for particles in chosen]))[:, ::-1].astype(int)
         self._by_species = [np.flatnonzero(self._label == label) for label in np.unique(self._label)]
 
     @property
     def n_particles(self) -> int:
-        """Particles in all tomograms together."""
+        """Particles that patches can be drawn for, in all tomograms together: those inside the masks."""
         return len(self._label)
 
     def background(self, rng: np.random.Generator) -> PatchPlan:
-        """A patch uniformly anywhere in all tomograms together."""
-        tomogram = int(np.searchsorted(self._place_edges, rng.random(), side="right"))
-        tomogram = min(tomogram, len(self._place_edges) - 1)
-        z, y, x = rng.integers(0, self._last_corner[tomogram] + 1).tolist()
+        """A patch uniformly anywhere in all tomograms together, its central voxel in the mask where there is one.
+
+        Raises:
+            InputError: the masks leave no place for one.
+        """
+        if not self._place_edges[-1]:
+            raise InputError(
+                f"the masks leave no place for the centre of a patch of {self.size} voxels",
+                mend="correct the masks (1 in the sample, 0 elsewhere) or reduce patches.size",
+            )
+        # Rounding may leave the last edge below 1; a tomogram without places is passed over, its edge repeats.
+        draw = min(rng.random(), np.nextafter(self._place_edges[-1], 0.0))
+        tomogram = int(np.searchsorted(self._place_edges, draw, side="right"))
+        places = self._places[tomogram]
+        if places is None:
+            z, y, x = rng.integers(0, self._last_corner[tomogram] + 1).tolist()
+        else:
+            z, y, x = places.draw(rng)
         return PatchPlan(tomogram, (z, y, x), -1, 0)
 
     def around_particle(self, rng: np.random.Generator, choice: Choice, shift_vox: int) -> PatchPlan:
@@ -128,10 +174,10 @@ class PatchSampler:
             shift_vox: largest shift along each axis, voxels.
 
         Raises:
-            InputError: there are no particles.
+            InputError: there are no particles, or none inside the masks.
         """
         if not self.n_particles:
-            raise InputError("no particles to cut patches around", mend="check the annotations")
+            raise InputError("no particles to cut patches around", mend="check the annotations and the masks")
         if choice == "particle":
             chosen = int(rng.integers(self.n_particles))
         else:
@@ -142,3 +188,10 @@ class PatchSampler:
         corner = np.clip(self._centre[chosen] + shift - self.size // 2, 0, self._last_corner[tomogram])
         z, y, x = corner.tolist()
         return PatchPlan(tomogram, (z, y, x), int(self._index[chosen]), int(self._label[chosen]))
+
+
+def _in_mask(tomogram: PatchTomogram) -> np.ndarray:
+    """Which particles have the voxel nearest to them in the mask, bool (n,)."""
+    if tomogram.mask is None:
+        return np.ones(len(tomogram.particles), dtype=bool)
+    return in_mask(tomogram.particles.positions_vox, tomogram.mask)
