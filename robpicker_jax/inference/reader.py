@@ -1,0 +1,45 @@
+"""What inference needs of a tomogram: its shape, and boxes of normalised densities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+class Reader(Protocol):
+    """A tomogram that is read by boxes, from several threads at once."""
+
+    @property
+    def shape_zyx(self) -> tuple[int, int, int]:
+        """Size in voxels."""
+        ...
+
+    def read(self, region: tuple[slice, slice, slice]) -> np.ndarray:
+        """Normalised densities (z, y, x) of a box, float32."""
+        ...
+
+    def release(self) -> None:
+        """Let go of memory that was only needed by earlier reads."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArrayReader:
+    """A tomogram that is in memory already."""
+
+    data: np.ndarray
+
+    @property
+    def shape_zyx(self) -> tuple[int, int, int]:
+        """Size in voxels."""
+        z, y, x = self.data.shape
+        return z, y, x
+
+    def read(self, region: tuple[slice, slice, slice]) -> np.ndarray:
+        """Densities of a box."""
+        return np.asarray(self.data[region], dtype=np.float32)
+
+    def release(self) -> None:
+        """Nothing to let go of."""
