@@ -22,7 +22,7 @@ from mrcfile.utils import byte_order_from_machine_stamp
 
 from robpicker_jax.errors import InputError
 from robpicker_jax.files import atomic_path
-from robpicker_jax.volumes.volume import ArrayReader, LazyReader, VolumeReader
+from robpicker_jax.volumes.volume import ArrayReader, LazyReader, VolumeReader, slabs
 
 _HEADER_BYTES = HEADER_DTYPE.itemsize
 _DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
@@ -88,29 +88,63 @@ def write_mrc(path: str | Path, data: np.ndarray, voxel_size_angstrom: float | N
     Raises:
         ValueError: `data` is not 3D or holds NaN or infinity.
     """
-    path = Path(path)
-    stored = _storable(np.asarray(data))
-    compression = {".gz": "gzip", ".bz2": "bzip2"}.get(path.suffix.lower())
-    with atomic_path(path) as temporary, mrcfile.new(temporary, compression=compression, overwrite=True) as mrc:
-        mrc.set_data(stored)
-        mrc.set_volume()
-        mrc.voxel_size = voxel_size_angstrom or 0.0
+    path, data = Path(path), np.asarray(data)
+    dtype = _stored_type(data)
+    # By slabs, twice: mrcfile would hold several copies of the volume for the header's statistics.
+    total = squares = 0.0
+    least, most = np.inf, -np.inf
+    for first, last in slabs(data.shape):
+        part = data[first:last]
+        least, most = min(least, float(part.min())), max(most, float(part.max()))
+        total += float(part.sum(dtype=np.float64))
+        squares += sum(float(np.square(plane, dtype=np.float64).sum()) for plane in part)
+    mean = total / data.size
+    with atomic_path(path) as temporary:
+        header = _new_header(temporary, data.shape, dtype, voxel_size_angstrom)
+        header.dmin, header.dmax, header.dmean = least, most, mean
+        header.rms = np.sqrt(max(0.0, squares / data.size - mean * mean))
+        with _created(temporary, path.suffix.lower()) as stream:
+            stream.write(header.tobytes())
+            for plane in data:
+                stream.write(np.ascontiguousarray(plane, dtype).tobytes())
 
 
-def _storable(data: np.ndarray) -> np.ndarray:
+def _stored_type(data: np.ndarray) -> np.dtype[Any]:
+    """The type of voxels in which `data` is stored, once it is known to be a volume."""
     if data.ndim != 3 or data.size == 0:
         raise ValueError(f"a volume has three axes and at least one voxel, not shape {data.shape}")
     if data.dtype.kind == "f":
-        if not np.isfinite(data).all():
+        if not all(np.isfinite(data[first:last]).all() for first, last in slabs(data.shape)):
             raise ValueError("a volume must not hold NaN or infinity")
-        return np.ascontiguousarray(data, np.float16 if data.dtype == np.float16 else np.float32)
+        return np.dtype(np.float16 if data.dtype == np.float16 else np.float32)
     if data.dtype.kind not in "biu":
         raise ValueError(f"voxels of type {data.dtype} cannot be stored")
     low, high = int(data.min()), int(data.max())
     for dtype in (np.int8, np.int16, np.uint16):
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
-            return np.ascontiguousarray(data, dtype)
-    return np.ascontiguousarray(data, np.float32)
+            return np.dtype(dtype)
+    return np.dtype(np.float32)
+
+
+def _new_header(
+    scratch: Path, shape_zyx: tuple[int, ...], dtype: np.dtype[Any], voxel_size_angstrom: float | None
+) -> Any:
+    """mrcfile's header of a volume of this shape; `scratch` is a file that may be overwritten."""
+    with mrcfile.new(scratch, overwrite=True) as mrc:
+        mrc.set_data(np.zeros((1, 1, 1), dtype))
+        mrc.set_volume()
+        header = mrc.header.copy()
+    header.nz, header.ny, header.nx = header.mz, header.my, header.mx = shape_zyx
+    edge = voxel_size_angstrom or 0.0
+    header.cella.z, header.cella.y, header.cella.x = (edge * size for size in shape_zyx)
+    return header
+
+
+def _created(path: Path, suffix: str) -> IO[bytes]:
+    """A new file, compressed where the suffix says so."""
+    if suffix == ".gz":
+        return cast(IO[bytes], gzip.open(path, "wb"))
+    return cast(IO[bytes], bz2.open(path, "wb")) if suffix == ".bz2" else path.open("wb")
 
 
 def _compression(path: Path) -> str | None:

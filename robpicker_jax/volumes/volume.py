@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +16,8 @@ import numpy as np
 from robpicker_jax.errors import InputError
 
 Slices = tuple[slice, slice, slice]
+Planes = Callable[[int, int], np.ndarray]
+"""Reads the planes first … last − 1 of a volume."""
 
 _ISOTROPY = 0.01  # largest relative difference of the three edges that still counts as a cube
 _CHUNK_VOXELS = 1 << 24
@@ -95,6 +99,14 @@ class VolumeReader(ABC):
             check_finite(data, self.path)
         return data
 
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that stays taken once voxels were read: 0, or the whole volume where it can only be decoded whole."""
+        return 0
+
+    def release(self) -> None:  # noqa: B027 - most formats keep nothing
+        """Let go of what the operating system keeps in memory of earlier reads; later reads work as before."""
+
     @abstractmethod
     def close(self) -> None:
         """Let go of the file."""
@@ -122,6 +134,12 @@ class ArrayReader(VolumeReader):
         if self._array is None:
             raise ValueError(f"{self.path} is closed")
         return self._array[slices]
+
+    def release(self) -> None:
+        # Pages of a mapped file count as this process's memory until they are let go of; the system's cache keeps them.
+        mapped = getattr(self._array, "_mmap", None)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
     def close(self) -> None:
         self._array = None
@@ -154,12 +172,19 @@ class LazyReader(VolumeReader):
         super().__init__(path, shape_zyx, dtype, voxel_size_zyx_angstrom)
         self._decode: Callable[[], np.ndarray] | None = decode
         self._array: np.ndarray | None = None
+        self._decoding = threading.Lock()
+
+    @property
+    def resident_bytes(self) -> int:
+        z, y, x = self.shape_zyx
+        return z * y * x * self.dtype.itemsize
 
     def _stored(self, slices: Slices) -> np.ndarray:
         if self._decode is None:
             raise ValueError(f"{self.path} is closed")
-        if self._array is None:
-            self._array = self._decode()
+        with self._decoding:  # threads that read at once wait for one of them to decode
+            if self._array is None:
+                self._array = self._decode()
         return self._array[slices]
 
     def close(self) -> None:
@@ -172,21 +197,36 @@ def check_finite(data: np.ndarray, path: Path | str) -> None:
     Raises:
         InputError: with the number of such voxels and the place of the first.
     """
-    if data.dtype.kind not in "fc" or data.size == 0:
-        return
-    slab = max(1, _CHUNK_VOXELS // max(1, data[0].size))
+    if data.dtype.kind in "fc" and data.size:
+        check_finite_planes(lambda first, last: data[first:last], data.shape, path)
+
+
+def check_finite_planes(read: Planes, shape_zyx: Sequence[int], path: Path | str) -> None:
+    """`check_finite` of a volume that is read by planes.
+
+    Raises:
+        InputError: with the number of such voxels and the place of the first.
+    """
     bad, first = 0, (0, 0, 0)
-    for start in range(0, len(data), slab):
-        part = data[start : start + slab]
-        finite = np.isfinite(part)
+    for start, stop in slabs(shape_zyx):
+        finite = np.isfinite(read(start, stop))
         if not finite.all():
             if not bad:
                 z, y, x = (int(i) for i in np.argwhere(~finite)[0])
                 first = (x, y, z + start)
             bad += int(finite.size - np.count_nonzero(finite))
     if bad:
+        total = shape_zyx[0] * shape_zyx[1] * shape_zyx[2]
         raise InputError(
-            f"{bad} of {data.size} voxels are NaN or infinite, the first at x y z = {first[0]} {first[1]} {first[2]}",
+            f"{bad} of {total} voxels are NaN or infinite, the first at x y z = {first[0]} {first[1]} {first[2]}",
             where=path,
             mend="replace them, for instance by the mean of the volume",
         )
+
+
+def slabs(shape_zyx: Sequence[int], voxels: int = _CHUNK_VOXELS) -> Iterator[tuple[int, int]]:
+    """Yield (first plane, last plane + 1) of slabs of about so many voxels, at least a plane each."""
+    depth, height, width = shape_zyx
+    step = max(1, voxels // max(1, height * width))
+    for start in range(0, depth, step):
+        yield start, min(start + step, depth)
