@@ -145,15 +145,20 @@ def build_experiment(config: Config) -> Experiment:
         "correction": build_optimizer(train.correction, train.steps),
         "reweighting": build_optimizer(train.reweighting, train.steps),
     }
-    # XLA's own generator: the default one, unrolled for every parameter, costs more compile time than the step itself.
-    fresh = init(jax.random.key(train.seed, impl="rbg"))
-    state = initial_state(
-        fresh["unet"],
-        NetworkState(fresh["batch_stats"], jax.random.PRNGKey(train.seed)),
-        {name: fresh[name] for name in META_NETWORKS[train.variant]},
-        problem.inner_optimizer,
-        meta_optimizers,
-    )
+
+    def start() -> TrainState:
+        # XLA's own generator: the default one, unrolled for every parameter, costs more compile time than the step.
+        fresh = init(jax.random.key(train.seed, impl="rbg"))
+        return initial_state(
+            fresh["unet"],
+            NetworkState(fresh["batch_stats"], jax.random.PRNGKey(train.seed)),
+            {name: fresh[name] for name in META_NETWORKS[train.variant]},
+            problem.inner_optimizer,
+            meta_optimizers,
+        )
+
+    # As one program: array by array it would be a hundred small ones to compile, at every start.
+    state = jax.jit(start)()
     problem = accumulated(problem, devices.micro_batches)
     compiled = parallel.pmap_step if pmap else parallel.jit_step
     averages = {"mean": parallel.mean_over_devices} if pmap else {}
