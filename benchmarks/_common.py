@@ -10,6 +10,7 @@ import argparse
 import ctypes
 import gc
 import json
+import math
 import os
 import platform
 import re
@@ -32,7 +33,9 @@ PACKAGES = ("robpicker-jax", "jax", "numpy", "scipy", "scikit-learn", "torch")
 
 
 def row(benchmark: str, case: str, metric: str, value: float | None, unit: str, *, why: str = "", **more: Any) -> Row:
-    """One figure; without a value, `why` says what it would have needed."""
+    """One figure; without a value, `why` says what it would have needed. NaN and infinity are no values."""
+    if value is not None and not math.isfinite(value):
+        value, why = None, f"came out as {value}"
     result: Row = {"benchmark": benchmark, "case": case, "metric": metric, "value": value, "unit": unit}
     if value is None:
         result["why"] = f"not measured: {why}"

@@ -118,14 +118,10 @@ def double_precision() -> AbstractContextManager[Any]:
 
 @functools.lru_cache(maxsize=8)
 def oracle(case: Case, inner_steps: int = 1, *, stops: bool = True) -> np.ndarray:
-    """`unrolled` in float64 as one vector, without the compiler options of the methods that it judges.
-
-    On CPU it is compiled without optimisation, which would take longer than its one run.
-    """
-    options = {"xla_backend_optimization_level": 0} if case.platform == "cpu" else {}
+    """`unrolled` in float64 as one vector, by the compiler's defaults, not the options of the methods that it judges."""
     with double_precision():
         problem, arguments = setup(case, "float64", inner_steps, stops=stops)
-        estimate = jax.jit(hypergradient("unrolled", problem, inner_steps), compiler_options=options)
+        estimate = jax.jit(hypergradient("unrolled", problem, inner_steps))
         return flat(estimate(*arguments).hypergradient)
 
 

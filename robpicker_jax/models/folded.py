@@ -2,9 +2,8 @@
 matrix products.
 
 XLA's own 3D convolution reaches about a tenth of the machine's matrix-product rate. Depth is therefore folded: the
-taps along depth become channels of one 2D convolution over `(n*D, H, W)`. The weight gradient is a few products
-`(kd*C, voxels) @ (voxels, F)`, one for each of the kh*kw shifts in the plane; the left operand channels-first and with
-the depth taps stacked, because XLA contracts two row-major `(voxels, channels)` arrays at half the speed.
+taps along depth become channels of one 2D convolution over `(n*D, H, W)`. The weight gradient is `kh` products
+`(kd*C, voxels) @ (voxels, kw*F)`: wide enough for the matrix product to be worth its memory traffic.
 
 `lax.optimization_barrier` keeps XLA from fusing the cheap shifts and pads into every consumer, where they would be
 computed again element by element.
@@ -17,6 +16,8 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+_FEW_CHANNELS = 2
 
 
 def taps(size: int, mirrored: bool = False) -> list[int]:
@@ -55,8 +56,7 @@ def convolution(x: jax.Array, kernel: jax.Array, mirrored: bool = False) -> jax.
     offsets = taps(kd, mirrored)
     x = lax.optimization_barrier(x)
     if channels < features:
-        folded = x if kd == 1 else lax.concatenate([shifted(x, offset, 1) for offset in offsets], 4)
-        folded = lax.optimization_barrier(folded).reshape(n * depth, height, width, kd * channels)
+        folded = lax.optimization_barrier(_stacked(x, offsets, 1)).reshape(n * depth, height, width, kd * channels)
         flat = kernel.transpose(1, 2, 0, 3, 4).reshape(kh, kw, kd * channels, features)
         y = _conv2d(folded, flat, mirrored).reshape(n, depth, height, width, features)
     else:
@@ -68,32 +68,44 @@ def convolution(x: jax.Array, kernel: jax.Array, mirrored: bool = False) -> jax.
     return lax.optimization_barrier(y)
 
 
-def _correlate(left: jax.Array, right: jax.Array, size: tuple[int, int, int], mirrored: bool) -> jax.Array:
-    """`out[a, b, c, l, r] = sum over voxels p of left[p + (a, b, c) - before, l] * right[p, r]`."""
-    n, depth, height, width, channels = left.shape
-    features = right.shape[-1]
-    kd, kh, kw = size
-    first = left.reshape(-1, channels).T.reshape(channels, n, depth, height * width)
-    first = lax.optimization_barrier(first)
-    stacked = first if kd == 1 else lax.concatenate([shifted(first, offset, 2) for offset in taps(kd, mirrored)], 0)
-    stacked = lax.optimization_barrier(stacked.reshape(kd * channels, -1))
-    # left[p + s] * right[p] summed over p is left[q] * right[q - s] summed over q: the plane shifts go to the right.
-    rows, columns = taps(kh, mirrored), taps(kw, mirrored)
-    padded = jnp.pad(right, ((0, 0), (0, 0), (rows[-1], -rows[0]), (columns[-1], -columns[0]), (0, 0)))
-    padded = lax.optimization_barrier(padded)
-    products = []
-    for row in rows:
-        for column in columns:
-            top, side = rows[-1] - row, columns[-1] - column
-            window = padded[:, :, top : top + height, side : side + width].reshape(-1, features)
-            products.append(stacked @ lax.optimization_barrier(window))
-    return jnp.stack(products).reshape(kh, kw, kd, channels, features).transpose(2, 0, 1, 3, 4)
+def _stacked(x: jax.Array, offsets: list[int], axis: int) -> jax.Array:
+    """`x` once for each offset along `axis`, the copies side by side as channels."""
+    return x if len(offsets) == 1 else lax.concatenate([shifted(x, offset, axis) for offset in offsets], x.ndim - 1)
 
 
 def weight_gradient(x: jax.Array, g: jax.Array, size: tuple[int, int, int], mirrored: bool = False) -> jax.Array:
-    """Gradient of `sum(g * convolution(x, kernel, mirrored))` with respect to a kernel of `size`: `(*size, C, F)`."""
+    """Gradient of `sum(g * convolution(x, kernel, mirrored))` with respect to a kernel of `size`: `(*size, C, F)`.
+
+    That is `out[a, b, c] = sum over voxels p of x[p + (a, b, c) - before]^T g[p]`. The depth taps are stacked as
+    channels of `x`, the column taps as channels of `g`, and each row tap is one matrix product of the two.
+    """
     x, g = lax.optimization_barrier((x, g))
-    if x.shape[-1] <= g.shape[-1]:
-        return _correlate(x, g, size, mirrored)
-    # The smaller side is stacked: exchange the two, which mirrors the shifts.
-    return _correlate(g, x, size, not mirrored)[::-1, ::-1, ::-1].transpose(0, 1, 2, 4, 3)
+    channels, features = x.shape[-1], g.shape[-1]
+    depths, rows, columns = (taps(edge, mirrored) for edge in size)
+    if channels <= _FEW_CHANNELS:
+        return _weight_gradient_of_few(x, g, size, mirrored)
+    left = lax.optimization_barrier(_stacked(x, depths, 1))
+    # x[p + s] g[p] summed over p is x[q] g[q - s] summed over q: a shift of either side, mirrored on the other.
+    right = lax.optimization_barrier(_stacked(g, [-offset for offset in columns], 3))
+    products = []
+    for row in rows:
+        a, b = left, right
+        if left.shape[-1] < right.shape[-1]:
+            a = lax.optimization_barrier(shifted(left, row, 2))
+        else:
+            b = lax.optimization_barrier(shifted(right, -row, 2))
+        voxels = ((0, 1, 2, 3), (0, 1, 2, 3))
+        products.append(lax.dot_general(a, b, (voxels, ((), ()))))
+    shape = (len(rows), len(depths), channels, len(columns), features)
+    return jnp.stack(products).reshape(shape).transpose(1, 0, 3, 2, 4)
+
+
+def _weight_gradient_of_few(x: jax.Array, g: jax.Array, size: tuple[int, int, int], mirrored: bool) -> jax.Array:
+    """The same by one product: so few channels make all taps together no more than one side of the others is."""
+    channels, features = x.shape[-1], g.shape[-1]
+    rows = jnp.moveaxis(x, 4, 0)[None]  # channels first: each tap is then one long copy
+    for axis, edge in zip((3, 4, 5), size, strict=True):
+        offsets = taps(edge, mirrored)
+        rows = lax.optimization_barrier(lax.concatenate([shifted(rows, offset, axis) for offset in offsets], 0))
+    product = rows.reshape(-1, g.size // features) @ g.reshape(-1, features)
+    return product.reshape(*size[::-1], channels, features).transpose(2, 1, 0, 3, 4)
