@@ -120,6 +120,17 @@ class PatchConfig:
     rotate_any: Annotated[bool, _help("uniformly random 3D rotations with interpolation (turn the missing wedge)")] = (
         False
     )
+    input: Annotated[
+        Literal["auto", "device", "host"],
+        _help("tomograms on the devices, patches cut there, or in their files, cut by threads; auto: by what fits"),
+    ] = "auto"
+    labels: Annotated[
+        Literal["auto", "stored", "drawn"],
+        _help("label maps kept in memory, or each patch's drawn from coordinates; auto: what is less work and fits"),
+    ] = "auto"
+    threads: Annotated[
+        PositiveInt | None, _help("threads that cut patches of host input; none: one a core, 8 at most")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -252,6 +263,12 @@ class ParallelConfig:
         PositiveInt,
         _help("parts in which each device takes its share of a batch, to save memory; batch norm is then over a part"),
     ] = 1
+    auto_micro_batches: Annotated[
+        bool, _help("take more micro_batches where a step would not fit the memory; off: run as told")
+    ] = True
+    memory_limit_gib: Annotated[
+        Positive | None, _help("memory of each device for tomograms and a step, GiB; none: what is free")
+    ] = None
     distributed: Annotated[
         bool | None, _help("several processes; none: as SLURM, Open MPI, a TPU pod or the next three fields say")
     ] = None
