@@ -1,17 +1,9 @@
-"""Patches and tiles against volumes and radii; memory and time of a configuration, roughly.
-
-Work: a 3×3×3 convolution from a to b channels takes 54 a b operations a voxel. In forward passes of the U-Net, a plain
-step costs 3 and a bi-level one 8 (three each on the train and meta patches, two in tangents).
-Memory: the backward pass keeps, of each convolution, its input and its result before and after normalisation.
-Both are meant within a factor of two or three: compilers fuse, convolutions run below a processor's best rate.
-"""
+"""Patches and tiles against volumes and radii; memory and time of a configuration, roughly (see `workload`)."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +11,10 @@ import numpy as np
 from robpicker_jax.config import Config
 from robpicker_jax.diagnosis.findings import Finding
 from robpicker_jax.diagnosis.observation import Observation
+from robpicker_jax.memory import device_bytes
+from robpicker_jax.workload import count_parameters as parameters_of_networks
+from robpicker_jax.workload import per_voxel, step_bytes, step_operations
 
-_BILEVEL_MEMORY = 1.5
-_KEPT = 3  # tensors kept of each convolution, in widths of its output
-_REMAT = 0.35
 _EFFICIENCY = 0.35  # of the matrix product's rate that convolutions reach
 _RADII_IN_PATCH = 3.0
 
@@ -96,21 +88,8 @@ class Estimate:
 
 def estimate(observations: Sequence[Observation], config: Config) -> Estimate:
     """Memory and time of a configuration on this machine; rough, see the module's docstring."""
-    n_classes = len(config.data.species) + 1
-    operations, kept = _per_voxel(config, n_classes)
-    train = config.train
-    bilevel = train.variant != "supervised"
-    width = 2 if config.model.compute_dtype == "bfloat16" else 4
-    parameters = count_parameters(config)
-    patch = config.patches.size**3
-    batch, meta_batch = train.batch_size, train.meta_batch_size or train.batch_size
-    activations = max(batch, meta_batch if bilevel else 0) * patch * kept * width
-    activations *= (_BILEVEL_MEMORY if bilevel else 1.0) * (_REMAT if config.model.remat else 1.0)
-    inner_steps = train.inner_steps if bilevel else 1
-    # Parameters, gradient, two moments, and for the bi-level step the updated copy and a tangent.
-    step_bytes = activations * (1 + 0.3 * (inner_steps - 1)) + parameters * 4 * (6 if bilevel else 4)
-    passes = 3 * batch * inner_steps + (5 * meta_batch if bilevel else 0)
-    step_operations = operations * patch * passes
+    operations, _ = per_voxel(config)
+    parameters, work = count_parameters(config), step_operations(config)
     volumes = [o for o in observations if o.header and o.tomogram.split in ("train", "meta", "val")]
     voxels = sum(int(np.prod(o.header.shape_zyx)) for o in volumes if o.header)
     rate, device = measured_rate()
@@ -119,10 +98,10 @@ def estimate(observations: Sequence[Observation], config: Config) -> Estimate:
     repeated = (tile / max(1, tile - config.inference.overlap_vox)) ** 3
     return Estimate(
         parameters,
-        step_bytes / 2**30,
+        step_bytes(config, parameters) / 2**30,
         voxels * 5 / 2**30,
-        step_operations / 1e12,
-        step_operations * train.steps / (rate * _EFFICIENCY) / 3600,
+        work / 1e12,
+        work * config.train.steps / (rate * _EFFICIENCY) / 3600,
         usual * repeated * operations / (rate * _EFFICIENCY) / 60,
         rate * _EFFICIENCY / 1e9,
         device,
@@ -131,55 +110,7 @@ def estimate(observations: Sequence[Observation], config: Config) -> Estimate:
 
 def count_parameters(config: Config) -> int:
     """Exact number of parameters of the networks that the configuration trains."""
-    import jax
-
-    from robpicker_jax.experiment import META_NETWORKS, build_networks
-
-    _, init = build_networks(config.model, len(config.data.species) + 1)
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    trained = ("unet", *META_NETWORKS[config.train.variant])
-    return sum(int(np.prod(leaf.shape)) for name in trained for leaf in jax.tree.leaves(shapes[name]))
-
-
-def _per_voxel(config: Config, n_classes: int) -> tuple[float, float]:
-    """Operations of a forward pass and numbers kept for the backward pass, for each voxel of a patch."""
-    operations = kept = 0.0
-    for taps, inputs, outputs, level in _convolutions(config, n_classes):
-        share = 8.0**-level
-        operations += 2 * taps * inputs * outputs * share
-        kept += _KEPT * outputs * share
-    return operations, kept
-
-
-def _convolutions(config: Config, n_classes: int) -> Iterator[tuple[int, int, int, int]]:
-    """Every convolution of the U-Net: (taps, channels in, channels out, level of its output)."""
-    from robpicker_jax.models.presets import unet_shape
-
-    shape = unet_shape(config.model)
-    channels = 1
-    for level in range(shape.levels):
-        for _ in range(shape.convs_before_pool):
-            yield 27, channels, shape.widths[level], level
-            channels = shape.widths[level]
-        for _ in range(shape.convs_after_pool):
-            yield 27, channels, shape.widths[level + 1], level + 1
-            channels = shape.widths[level + 1]
-    for _ in range(shape.bottleneck_convs):
-        yield 27, channels, shape.widths[-1], shape.levels
-        channels = shape.widths[-1]
-    for level in reversed(range(shape.levels)):
-        width = shape.widths[level]
-        if shape.upsampling == "nearest":
-            yield 8, channels, channels, level
-            up = channels
-        else:
-            yield 1, channels, width, level  # stride 2: each voxel has one tap
-            up = width
-        channels = up + width
-        for _ in range(shape.decoder_convs):
-            yield 27, channels, width, level
-            channels = width
-    yield 1, channels, n_classes, 0
+    return sum(parameters_of_networks(config).values())
 
 
 def measured_rate() -> tuple[float, str]:
@@ -204,20 +135,8 @@ def available_gib() -> float | None:
     """Memory that training could use: the device's, on CPU the machine's or its container's; None if unknown."""
     import jax
 
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        statistics = device.memory_stats() or {}
-        limit = statistics.get("bytes_limit")
-        return None if limit is None else limit / 2**30
-    limits = []
-    with contextlib.suppress(ValueError, OSError, AttributeError):
-        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    try:
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as stream:
-            limits.append(int(stream.read()))
-    except (ValueError, OSError):  # no container, or no limit ("max")
-        pass
-    return min(limits) / 2**30 if limits else None
+    have = device_bytes(jax.devices()[0])
+    return None if have is None else have / 2**30
 
 
 def check_resources(observations: Sequence[Observation], config: Config) -> list[Finding]:
