@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,27 +12,24 @@ from typing import TYPE_CHECKING
 from robpicker_jax.cli import ArgumentParser, parser, split_overrides
 
 if TYPE_CHECKING:
-    from robpicker_jax.config import DataConfig
-    from robpicker_jax.dataset import LoadedTomogram
     from robpicker_jax.discovery import Tomogram
     from robpicker_jax.picker import Picker
+    from robpicker_jax.streaming import StreamedTomogram
 
 
 @dataclass(frozen=True)
 class Queued:
-    """A tomogram whose header was checked and whose voxels are read when its turn comes."""
+    """A tomogram whose header was checked and whose voxels are read when its turn comes.
+
+    Attributes:
+        tomogram: the files.
+        shape_zyx: size in voxels.
+        resident_bytes: memory that its reader and mask take while it is open.
+    """
 
     tomogram: Tomogram
     shape_zyx: tuple[int, int, int]
-    data: DataConfig
-
-    def load(self) -> LoadedTomogram:
-        """Read and normalise it; its annotations, if any, are left alone."""
-        from dataclasses import replace
-
-        from robpicker_jax.dataset import load_tomogram
-
-        return load_tomogram(replace(self.tomogram, split="test", annotation_path=None), self.data)
+    resident_bytes: int
 
 
 def apply_parser(verb: str, description: str) -> ArgumentParser:
@@ -70,7 +68,37 @@ def prepared(
     queue = []
     for tomogram in tomograms_from(options.tomograms, annotations=False):
         with open_volume(tomogram.volume_path) as reader:
-            queue.append(Queued(tomogram, reader.shape_zyx, config.data))
+            mask = 0 if tomogram.mask_path is None else math.prod(reader.shape_zyx)
+            queue.append(Queued(tomogram, reader.shape_zyx, reader.resident_bytes + mask))
     options.out.mkdir(parents=True, exist_ok=True)
     enable_persistent_cache()
     return options, Picker.from_workdir(options.workdir, config), queue
+
+
+def plan(picker: Picker, queue: Sequence[Queued], *, keep_scores: bool = False) -> str:
+    """What the work will take, for the user to read before it starts: tiles, and the bound on memory."""
+    # While one tomogram is segmented, the next one is open already.
+    following = [tomogram.resident_bytes for tomogram in queue[1:]] + [0]
+    bounds = [
+        picker.memory(
+            tomogram.shape_zyx, keep_scores=keep_scores, resident_bytes=tomogram.resident_bytes + resident_bytes
+        )
+        for tomogram, resident_bytes in zip(queue, following, strict=True)
+    ]
+    tiles = sum(picker.tiles(tomogram.shape_zyx) for tomogram in queue)
+    whole = "; all class probabilities are held" if keep_scores else ""
+    return (
+        f"{len(queue)} tomogram{'s' * (len(queue) > 1)}, {tiles} tiles; "
+        f"memory: {max(bounds, key=lambda bound: bound.host + bound.device)}{whole}"
+    )
+
+
+def streamed(picker: Picker, queue: Sequence[Queued]) -> Iterator[StreamedTomogram]:
+    """The tomograms, opened one by one; the next one's normalisation is found while the present one is segmented.
+
+    Raises:
+        InputError: a volume that cannot be used, when its turn comes.
+    """
+    from robpicker_jax.streaming import stream_tomograms
+
+    return stream_tomograms([queued.tomogram for queued in queue], picker.config.data)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from robpicker_jax.applying import apply_parser, prepared
+from robpicker_jax.applying import apply_parser, plan, prepared, streamed
 from robpicker_jax.cli import console, progress, run
 
 _DESCRIPTION = """\
@@ -34,16 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         picker = replace(picker, min_scores=scores)
         shown = ", ".join(f"{name} {score:.3f}" for name, score in zip(names, scores, strict=True))
         console.print(f"smallest scores for a precision of {options.precision:g}: {shown}", highlight=False)
+    console.print(plan(picker, tomograms), highlight=False, soft_wrap=True)
     with progress("picking", sum(picker.tiles(tomogram.shape_zyx) for tomogram in tomograms)) as bar:
-        for tomogram in tomograms:
-            loaded = tomogram.load()
-            picks = picker.pick(loaded.density, bar.advance, mask=loaded.mask)
+        for tomogram in streamed(picker, tomograms):
+            picks = picker.pick(tomogram, bar.advance, mask=tomogram.mask)
             paths = write_picks(
                 options.out,
-                loaded.name,
+                tomogram.name,
                 picks,
                 formats=options.format or PICK_FORMATS,
-                voxel_size_angstrom=loaded.voxel_size_angstrom,
+                voxel_size_angstrom=tomogram.voxel_size_angstrom,
                 shape_zyx=tomogram.shape_zyx,
             )
             counts = Counter(picks.labels.tolist())

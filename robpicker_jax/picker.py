@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from robpicker_jax import parallel
 from robpicker_jax.annotations import FORMATS, Particles, write_annotations
 from robpicker_jax.bilevel.step import TrainState
 from robpicker_jax.checkpoint import Checkpoints
 from robpicker_jax.config import Config, ParallelConfig
 from robpicker_jax.errors import InputError
 from robpicker_jax.experiment import Experiment, build_experiment
-from robpicker_jax.inference import Segmentation, number_of_tiles, segment
+from robpicker_jax.inference import (
+    DevicePredictor,
+    MemoryBound,
+    Reader,
+    Segmentation,
+    memory_bound,
+    number_of_tiles,
+    over_rotations,
+    prediction_mesh,
+    segment,
+)
 from robpicker_jax.picking import particles_from_class_map, remove_close_picks
 from robpicker_jax.workdir import read_config
 
@@ -30,11 +44,13 @@ class Picker:
         experiment: the networks.
         state: the parameters.
         min_scores: smallest score of a pick of each class, in place of picking.min_score.
+        devices: most devices of this process to share the tiles; None: as parallel.devices says.
     """
 
     experiment: Experiment
     state: TrainState
     min_scores: tuple[float, ...] | None = None
+    devices: int | None = None
 
     @classmethod
     def from_workdir(cls, workdir: Path, config: Config | None = None) -> Picker:
@@ -47,11 +63,13 @@ class Picker:
         Raises:
             InputError: no run, no checkpoint, or a configuration of another network.
         """
-        # Picking takes one device, whatever the run was trained on.
-        experiment = build_experiment(replace(config or read_config(workdir), parallel=ParallelConfig(devices=1)))
+        config = config or read_config(workdir)
+        # Training's batches need not divide by the devices of this machine; tiles are shared by all of them.
+        experiment = build_experiment(replace(config, parallel=ParallelConfig(devices=1)))
+        devices = config.parallel.devices or len(jax.local_devices())
         checkpoints = Checkpoints(workdir / "checkpoints")
         try:
-            return cls(experiment, checkpoints.restore(experiment.state, best=True))
+            return cls(experiment, checkpoints.restore(experiment.state, best=True), devices=devices)
         finally:
             checkpoints.close()
 
@@ -64,22 +82,51 @@ class Picker:
         """Number of tiles that a tomogram of this shape takes."""
         return number_of_tiles(shape_zyx, self._tile, self.config.inference.overlap_vox)
 
-    def segment(self, density: np.ndarray, on_tiles: Callable[[int], None] | None = None) -> Segmentation:
-        """Class map of a normalised tomogram (z, y, x)."""
+    def memory(self, shape_zyx: Sequence[int], *, keep_scores: bool = False, resident_bytes: int = 0) -> MemoryBound:
+        """Memory that `segment` takes at most for a tomogram of this shape, beside the network's activations.
+
+        Args:
+            shape_zyx: the tomogram's size.
+            keep_scores: whether all class probabilities are kept.
+            resident_bytes: memory that the tomogram's reader and mask take.
+        """
+        return memory_bound(
+            shape_zyx,
+            self.experiment.n_classes,
+            tile=self._tile,
+            overlap_vox=self.config.inference.overlap_vox,
+            batch_size=self._batch_size,
+            keep_scores=keep_scores,
+            shared=self._mesh.devices.flat[0].platform == "cpu",
+            resident_bytes=resident_bytes,
+        )
+
+    def segment(
+        self,
+        density: np.ndarray | Reader,
+        on_tiles: Callable[[int], None] | None = None,
+        *,
+        keep_scores: bool = False,
+    ) -> Segmentation:
+        """Class map of a normalised tomogram (z, y, x), in memory or behind a reader; all scores only when asked for."""
         inference = self.config.inference
         return segment(
             density,
-            self.experiment.predictor(self.state),
+            over_rotations(self._predictor, inference.rotations),
             self.experiment.n_classes,
             tile=self._tile,
             overlap_vox=inference.overlap_vox,
-            batch_size=inference.batch_size,
+            batch_size=self._batch_size,
+            blend=inference.blend,
+            keep_scores=keep_scores,
             on_tiles=on_tiles,
+            place=self._predictor.place,
+            device=self._predictor.first,
         )
 
     def pick(
         self,
-        density: np.ndarray,
+        density: np.ndarray | Reader,
         on_tiles: Callable[[int], None] | None = None,
         *,
         mask: np.ndarray | None = None,
@@ -107,6 +154,19 @@ class Picker:
     @property
     def _tile(self) -> int:
         return self.config.inference.tile or self.config.patches.size
+
+    @property
+    def _batch_size(self) -> int:
+        return self.config.inference.batch_size * self._mesh.size
+
+    @cached_property
+    def _mesh(self) -> Mesh:
+        return prediction_mesh(self.devices or self.config.parallel.devices)
+
+    @cached_property
+    def _predictor(self) -> DevicePredictor:
+        variables = parallel.local((self.state.params, self.state.network_state.batch_stats))
+        return DevicePredictor(self.experiment.predict, variables, self._mesh)
 
 
 def write_picks(

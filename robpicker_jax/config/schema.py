@@ -219,7 +219,15 @@ class InferenceConfig:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     tile: Annotated[PositiveInt | None, _help("edge of the tiles, voxels; none: patches.size")] = None
     overlap_vox: Annotated[Count, _help("overlap of neighbouring tiles, voxels")] = 20
-    batch_size: Annotated[PositiveInt, _help("tiles a forward pass")] = 4
+    batch_size: Annotated[PositiveInt, _help("tiles a forward pass on each device")] = 4
+    blend: Annotated[
+        Literal["average", "gaussian"],
+        _help("weights of overlapping tiles: all the same, or a Gaussian about each tile's centre"),
+    ] = "average"
+    rotations: Annotated[
+        Literal[1, 2, 4, 8],
+        _help("orientations averaged: 2 half-turn about the tilt axis y, 4 all half-turns, 8 quarter-turns about z too"),
+    ] = 1
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from robpicker_jax.inference.accumulation import Segmentation
+from robpicker_jax.inference.devices import DevicePredictor, prediction_mesh
+from robpicker_jax.inference.memory import MemoryBound, memory_bound
 from robpicker_jax.inference.reader import ArrayReader, Reader
+from robpicker_jax.inference.rotations import ROTATIONS, over_rotations
 from robpicker_jax.inference.segmentation import segment
-from robpicker_jax.inference.tiles import BLENDS, number_of_tiles, plan_tiles, tile_starts
+from robpicker_jax.inference.tiles import BLENDS, number_of_tiles, tile_starts
 
 __all__ = [
     "BLENDS",
+    "ROTATIONS",
     "ArrayReader",
+    "DevicePredictor",
+    "MemoryBound",
     "Reader",
     "Segmentation",
+    "memory_bound",
     "number_of_tiles",
-    "plan_tiles",
+    "over_rotations",
+    "prediction_mesh",
     "segment",
     "tile_starts",
 ]

@@ -20,7 +20,7 @@ Planes = Callable[[int, int], np.ndarray]
 """Reads the planes first … last − 1 of a volume."""
 
 _ISOTROPY = 0.01  # largest relative difference of the three edges that still counts as a cube
-_CHUNK_VOXELS = 1 << 24
+_CHUNK_VOXELS = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
