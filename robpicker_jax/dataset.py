@@ -11,6 +11,7 @@ import numpy as np
 
 from robpicker_jax.annotations import Particles, read_annotations
 from robpicker_jax.annotations.bounds import check_inside
+from robpicker_jax.annotations.options import check_options, options_for
 from robpicker_jax.config.schema import DataConfig
 from robpicker_jax.discovery import SHARED_LIST, SPLITS, Tomogram, discover, same_tomogram, tomograms_from
 from robpicker_jax.errors import InputError
@@ -72,7 +73,7 @@ def load_particles(
         species_names: the species in the order of their labels; species k has label k + 1.
         shape_zyx: size of the volume.
         voxel_size_angstrom: voxel size, for formats in Å.
-        options: options of the annotation format (`binning`, `tomograms`, `axes` …; see `robpicker_jax.annotations`).
+        options: how the list is read, as `data.annotation_options` has it (see `robpicker_jax.annotations.options`).
 
     Returns:
         The particles of this tomogram, every label between 1 and the number of species.
@@ -90,7 +91,11 @@ def load_particles(
         )
     labels = {name: k + 1 for k, name in enumerate(species_names)}
     particles = read_annotations(
-        path, voxel_size_angstrom=voxel_size_angstrom, shape_zyx=shape_zyx, class_labels=labels, **(options or {})
+        path,
+        voxel_size_angstrom=voxel_size_angstrom,
+        shape_zyx=shape_zyx,
+        class_labels=labels,
+        **options_for(path, options),
     )
     particles = _of_tomogram(particles, tomogram)
     particles = _with_checked_labels(particles, species_names, path)
@@ -195,7 +200,13 @@ def load_tomogram(tomogram: Tomogram, data: DataConfig) -> LoadedTomogram:
         particles = None
         if tomogram.annotation_path is not None or tomogram.split in ("train", "meta"):
             names = [species.name for species in data.species]
-            particles = load_particles(tomogram, species_names=names, shape_zyx=shape, voxel_size_angstrom=voxel_size)
+            particles = load_particles(
+                tomogram,
+                species_names=names,
+                shape_zyx=shape,
+                voxel_size_angstrom=voxel_size,
+                options=data.annotation_options,
+            )
         density = reader.read()
     if data.invert_contrast:
         np.negative(density, out=density)
@@ -268,6 +279,7 @@ def check_dataset(dataset: Mapping[str, Sequence[Tomogram]], data: DataConfig, p
                 if split == "meta"
                 else "add tomograms to it",
             )
+    check_options(data.annotation_options)
     tomograms = [tomogram for split in SPLITS for tomogram in dataset.get(split, ())]
     voxel_size = agreed_voxel_size(tomograms, data.voxel_size_angstrom)
     names = [species.name for species in data.species]
@@ -276,5 +288,11 @@ def check_dataset(dataset: Mapping[str, Sequence[Tomogram]], data: DataConfig, p
             shape = reader.shape_zyx
         check_patch_fits(shape, patch_size, tomogram.volume_path)
         if tomogram.annotation_path is not None or tomogram.split in ("train", "meta"):
-            load_particles(tomogram, species_names=names, shape_zyx=shape, voxel_size_angstrom=voxel_size)
+            load_particles(
+                tomogram,
+                species_names=names,
+                shape_zyx=shape,
+                voxel_size_angstrom=voxel_size,
+                options=data.annotation_options,
+            )
     return voxel_size

@@ -29,15 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     import json
 
+    from robpicker_jax.annotations.options import KEY
     from robpicker_jax.config import load_config
     from robpicker_jax.diagnosis import diagnose
     from robpicker_jax.diagnosis.table import findings_table, readings_table
     from robpicker_jax.errors import InputError
     from robpicker_jax.files import write_text
 
-    known = options.config is not None or bool(overrides)  # the embedded default's species are not the user's
-    config = load_config(options.config, overrides) if known else None
-    data = options.data or (Path(config.data.dir) if config and config.data.dir else None)
+    given = load_config(options.config, overrides)
+    # The embedded default's species are not the user's, nor are they when only the reading of lists is said.
+    known = options.config is not None or not all(o.startswith(f"{KEY}.") for o in overrides)
+    config = given if known else None
+    data = options.data or (Path(given.data.dir) if given.data.dir else None)
     if data is None:
         raise InputError("no data set", mend="give --data DIR")
     with console.status(f"examining {data}") as status:
@@ -45,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             data,
             config,
             voxel_size_angstrom=options.voxel_size,
+            annotation_options=given.data.annotation_options,
             resources_too=not options.no_resources,
             on_tomogram=lambda name, _: status.update(f"examined {name}"),
         )

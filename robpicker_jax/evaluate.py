@@ -21,7 +21,8 @@ lists ({name}.xml, {name}_objl.xml, {name}.star, …), or a data set, of which -
 Rules: mask (a pick inside the label of a true particle of its class; the paper's), tolerance (within --tolerance
 voxels), czii (within half the class's radius; beta 4). Matching is one-to-one unless --many-to-one asks for the
 paper's literal count. Species, radii and shapes come from --config (a run's own is WORKDIR/config.yaml), or from
---classes and --radii; the rule's settings from --config unless given here.
+--classes and --radii; the rule's settings from --config unless given here. data.annotation_options says how
+the truth is read (binning, unit, axes …; docs/formats.md); --truth-option and --picks-option add to it.
 
 Masks of the sample (--masks, or {name}_mask.mrc beside the volumes of --truth): true particles outside are not missed,
 picks outside that hit none inside are not false.
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--split", default="test", choices=["train", "meta", "val", "test"], help="split of a data set; default: test")
     add("--voxel-size", metavar="ANGSTROM", type=float, help="voxel size, for lists in angstrom")
     add("--truth-format", metavar="NAME", help="annotation format of the truth, where its suffix does not tell")
+    add("--truth-option", metavar="NAME=VALUE", action="append", default=[], help="how the truth is read; repeat")
+    add("--picks-option", metavar="NAME=VALUE", action="append", default=[], help="how the picks are read; repeat")
     add("--picks-format", metavar="NAME", help="annotation format of the picks, where their suffix does not tell")
     add(
         "--masks",
@@ -60,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import json
 
     from robpicker_jax.config import load_config
+    from robpicker_jax.conversion import parse_options
     from robpicker_jax.errors import InputError
     from robpicker_jax.files import write_text
     from robpicker_jax.metrics import evaluate, evaluation_table, options_from_config
@@ -88,8 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings["voxel_size_angstrom"] = voxel_size
 
     reading = {"split": options.split, "voxel_size_angstrom": voxel_size, "class_names": settings["class_names"]}
-    truth = read_lists(options.truth, fmt=options.truth_format, **reading)
-    found = read_lists(options.picks, fmt=options.picks_format, allow_empty=True, **reading)
+    how = config.data.annotation_options | parse_options(options.truth_option, "--truth-option")
+    truth = read_lists(options.truth, fmt=options.truth_format, options=how, **reading)
+    how = parse_options(options.picks_option, "--picks-option")
+    found = read_lists(options.picks, fmt=options.picks_format, allow_empty=True, options=how, **reading)
     picks, strange = pair_tomograms(truth, found)
     if strange:
         console.print(f"no truth, so left out: {', '.join(strange)}", highlight=False, soft_wrap=True)

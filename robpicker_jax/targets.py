@@ -78,7 +78,13 @@ def _write(tomogram: Tomogram, config: Config, maker: LabelMaker, voxel_size: fl
     with open_volume(tomogram.volume_path) as reader:
         shape = reader.shape_zyx
     names = [species.name for species in config.data.species]
-    particles = load_particles(tomogram, species_names=names, shape_zyx=shape, voxel_size_angstrom=voxel_size)
+    particles = load_particles(
+        tomogram,
+        species_names=names,
+        shape_zyx=shape,
+        voxel_size_angstrom=voxel_size,
+        options=config.data.annotation_options,
+    )
     try:
         label_map = maker.labels(shape, particles)
     except InputError as error:

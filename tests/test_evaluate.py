@@ -208,6 +208,26 @@ def test_without_configuration_the_lists_name_the_classes(tmp_path: Path) -> Non
     assert run(*arguments, "--radii", "7,6") == 0
 
 
+def test_lists_without_classes_are_of_the_only_class(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    points = make(1)
+    bare, one = tmp_path / "truth.coords", tmp_path / "picks.xml"
+    write_annotations(bare, points)
+    write_annotations(one, points.with_(labels=np.ones(len(points), np.int32)))
+    out = tmp_path / "out.json"
+    arguments = ("--rule", "tolerance", "--tolerance", 1, "--json", out)
+    for truth, picks, more in (
+        (bare, one, ()),
+        (one, bare, ()),
+        (bare, one, ("--classes", "ribosome")),
+        (bare, bare, ()),
+    ):
+        assert run("--truth", truth, "--picks", picks, *arguments, *more) == 0
+        assert json.loads(out.read_text())["micro"]["true_positives"] == len(points)
+    write_annotations(one, points, fmt="xml")  # of two classes: which one the others are of nobody knows
+    assert run("--truth", bare, "--picks", one, *arguments) == 2
+    assert "give --classes" in capsys.readouterr().err
+
+
 def test_one_list_of_several_tomograms(lists: tuple[Path, Path], tmp_path: Path) -> None:
     truth = Particles.concatenate([make(k).with_(tomograms=np.full(27, f"tomo_{k}")) for k in (1, 2)])
     write_annotations(tmp_path / "all.star", truth)

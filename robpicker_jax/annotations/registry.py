@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.errors import InputError
@@ -86,7 +89,7 @@ _FORMATS = (
 FORMATS: dict[str, Format] = {entry.name: entry for entry in _FORMATS}
 """The annotation formats by name."""
 
-_CONTEXT = ("voxel_size_angstrom", "shape_zyx", "class_labels")
+CONTEXT = ("voxel_size_angstrom", "shape_zyx", "class_labels")
 
 SUFFIXES = tuple(dict.fromkeys(suffix for f in FORMATS.values() for suffix in f.suffixes))
 
@@ -147,14 +150,39 @@ def call(format_: Format, verb: str, path: Path, *positional: Any, **options: An
     known = format_.arguments(verb)
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
-        if name not in known and name not in _CONTEXT:
+        if name not in known and name not in CONTEXT:
             raise InputError(
                 f"format {format_.name!r} has no option {name!r}",
                 where=path,
                 mend=f"its options: {', '.join(known)}" if known else "it has none",
             )
     arguments = {name: value for name, value in given.items() if name in known}
+    arguments |= checked_options(format_, verb, {k: v for k, v in arguments.items() if k not in CONTEXT}, where=path)
     return function(path, *positional, **arguments)
+
+
+def checked_options(
+    format_: Format, verb: str, options: Mapping[str, Any], *, where: Path | str = "", key: str = "option"
+) -> dict[str, Any]:
+    """Options of a format with values of the types that its function declares; those that are None are left out.
+
+    Raises:
+        InputError: a value of another type.
+    """
+    function = format_.function(verb)
+    given = {name: value for name, value in options.items() if value is not None}
+    if function is None or not given:
+        return given
+    hints = typing.get_type_hints(function)
+    separator = "." if "." in key else " "
+    for name, value in given.items():
+        try:
+            given[name] = TypeAdapter(hints[name]).validate_python(value)
+        except ValidationError as error:
+            message = error.errors(include_url=False)[0]["msg"]
+            message = message[0].lower() + message[1:]
+            raise InputError(f"{key}{separator}{name}: {message}, got {value!r}", where=where) from None
+    return given
 
 
 def read(path: Path, fmt: str | None = None, **options: Any) -> Particles:

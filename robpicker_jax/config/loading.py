@@ -22,7 +22,7 @@ from robpicker_jax.config.schema import Config, Species
 from robpicker_jax.config.validation import check
 from robpicker_jax.errors import InputError
 
-_PATH_FIELDS = {"dir", "density", "mask"}
+_PATH_FIELDS = {"dir", "density", "mask", "tomograms"}
 
 
 @cache
@@ -105,6 +105,8 @@ def describe_fields(cls: type = Config, prefix: str = "") -> Iterator[tuple[str,
             continue
         if field.default is not dataclasses.MISSING:
             default = str(field.default)
+        elif get_origin(hint) is dict:
+            default = "none"
         else:
             default = "required" if field.default_factory is dataclasses.MISSING else "preset"
         yield name, _type_name(hint), default, text
@@ -127,6 +129,8 @@ def _type_name(hint: Any) -> str:
         return "|".join(str(value) for value in get_args(hint))
     if get_origin(hint) is tuple:
         return "list"
+    if get_origin(hint) is dict:
+        return "mapping"
     arguments = [argument for argument in get_args(hint) if argument is not type(None)]
     if arguments:
         return _type_name(arguments[0])

@@ -7,7 +7,7 @@ Checks that involve several fields live in `validation.py`; reading and overridi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, Field
@@ -58,6 +58,12 @@ class DataConfig:
         _help("training label maps: spheres, rotated shapes, or stored {name}_target.mrc"),
     ] = "sphere"
     meta_labels: Annotated[Literal["sphere", "shape", "map"], _help("label maps of meta, val and test")] = "shape"
+    annotation_options: Annotated[
+        dict[str, Any],
+        _help(
+            "how lists are read: format, binning, unit, axes, first_voxel, tomograms …; or by format (docs/formats.md)"
+        ),
+    ] = field(default_factory=dict, hash=False)
     normalise: Annotated[Literal["zscore", "none"], _help("per-tomogram normalisation")] = "zscore"
     invert_contrast: Annotated[bool, _help("multiply densities by -1 when reading")] = False
 

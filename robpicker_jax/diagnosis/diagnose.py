@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from robpicker_jax.annotations.options import check_options
 from robpicker_jax.config import Config
 from robpicker_jax.diagnosis import classes, coordinates, headers, resources, spectra, splits
 from robpicker_jax.diagnosis.classes import Kind
@@ -32,6 +34,7 @@ def diagnose(
     config: Config | None = None,
     *,
     voxel_size_angstrom: float | None = None,
+    annotation_options: Mapping[str, Any] | None = None,
     resources_too: bool = True,
     on_tomogram: Callable[[str, int], None] | None = None,
 ) -> Diagnosis:
@@ -45,12 +48,16 @@ def diagnose(
         config: the configuration to train with; without it species and radii are guessed, and what depends on them is
             left out.
         voxel_size_angstrom: voxel size, where neither headers nor configuration know it.
+        annotation_options: how lists are read, in place of the configuration's `data.annotation_options`.
         resources_too: estimate memory and time, which starts JAX.
         on_tomogram: called with each tomogram's name and the number of tomograms, for progress.
 
     Raises:
-        InputError: the folder does not exist.
+        InputError: the folder does not exist, or annotation options that no format has.
     """
+    if annotation_options is None and config is not None:
+        annotation_options = config.data.annotation_options
+    check_options(annotation_options or {})
     data = Path(data)
     if not data.is_dir():
         raise InputError("no such folder", where=data)
@@ -72,7 +79,7 @@ def diagnose(
 
     class_labels = {species.name: k + 1 for k, species in enumerate(config.data.species)} if config else {}
     for i, observation in enumerate(observations):
-        observations[i], found = read_particles(observation, class_labels, configured)
+        observations[i], found = read_particles(observation, class_labels, configured, annotation_options)
         findings += found
     kinds = _kinds(observations, config, voxel_size)
     observations = [_labelled(observation, kinds) for observation in observations]

@@ -6,11 +6,13 @@ import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from robpicker_jax.annotations import Particles, read_annotations
 from robpicker_jax.annotations.bounds import inside
+from robpicker_jax.annotations.options import options_for
 from robpicker_jax.dataset import load_mask, load_target
 from robpicker_jax.diagnosis.findings import Finding
 from robpicker_jax.diagnosis.hypotheses import (
@@ -104,7 +106,10 @@ def read_header(tomogram: Tomogram) -> tuple[Observation, list[Finding]]:
 
 
 def read_particles(
-    observation: Observation, class_labels: Mapping[str, int], voxel_size_angstrom: float | None
+    observation: Observation,
+    class_labels: Mapping[str, int],
+    voxel_size_angstrom: float | None,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[Observation, list[Finding]]:
     """Add the tomogram's particles, of any class and at any place."""
     tomogram, header = observation.tomogram, observation.header
@@ -123,6 +128,7 @@ def read_particles(
             shape_zyx=header.shape_zyx if header else None,
             class_labels=class_labels or None,
             allow_empty=True,
+            **options_for(path, options),
         )
         particles = _of_tomogram(particles, tomogram)
     except BROKEN as error:

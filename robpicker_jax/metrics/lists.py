@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from robpicker_jax.annotations import FORMATS, SUFFIXES, Particles, read_annotations
+from robpicker_jax.annotations.options import options_for
 from robpicker_jax.dataset import agreed_voxel_size
 from robpicker_jax.discovery import SHARED_LIST, SPLITS, same_tomogram, tomograms_from
 from robpicker_jax.errors import InputError
@@ -28,6 +30,7 @@ def read_lists(
     voxel_size_angstrom: float | None = None,
     class_names: Sequence[str] | None = None,
     allow_empty: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Particles]:
     """Read the particle lists of a file or folder, by tomogram.
 
@@ -44,6 +47,7 @@ def read_lists(
         voxel_size_angstrom: for formats in Å; by default the headers' of the volumes beside the lists.
         class_names: name of class 1, 2, …, for formats that name classes.
         allow_empty: accept lists without particles.
+        options: how the lists are read, as `data.annotation_options` has it.
 
     Raises:
         InputError: nothing there, no list in the folder, a list that cannot be read, two lists of one tomogram.
@@ -54,13 +58,14 @@ def read_lists(
     labels = None if class_names is None else {name: index + 1 for index, name in enumerate(class_names)}
 
     def read(file: Path, voxel_size: float | None, shape: tuple[int, int, int] | None) -> Particles:
+        reading = options_for(file, options, fmt=fmt)
         return read_annotations(
             file,
-            fmt=fmt,
             voxel_size_angstrom=voxel_size_angstrom or voxel_size,
             shape_zyx=shape,
             class_labels=labels,
             allow_empty=allow_empty,
+            **reading,
         )
 
     if path.is_file():
@@ -124,12 +129,14 @@ def agree_on_classes(
     """Truth and picks with the same class labels, and the classes' names.
 
     With `class_names`, particles that carry one of these names get its label, others keep theirs. Without, the lists
-    decide: by name where every particle has one, else by label; lists without any class are of one class.
+    decide: by name where every particle has one, else by label; lists without any class are of one class. Where there
+    is only one class, a list without any is of that class.
 
     Raises:
         InputError: some particles have a name alone and others a label alone.
     """
-    lists = [*truth.values(), *picks.values()]
+    lists = [item for item in (*truth.values(), *picks.values()) if not _is_bare(item)]
+    bare = len(lists) < len(truth) + len(picks)
     everything = Particles.concatenate(lists) if lists else Particles.empty()
     names, labels = everything.class_names, everything.labels
     if class_names is not None:
@@ -139,19 +146,26 @@ def agree_on_classes(
         chosen = sorted(first, key=lambda name: (first[name], name))
     elif not labels.any():
         return *(_all_of_class_one(group) for group in (truth, picks)), ["particle"]  # type: ignore[return-value]
-    elif (labels == 0).any():
+    elif (labels == 0).any() or (bare and labels.max() > 1):
         raise InputError(
             "some particles have a class label and others only a class name, or none",
             mend="give --classes with the names of label 1, 2, … or a --config",
         )
     else:
         chosen = [_name_of_label(everything, label) for label in range(1, int(labels.max()) + 1)]
-        return dict(truth), dict(picks), chosen
+        if len(chosen) > 1:
+            return dict(truth), dict(picks), chosen
     return (
         {name: _relabelled(particles, chosen) for name, particles in truth.items()},
         {name: _relabelled(particles, chosen) for name, particles in picks.items()},
         chosen,
     )
+
+
+def _is_bare(particles: Particles) -> bool:
+    """Whether a list has particles and names no class for any of them."""
+    names = particles.class_names
+    return len(particles) > 0 and not particles.labels.any() and (names is None or not np.any(names != ""))
 
 
 def _all_of_class_one(lists: Mapping[str, Particles]) -> dict[str, Particles]:
@@ -165,6 +179,8 @@ def _name_of_label(particles: Particles, label: int) -> str:
 
 
 def _relabelled(particles: Particles, names: Sequence[str]) -> Particles:
+    if _is_bare(particles) and len(names) == 1:
+        return particles.with_(labels=np.ones(len(particles), dtype=np.int32))
     if particles.class_names is None:
         return particles
     labels = particles.labels.copy()

@@ -1,0 +1,109 @@
+"""What a configuration says of the particle lists of a data set (`data.annotation_options`), brought to one file.
+
+annotation_options: {binning: 4}                                  every list; one whose format has no binning is refused
+annotation_options: {format: deepetpicker, axes: zyx}             the format of lists with that format's suffix
+annotation_options: {star: {binning: 4}, csv: {unit: angstrom}}   the lists of one format each
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from robpicker_jax.annotations.registry import CONTEXT, FORMATS, checked_options, format_of
+from robpicker_jax.errors import InputError
+
+KEY = "data.annotation_options"
+
+
+def options_for(path: Path, options: Mapping[str, Any] | None, *, fmt: str | None = None) -> dict[str, Any]:
+    """The arguments of `read_annotations` for one list: `fmt`, where it is chosen, and the options of its format.
+
+    Args:
+        path: the list.
+        options: `data.annotation_options`.
+        fmt: its format, where that is known otherwise.
+
+    Raises:
+        InputError: an option that no format has, or not that of the list, or a value of another type; the message
+            says what the format knows.
+    """
+    found: dict[str, Any] = {} if fmt is None else {"fmt": fmt}
+    if not options:
+        return found
+    check_options(options)
+    chosen = options.get("format")
+    if fmt is None:
+        fmt = chosen if chosen is not None and path.name.lower().endswith(FORMATS[chosen].suffixes) else None
+    format_ = format_of(path, fmt)
+    known = known_options(format_.name)
+    found = {} if fmt is None else {"fmt": fmt}
+    for name, value in options.items():
+        if name == "format" or name in FORMATS or value is None:
+            continue
+        if name not in known:
+            raise InputError(
+                f"{KEY}.{name}: {format_.title} (format {format_.name}) has no such option",
+                where=path,
+                mend=f"{_listed(format_.name)}; {KEY}.FORMAT.{name} is for the lists of one format alone",
+            )
+        found[name] = value
+    return found | {name: value for name, value in (options.get(format_.name) or {}).items() if value is not None}
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what no list of whatever format could be read with.
+
+    Raises:
+        InputError: naming the key, the nearest valid one, and what there is.
+    """
+    everything = sorted({name for fmt in FORMATS for name in known_options(fmt)})
+    for name, value in options.items():
+        key = f"{KEY}.{name}"
+        if name in CONTEXT:
+            raise InputError(f"{key}: not an option of a format", mend=_ELSEWHERE[name])
+        if name == "format":
+            if value is not None and value not in FORMATS:
+                raise InputError(f"{key}: unknown format {value!r}", mend=f"one of {', '.join(FORMATS)}")
+        elif name in FORMATS:
+            _check_section(key, name, value)
+        elif name not in everything:
+            near = difflib.get_close_matches(name, [*everything, *FORMATS], n=1, cutoff=0.6)
+            mend = f"did you mean {near[0]}? " if near else ""
+            mend += f"options: {', '.join(everything)}; or format, or the name of a format with options of its own"
+            raise InputError(f"{key}: no annotation format has this option", mend=mend)
+        else:
+            readers = [FORMATS[fmt] for fmt in FORMATS if name in known_options(fmt)]
+            checked_options(readers[0], "read", {name: value}, key=KEY)
+
+
+_ELSEWHERE = {
+    "voxel_size_angstrom": "say data.voxel_size_angstrom",
+    "shape_zyx": "the volumes say it",
+    "class_labels": "the order of data.species says it",
+}
+
+
+def known_options(fmt: str) -> tuple[str, ...]:
+    """Options of reading a format, without what the data set knows of the tomogram."""
+    return tuple(name for name in FORMATS[fmt].arguments("read") if name not in CONTEXT)
+
+
+def _check_section(key: str, fmt: str, section: Any) -> None:
+    if section is None:
+        return
+    if not isinstance(section, Mapping):
+        raise InputError(f"{key}: must hold options of the format, got {section!r}", mend=_listed(fmt))
+    for name in section:
+        if name not in known_options(fmt):
+            near = difflib.get_close_matches(str(name), known_options(fmt), n=1, cutoff=0.6)
+            mend = (f"did you mean {near[0]}? " if near else "") + _listed(fmt)
+            raise InputError(f"{key}.{name}: {FORMATS[fmt].title} has no such option", mend=mend)
+    checked_options(FORMATS[fmt], "read", section, key=key)
+
+
+def _listed(fmt: str) -> str:
+    known = known_options(fmt)
+    return f"format {fmt} knows {', '.join(known)}" if known else f"format {fmt} has no options"
