@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from robpicker_jax.files import write_text
+from robpicker_jax.large_pages import restart_with_large_pages
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -79,6 +80,7 @@ def main(benchmark: str, run: Callable[[bool], Iterable[Row]], arguments: list[s
         run: quick → rows; a generator's rows are announced as they come.
         arguments: command line, by default the process's.
     """
+    restart_with_large_pages()  # as the commands themselves do
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{benchmark}", description=sys.modules[run.__module__].__doc__
     )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import sys
 
-from robpicker_jax.cli import call
+from robpicker_jax.cli import run
 from robpicker_jax.errors import InputError
 
 VERBS = {
@@ -24,7 +23,7 @@ VERBS = {
 
 def main() -> None:
     """Run the verb named first on the command line."""
-    sys.exit(call(_dispatch, sys.argv[1:]))
+    run(_dispatch)
 
 
 def _dispatch(arguments: list[str]) -> int | None:

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from robpicker_jax.config import Config, describe_fields, load_config
 from robpicker_jax.errors import InputError
+from robpicker_jax.large_pages import restart_with_large_pages
 from robpicker_jax.progress import console, error_console, progress
 
 __all__ = ["ArgumentParser", "configured_parser", "console", "parse_configured", "progress", "run"]
@@ -85,6 +86,8 @@ def parse_configured(
 
 def run(main: Callable[[list[str]], int | None]) -> NoReturn:
     """Run a command's `main` on the process's arguments and exit with the contract's code."""
+    if "--help" not in sys.argv:
+        restart_with_large_pages()
     sys.exit(call(main, sys.argv[1:]))
 
 

@@ -1,0 +1,44 @@
+"""Ask the C library for large memory pages, which only a process's environment can do.
+
+A training step on CPU takes hundreds of megabytes anew at every call; in pages of 4 KiB, a fifth of the step goes into
+the kernel handing them out one by one. glibc takes pages of 2 MiB for large blocks when `GLIBC_TUNABLES` says
+`glibc.malloc.hugetlb=1`, which it reads when a process starts and never again. (`benchmarks.step` measures both.)
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+TUNABLE = "glibc.malloc.hugetlb=1"
+_MODE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+def environment_with_large_pages() -> dict[str, str] | None:
+    """This process's environment with the request for large pages; None where it is of no use.
+
+    Of no use: not Linux with glibc 2.35 or later, a kernel that gives large pages to all or to nobody, or
+    `GLIBC_TUNABLES` set already: then it is left as the user has it.
+    """
+    if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ:
+        return None
+    library, version = platform.libc_ver()
+    if library != "glibc" or tuple(map(int, version.split(".")[:2])) < (2, 35):
+        return None
+    try:
+        asked_for = "[madvise]" in _MODE.read_text()
+    except OSError:
+        return None
+    return {**os.environ, "GLIBC_TUNABLES": TUNABLE} if asked_for else None
+
+
+def restart_with_large_pages() -> None:
+    """Start this very command again with large pages, in the same process; return where that is of no use.
+
+    To be called before anything heavy is imported: what the process did so far is done again.
+    """
+    environment = environment_with_large_pages()
+    if environment is not None:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
