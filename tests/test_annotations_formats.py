@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from star_text import relion_rotation, star_rows, xyz
 
 from robpicker_jax.annotations import Particles, read_annotations, write_annotations
 from robpicker_jax.annotations.registry import format_of
@@ -19,28 +20,6 @@ from robpicker_jax.errors import InputError
 @pytest.fixture(scope="module")
 def formats(shared_data: Path) -> Path:
     return shared_data / "formats"
-
-
-def star_rows(path: Path, block: str) -> list[dict[str, str]]:
-    """The rows of one loop of a STAR file, split at white space."""
-    text = path.read_text().split(f"data_{block}\n", 1)[1]
-    names, rows = [], []
-    for line in text.splitlines():
-        if line.startswith("data_") and (names or rows):
-            break
-        if line.startswith("_"):
-            names.append(line.split()[0][1:])
-        elif line.strip() and not line.startswith(("#", "loop_")):
-            rows.append(dict(zip(names, line.split(), strict=False)))
-    return rows
-
-
-def xyz(row: dict[str, str], pattern: str) -> np.ndarray:
-    return np.array([float(row[pattern.replace("?", axis)]) for axis in "XYZ"])
-
-
-def relion_rotation(rot: float, tilt: float, psi: float) -> np.ndarray:
-    return Rotation.from_euler("ZYZ", [rot, tilt, psi], degrees=True).inv().as_matrix()
 
 
 @pytest.mark.parametrize(("name", "count"), [("atpase", 933), ("hsp60", 27), ("mitoribosome", 228)])

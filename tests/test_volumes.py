@@ -255,54 +255,6 @@ def test_stems() -> None:
     assert volume_stem("c.1.MRC") == "c.1"
 
 
-@pytest.mark.parametrize(
-    ("name", "shape_zyx", "voxel_size"),
-    [
-        ("emd_3197.map.gz", (20, 20, 20), 11.4),
-        ("pyto_swapped_byte_order_bigendian_mode2.mrc", (1, 2, 10), None),
-        ("warptools_mode12_float16.mrcs", (37, 32, 32), 12.0),
-    ],
-)
-def test_real_files_agree_with_mrcfile(
-    shared_data: Path, name: str, shape_zyx: tuple[int, int, int], voxel_size: float | None
-) -> None:
-    volume = read_volume(shared_data / "mrc" / name)
-    assert volume.data.shape == shape_zyx
-    assert volume.voxel_size_angstrom == (None if voxel_size is None else pytest.approx(voxel_size))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one of them has a machine stamp of the other byte order
-        independent = mrcfile.open(shared_data / "mrc" / name, permissive=True)
-    with independent:
-        np.testing.assert_array_equal(volume.data, independent.data.astype(np.float32).reshape(shape_zyx))
-
-
-def test_real_file_with_permuted_axes(shared_data: Path) -> None:
-    path = shared_data / "mrc" / "EMD-3001_mapc312_symext.map"
-    raw = path.read_bytes()
-    nx, ny, nz = struct.unpack_from("<3i", raw)
-    assert struct.unpack_from("<3i", raw, 64) == (3, 1, 2)  # columns run along z, rows along x, sections along y
-    values = np.array(struct.unpack_from(f"<{nx * ny * nz}f", raw, 1024 + struct.unpack_from("<i", raw, 92)[0]))
-    volume = read_volume(path)
-    assert volume.data.shape == (nx, nz, ny)
-    for z, y, x in [(0, 0, 0), (1, 2, 3), (72, 24, 42), (50, 3, 17)]:
-        assert volume.data[z, y, x] == np.float32(values[(y * ny + x) * nx + z])
-    assert volume.voxel_size_zyx_angstrom == pytest.approx((33.03 / 72, 4.71 / 12, 17.93 / 40), rel=1e-5)
-
-
-def test_real_file_without_stamp_has_unsigned_bytes(shared_data: Path) -> None:
-    path = shared_data / "mrc" / "tardis_mode0_noMAP_SerialEM.mrc"
-    raw = path.read_bytes()
-    volume = read_volume(path)
-    np.testing.assert_array_equal(volume.data.reshape(-1), np.frombuffer(raw, np.uint8, offset=1024))
-    assert volume.data.min() >= struct.unpack_from("<f", raw, 76)[0]
-    assert volume.voxel_size_angstrom == pytest.approx(23.2, rel=1e-3)
-
-
-def test_real_truncated_file(shared_data: Path) -> None:
-    with pytest.raises(InputError, match="truncated: 1024 bytes, but the header announces 132096"):
-        read_volume(shared_data / "mrc" / "header_only.mrc")
-
-
 def test_real_densities_and_masks(shared_data: Path) -> None:
     densities = sorted((shared_data / "densities").glob("*.mrc"))
     assert len(densities) == 18
