@@ -47,15 +47,20 @@ def _conv2d(x: jax.Array, kernel: jax.Array, mirrored: bool) -> jax.Array:
 def convolution(x: jax.Array, kernel: jax.Array, mirrored: bool = False) -> jax.Array:
     """Convolution of `x (n, D, H, W, C)` with `kernel (kd, kh, kw, C, F)`, stride 1, "SAME" padding.
 
-    The depth taps go to the side with fewer channels: either the input is gathered into `kd*C` channels first, or the
-    convolution has `kd*F` outputs that are shifted and added afterwards. With `mirrored`, an even kernel has its extra
-    voxel of padding in front (what its own input gradient needs).
+    The depth taps become `kd*F` outputs that are shifted and added afterwards, or, where the outputs are many, `kd*C`
+    inputs; few channels become `kd*kw*C` and each row tap one matrix product. With `mirrored`, an even kernel has its
+    extra voxel of padding in front (what its own input gradient needs).
     """
     n, depth, height, width, channels = x.shape
     kd, kh, kw, _, features = kernel.shape
-    offsets = taps(kd, mirrored)
+    offsets, rows, columns = (taps(size, mirrored) for size in (kd, kh, kw))
     x = lax.optimization_barrier(x)
-    if channels < features:
+    if channels <= _FEW_CHANNELS:
+        stacked = lax.optimization_barrier(_stacked(lax.optimization_barrier(_stacked(x, offsets, 1)), columns, 3))
+        flat = kernel.transpose(1, 2, 0, 3, 4).reshape(kh, kw * kd * channels, features)
+        products = [lax.optimization_barrier(shifted(stacked, row, 2)) @ flat[i] for i, row in enumerate(rows)]
+        y = functools.reduce(jnp.add, products)
+    elif 2 * channels <= features:
         folded = lax.optimization_barrier(_stacked(x, offsets, 1)).reshape(n * depth, height, width, kd * channels)
         flat = kernel.transpose(1, 2, 0, 3, 4).reshape(kh, kw, kd * channels, features)
         y = _conv2d(folded, flat, mirrored).reshape(n, depth, height, width, features)
