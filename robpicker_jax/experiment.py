@@ -110,8 +110,12 @@ def build_networks(
     return Networks(unet.apply, correction.apply, reweighting.apply, dropout=unet.shape.dropout > 0), init
 
 
-def build_experiment(config: Config) -> Experiment:
+def build_experiment(config: Config, *, state: TrainState | None = None) -> Experiment:
     """Networks, optimisers, initial state and compiled steps of a configuration.
+
+    Args:
+        config: the configuration.
+        state: an initial state in place of a fresh one, on the devices.
 
     Raises:
         InputError: patch or tile sizes that the U-Net cannot halve, batches the devices cannot share.
@@ -157,8 +161,9 @@ def build_experiment(config: Config) -> Experiment:
             meta_optimizers,
         )
 
-    # As one program: array by array it would be a hundred small ones to compile, at every start.
-    state = jax.jit(start)()
+    if state is None:
+        # As one program: array by array it would be a hundred small ones to compile, at every start.
+        state = parallel.replicate(jax.jit(start)(), mesh)
     problem = accumulated(problem, devices.micro_batches)
     compiled = parallel.pmap_step if pmap else parallel.jit_step
     averages = {"mean": parallel.mean_over_devices} if pmap else {}
@@ -174,7 +179,7 @@ def build_experiment(config: Config) -> Experiment:
         networks=networks,
         problem=problem,
         mesh=mesh,
-        state=parallel.replicate(state, mesh),
+        state=state,
         step=compiled(step, mesh),
         warmup=compiled(plain, mesh),
         predict=jit(_predict(networks)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -26,6 +27,9 @@ _FREE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.log_every",
+    "patches.input",
+    "patches.labels",
+    "patches.threads",
     "parallel",
     "inference",
     "picking",
@@ -69,9 +73,41 @@ def prepare(workdir: Path, config: Config) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         write_text(path, dump_config(config))
-        write_text(workdir / "versions.json", json.dumps(versions(), indent=2) + "\n")
+        plan = _stored_plan(workdir)
+        found = versions() | ({} if plan is None else {"plan": plan})
+        write_text(workdir / "versions.json", json.dumps(found, indent=2) + "\n")
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", where=workdir) from None
+
+
+def as_planned(workdir: Path, config: Config) -> Config:
+    """The configuration with the micro-batches that an earlier start of the run chose, so that it goes on alike.
+
+    A number that the user has changed since is the user's.
+    """
+    plan = _stored_plan(workdir)
+    settings = config.parallel
+    if plan is None or not settings.auto_micro_batches:
+        return config
+    if plan.get("configured_micro_batches") != settings.micro_batches:
+        return config
+    return replace(config, parallel=replace(settings, micro_batches=int(plan["micro_batches"])))
+
+
+def record_plan(workdir: Path, config: Config, plan: Mapping[str, Any]) -> None:
+    """Keep a run's plan in versions.json, and the configuration as planned in config.yaml."""
+    path = workdir / "versions.json"
+    found = json.loads(path.read_text(encoding="utf-8")) | {"plan": dict(plan)}
+    write_text(workdir / "config.yaml", dump_config(config))
+    write_text(path, json.dumps(found, indent=2) + "\n")
+
+
+def _stored_plan(workdir: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads((workdir / "versions.json").read_text(encoding="utf-8")).get("plan")
+    except (OSError, ValueError, AttributeError):  # a new run, or a file that somebody has edited
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("micro_batches"), int) else None
 
 
 def read_config(workdir: Path) -> Config:
@@ -95,7 +131,19 @@ def siblings(workdir: Path, config: Config) -> list[tuple[Path, Config]]:
             other = load_config(path)
         except InputError:
             continue  # someone else's folder
-        if replace(other, train=replace(other.train, variant=config.train.variant)) == config:
+        alike = replace(
+            other,
+            train=replace(other.train, variant=config.train.variant),
+            # How it was computed, not what.
+            parallel=config.parallel,
+            patches=replace(
+                other.patches,
+                input=config.patches.input,
+                labels=config.patches.labels,
+                threads=config.patches.threads,
+            ),
+        )
+        if alike == config:
             found.append((path.parent, other))
     return found
 

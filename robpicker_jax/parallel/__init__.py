@@ -12,7 +12,7 @@ from robpicker_jax.parallel.mesh import (
     replicated,
     shard,
 )
-from robpicker_jax.parallel.processes import any_process, as_first, is_first, process_share, start
+from robpicker_jax.parallel.processes import any_process, as_first, is_first, process_share, start, value_of_first
 from robpicker_jax.parallel.steps import check_method, jit_step, mean_over_devices, pmap_step
 
 __all__ = [
@@ -33,4 +33,5 @@ __all__ = [
     "replicated",
     "shard",
     "start",
+    "value_of_first",
 ]

@@ -77,11 +77,16 @@ def any_process(flag: bool) -> bool:
 
 def as_first(flag: bool) -> bool:
     """The flag of process 0, in every process; all must call it."""
+    return bool(value_of_first(flag))
+
+
+def value_of_first(value: int) -> int:
+    """The number of process 0, in every process; all must call it."""
     if jax.process_count() == 1:
-        return flag
+        return value
     from jax.experimental import multihost_utils
 
-    return bool(multihost_utils.broadcast_one_to_all(np.asarray(flag, np.int32)))
+    return int(multihost_utils.broadcast_one_to_all(np.asarray(value, np.int32)))
 
 
 def _launched_as_several() -> bool:
