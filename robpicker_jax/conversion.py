@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.annotations import FORMATS, Format, Particles, read_annotations
+from robpicker_jax.annotations.numbering import needs_key
 from robpicker_jax.annotations.registry import format_of
 from robpicker_jax.errors import InputError
 
@@ -154,10 +155,17 @@ def fate(particles: Particles, target: Format) -> list[Column]:
             kept, note = True, "by name" if counts["class_names"] else "as the name"
         elif not kept and key == "class_names" and counts["labels"] and "labels" in target.keeps:
             note = "labels remain"
+        elif not kept and key == "tomograms" and target.numbered and len(tomogram_names(particles)) > 1:
+            kept, note = True, "as numbers; a .doc file says which" if needs_key(particles.tomograms) else ""
         columns.append(Column(name, counts[key], kept, note))
     columns += [Column(f"column {name}", len(particles), "extra" in target.keeps) for name in particles.extra]
     note = "single precision" if target.name in _SINGLE_PRECISION else ""
     return [Column("positions", len(particles), True, note), *columns]
+
+
+def tomogram_names(particles: Particles) -> list[str]:
+    """The tomograms that the particles name."""
+    return [] if particles.tomograms is None else sorted(set(particles.tomograms.tolist()))
 
 
 def check_mixture(particles: Particles, target: Format, where: Path) -> None:
@@ -166,8 +174,8 @@ def check_mixture(particles: Particles, target: Format, where: Path) -> None:
     Raises:
         InputError: naming the tomograms and what to do.
     """
-    names = [] if particles.tomograms is None else sorted(set(particles.tomograms.tolist()))
-    if len(names) > 1 and "tomograms" not in target.keeps:
+    names = tomogram_names(particles)
+    if len(names) > 1 and not (target.numbered or "tomograms" in target.keeps):
         listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         raise InputError(
             f"particles of {len(names)} tomograms ({listed}), which {target.title} cannot tell apart",

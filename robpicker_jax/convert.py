@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from robpicker_jax import conversion
     from robpicker_jax.annotations import FORMATS, write_annotations
+    from robpicker_jax.annotations.numbering import key_path, needs_key, write_key
     from robpicker_jax.annotations.registry import format_of
     from robpicker_jax.errors import InputError
 
@@ -97,7 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(_table(source, conversion.fate(particles, target), target.title))
     for sentence in source.assumptions:
         console.print(f"assumed: {sentence}", highlight=False, soft_wrap=True)
-    taken = [path for path in files if path.exists() and (not path.is_dir() or any(path.iterdir()))]
+    keys = [key_path(path) for path, part in files.items() if target.numbered and needs_key(part.tomograms)]
+    taken = [path for path in (*files, *keys) if path.exists() and (not path.is_dir() or any(path.iterdir()))]
     if taken and not options.overwrite:
         more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
         raise InputError(f"exists{more}", where=taken[0], mend="--overwrite replaces it")
@@ -108,6 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_annotations(path, part, fmt=target.name, **writing)
         console.print(f"{path}: {len(part)} particles", highlight=False, soft_wrap=True)
+        key = write_key(path, part.tomograms) if target.numbered else None
+        if key is not None:
+            console.print(f"{key}: which number is which tomogram", highlight=False, soft_wrap=True)
     return 0
 
 

@@ -12,11 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from robpicker_jax import parallel
-from robpicker_jax.annotations import FORMATS, Particles, write_annotations
+from robpicker_jax.annotations import Particles
 from robpicker_jax.bilevel.step import TrainState
 from robpicker_jax.checkpoint import Checkpoints
 from robpicker_jax.config import Config, ParallelConfig
-from robpicker_jax.errors import InputError
 from robpicker_jax.experiment import Experiment, build_experiment
 from robpicker_jax.inference import (
     DevicePredictor,
@@ -29,6 +28,7 @@ from robpicker_jax.inference import (
     prediction_mesh,
     segment,
 )
+from robpicker_jax.pick_files import PickFiles, Place
 from robpicker_jax.picking import particles_from_class_map, remove_close_picks
 from robpicker_jax.workdir import read_config
 
@@ -180,21 +180,10 @@ def write_picks(
 ) -> list[Path]:
     """Write the picks of one tomogram as `folder/name.SUFFIX`, in each of the formats.
 
-    Where two of the formats share a suffix, the second file is `folder/name_FORMAT.SUFFIX`. copick has a folder:
-    `folder/name_copick`.
-
     Raises:
         InputError: an unknown format, or one that needs a voxel size nobody knows.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    named = picks.with_(tomograms=np.full(len(picks), name))
-    paths = []
-    for fmt in formats:
-        if fmt not in FORMATS:
-            raise InputError(f"unknown format {fmt!r}", where="--format", mend=f"one of {', '.join(FORMATS)}")
-        path = folder / (f"{name}_copick" if fmt == "copick" else f"{name}{FORMATS[fmt].suffixes[0]}")
-        if path in paths:
-            path = path.with_name(f"{name}_{fmt}{path.suffix}")
-        write_annotations(path, named, fmt=fmt, voxel_size_angstrom=voxel_size_angstrom, shape_zyx=shape_zyx)
-        paths.append(path)
-    return paths
+    files = PickFiles(folder, formats)
+    place = Place(name, shape_zyx or (0, 0, 0), voxel_size_angstrom)
+    files.check([place])
+    return files.write(place, picks)

@@ -83,6 +83,11 @@ def test_your_own_data_in_five_steps(folder: Path) -> None:
     assert (folder / "RUN/report").is_dir()
     assert list((folder / "PICKS").glob("test_000.*"))
 
+    picking = blocks("relion_warp.md", "bash")[3]
+    assert run(picking) == [0, 0]
+    assert [path.name for path in (folder / "PICKS5").iterdir()] == ["picks.star"]
+    assert {"picks.star", "picks_warp.star", "picks.tbl"} <= {path.name for path in (folder / "PICKS4").iterdir()}
+
 
 def test_from_relion_and_warp_and_back(folder: Path) -> None:
     from robpicker_jax.volumes import write_mrc
@@ -111,7 +116,7 @@ def test_from_relion_and_warp_and_back(folder: Path) -> None:
     picks = Particles(POSITIONS, [1, 2, 1], scores=[0.9, 0.8, 0.7])
     write_annotations(folder / "PICKS/test_000.xml", picks)
 
-    split, volume, pixels, relion5, others = blocks("relion_warp.md", "bash")
+    split, volume, pixels, _, relion5, others = blocks("relion_warp.md", "bash")
     assert run(split) == [0]
     found = {path.name: read_annotations(path) for path in (folder / "lists").iterdir()}
     assert {name: len(particles) for name, particles in found.items()} == {"train_000.xml": 2, "train_001.xml": 1}

@@ -119,6 +119,36 @@ def test_picking_needs_no_annotations(tiny_run: Path, tmp_path: Path) -> None:
         assert set(np.unique(classes.data)) <= {0, 1, 2}
 
 
+def test_picks_of_all_tomograms_in_one_file(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("rec_TS_01", "rec_TS_02"):
+        shutil.copy(tiny_run / "data" / "test" / "test_000.mrc", tmp_path / f"{name}.mrc")
+    out = tmp_path / "picks"
+    arguments = [
+        "--workdir",
+        str(tiny_run),
+        "--out",
+        str(out),
+        str(tmp_path),
+        "--together",
+        "--name-pattern",
+        "rec_(.*)",
+    ]
+    formats = [part for fmt in ("star", "relion5", "dynamo", "imod") for part in ("--format", fmt)]
+    assert call(pick.main, [*arguments, *formats]) == 2
+    assert "IMOD model cannot tell tomograms apart" in capsys.readouterr().err
+    assert not out.exists() or not any(out.iterdir())
+    assert call(pick.main, [*arguments, *formats[:-2], "--format-option", "binning=4"]) == 0
+    one = len(read_annotations(tiny_run / "picks" / "test_000.xml", allow_empty=True))
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["picks.star", "picks_relion5.star", "picks.tbl"] + (["picks_tomograms.doc"] if one else [])
+    )
+    back = read_annotations(out / "picks.star", binning=4, allow_empty=True)
+    assert len(back) == 2 * one
+    if one:
+        assert back.tomograms is not None
+        assert set(back.tomograms.tolist()) == {"TS_01", "TS_02"}
+
+
 def test_masks_reach_sampling_evaluation_and_the_report(tiny_config: Path, tiny_data: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_data, tmp_path / "data")
     config = load_config(tiny_config, [f"data.dir={tmp_path / 'data'}"])

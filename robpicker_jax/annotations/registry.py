@@ -26,6 +26,8 @@ class Format:
         suffixes: file suffixes, the first one for new files.
         title: one line for tables.
         keeps: which columns of `Particles` survive a write.
+        numbered: whether it tells tomograms apart by numbers, though it does not keep their names.
+        needs_voxel_size: whether it is written in Å.
         markers: bytes near the file's start that tell this format from others of the same suffix.
     """
 
@@ -35,6 +37,8 @@ class Format:
     title: str
     keeps: frozenset[str]
     markers: tuple[bytes, ...] = ()
+    numbered: bool = False
+    needs_voxel_size: bool = False
 
     def function(self, verb: str) -> Callable[..., Any] | None:
         """The module's `read` or `write`, or None where the format has none."""
@@ -58,14 +62,25 @@ _LABELS = frozenset({"labels"})
 _FORMATS = (
     Format("xml", "deepfinder_xml", (".xml",), "DeepFinder object list", _ALL),
     Format("star", "relion_star", (".star",), "RELION particles (reads 3 to 5, writes 4)", _ALL),
-    Format("relion5", "relion5_star", (".star",), "RELION 5 particles, centred Å", _ALL),
+    Format("relion5", "relion5_star", (".star",), "RELION 5 particles, centred Å", _ALL, needs_voxel_size=True),
     Format("warp", "warp_star", (".star",), "Warp, WarpTools and M particles", _ALL, (b".tomostar",)),
     Format(
-        "stopgap", "stopgap_star", (".star",), "STOPGAP motive list", _MOTIVE, (b"stopgap_motivelist", b"_motl_idx")
+        "stopgap",
+        "stopgap_star",
+        (".star",),
+        "STOPGAP motive list",
+        _MOTIVE,
+        (b"stopgap_motivelist", b"_motl_idx"),
+        numbered=True,
     ),
     Format("csv", "csv_table", (".csv", ".tsv"), "CSV or TSV table", _ALL),
     Format(
-        "czii", "czii_csv", (".csv",), "CZII submission table, Å", frozenset({"scores", "class_names", "tomograms"})
+        "czii",
+        "czii_csv",
+        (".csv",),
+        "CZII submission table, Å",
+        frozenset({"scores", "class_names", "tomograms"}),
+        needs_voxel_size=True,
     ),
     Format(
         "copick",
@@ -73,17 +88,25 @@ _FORMATS = (
         (".json",),
         "copick picks, Å",
         frozenset({"rotations", "scores", "class_names", "tomograms"}),
+        needs_voxel_size=True,
     ),
-    Format("dynamo", "dynamo_tbl", (".tbl",), "Dynamo table", _MOTIVE),
-    Format("em", "em_motl", (".em",), "EM motive list (TOM, AV3)", _MOTIVE),
+    Format("dynamo", "dynamo_tbl", (".tbl",), "Dynamo table", _MOTIVE, numbered=True),
+    Format("em", "em_motl", (".em",), "EM motive list (TOM, AV3)", _MOTIVE, numbered=True),
     Format("coords", "coords", (".coords",), "TomoTwin coordinates, x y z", frozenset()),
     Format("deepetpicker", "deepetpicker_coords", (".coords",), "DeepETPicker coordinates, class x y z", _LABELS),
     Format("imod", "imod_model", (".mod",), "IMOD model", frozenset({"labels", "class_names"})),
     Format("imod_points", "imod_points", (".pts", ".txt"), "IMOD point text", _LABELS),
     Format("txt", "deepfinder_txt", (".txt",), "DeepFinder text list, label z y x", _LABELS),
     Format("shrec", "shrec_txt", (".txt",), "SHREC particle locations", frozenset({"rotations", "class_names"})),
-    Format("cmm", "chimera_cmm", (".cmm",), "ChimeraX marker set, Å", frozenset({"labels", "scores", "class_names"})),
-    Format("bild", "chimera_bild", (".bild", ".bld"), "ChimeraX BILD spheres, Å", _LABELS),
+    Format(
+        "cmm",
+        "chimera_cmm",
+        (".cmm",),
+        "ChimeraX marker set, Å",
+        frozenset({"labels", "scores", "class_names"}),
+        needs_voxel_size=True,
+    ),
+    Format("bild", "chimera_bild", (".bild", ".bld"), "ChimeraX BILD spheres, Å", _LABELS, needs_voxel_size=True),
 )
 
 FORMATS: dict[str, Format] = {entry.name: entry for entry in _FORMATS}

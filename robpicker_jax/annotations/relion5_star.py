@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ def write(
     shape_zyx: tuple[int, int, int] | None = None,
     tomograms: str | Path | None = None,
     pixel_size_angstrom: float | None = None,
+    shapes_zyx: Mapping[str, tuple[int, int, int]] | None = None,
 ) -> None:
     """Write what RELION 5 imports: centred coordinates c = x v − N p / 2, in Å, with N p the tomogram's edge.
 
@@ -32,6 +34,7 @@ def write(
         shape_zyx: size of the tomogram in voxels, where all particles are of one size of tomogram.
         tomograms: RELION's tomograms table, which says N and p of each tomogram; goes before `shape_zyx`.
         pixel_size_angstrom: edge of the tilt-series pixels, stated in the optics table; by default the table's, else v.
+        shapes_zyx: size of each tomogram by its name, voxels, where there are several.
 
     Raises:
         InputError: voxel size or tomogram size is not given, or a tomogram is not in the table.
@@ -44,6 +47,13 @@ def write(
         rows = table.rows(particles.tomograms)
         corner = table.size_pixels[rows] / 2 * table.pixel_size_angstrom[rows, None]
         pixel = pixel_size_angstrom or float(table.pixel_size_angstrom[0])
+    elif shapes_zyx is not None and particles.tomograms is not None:
+        names = particles.tomograms.tolist()
+        missing = [name for name in names if name not in shapes_zyx]
+        if missing:
+            raise InputError(f"the size of tomogram {missing[0]!r} is not given", where=path)
+        sizes = np.array([shapes_zyx[name][::-1] for name in names], np.float64).reshape(-1, 3)
+        corner = sizes * voxel_size_angstrom / 2
     elif shape_zyx is not None:
         corner = np.array(shape_zyx[::-1]) * voxel_size_angstrom / 2
     else:
