@@ -2,7 +2,9 @@
 
 Format: https://bio3d.colorado.edu/imod/doc/binspec.html, big-endian chunks. IMOD's coordinates put the centre of voxel
 0 at (0.5, 0.5, 0): x and y are half a voxel larger than here (`half_pixel=False` is for programs that ignore that).
-Models drawn on part of a volume, or on one with an origin, are shifted as IMOD documents (MINX chunk).
+Models drawn on part of a volume, or on one with an origin, are shifted as IMOD documents (MINX chunk); those drawn on a
+volume with y and z exchanged are turned back. Scores are IMOD's general values (COST and OBST chunks), by which 3dmod
+colours points and its bead fixer thresholds them.
 """
 
 from __future__ import annotations
@@ -19,8 +21,12 @@ from robpicker_jax.files import atomic_path
 
 _HALF = np.array([0.5, 0.5, 0.0])
 _MODEL_BYTES, _OBJECT_BYTES = 232, 176
-_OTRANS_IS_VALID = 1 << 13
-_OPEN_CONTOURS, _SCATTERED = 1 << 3, 1 << 9
+_Z_FROM_MINUS_HALF, _NEW, _BYTES_IN_MATERIAL = 1 << 10, 1 << 11, 1 << 13
+_OTRANS_IS_VALID, _FLIPPED_YZ = 1 << 14, 1 << 16
+_OPEN_CONTOURS, _SCATTERED, _USE_VALUES = 1 << 3, 1 << 9, 1 << 12
+_STORE = np.dtype([("type", ">i2"), ("flags", ">u2"), ("index", ">i4"), ("value", ">f4")])
+_VALUE, _RANGE = 10, 11  # types of stored items: a general value; least and largest value of an object
+_FLOAT_VALUE, _FLOAT_INDEX, _NO_INDEX, _OF_SURFACE, _ONE_POINT = 1 << 2, 1, 1 << 4, 1 << 6, 1 << 7
 _NANOMETRES = -9
 _COLOURS = ((0, 1, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0), (1, 0, 0), (0.2, 0.2, 0.8), (1, 0.5, 0), (0.5, 1, 0.5))
 
@@ -30,6 +36,7 @@ class _Model:
     flags: int
     names: list[str] = field(default_factory=list)
     points: list[np.ndarray] = field(default_factory=list)  # (n, 3) of each contour
+    values: list[np.ndarray] = field(default_factory=list)  # (n,) of each contour, NaN where there is none
     objects: list[int] = field(default_factory=list)  # object of each contour
     shift: np.ndarray = field(default_factory=lambda: np.zeros(3))
     rotated: bool = False
@@ -43,7 +50,7 @@ def read(path: Path, *, half_pixel: bool = True) -> Particles:
         half_pixel: whether the file follows IMOD in putting the centre of voxel 0 at (0.5, 0.5, 0).
 
     Returns:
-        The points; label k for object k, contours (from 1) as extra column.
+        The points; label k for object k, general values as scores, contours (from 1) as extra column.
 
     Raises:
         InputError: not an IMOD model, truncated, coordinates that are not finite, or drawn on a rotated volume.
@@ -61,14 +68,20 @@ def read(path: Path, *, half_pixel: bool = True) -> Particles:
     positions = np.concatenate(model.points).astype(np.float64)
     if not np.isfinite(positions).all():
         raise InputError("a point's coordinates are not finite", where=path)
+    positions -= _HALF if half_pixel else 0
+    if model.flags & _FLIPPED_YZ:
+        positions = positions[:, [0, 2, 1]]
     if model.shift.any():
         if model.rotated or not np.isfinite(model.shift).all():
             raise InputError("drawn on a rotated volume", where=path, mend="write the points with IMOD's model2point")
         positions = positions + model.shift
     objects = np.repeat(model.objects, counts)
+    values = np.concatenate(model.values)
+    values[~np.isfinite(values)] = np.nan
     return Particles(
-        positions - (_HALF if half_pixel else 0),
+        positions,
         objects + 1,
+        scores=None if np.isnan(values).all() else values,
         class_names=np.array(model.names)[objects] if any(model.names) else None,
         extra={"contour": np.repeat(np.arange(1, len(counts) + 1), counts)},
     )
@@ -92,6 +105,7 @@ def _parse(content: bytes) -> _Model:
             if n < 0 or not model.names or at + 12 * n > len(content):
                 raise ValueError
             model.points.append(np.frombuffer(content, ">f4", 3 * n, at).reshape(n, 3))
+            model.values.append(np.full(n, np.nan))
             model.objects.append(len(model.names) - 1)
             at += 12 * n
         elif kind == b"MESH":
@@ -105,6 +119,8 @@ def _parse(content: bytes) -> _Model:
                 raise ValueError
             if kind == b"MINX" and size >= 72 and flags & _OTRANS_IS_VALID:
                 _image_reference(content, at + 4, model)
+            elif kind in (b"COST", b"OBST"):
+                _stored_values(np.frombuffer(content, _STORE, size // _STORE.itemsize, at + 4), kind == b"COST", model)
             at += 4 + size
     raise ValueError  # no end marker
 
@@ -116,6 +132,17 @@ def _image_reference(content: bytes, at: int, model: _Model) -> None:
     if (scale != 0).all():
         model.shift = (old_translation - translation) / scale
         model.rotated = bool(rotation.any())
+
+
+def _stored_values(items: np.ndarray, of_points: bool, model: _Model) -> None:
+    """General values of the last contour's points, or of the last object's contours, into `model.values`."""
+    of_object = [i for i, owner in enumerate(model.objects) if owner == len(model.names) - 1]
+    kept = (items["type"] == _VALUE) & (items["flags"] & 0b1100 == _FLOAT_VALUE) & (items["flags"] & _OF_SURFACE == 0)
+    for index, value in zip(items["index"][kept].tolist(), items["value"][kept].tolist(), strict=True):
+        if of_points and model.values and 0 <= index < len(model.values[-1]):
+            model.values[-1][index] = value
+        elif not of_points and 0 <= index < len(of_object):
+            model.values[of_object[index]][:] = value
 
 
 def write(
@@ -148,7 +175,7 @@ def write(
         b"RobPicker picks",
         *(int(edge) for edge in size),
         n_objects,
-        0,
+        _Z_FROM_MINUS_HALF | _NEW | _BYTES_IN_MATERIAL,
         *(1, 0, 0, 255),  # draw mode, mouse mode, black and white level
         *(0, 0, 0, 1, 1, 1),  # offsets, scales
         *(0, 0, 0, 3, 128),  # current object, contour, point; resolution, threshold
@@ -163,16 +190,33 @@ def write(
             name = ""
             if particles.class_names is not None and chosen.any():
                 name = str(particles.class_names[chosen][0])
-            stream.write(_object(name, label, radius_vox))
+            scores = np.empty(0) if particles.scores is None else particles.scores[chosen]
+            valued = bool(np.isfinite(scores).any())
+            stream.write(_object(name, label, radius_vox, valued))
             stream.write(b"CONT" + struct.pack(">iIii", int(chosen.sum()), 0, 0, 0))
             stream.write(positions[chosen].astype(">f4").tobytes())
+            if valued:
+                stream.write(_values(scores))
         stream.write(b"IEOF")
 
 
-def _object(name: str, label: int, radius_vox: int) -> bytes:
+def _values(scores: np.ndarray) -> bytes:
+    """Chunks of the points' values, and of the object: its material, which maps values to grey, and their range."""
+    known = np.flatnonzero(np.isfinite(scores))
+    items = np.zeros(len(known), _STORE)
+    items["type"], items["flags"], items["index"] = _VALUE, _FLOAT_VALUE | _ONE_POINT, known
+    items["value"] = scores[known]
+    least, most = float(items["value"].min()), float(items["value"].max())
+    limits = struct.pack(">hH2f", _RANGE, _FLOAT_VALUE | _FLOAT_INDEX | _NO_INDEX, least, most)
+    material = struct.pack(">16B", 102, 255, 127, 4, *[0] * 8, 0, 255, 0, 0)  # IMOD's defaults; grey from 0 to 255
+    chunks = ((b"COST", items.tobytes()), (b"IMAT", material), (b"OBST", limits))
+    return b"".join(kind + struct.pack(">i", len(data)) + data for kind, data in chunks)
+
+
+def _object(name: str, label: int, radius_vox: int, valued: bool) -> bytes:
     colour = _COLOURS[(label - 1) % len(_COLOURS)]
     text = name.encode("ascii", "replace")[:63]
-    flags = _OPEN_CONTOURS | _SCATTERED
+    flags = _OPEN_CONTOURS | _SCATTERED | (_USE_VALUES if valued else 0)
     symbol = (1, 3, 1, 1, 0, 0, 0, 0)  # none, its size, line widths, line style, flags, padding, transparency
     values = (text, *[0] * 16, 1, flags, 0, 1, *colour, radius_vox, *symbol, 0, 0)
     return b"OBJT" + struct.pack(">64s16I i I 2i 3f i 8B 2i", *values)

@@ -94,7 +94,7 @@ _FORMATS = (
     Format("em", "em_motl", (".em",), "EM motive list (TOM, AV3)", _MOTIVE, numbered=True),
     Format("coords", "coords", (".coords",), "TomoTwin coordinates, x y z", frozenset()),
     Format("deepetpicker", "deepetpicker_coords", (".coords",), "DeepETPicker coordinates, class x y z", _LABELS),
-    Format("imod", "imod_model", (".mod",), "IMOD model", frozenset({"labels", "class_names"})),
+    Format("imod", "imod_model", (".mod",), "IMOD model", frozenset({"labels", "scores", "class_names"})),
     Format("imod_points", "imod_points", (".pts", ".txt"), "IMOD point text", _LABELS),
     Format("txt", "deepfinder_txt", (".txt",), "DeepFinder text list, label z y x", _LABELS),
     Format("shrec", "shrec_txt", (".txt",), "SHREC particle locations", frozenset({"rotations", "class_names"})),
