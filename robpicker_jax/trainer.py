@@ -28,7 +28,8 @@ from robpicker_jax.experiment import Experiment
 from robpicker_jax.progress import progress
 
 Validate = Callable[[TrainState], Mapping[str, float]]
-Batches = Callable[[int], tuple[Any, Any]]
+OnPace = Callable[[float, float], None]
+_TIMED_STEPS = 5
 
 
 class Interrupted(KeyboardInterrupt):
@@ -37,11 +38,19 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class FitResult:
-    """A finished training: its last state, the best one by validation, and the step of the best."""
+    """A finished training.
+
+    Attributes:
+        last: the last state.
+        best: the best state by validation.
+        best_step: its step.
+        input_wait_share: share of the time of this start's steps in which the devices waited for input; None: no step.
+    """
 
     last: TrainState
     best: TrainState
     best_step: int
+    input_wait_share: float | None = None
 
 
 def fit(
@@ -51,6 +60,7 @@ def fit(
     *,
     validate: Validate | None = None,
     class_names: Sequence[str] = (),
+    on_pace: OnPace | None = None,
 ) -> FitResult:
     """Train from the latest checkpoint of `workdir` (or from the start) to `train.steps`.
 
@@ -60,6 +70,7 @@ def fit(
         workdir: gets metrics.jsonl, tensorboard/ and checkpoints/.
         validate: state → scores, of which "macro_f1" chooses the best checkpoint.
         class_names: species, in the order of their labels from 1 (names of per-class metrics).
+        on_pace: told once, after the first few steps, seconds a step and seconds left (validations left out).
 
     Raises:
         InputError: the loss or a parameter stopped being finite; the last good checkpoint is kept.
@@ -79,15 +90,25 @@ def fit(
         with _stop_requested() as stop, progress("training", config.steps, completed=start) as bar:
             source = iter(batches(start)) if start < config.steps else iter(())
             pending: tuple[int, Metrics] | None = None
+            timed_from: float | None = None
             for done in range(start + 1, config.steps + 1):
                 began = time.monotonic()
                 train, meta = next(source)
-                log.waited_s += time.monotonic() - began
+                # The devices waited only if they had come to the end of the last step meanwhile.
+                if done == start + 1:
+                    log.reset_clock()  # filling the queue for the first time is a matter of the start
+                elif pending is None or pending[1].inner_loss.is_ready():
+                    log.waited_s += time.monotonic() - began
                 step = experiment.warmup if done <= config.meta_warmup_steps else experiment.step
                 # Jitted steps return before they are done: the previous step's metrics are read while this one runs.
                 state, metrics = step(state, train, meta)
                 if pending is not None:
                     _report(pending, experiment, log, bar, class_names)
+                    if done == start + 2:
+                        timed_from = time.monotonic()  # the first step loads libraries and fills caches
+                    elif done == start + 2 + _TIMED_STEPS and on_pace is not None and timed_from is not None:
+                        pace = (time.monotonic() - timed_from) / _TIMED_STEPS
+                        on_pace(pace, pace * (config.steps - done + 1))
                 pending = (done, metrics)
                 # Saving takes all processes together: they agree now and then on whether one was asked to stop.
                 stopping = bool(stop) if alone else done % config.log_every == 0 and parallel.any_process(bool(stop))
@@ -106,10 +127,12 @@ def fit(
                         best_score = scores["macro_f1"]
                         checkpoints.save_best(done, state)
                     log.reset_clock()
+                if saving or validating:
+                    timed_from = None
                 if stopping:
                     raise Interrupted(f"stopped after step {done}; its state is saved")
         best = checkpoints.restore(state, best=True)
-        return FitResult(last=state, best=best, best_step=int(best.step))
+        return FitResult(last=state, best=best, best_step=int(best.step), input_wait_share=log.wait_share())
     finally:
         log.close()
         checkpoints.close()
@@ -124,8 +147,7 @@ class MetricsLog:
         workdir.mkdir(parents=True, exist_ok=True)
         self._path = workdir / "metrics.jsonl"
         self._writer = SummaryWriter(str(workdir / "tensorboard"))
-        self._clock = (time.monotonic(), 0)
-        self.waited_s = 0.0
+        self._start_clock(0)
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows written so far; a half-written last line (a killed run) is passed over."""
@@ -135,7 +157,7 @@ class MetricsLog:
         """Drop what lies after `step`."""
         rows = [row for row in self.rows() if row["step"] <= step]
         self._path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        self._clock, self.waited_s = (time.monotonic(), step), 0.0
+        self._start_clock(step)
 
     def best_score(self) -> float:
         """Best validation score so far, −1 before the first."""
@@ -147,11 +169,21 @@ class MetricsLog:
         then, former = self._clock
         elapsed, waited = max(now - then, 1e-9), self.waited_s
         self._clock, self.waited_s = (now, step), 0.0
+        self._total = (self._total[0] + elapsed, self._total[1] + waited)
         return (step - former) / elapsed, min(waited / elapsed, 1.0)
 
+    def wait_share(self) -> float | None:
+        """The share of time spent waiting for input, over all that `pace` was asked for; None: nothing yet."""
+        elapsed, waited = self._total
+        return min(waited / elapsed, 1.0) if elapsed else None
+
     def reset_clock(self) -> None:
-        """Leave the time since the last row (a validation) out of the rate."""
+        """Leave the time since the last row (a checkpoint, a validation) out of the rate."""
         self._clock, self.waited_s = (time.monotonic(), self._clock[1]), 0.0
+
+    def _start_clock(self, step: int) -> None:
+        self._clock, self.waited_s = (time.monotonic(), step), 0.0
+        self._total = (0.0, 0.0)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row, NaN as null, and the same numbers as TensorBoard scalars."""
@@ -173,8 +205,7 @@ class SilentLog(MetricsLog):
     """The log of a process that is not the first: it keeps time and writes nothing."""
 
     def __init__(self) -> None:
-        self._clock = (time.monotonic(), 0)
-        self.waited_s = 0.0
+        self._start_clock(0)
 
     def rows(self) -> list[dict[str, Any]]:
         """None."""
@@ -182,7 +213,7 @@ class SilentLog(MetricsLog):
 
     def truncate(self, step: int) -> None:
         """Start the clock."""
-        self._clock, self.waited_s = (time.monotonic(), step), 0.0
+        self._start_clock(step)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Nothing."""

@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import affine_transform
 
 from robpicker_jax.config.schema import PatchConfig
 
@@ -86,6 +85,8 @@ def rotated_patch(
     Returns:
         (size, size, size) array of the volume's type.
     """
+    from scipy.ndimage import affine_transform  # slow to import, and of no use without rotations
+
     half = (size - 1) / 2
     centre = np.asarray(corner_zyx, dtype=np.float64) + half
     low = np.maximum(np.floor(centre - half * np.sqrt(3)).astype(int), 0)

@@ -1,13 +1,11 @@
-"""Batches of patches, and a thread that cuts them ahead of time."""
+"""Batches of patches, cut on the host."""
 
 from __future__ import annotations
 
 import dataclasses
-import queue
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Generic, Literal, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 import numpy as np
 
@@ -17,7 +15,6 @@ from robpicker_jax.geometry import random_rotations
 from robpicker_jax.patches.augmentation import draw_turn, rotated_patch
 from robpicker_jax.patches.sampling import Choice, PatchPlan, PatchSampler, PatchTomogram
 
-T = TypeVar("T")
 Batch = dict[str, np.ndarray]
 Kind = Literal["train", "meta"]
 _STREAM = {"train": 1, "meta": 2}
@@ -43,6 +40,7 @@ class BatchSource:
             as the data are), or "species", balanced.
         meta_shift_vox: largest shift of a meta patch; None: half of `patches.shift_vox`.
         augment_meta: whether meta patches are turned too.
+        threads: threads that cut the rows of a batch.
 
     Raises:
         InputError: no training tomogram, no particles where particle-centred patches are asked for, or a volume
@@ -61,6 +59,7 @@ class BatchSource:
         particle_choice: Choice = "particle",
         meta_shift_vox: int | None = None,
         augment_meta: bool = True,
+        threads: int = 1,
     ) -> None:
         self._tomograms: dict[str, tuple[PatchTomogram, ...]] = {"train": tuple(train), "meta": tuple(meta)}
         self._samplers = {"train": PatchSampler(train, patches.size)}
@@ -74,6 +73,7 @@ class BatchSource:
         self._config, self._seed, self._choice = patches, seed, particle_choice
         self._meta_shift = patches.shift_vox // 2 if meta_shift_vox is None else meta_shift_vox
         self._turned = {"train": True, "meta": augment_meta}
+        self._pool = ThreadPoolExecutor(threads, "patch-cutter") if threads > 1 else None
 
     def train_batch(self, step: int, *, shard: tuple[int, int] = (0, 1)) -> Batch:
         """The training batch of a step.
@@ -93,8 +93,6 @@ class BatchSource:
 
     def meta_batch(self, step: int, *, shard: tuple[int, int] = (0, 1)) -> Batch:
         """The class-balanced meta batch of a step; arguments and result as in `train_batch`."""
-        if "meta" not in self._samplers:
-            raise InputError("there is no meta set", mend="add tomograms to meta/, or train the supervised variant")
         return self._batch("meta", step, shard)
 
     def batches(self, steps: Iterable[int], *, shard: tuple[int, int] = (0, 1)) -> Iterator[tuple[Batch, Batch]]:
@@ -117,7 +115,14 @@ class BatchSource:
         rotation = random_rotations(1, rng)[0] if config.rotate_any else None
         return dataclasses.replace(plan, turn=draw_turn(config, rng), rotation=rotation)
 
-    def _batch(self, kind: Kind, step: int, shard: tuple[int, int]) -> Batch:
+    def plans(self, kind: Kind, step: int, *, shard: tuple[int, int] = (0, 1)) -> list[PatchPlan]:
+        """The plans of all rows of a batch, or of a part of it.
+
+        Raises:
+            InputError: as `train_batch` and `meta_batch`.
+        """
+        if kind not in self._samplers:
+            raise InputError("there is no meta set", mend="add tomograms to meta/, or train the supervised variant")
         index, count = shard
         if self._rows[kind] % count or not 0 <= index < count:
             raise InputError(
@@ -125,115 +130,40 @@ class BatchSource:
                 mend="choose a batch size that is a multiple of the number of hosts",
             )
         rows = self._rows[kind] // count
-        size = self._config.size
-        image = np.empty((rows, size, size, size, 1), np.float32)
-        label = np.empty((rows, size, size, size), np.uint8)
-        center_class = np.empty(rows, np.int32)
-        for row in range(rows):
-            plan = self.plan(kind, step, index * rows + row)
-            density, classes = self._cut(self._tomograms[kind][plan.tomogram], plan)
-            image[row, ..., 0] = density
-            label[row] = classes
-            center_class[row] = plan.label
-        return {"image": image, "label": label, "center_class": center_class}
+        return [self.plan(kind, step, index * rows + row) for row in range(rows)]
 
-    def _cut(self, tomogram: PatchTomogram, plan: PatchPlan) -> tuple[np.ndarray, np.ndarray]:
+    def cut_labels(self, kind: Kind, plans: Sequence[PatchPlan]) -> np.ndarray:
+        """Label patches of plans, uint8 (n, D, H, W)."""
+        label = np.empty((len(plans), *(self._config.size,) * 3), np.uint8)
+
+        def cut(row: int) -> None:
+            label[row] = self._cut_one(self._tomograms[kind][plans[row].tomogram], plans[row], density=False)
+
+        self._for_each_row(cut, len(plans))
+        return label
+
+    def _batch(self, kind: Kind, step: int, shard: tuple[int, int]) -> Batch:
+        plans = self.plans(kind, step, shard=shard)
         size = self._config.size
+        image = np.empty((len(plans), size, size, size, 1), np.float32)
+        label = np.empty((len(plans), size, size, size), np.uint8)
+
+        def cut(row: int) -> None:
+            tomogram = self._tomograms[kind][plans[row].tomogram]
+            image[row, ..., 0] = self._cut_one(tomogram, plans[row], density=True)
+            label[row] = self._cut_one(tomogram, plans[row], density=False)
+
+        self._for_each_row(cut, len(plans))
+        return {"image": image, "label": label, "center_class": np.array([plan.label for plan in plans], np.int32)}
+
+    def _for_each_row(self, cut: Callable[[int], None], rows: int) -> None:
+        for _ in map(cut, range(rows)) if self._pool is None else self._pool.map(cut, range(rows)):
+            pass
+
+    def _cut_one(self, tomogram: PatchTomogram, plan: PatchPlan, *, density: bool) -> np.ndarray:
+        size, read = self._config.size, tomogram.density_in if density else tomogram.labels_in
         if plan.rotation is None:
             z, y, x = (slice(start, start + size) for start in plan.corner_zyx)
-            density, classes = tomogram.density_in((z, y, x)), tomogram.labels_in((z, y, x))
-        else:
-            shape, corner = tomogram.density.shape, plan.corner_zyx
-            density = rotated_patch(tomogram.density_in, shape, corner, size, plan.rotation, order=1)
-            classes = rotated_patch(tomogram.labels_in, shape, corner, size, plan.rotation, order=0)
-        return plan.turn.apply(density), plan.turn.apply(classes)
-
-
-class Prefetcher(Generic[T]):
-    """An iterator whose items a background thread prepares, `depth` of them ahead; made by `prefetch`.
-
-    Items come in the order of the iterable. An exception raised by the iterable is raised to the consumer, after the
-    items before it. Leaving the `with` block, `close`, or dropping the last reference stops the thread.
-    """
-
-    def __init__(self, iterable_fn: Callable[[], Iterable[T]], depth: int) -> None:
-        self._stop = threading.Event()
-        if depth < 1:
-            raise ValueError(f"depth must be at least 1, not {depth}")
-        self._queue: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(depth)
-        # The thread knows the queue and the event, not this object, so that an abandoned prefetcher can be collected.
-        self._thread = threading.Thread(
-            target=_produce, args=(iterable_fn, self._queue, self._stop), name="patch-prefetch", daemon=True
-        )
-        self._thread.start()
-
-    def __iter__(self) -> Iterator[T]:
-        return self
-
-    def __next__(self) -> T:
-        while True:
-            if self._stop.is_set():
-                raise StopIteration
-            try:
-                kind, value = self._queue.get(timeout=0.1)
-                break
-            except queue.Empty:  # look again: another thread may have closed this
-                continue
-        if kind == "item":
-            return value  # type: ignore[return-value]
-        self.close()
-        if kind == "error":
-            assert isinstance(value, BaseException)
-            raise value
-        raise StopIteration
-
-    def close(self) -> None:
-        """Stop the thread and wait for the item it is making; items already made are dropped."""
-        self._stop.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
-
-    def __enter__(self) -> Prefetcher[T]:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self._stop.set()
-
-
-def prefetch(iterable_fn: Callable[[], Iterable[T]], depth: int = 2) -> Prefetcher[T]:
-    """Iterate over `iterable_fn()` in a background thread, `depth` items ahead.
-
-    ```python
-    with prefetch(lambda: source.batches(range(start, steps))) as batches:
-        for train, meta in batches: ...
-    ```
-    """
-    return Prefetcher(iterable_fn, depth)
-
-
-def _produce(
-    iterable_fn: Callable[[], Iterable[T]],
-    items: queue.Queue[tuple[str, T | BaseException | None]],
-    stop: threading.Event,
-) -> None:
-    def put(kind: str, value: T | BaseException | None) -> bool:
-        while not stop.is_set():
-            try:
-                items.put((kind, value), timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    try:
-        for item in iterable_fn():
-            if not put("item", item):
-                return
-        put("end", None)
-    except BaseException as error:  # whatever it is, it belongs to the consumer
-        put("error", error)
+            return plan.turn.apply(read((z, y, x)))
+        shape, order = tomogram.density.shape, 1 if density else 0
+        return plan.turn.apply(rotated_patch(read, shape, plan.corner_zyx, size, plan.rotation, order=order))
