@@ -9,10 +9,14 @@ Both are meant within a factor of two or three: compilers fuse, and keep copies 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from robpicker_jax.config import Config
+
+if TYPE_CHECKING:
+    from robpicker_jax.models.presets import UNetShape
 
 _BILEVEL_MEMORY = 1.5
 _KEPT = 3  # tensors kept of each convolution, in widths of its output
@@ -61,19 +65,18 @@ def count_parameters(config: Config) -> dict[str, int]:
 
 def per_voxel(config: Config) -> tuple[float, float]:
     """Operations of a forward pass and numbers kept for the backward pass, for each voxel of a patch."""
+    from robpicker_jax.models.presets import unet_shape
+
     operations = kept = 0.0
-    for taps, inputs, outputs, level in _convolutions(config):
+    for taps, inputs, outputs, level in convolutions(unet_shape(config.model), len(config.data.species) + 1):
         share = 8.0**-level
         operations += 2 * taps * inputs * outputs * share
         kept += _KEPT * outputs * share
     return operations, kept
 
 
-def _convolutions(config: Config) -> Iterator[tuple[int, int, int, int]]:
-    """Every convolution of the U-Net: (taps, channels in, channels out, level of its output)."""
-    from robpicker_jax.models.presets import unet_shape
-
-    shape = unet_shape(config.model)
+def convolutions(shape: UNetShape, n_classes: int) -> Iterator[tuple[int, int, int, int]]:
+    """Every convolution of a U-Net: (taps, channels in, channels out, level of its output)."""
     channels = 1
     for level in range(shape.levels):
         for _ in range(shape.convs_before_pool):
@@ -97,4 +100,4 @@ def _convolutions(config: Config) -> Iterator[tuple[int, int, int, int]]:
         for _ in range(shape.decoder_convs):
             yield 27, channels, width, level
             channels = width
-    yield 1, channels, len(config.data.species) + 1, 0
+    yield 1, channels, n_classes, 0

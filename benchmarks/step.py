@@ -1,0 +1,140 @@
+"""The training step against PyTorch and against the matmul rate: plain, and bi-level with the exact hypergradient.
+
+The network, weights and batches are the same on both sides (`benchmarks.hypergradients_torch`). All calls are timed in
+turn within one process, so that a machine that slows down slows all of them; ratios are medians over the rounds, and
+of the smallest times too. On CPU the plain step is also timed without large memory pages, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import hypergradients
+from benchmarks._common import Row, main, row
+from benchmarks._hypergradient_problem import Case, custom
+from benchmarks.convolution import matmul_rate
+from benchmarks.hypergradients import PLAIN, TORCH, Measured
+from robpicker_jax.large_pages import TUNABLE
+from robpicker_jax.models import PRESETS
+from robpicker_jax.models.presets import UNetShape
+from robpicker_jax.workload import convolutions
+
+NAME = "step"
+EXACT = "unrolled"
+TWINS = {PLAIN: TORCH + "plain", EXACT: TORCH + "exact double backward"}
+PASSES = {PLAIN: 3, EXACT: 8}
+"""Forward passes through the U-Net that a step amounts to."""
+QUICKSTART = Case(custom((8, 16, 24)), 32, 6, 4)
+WIDER = Case(custom((16, 24, 32)), 32, 4, 4)
+SMALL_PAGES = "small pages"
+
+
+def useful_operations(shape: UNetShape, n_classes: int, edge: int, batch: int) -> float:
+    """Operations of the convolutions of one forward pass: what the network asks for, not what a form of it takes."""
+    layers = convolutions(shape, n_classes)
+    return sum(2 * taps * a * b * 8.0**-level for taps, a, b, level in layers) * edge**3 * batch
+
+
+def measured(case: Case, names: list[str]) -> dict[str, Measured]:
+    """Our steps and PyTorch's, timed in turn."""
+    found = hypergradients.measure(case, names)
+    try:
+        theirs = hypergradients.torch_calls(case)
+        found |= {name: theirs[name] for name in TWINS.values()}
+    except ImportError:
+        pass
+    hypergradients.interleave(found, case.rounds)
+    return found
+
+
+def case_rows(case: Case) -> Iterator[Row]:
+    """Times, rates and ratios of one network."""
+    rate = matmul_rate(jnp.dtype(case.dtype), 2048 if case.platform == "cpu" else 8192)
+    yield row(NAME, f"{case.name}: matrix product", "rate", rate / 1e9, "GFLOP/s")
+    found = measured(case, [EXACT])
+    forward = useful_operations(case.shape, case.n_classes, case.edge, case.batch)
+    for name, twin in TWINS.items():
+        ours, theirs = found[name], found.get(twin, Measured(missing="torch is not installed"))
+        record = functools.partial(row, NAME, f"{case.name}: {name}", why=ours.missing or "no value")
+        achieved = None if ours.seconds is None else PASSES[name] * forward / ours.seconds
+        yield record("time", _scaled(ours.seconds, 1e3), "ms")
+        yield record("smallest time", _scaled(_smallest(ours), 1e3), "ms")
+        yield record("over the plain step", ours.over(found[PLAIN]), "x")
+        yield record("useful rate", _scaled(achieved, 1e-9), "GFLOP/s")
+        yield record("share of the matmul rate", _scaled(achieved, 1 / rate), "")
+        best = _smallest(ours)
+        share = None if best is None else PASSES[name] * forward / best / rate
+        yield record("share of the matmul rate, smallest time", share, "")
+        yield record("temporary memory, by the compiler", ours.temporary_mib, "MiB")
+        why = theirs.missing or ours.missing
+        yield record("PyTorch, time", _scaled(theirs.seconds, 1e3), "ms", why=why)
+        yield record("over PyTorch", ours.over(theirs), "x", why=why)
+        yield record("over PyTorch, smallest times", _ratio(_smallest(ours), _smallest(theirs)), "x", why=why)
+
+
+def pages_row(case: Case) -> Row:
+    """The plain step without large pages over that with them."""
+    record = functools.partial(row, NAME, f"{case.name}: {PLAIN}", "small memory pages over large ones")
+    if TUNABLE not in os.environ.get("GLIBC_TUNABLES", ""):
+        return record(None, "x", why="this system gives no large pages on demand")
+    times = {}
+    for tunable in (TUNABLE, "glibc.malloc.hugetlb=0"):
+        command = [sys.executable, "-m", f"benchmarks.{NAME}", SMALL_PAGES]
+        done = subprocess.run(
+            command, env={**os.environ, "GLIBC_TUNABLES": tunable}, capture_output=True, text=True, check=True
+        )
+        times[tunable] = float(done.stdout.split()[-1])
+    return record(times["glibc.malloc.hugetlb=0"] / times[TUNABLE], "x")
+
+
+def _smallest(result: Measured) -> float | None:
+    return min(result.times.values()) if result.times else None
+
+
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def _ratio(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a / b
+
+
+def run(quick: bool) -> Iterator[Row]:
+    """Rows of all cases; the paper's setting where there is an accelerator."""
+    cases = [replace(QUICKSTART, rounds=3)] if quick else [replace(case, rounds=11) for case in (QUICKSTART, WIDER)]
+    for case in cases:
+        yield from case_rows(case)
+    if not quick:
+        yield pages_row(QUICKSTART)
+    platform = jax.default_backend()
+    for dtype in ("float32", "bfloat16"):
+        paper = Case(PRESETS["deepfinder"], 64, 25, 13, dtype, platform, 10)
+        if quick or platform == "cpu":
+            why = "left out by --quick" if quick else "no accelerator here"
+            for name in TWINS:
+                label = f"{replace(paper, platform='accelerator').name}: {name}"
+                for metric, unit in (("time", "ms"), ("useful rate", "GFLOP/s"), ("over PyTorch", "x")):
+                    yield row(NAME, label, metric, None, unit, why=why)
+        else:
+            yield from case_rows(paper)
+
+
+def _main(arguments: list[str]) -> None:
+    if arguments == [SMALL_PAGES]:
+        plain: Any = measured(replace(QUICKSTART, rounds=7), [])[PLAIN]
+        print(_smallest(plain))
+        return
+    main(NAME, run, arguments)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])
