@@ -45,7 +45,13 @@ def networks(device_axis: str | None, batch_norm: bool) -> tuple[Networks, dict[
     # Shapes from the networks, values from NumPy: compiling the initialisers would take longer than all the rest.
     shapes = {name: jax.eval_shape(init, jax.random.PRNGKey(0)) for name, init in inits.items()}
     rng = np.random.default_rng(0)
-    trees = jax.tree.map(lambda leaf: 0.5 + 0.3 * rng.normal(size=leaf.shape), shapes)
+
+    def draw(path: Any, leaf: Any) -> np.ndarray:
+        """He's variance for kernels, so that nothing saturates; biases near 0, scales and variances near 1."""
+        spread = np.sqrt(2 / np.prod(leaf.shape[:-1])) if len(leaf.shape) > 1 else 0.1
+        return spread * rng.normal(size=leaf.shape) + (path[-1].key in ("scale", "var"))
+
+    trees = jax.tree_util.tree_map_with_path(draw, shapes)
     apply = replace(unet, device_axis=device_axis).apply
     return Networks(apply, correction.apply, reweighting.apply), trees
 
@@ -113,7 +119,7 @@ def main() -> None:
             checkpoints.close()
         kept = {"params": state.params, "meta": state.meta, "stats": state.network_state.batch_stats}
         kept |= {"loss": metrics.inner_loss, "outer": metrics.outer_loss, "aux": metrics.inner}
-        kept |= {"center_class": metrics.center_class, "step": state.step}
+        kept |= {"center_class": metrics.center_class, "step": state.step, "slope": metrics.hypergradient_norm}
         for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(kept)):
             found[f"{case} {jax.tree_util.keystr(path)}"] = leaf
     if parallel.is_first():

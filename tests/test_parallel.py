@@ -77,9 +77,10 @@ def run(out: Path, devices: int, *arguments: str) -> Results:
     return read(out, devices)
 
 
-def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray], *, bilevel: bool = True) -> None:
     """Parameters, meta networks, running statistics, losses and per-patch metrics agree to 1e-9."""
     assert one.keys() == other.keys()
+    assert not bilevel or one["['slope']"] > 1e-5  # the network is alive: equality says something
     for leaf, value in one.items():
         np.testing.assert_allclose(other[leaf], value, rtol=0, atol=1e-9, err_msg=leaf)
 
@@ -97,14 +98,15 @@ def test_four_devices_equal_one(one_device: dict[str, np.ndarray], tmp_path: Pat
 
 @pytest.mark.slow
 def test_unrolled_and_every_method_that_the_pmap_form_takes_equal_one_device(tmp_path: Path) -> None:
-    able = [name for name in METHODS if accepts(name, "mean")]
+    able = [name for name in METHODS if accepts(name, "mean") and name != "none"]
     assert "tangent" in able
     assert "unrolled" not in able
-    names = ["plain", "unrolled", *able]
+    names = ["unrolled", "plain", *able]
     one = run(tmp_path / "one.npz", 1, *(f"jit:{name}" for name in names))
     four = run(tmp_path / "four.npz", 4, "jit:unrolled", "pmap:plain", *(f"pmap:{name}" for name in able))
     for case, result in four.items():
-        assert_same(one["jit:" + case.split(":")[1]], result)
+        name = case.split(":")[1]
+        assert_same(one[f"jit:{name}"], result, bilevel=name != "plain")
 
 
 @pytest.mark.slow
