@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -53,4 +54,5 @@ class DevicePredictor:
 def _on_each(predict: Callable[..., jax.Array], n_variables: int, mesh: Mesh) -> Callable[..., jax.Array]:
     share = PartitionSpec(DATA_AXIS)
     specs = (*[PartitionSpec()] * n_variables, share)
+    predict = inspect.unwrap(predict)  # compiler options belong to the outermost jit alone
     return jit(jax.shard_map(predict, mesh=mesh, in_specs=specs, out_specs=share, check_vma=False))
