@@ -17,6 +17,7 @@ from robpicker_jax.discovery import SHARED_LIST, SPLITS, Tomogram, discover, sam
 from robpicker_jax.errors import InputError
 from robpicker_jax.normalisation import normalise
 from robpicker_jax.volumes import open_volume
+from robpicker_jax.volumes.volume import slabs
 
 __all__ = [
     "SPLITS",
@@ -229,7 +230,11 @@ def load_mask(tomogram: Tomogram, shape_zyx: tuple[int, int, int]) -> np.ndarray
         return None
     with open_volume(path) as reader:
         _check_same_shape(reader.shape_zyx, shape_zyx, "mask", path)
-        return np.asarray(reader.read(dtype=None) != 0)
+        mask = np.empty(shape_zyx, bool)
+        for first, last in slabs(shape_zyx):
+            mask[first:last] = reader.read((slice(first, last), slice(None), slice(None)), dtype=None) != 0
+            reader.release()
+        return mask
 
 
 def _check_same_shape(shape: tuple[int, int, int], wanted: tuple[int, int, int], what: str, path: Path) -> None:
