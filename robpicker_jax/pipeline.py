@@ -25,10 +25,11 @@ from robpicker_jax.inference import ArrayReader
 from robpicker_jax.labels import label_maker
 from robpicker_jax.metrics import Evaluation, evaluate, evaluation_table, options_from_config
 from robpicker_jax.picker import Picker, write_picks
-from robpicker_jax.progress import console, progress
+from robpicker_jax.plan import prepare
+from robpicker_jax.progress import clock, console, progress
 from robpicker_jax.report_data import write_run_report
 from robpicker_jax.trainer import fit
-from robpicker_jax.training_data import TrainingData, device_batches, load_training_data
+from robpicker_jax.training_data import TrainingData, load_training_data
 
 
 def run(config: Config, workdir: Path) -> None:
@@ -38,6 +39,8 @@ def run(config: Config, workdir: Path) -> None:
         InputError: bad data or configuration, another run in the folder, or a training that diverged.
     """
     parallel.start(config.parallel)
+    configured = config.parallel.micro_batches
+    config = folders.as_planned(workdir, config)
     if parallel.is_first():
         folders.prepare(workdir, config)
     else:
@@ -51,8 +54,16 @@ def run(config: Config, workdir: Path) -> None:
         _say(f"report: {workdir / 'report' / 'index.html'}")
         return
     directory = data_folder(config, workdir)
-    data = load_training_data(config, directory)
+    data = load_training_data(config, directory, scalings=_scalings(workdir))
+    _say(f"{_counts(data)}; training in {workdir}")
     experiment = build_experiment(config)
+    batches = data.batches(experiment.mesh)
+    experiment, plan = prepare(experiment, configured=configured, resident_bytes=data.resident_bytes)
+    config = experiment.config
+    if parallel.is_first():
+        folders.record_plan(workdir, config, plan.record())
+    for line in plan.lines():
+        _say(line)
     names = [species.name for species in config.data.species]
     validation = [load_tomogram(tomogram, config.data) for tomogram in data.splits["val"]] or data.meta
     validation = [tomogram for tomogram in validation if tomogram.particles is not None]
@@ -65,14 +76,9 @@ def run(config: Config, workdir: Path) -> None:
             **{f"f1/{score.name}": _number(score.rates.f1) for score in scores.classes},
         }
 
-    _say(f"{_counts(data)}; training in {workdir}")
-    result = fit(
-        experiment,
-        device_batches(data.source(), config, experiment.mesh),
-        workdir,
-        validate=validate,
-        class_names=names,
-    )
+    result = fit(experiment, batches, workdir, validate=validate, class_names=names, on_pace=_say_pace)
+    if result.input_wait_share is not None:
+        _say(f"the devices waited for input {100 * result.input_wait_share:.1f} % of the time")
     if not parallel.is_first():
         return  # process 0 alone picks, evaluates and reports
     picker = Picker(experiment, parallel.local(result.best))
@@ -179,6 +185,15 @@ def _counts(data: TrainingData) -> str:
 
 def _number(value: float) -> float:
     return 0.0 if np.isnan(value) else float(value)
+
+
+def _scalings(workdir: Path) -> Path | None:
+    """Where scalings are kept; by process 0 alone."""
+    return workdir / "scalings.json" if parallel.is_first() else None
+
+
+def _say_pace(seconds_a_step: float, seconds_left: float) -> None:
+    _say(f"{seconds_a_step:.3g} s a step: about {clock(seconds_left)} to the last one, validations not counted")
 
 
 def _say(text: str) -> None:

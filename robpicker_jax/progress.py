@@ -59,7 +59,7 @@ class Progress:
         if now - self._last >= self._every_s or self.completed >= self.total:
             self._last = now
             rate = (now - self._start) / max(1, self.completed - self._first)
-            left = _clock(rate * (self.total - self.completed))
+            left = clock(rate * (self.total - self.completed))
             console.print(
                 f"{self.description}: {self.completed}/{self.total}, {left} left  {self._text}".rstrip(),
                 highlight=False,
@@ -83,7 +83,8 @@ def progress(description: str, total: int, *, completed: int = 0) -> Iterator[Pr
         shown.stop()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A duration as M:SS or H:MM:SS."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

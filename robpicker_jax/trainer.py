@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +97,7 @@ def fit(
                 # The devices waited only if they had come to the end of the last step meanwhile.
                 if done == start + 1:
                     log.reset_clock()  # filling the queue for the first time is a matter of the start
-                elif pending is None or pending[1].inner_loss.is_ready():
+                elif pending is None or _finished(pending[1]):
                     log.waited_s += time.monotonic() - began
                 step = experiment.warmup if done <= config.meta_warmup_steps else experiment.step
                 # Jitted steps return before they are done: the previous step's metrics are read while this one runs.
@@ -139,7 +139,15 @@ def fit(
 
 
 class MetricsLog:
-    """`metrics.jsonl` and TensorBoard events of a run; rows after the step a run resumes from are dropped."""
+    """`metrics.jsonl` and TensorBoard events of a run; rows after the step a run resumes from are dropped.
+
+    Attributes:
+        waited_s: seconds that the devices waited for input since `pace` was last asked for.
+    """
+
+    waited_s: float
+    _clock: tuple[float, int]
+    _total: tuple[float, float]
 
     def __init__(self, workdir: Path) -> None:
         from tensorboardX import SummaryWriter
@@ -284,6 +292,11 @@ def _report(
 @jax.jit
 def _all_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def _finished(metrics: Metrics) -> bool:
+    """Whether the devices have come to the end of a step."""
+    return bool(cast(Any, metrics.inner_loss).is_ready())
 
 
 def _check_finite(state: TrainState, done: int, checkpoints: Checkpoints) -> None:
