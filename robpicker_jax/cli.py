@@ -10,12 +10,14 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from robpicker_jax.config import Config, describe_fields, load_config
 from robpicker_jax.errors import InputError
 from robpicker_jax.large_pages import restart_with_large_pages
 from robpicker_jax.progress import console, error_console, progress
+
+if TYPE_CHECKING:
+    from robpicker_jax.config import Config
 
 __all__ = ["ArgumentParser", "configured_parser", "console", "parse_configured", "progress", "run"]
 
@@ -42,6 +44,8 @@ def parser(verb: str, description: str, **kwargs: object) -> ArgumentParser:
 
 def configured_parser(verb: str, description: str) -> ArgumentParser:
     """A parser for a command that takes a configuration: `--config` and one dotted flag for each field."""
+    from robpicker_jax.config import describe_fields  # a fifth of a second that verbs without fields do not need
+
     width = max(len(name) for name, *_ in describe_fields())
     lines = [
         f"  --{name:<{width}}  {text} [{kind}; default {default}]" for name, kind, default, text in describe_fields()
@@ -79,6 +83,8 @@ def parse_configured(
     argument_parser: argparse.ArgumentParser, arguments: Sequence[str]
 ) -> tuple[argparse.Namespace, Config]:
     """Parse a command line whose parser came from `configured_parser`."""
+    from robpicker_jax.config import load_config
+
     rest, overrides = split_overrides(arguments)
     options = argument_parser.parse_args(rest)
     return options, load_config(options.config, overrides)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from robpicker_jax.cli import configured_parser, console, parse_configured, progress, run
-from robpicker_jax.config import Config
 from robpicker_jax.errors import InputError
-from robpicker_jax.simulation import Placement, count_tomograms, get_phantom, is_finished, simulate_dataset
-from robpicker_jax.simulation.dataset import SPLITS
+
+if TYPE_CHECKING:
+    from robpicker_jax.config import Config
+    from robpicker_jax.simulation import Placement
 
 _DESCRIPTION = """\
 Make a simulated data set, DIR/{train,meta,val,test}: tomograms, annotations with angles, and label maps of the true
@@ -35,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "of random ones; #TOMOGRAM picks one where the file lists several; may be repeated",
     )
     options, config = parse_configured(parser, list(arguments or ()))
+    # After parsing, so that --help and bad arguments answer at once.
+    from robpicker_jax.simulation import count_tomograms, is_finished, simulate_dataset
+
     placements = [_placement(text) for text in options.at]
     if is_finished(config, options.out, placements):
         console.print(f"{options.out}: the data set is complete; nothing to do", highlight=False, soft_wrap=True)
@@ -47,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _placement(text: str) -> Placement:
+    from robpicker_jax.simulation import Placement
+    from robpicker_jax.simulation.dataset import SPLITS
+
     split, separator, rest = text.partition("=")
     if not separator or split not in SPLITS:
         raise InputError("must read SPLIT=FILE", where=f"--at {text}", mend=f"SPLIT is one of {', '.join(SPLITS)}")
@@ -55,6 +61,11 @@ def _placement(text: str) -> Placement:
 
 
 def _summary(config: Config, tomograms: object) -> None:
+    from rich.table import Table
+
+    from robpicker_jax.simulation import get_phantom
+    from robpicker_jax.simulation.dataset import SPLITS
+
     entries = list(tomograms)  # type: ignore[call-overload]
     table = Table("label", "species", "kDa", *SPLITS)
     for label, species in enumerate(config.data.species, start=1):
