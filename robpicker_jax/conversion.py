@@ -117,7 +117,12 @@ def _assumptions(path: Path, fmt: Format, particles: Particles, options: Mapping
 
 def _is_unscaled(path: Path, fmt: Format, particles: Particles, options: Mapping[str, Any]) -> bool:
     """Whether the positions are the file's numbers, not scaled by a pixel size that the file states."""
+    voxel = options.get("voxel_size_angstrom")
     try:
+        if voxel is not None:  # a stated pixel size shows even where it equals the voxel's
+            coarser = read_annotations(path, fmt=fmt.name, **{**options, "voxel_size_angstrom": 2 * voxel})
+            if np.allclose(2 * coarser.positions_vox, particles.positions_vox):
+                return False
         plain = read_annotations(path, fmt=fmt.name, **{**options, "binning": 1.0})
     except InputError:
         return False
@@ -158,7 +163,10 @@ def fate(particles: Particles, target: Format) -> list[Column]:
         elif not kept and key == "tomograms" and target.numbered and len(tomogram_names(particles)) > 1:
             kept, note = True, "as numbers; a .doc file says which" if needs_key(particles.tomograms) else ""
         columns.append(Column(name, counts[key], kept, note))
-    columns += [Column(f"column {name}", len(particles), "extra" in target.keeps) for name in particles.extra]
+    written = target.function("keeps_column") or (lambda name: True)
+    columns += [
+        Column(f"column {name}", len(particles), "extra" in target.keeps and written(name)) for name in particles.extra
+    ]
     note = "single precision" if target.name in _SINGLE_PRECISION else ""
     return [Column("positions", len(particles), True, note), *columns]
 

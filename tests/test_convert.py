@@ -150,6 +150,36 @@ def test_missing_units_are_errors_or_said(
     assert "first voxel is taken to count 0" in capsys.readouterr().out
 
 
+def test_a_stated_pixel_size_is_no_assumption(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header = "\n".join(
+        f"_{name}" for name in ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ", "rlnImagePixelSize")
+    )
+    path = tmp_path / "a.star"
+    path.write_text(f"data_\n\nloop_\n{header}\n10 20 30 12.0\n11 21 31 12.0\n")
+    for options, assumed in ((["--voxel-size", "12"], False), (["--voxel-size", "24"], False), ([], True)):
+        assert convert(path, tmp_path / "out.xml", "--from", "warp", "--dry-run", *options) == 0
+        assert ("taken as voxels of the tomogram" in capsys.readouterr().out) == assumed
+
+
+@pytest.mark.parametrize("fmt", ["star", "relion5", "warp"])
+def test_columns_that_relion_defines_anew_are_lost(fmt: str, particles: Particles, tmp_path: Path) -> None:
+    extra = {
+        "rlnOpticsGroup": np.full(6, 7),
+        "rlnOriginX": np.ones(6),
+        "rlnImageName": np.array(["a"] * 6),
+        "a-b": np.ones(6),
+    }
+    richer = particles.with_(extra=extra)
+    kept = {
+        c.name.removeprefix("column ") for c in fate(richer, FORMATS[fmt]) if c.kept and c.name.startswith("column")
+    }
+    path = tmp_path / "a.star"
+    write_annotations(path, richer, fmt=fmt, voxel_size_angstrom=VOXEL, shape_zyx=(64, 64, 64))
+    back = read_annotations(path, fmt=fmt, voxel_size_angstrom=VOXEL, shape_zyx=(64, 64, 64))
+    survived = {name for name in extra if name in back.extra and np.array_equal(back.extra[name], extra[name])}
+    assert kept == survived == {"rlnImageName"}
+
+
 def test_binning_axes_and_centre(particles: Particles, tmp_path: Path) -> None:
     (tmp_path / "a.coords").write_text("30 20 10\n33 22 11\n")
     assert convert(tmp_path / "a.coords", tmp_path / "a.xml", "--from-option", "axes=zyx") == 0

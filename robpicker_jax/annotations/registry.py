@@ -41,7 +41,7 @@ class Format:
     needs_voxel_size: bool = False
 
     def function(self, verb: str) -> Callable[..., Any] | None:
-        """The module's `read` or `write`, or None where the format has none."""
+        """The module's `read`, `write` or `keeps_column`, or None where the format has none."""
         module = importlib.import_module(f"robpicker_jax.annotations.{self.module}")
         function: Callable[..., Any] | None = getattr(module, verb, None)
         return function

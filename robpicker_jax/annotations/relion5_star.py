@@ -13,6 +13,7 @@ from robpicker_jax.annotations.relion_tables import read_tomograms
 from robpicker_jax.errors import InputError
 
 read = relion_star.read
+keeps_column = relion_star.keeps_column
 
 
 def write(

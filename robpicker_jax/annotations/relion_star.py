@@ -36,6 +36,7 @@ _SUB_ANGLES = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtom
 _ORIGIN_ANGSTROM = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
 _ORIGIN_PIXELS = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
 _SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax")
+_RESERVED = {"rlnOpticsGroup", "rlnMicrographName", *_SCORES, *_ORIGIN_PIXELS, *_ORIGIN_ANGSTROM, *_SUB_ANGLES}
 _TOMOGRAMS = ("rlnTomoName", "rlnMicrographName")
 _NAMES = ("rlnParticleName",)
 _CLUSTER_SIZE = "rpkClusterSize"  # no RELION column; RELION keeps columns that it does not know
@@ -319,6 +320,11 @@ def optics_table(pixel_size_angstrom: float) -> dict[str, Any]:
     }
 
 
+def keeps_column(name: str) -> bool:
+    """Whether an extra column of this name is written: one that RELION defines anew for these particles is not."""
+    return name not in _RESERVED and name.replace("_", "").isalnum()
+
+
 def common_columns(particles: Particles) -> dict[str, Any]:
     """The columns of RELION that do not depend on how coordinates are counted, extra columns last."""
     table: dict[str, Any] = {}
@@ -333,8 +339,7 @@ def common_columns(particles: Particles) -> dict[str, Any]:
         table["rlnAutopickFigureOfMerit"] = particles.scores
     if particles.cluster_sizes is not None:
         table[_CLUSTER_SIZE] = particles.cluster_sizes
-    reserved = {"rlnOpticsGroup", "rlnMicrographName", *_SCORES, *_ORIGIN_PIXELS, *_ORIGIN_ANGSTROM, *_SUB_ANGLES}
     for name, values in particles.extra.items():
-        if name not in table and name not in reserved and name.replace("_", "").isalnum():
+        if name not in table and keeps_column(name):
             table[name] = values
     return table

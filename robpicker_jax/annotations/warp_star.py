@@ -15,6 +15,7 @@ import numpy as np
 from robpicker_jax.annotations import columns, relion_star, star
 from robpicker_jax.annotations.particles import Particles
 
+keeps_column = relion_star.keeps_column
 _IMAGE_PIXEL = ("rlnPixelSize", "rlnImagePixelSize")
 
 
