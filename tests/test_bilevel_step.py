@@ -117,6 +117,35 @@ def test_hypergradient_equals_central_differences(
         assert measured == pytest.approx(float(norm), rel=1e-6), name
 
 
+def on_the_unet(method: str, inner_steps: int, dtype: str) -> np.ndarray:
+    """Hypergradient on the batch-normed U-Net in one vector."""
+    networks, trees = small_networks(True, dtype)
+    problem = BilevelProblem(robpicker.inner_loss(networks), robpicker.outer_loss(networks), OPTIMIZERS["sgd"])
+    meta = {name: trees[name] for name in ("correction", "reweighting")}
+    state = NetworkState(trees["batch_stats"], jax.random.PRNGKey(3))
+    opt_state = jax.tree.map(lambda leaf: leaf + 0.01, problem.inner_optimizer.init(trees["unet"]))  # some momentum
+    batches = random_batch(1, lead=(inner_steps,), dtype=dtype), random_batch(2, dtype=dtype)
+    estimate = jax.jit(hypergradient(method, problem, inner_steps))
+    found = estimate(trees["unet"], meta, state, opt_state, *batches).hypergradient
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(found)])
+
+
+@pytest.mark.parametrize(
+    "inner_steps", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)]
+)
+def test_exact_methods_agree_on_the_batch_normed_unet(float64: None, inner_steps: int) -> None:
+    expected = on_the_unet("unrolled", inner_steps, "float64")
+    size = np.linalg.norm(expected)
+    assert size > 1e-6
+    for method in ("tangent", "forward_over_reverse"):
+        assert np.linalg.norm(on_the_unet(method, inner_steps, "float64") - expected) < 1e-10 * size, method
+    if inner_steps == 1:  # quick; the others compare in float32 too
+        return
+    jax.config.update("jax_enable_x64", False)
+    for method in ("unrolled", "tangent", "forward_over_reverse"):
+        assert np.linalg.norm(on_the_unet(method, inner_steps, "float32") - expected) < 1e-4 * size, method
+
+
 def test_the_variants_are_what_meta_holds(float64: None) -> None:
     networks, trees = small_networks(True)
     loss = robpicker.inner_loss(networks)
