@@ -302,7 +302,7 @@ def run(quick: bool) -> Iterator[Row]:
         shape = replace(custom((8, 12)), convs_before_pool=1, bottleneck_convs=1, decoder_convs=1)
         yield from case_rows(Case(shape, 16, 2, 4), names=["unrolled", "tangent", "finite_difference"])
     else:
-        yield from case_rows(Case(custom((16, 24, 32)), 32, 4, 4, rounds=11), np.logspace(-4, 1, 11))
+        yield from case_rows(Case(custom((16, 24, 32)), 32, 4, 4, rounds=11), np.logspace(-7, 1, 17))
     platform = jax.default_backend()
     for dtype in ("float32", "bfloat16"):
         case = Case(PRESETS["deepfinder"], 64, 25, 13, dtype, platform)
