@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -117,6 +118,24 @@ def test_picking_needs_no_annotations(tiny_run: Path, tmp_path: Path) -> None:
     with mrcfile.open(out / "lonely_classes.mrc") as classes, mrcfile.open(source) as density:
         assert classes.data.shape == density.data.shape
         assert set(np.unique(classes.data)) <= {0, 1, 2}
+
+
+def test_segmenting_says_what_it_takes_and_can_keep_all_scores(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two"):
+        shutil.copy(tiny_run / "data" / "test" / "test_000.mrc", tmp_path / f"{name}.mrc")
+    out = tmp_path / "maps"
+    arguments = ["--workdir", str(tiny_run), "--out", str(out), "--scores", str(tmp_path)]
+    further = ["--inference.blend", "gaussian", "--inference.rotations", "2", "--inference.overlap_vox", "24"]
+    assert call(segment.main, [*arguments, *further]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"2 tomograms, 12 tiles; memory: at most \d+ MiB beside the network; all class prob", shown), shown
+    assert "segmenting: 12/12" in shown
+    scores = np.stack([read_volume(out / f"two_score_{label}.mrc").data for label in range(3)])
+    np.testing.assert_allclose(scores.sum(axis=0), 1, atol=1e-5)
+    np.testing.assert_array_equal(read_volume(out / "two_classes.mrc").data, scores.argmax(axis=0))
+    np.testing.assert_allclose(read_volume(out / "one_probability.mrc").data, scores.max(axis=0), atol=1e-3)
 
 
 def test_picks_of_all_tomograms_in_one_file(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
