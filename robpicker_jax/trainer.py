@@ -92,13 +92,9 @@ def fit(
             pending: tuple[int, Metrics] | None = None
             timed_from: float | None = None
             for done in range(start + 1, config.steps + 1):
-                began = time.monotonic()
-                train, meta = next(source)
-                # The devices waited only if they had come to the end of the last step meanwhile.
+                train, meta = next_batch(source, None if pending is None else pending[1], log)
                 if done == start + 1:
                     log.reset_clock()  # filling the queue for the first time is a matter of the start
-                elif pending is None or _finished(pending[1]):
-                    log.waited_s += time.monotonic() - began
                 step = experiment.warmup if done <= config.meta_warmup_steps else experiment.step
                 # Jitted steps return before they are done: the previous step's metrics are read while this one runs.
                 state, metrics = step(state, train, meta)
@@ -294,9 +290,19 @@ def _all_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
-def _finished(metrics: Metrics) -> bool:
-    """Whether the devices have come to the end of a step."""
-    return bool(cast(Any, metrics.inner_loss).is_ready())
+def next_batch(source: Iterator[tuple[Any, Any]], last: Metrics | None, log: MetricsLog) -> tuple[Any, Any]:
+    """The next batches; counts the time it took as waiting if the devices had come to the end of the last step by then.
+
+    Args:
+        source: the batches.
+        last: metrics of the step that was started last; None where the devices have nothing to do.
+        log: counts the time.
+    """
+    began = time.monotonic()
+    batches = next(source)
+    if last is None or cast(Any, last.inner_loss).is_ready():
+        log.waited_s += time.monotonic() - began
+    return batches
 
 
 def _check_finite(state: TrainState, done: int, checkpoints: Checkpoints) -> None:

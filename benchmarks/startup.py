@@ -1,0 +1,77 @@
+"""How long commands take to answer: `--help` of each, and from starting `train` to the end of its first step.
+
+First start: an empty compilation cache, simulated data that are there already. Second start: the same command again,
+after a stop. Each in a process of its own, timed from outside until metrics.jsonl holds the first step's row (which is
+written while the second step runs).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks._common import Row, main, row, seconds
+
+NAME = "startup"
+TIMEOUT_S = 600
+
+
+def run(quick: bool) -> Iterator[Row]:
+    """Rows of all cases."""
+    from robpicker_jax.__main__ import VERBS
+
+    for verb in ("train", "pick") if quick else VERBS:
+        time_s = seconds(lambda verb=verb: _python(verb, "--help"), repeats=2 if quick else 5)  # type: ignore[misc]
+        yield row(NAME, "--help", verb, time_s, "s")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _python("simulate", "--out", str(folder / "data"))
+        environment = {**os.environ, "ROBPICKER_CACHE": str(folder / "cache")}
+        for start in ("first", "second"):
+            time_s, step_s = first_step(folder, environment)
+            yield row(NAME, "quickstart, train to its first step", f"{start} start", time_s, "s")
+            yield row(NAME, "quickstart, train to its first step", f"a step after the {start} start", step_s, "s")
+
+
+def first_step(folder: Path, environment: dict[str, str]) -> tuple[float, float]:
+    """Start (or resume) the quickstart, stop it after some steps: seconds to the first row, and for each step after."""
+    rows = folder / "run" / "metrics.jsonl"
+    before = _lines(rows)
+    command = [sys.executable, "-m", "robpicker_jax", "train", "--workdir", str(folder / "run")]
+    command += ["--data.dir", str(folder / "data"), "--train.log_every", "1"]
+    began = time.perf_counter()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        times = []
+        while len(times) < 4 and process.poll() is None and time.perf_counter() - began < TIMEOUT_S:
+            if _lines(rows) > before + len(times):
+                times.append(time.perf_counter() - began)
+            time.sleep(0.005)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)  # it saves its state, for the next start to go on from
+        process.wait()
+    if len(times) < 4:
+        raise RuntimeError(f"the run ended with exit code {process.returncode} before its fourth step")
+    return times[0], (times[-1] - times[0]) / (len(times) - 1)
+
+
+def _python(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "robpicker_jax", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def _lines(path: Path) -> int:
+    try:
+        return path.read_bytes().count(b"\n")
+    except OSError:
+        return 0
+
+
+if __name__ == "__main__":
+    main(NAME, run)
