@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other, each in a process of its own: `python -m benchmarks [--quick] [--json FILE]`.
+"""All benchmarks, one after the other, each in a process of its own: `python -m benchmarks`.
 
 The JSON is one list: each benchmark's row that names the machine, then its figures. Trainings that take hours
 (`ablation`, `shrec_lookalike`) run with `--all` only.
@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks._markdown import markdown
 from robpicker_jax.files import write_text
 
 SUITE = ("convolution", "step", "scaling", "hypergradients", "input", "startup", "inference", "clustering", "labels")
@@ -25,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="smaller cases, about a minute each on two cores")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write all rows as JSON")
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="also write all tables as Markdown")
     parser.add_argument("--all", action="store_true", help=f"the long ones too: {', '.join(LONG)}")
     parser.add_argument("--only", metavar="A,B", help="these, by name")
     options = parser.parse_args(arguments)
@@ -46,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
             rows += json.loads(out.read_text(encoding="utf-8"))
             if options.json is not None:  # after each, so that a long run that is stopped keeps what it has
                 write_text(options.json, json.dumps(rows, indent=1) + "\n")
+            if options.markdown is not None:
+                write_text(options.markdown, markdown(rows))
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
