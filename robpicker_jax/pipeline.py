@@ -6,11 +6,11 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robpicker_jax import calibration, parallel
+from robpicker_jax import parallel
 from robpicker_jax import workdir as folders
 from robpicker_jax.annotations import Particles
 from robpicker_jax.bilevel.step import TrainState
@@ -23,13 +23,16 @@ from robpicker_jax.experiment import build_experiment
 from robpicker_jax.files import write_text
 from robpicker_jax.inference import ArrayReader
 from robpicker_jax.labels import label_maker
-from robpicker_jax.metrics import Evaluation, evaluate, evaluation_table, options_from_config
 from robpicker_jax.picker import Picker, write_picks
 from robpicker_jax.plan import prepare
 from robpicker_jax.progress import clock, console, progress
-from robpicker_jax.report_data import write_run_report
 from robpicker_jax.trainer import fit
 from robpicker_jax.training_data import TrainingData, load_training_data
+
+if TYPE_CHECKING:
+    from robpicker_jax.metrics import Evaluation
+
+# What is wanted after training alone is imported then: nobody waits for it at the start.
 
 
 def run(config: Config, workdir: Path) -> None:
@@ -81,6 +84,10 @@ def run(config: Config, workdir: Path) -> None:
         _say(f"the devices waited for input {100 * result.input_wait_share:.1f} % of the time")
     if not parallel.is_first():
         return  # process 0 alone picks, evaluates and reports
+    from robpicker_jax import calibration
+    from robpicker_jax.metrics import evaluation_table
+    from robpicker_jax.report_data import write_run_report
+
     picker = Picker(experiment, parallel.local(result.best))
     # On the meta tomograms (and those of validation, where there are any): clean, and not the test set's.
     known = {tomogram.name for tomogram in data.meta}
@@ -159,6 +166,8 @@ def pick_all(picker: Picker, tomograms: list[LoadedTomogram], folder: Path) -> d
 def _evaluate(
     config: Config, data: TrainingData, tomograms: list[LoadedTomogram], picks: Mapping[str, Particles]
 ) -> Evaluation:
+    from robpicker_jax.metrics import evaluate, options_from_config
+
     truth = {tomogram.name: _particles(tomogram) for tomogram in tomograms}
     instances: dict[str, np.ndarray] | None = None
     if config.evaluation.rule == "mask" and config.data.meta_labels == "shape":
