@@ -62,11 +62,6 @@ class Experiment:
     warmup: Step
     predict: Callable[..., jax.Array]
 
-    def predictor(self, state: TrainState) -> Callable[[np.ndarray], np.ndarray]:
-        """Tiles (n, z, y, x, 1) → class probabilities (n, z, y, x, c), with running batch statistics."""
-        variables = parallel.local((state.params, state.network_state.batch_stats))
-        return lambda tiles: np.asarray(self.predict(*variables, tiles))
-
     def inner_aux(self, state: TrainState, batch: Batch) -> InnerAux:
         """Losses, weights and corrections of training patches (no leading axis of inner steps), for reports."""
         loss = robpicker.inner_loss(self.networks)
