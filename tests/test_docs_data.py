@@ -146,3 +146,12 @@ def test_from_relion_and_warp_and_back(folder: Path) -> None:
 def star(block: str, columns: list[str], rows: list[str]) -> str:
     header = "\n".join(f"_{name} #{k}" for k, name in enumerate(columns, start=1))
     return f"\ndata_{block}\n\nloop_\n{header}\n" + "\n".join(rows) + "\n"
+
+
+def test_readme_names_every_format() -> None:
+    from robpicker_jax.annotations import FORMATS
+
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    table = readme[readme.index("| program |") : readme.index("Volumes:")]
+    named = set(re.findall(r"`([a-z0-9_]+)`", table.replace("--format", "")))
+    assert named == set(FORMATS)
