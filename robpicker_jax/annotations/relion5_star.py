@@ -33,7 +33,7 @@ def write(
         particles: what to write.
         voxel_size_angstrom: voxel size v of the tomogram.
         shape_zyx: size of the tomogram in voxels, where all particles are of one size of tomogram.
-        tomograms: RELION's tomograms table, which says N and p of each tomogram; goes before `shape_zyx`.
+        tomograms: RELION's tomograms table, which says N, p and the name of each tomogram; goes before `shape_zyx`.
         pixel_size_angstrom: edge of the tilt-series pixels, stated in the optics table; by default the table's, else v.
         shapes_zyx: size of each tomogram by its name, voxels, where there are several.
 
@@ -42,10 +42,11 @@ def write(
     """
     if not voxel_size_angstrom:
         raise InputError("RELION 5 coordinates are in Å", where=path, mend="give the voxel size")
-    pixel = pixel_size_angstrom or voxel_size_angstrom
+    pixel, listed = pixel_size_angstrom or voxel_size_angstrom, None
     if tomograms is not None and particles.tomograms is not None:
         table = read_tomograms(Path(tomograms))
         rows = table.rows(particles.tomograms)
+        listed = [table.names[row] for row in rows]
         corner = table.size_pixels[rows] / 2 * table.pixel_size_angstrom[rows, None]
         pixel = pixel_size_angstrom or float(table.pixel_size_angstrom[0])
     elif shapes_zyx is not None and particles.tomograms is not None:
@@ -65,5 +66,7 @@ def write(
         )
     positions = particles.positions_vox * voxel_size_angstrom - corner
     columns = dict(zip(relion_star.CENTRED, positions.T, strict=True)) | relion_star.common_columns(particles)
+    if listed is not None:
+        columns["rlnTomoName"] = listed
     columns["rlnOpticsGroup"] = np.ones(len(particles), np.int64)
     star.write_tables(path, {"optics": relion_star.optics_table(pixel), "particles": columns})

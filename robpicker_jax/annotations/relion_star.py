@@ -17,7 +17,7 @@ is the identity where the file has none (ParticleSet::getMatrix3x3, getPosition)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import numpy as np
 
 from robpicker_jax.annotations import columns, star
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.annotations.relion_tables import TomogramTable, optimisation_set, read_tomograms
+from robpicker_jax.annotations.relion_tables import TOMOSTAR, TomogramTable, optimisation_set, read_tomograms
 from robpicker_jax.errors import InputError
 from robpicker_jax.geometry import euler_from_matrix, matrix_from_euler
 
@@ -42,6 +42,7 @@ _NAMES = ("rlnParticleName",)
 _CLUSTER_SIZE = "rpkClusterSize"  # no RELION column; RELION keeps columns that it does not know
 _CENTRES = {"N/2": 0.0, "N/2-1": 1.0}
 _TILT_SERIES_PIXEL = ("rlnTomoTiltSeriesPixelSize", "rlnMicrographOriginalPixelSize")
+IMAGE_PIXEL = ("rlnPixelSize", "rlnImagePixelSize")  # Warp's
 
 
 def read(
@@ -98,7 +99,7 @@ def read(
         centred = star.numbers(table, CENTRED, path) - (0 if shift is None else shift)
         positions = _from_centred(centred, names, reference, centre, voxel_size_angstrom, shape_zyx, path)
     else:
-        pixel = pixel_size_angstrom or _stated_pixel_size(tables, table, path)
+        pixel = pixel_size_angstrom or stated_pixel_size(tables, table, _pixel_columns(names, table), path)
         positions = from_pixels(table, shift, sub, pixel, binning, voxel_size_angstrom, path)
     return record(table, positions, rotations, names, class_labels, class_column, path)
 
@@ -167,11 +168,19 @@ def _from_centred(
     )
 
 
-def _stated_pixel_size(tables: Mapping[str, star.Table], table: star.Table, path: Path) -> np.ndarray | None:
-    """Edge of the tilt-series pixels of each particle (n, 1), None where the file does not state it."""
-    if "rlnTomoName" not in table:
-        return None  # RELION 3 counts pixels of whatever tomogram was picked
-    for name in _TILT_SERIES_PIXEL:
+def _pixel_columns(names: np.ndarray | None, table: star.Table) -> tuple[str, ...]:
+    """Columns that state the pixels of `rlnCoordinate?`: Warp's where tomograms are `.tomostar`, else RELION's."""
+    if names is not None and any(name.endswith(TOMOSTAR) for name in names.tolist()):
+        return IMAGE_PIXEL
+    # Without rlnTomoName the list may be RELION 3's, which counts pixels of whatever tomogram was picked.
+    return _TILT_SERIES_PIXEL if "rlnTomoName" in table else _TILT_SERIES_PIXEL[:1]
+
+
+def stated_pixel_size(
+    tables: Mapping[str, star.Table], table: star.Table, wanted: Sequence[str], path: Path
+) -> np.ndarray | None:
+    """Edge of the pixels of each particle's coordinates (n, 1), None where no column of `wanted` states it."""
+    for name in wanted:
         if name in table:
             return star.numbers(table, [name], path)
         if name in tables.get("optics", {}):
@@ -281,7 +290,7 @@ def record(
         if scores is None
         else columns.optional_floats(table[scores].astype(str).tolist(), scores, path, row),
         class_names=class_names,
-        tomograms=names,
+        tomograms=None if names is None else np.array([name.removesuffix(TOMOSTAR) for name in names.tolist()], np.str_),
         extra={name: values for name, values in table.items() if name not in used},
     )
 

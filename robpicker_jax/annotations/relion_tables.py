@@ -10,6 +10,9 @@ import numpy as np
 from robpicker_jax.annotations import star
 from robpicker_jax.errors import InputError
 
+TOMOSTAR = ".tomostar"
+"""How Warp's names of tomograms end; they are the tilt series' names without it."""
+
 _SIZE = ("rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ")
 
 
@@ -32,16 +35,16 @@ class TomogramTable:
     binning: np.ndarray
 
     def rows(self, tomograms: np.ndarray) -> np.ndarray:
-        """Row of each particle's tomogram.
+        """Row of each particle's tomogram; `.tomostar` at the end of a name does not count.
 
         Raises:
             InputError: a particle's tomogram is not in the table.
         """
-        index = {name: i for i, name in enumerate(self.names)}
-        missing = [str(name) for name in np.unique(tomograms) if str(name) not in index]
+        index = {name.removesuffix(TOMOSTAR): i for i, name in enumerate(self.names)}
+        missing = [str(name) for name in np.unique(tomograms) if str(name).removesuffix(TOMOSTAR) not in index]
         if missing:
             raise InputError(f"no tomogram {missing[0]!r} in it, which the particles name", where=self.path)
-        return np.array([index[str(name)] for name in tomograms], dtype=np.intp)
+        return np.array([index[str(name).removesuffix(TOMOSTAR)] for name in tomograms], dtype=np.intp)
 
 
 def read_tomograms(path: Path) -> TomogramTable:
