@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.annotations import Particles, read_annotations
-from robpicker_jax.annotations.bounds import inside
+from robpicker_jax.annotations.bounds import in_mask, inside
 from robpicker_jax.annotations.options import options_for
 from robpicker_jax.dataset import load_mask, load_target
 from robpicker_jax.diagnosis.findings import Finding
@@ -250,6 +250,5 @@ def _profiles(
 
 
 def _outside_mask(particles: Particles, mask: np.ndarray) -> int:
-    places = np.rint(particles.positions_vox).astype(np.intp)[:, ::-1]
     ok = inside(particles.positions_vox, (mask.shape[0], mask.shape[1], mask.shape[2]))
-    return int(np.count_nonzero(~mask[tuple(places[ok].T)]))
+    return int(np.count_nonzero(ok & ~in_mask(particles.positions_vox, mask)))
