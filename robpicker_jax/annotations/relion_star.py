@@ -290,7 +290,9 @@ def record(
         if scores is None
         else columns.optional_floats(table[scores].astype(str).tolist(), scores, path, row),
         class_names=class_names,
-        tomograms=None if names is None else np.array([name.removesuffix(TOMOSTAR) for name in names.tolist()], np.str_),
+        tomograms=None
+        if names is None
+        else np.array([name.removesuffix(TOMOSTAR) for name in names.tolist()], np.str_),
         extra={name: values for name, values in table.items() if name not in used},
     )
 
