@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -18,6 +21,7 @@ from robpicker_jax.cli import call
 from robpicker_jax.config import Config, load_config
 from robpicker_jax.dataset import load_tomogram
 from robpicker_jax.mapped import MappedDensity
+from robpicker_jax.trainer import SilentLog, next_batch
 from robpicker_jax.training_data import TrainingData, lives_on_devices, load_training_data
 
 
@@ -118,6 +122,23 @@ def test_scalings_are_found_once_and_again_where_a_file_has_changed(
     path.write_text("[spoilt")
     load_training_data(host, folder, scalings=path)
     assert len(calls) == 4
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_waiting_counts_where_the_devices_had_nothing_left_to_do(idle: bool) -> None:
+    last = SimpleNamespace(inner_loss=SimpleNamespace(is_ready=lambda: idle))
+    log = SilentLog()
+
+    def slow() -> Iterator[tuple[int, int]]:
+        time.sleep(0.01)
+        yield 1, 2
+
+    assert next_batch(slow(), last, log) == (1, 2)  # type: ignore[arg-type]
+    assert (log.waited_s > 0) == idle
+    assert log.wait_share() is None
+    log.pace(1)
+    assert (log.wait_share() or 0.0) <= 1.0
+    assert bool(log.wait_share()) == idle
 
 
 def test_tomograms_live_on_the_devices_where_they_fit(config: Config) -> None:
