@@ -66,7 +66,8 @@ def read(
         shape_zyx: that tomogram's size; stands in for the tomograms table where all particles are of one tomogram.
         class_labels: label of each name in the class column.
         tomograms: RELION's tomograms table, for centred coordinates.
-        centre: "N/2" or "N/2-1": where the tomogram's centre is, in tilt-series pixels.
+        centre: "N/2" or "N/2-1": where the tomogram's centre is, in tilt-series pixels; in voxels of the tomogram where
+            `shape_zyx` stands in for the table.
         pixel_size_angstrom: edge of the pixels that `rlnCoordinate?` counts.
         binning: pixels of `rlnCoordinate?` per voxel.
         block: the data block, where several hold particles.
