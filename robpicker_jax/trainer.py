@@ -25,6 +25,7 @@ from robpicker_jax.bilevel.step import Metrics, TrainState
 from robpicker_jax.checkpoint import Checkpoints
 from robpicker_jax.errors import InputError
 from robpicker_jax.experiment import Experiment
+from robpicker_jax.files import write_text
 from robpicker_jax.progress import progress
 
 Validate = Callable[[TrainState], Mapping[str, float]]
@@ -87,6 +88,22 @@ def fit(
         start = int(state.step)
         log.truncate(start)
         best_score = log.best_score()
+
+        def due(step: int) -> bool:
+            return validate is not None and step > 0 and (step % config.validate_every == 0 or step == config.steps)
+
+        def judge(step: int, state: TrainState) -> None:
+            nonlocal best_score
+            assert validate is not None
+            scores = dict(validate(state))
+            if parallel.as_first(scores["macro_f1"] > best_score):
+                best_score = scores["macro_f1"]
+                checkpoints.save_best(step, state)
+            log.write({"step": step, "kind": "validation", **scores})
+
+        # A run that was stopped between a checkpoint and its validation makes up for it.
+        if due(start) and parallel.as_first(not log.is_validated(start)):
+            judge(start, state)
         with _stop_requested() as stop, progress("training", config.steps, completed=start) as bar:
             source = iter(batches(start)) if start < config.steps else iter(())
             pending: tuple[int, Metrics] | None = None
@@ -108,7 +125,7 @@ def fit(
                 pending = (done, metrics)
                 # Saving takes all processes together: they agree now and then on whether one was asked to stop.
                 stopping = bool(stop) if alone else done % config.log_every == 0 and parallel.any_process(bool(stop))
-                validating = validate is not None and (done % config.validate_every == 0 or done == config.steps)
+                validating = due(done)
                 saving = done % config.checkpoint_every == 0 or done == config.steps or stopping
                 if saving or validating:
                     _report(pending, experiment, log, bar, class_names)
@@ -116,12 +133,7 @@ def fit(
                     _check_finite(state, done, checkpoints)
                     checkpoints.save(done, state) if saving else None
                 if validating and not stopping:
-                    assert validate is not None
-                    scores = dict(validate(state))
-                    log.write({"step": done, "kind": "validation", **scores})
-                    if parallel.as_first(scores["macro_f1"] > best_score):
-                        best_score = scores["macro_f1"]
-                        checkpoints.save_best(done, state)
+                    judge(done, state)
                     log.reset_clock()
                 if saving or validating:
                     timed_from = None
@@ -160,12 +172,16 @@ class MetricsLog:
     def truncate(self, step: int) -> None:
         """Drop what lies after `step`."""
         rows = [row for row in self.rows() if row["step"] <= step]
-        self._path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
         self._start_clock(step)
 
     def best_score(self) -> float:
         """Best validation score so far, −1 before the first."""
         return max((row["macro_f1"] for row in self.rows() if row["kind"] == "validation"), default=-1.0)
+
+    def is_validated(self, step: int) -> bool:
+        """Whether the validation of a step is among the rows."""
+        return any(row["kind"] == "validation" and row["step"] == step for row in self.rows())
 
     def pace(self, step: int) -> tuple[float, float]:
         """Steps per second, and the share of time spent waiting for input, since last asked or reset."""
@@ -224,10 +240,6 @@ class SilentLog(MetricsLog):
 
     def close(self) -> None:
         """Nothing."""
-
-
-def _writable(value: Any) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

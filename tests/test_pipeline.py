@@ -274,6 +274,30 @@ def test_a_signal_stops_the_run_with_its_state_saved(
     jax.tree.map(np.testing.assert_array_equal, whole, train_tiny(tiny_experiment, tmp_path))
 
 
+def test_a_validation_that_a_signal_prevented_is_made_up_for(
+    tiny_experiment: tuple[Config, Experiment], tmp_path: Path
+) -> None:
+    config, experiment = tiny_experiment
+    batches = device_batches(load_training_data(config, Path(config.data.dir or "")).source(), config, experiment.mesh)
+
+    def signalled(start: int) -> Iterator[Any]:
+        for step, pair in enumerate(batches(start), start=start + 1):
+            if step == 2:
+                signal.raise_signal(signal.SIGTERM)
+            yield pair
+
+    def validate(state: Any) -> dict[str, float]:
+        return {"macro_f1": 1.0 / int(state.step)}  # the earlier the better
+
+    with pytest.raises(Interrupted, match="after step 2"):
+        fit(fresh(experiment), signalled, tmp_path, validate=validate)
+    assert not [row for row in read_metrics(tmp_path / "metrics.jsonl") if row["kind"] == "validation"]
+    result = fit(fresh(experiment), batches, tmp_path, validate=validate)
+    rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if row["kind"] == "validation"]
+    assert [row["step"] for row in rows] == [2, 4]
+    assert result.best_step == 2
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment: tuple[Config, Experiment], tmp_path: Path) -> None:
     config, experiment = tiny_experiment
     batches = device_batches(load_training_data(config, Path(config.data.dir or "")).source(), config, experiment.mesh)
