@@ -80,7 +80,9 @@ def main(benchmark: str, run: Callable[[bool], Iterable[Row]], arguments: list[s
         run: quick → rows; a generator's rows are announced as they come.
         arguments: command line, by default the process's.
     """
-    restart_with_large_pages()  # as the commands themselves do
+    program = getattr(sys.modules["__main__"], "__spec__", None)
+    if program is not None and program.name == f"benchmarks.{benchmark}":  # not where a test calls it
+        restart_with_large_pages()  # as the commands themselves do
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{benchmark}", description=sys.modules[run.__module__].__doc__
     )

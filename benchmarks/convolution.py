@@ -62,6 +62,7 @@ def torch_maps(x: np.ndarray, kernel: np.ndarray, g: np.ndarray, dtype: str) -> 
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.benchmark = True  # let cuDNN choose by trial, as XLA does
     kind = getattr(torch, dtype)
 
     def put(array: np.ndarray, axes: tuple[int, ...]) -> Any:

@@ -63,6 +63,7 @@ class TorchProblem:
         """Convert the trees; `device` is PyTorch's name, `compute_dtype` other than float32 is done by autocast."""
         self.shape, self.learning_rate, self.weight_decay = shape, learning_rate, weight_decay
         self.device, self.compute_dtype = device, compute_dtype
+        torch.backends.cudnn.benchmark = True  # let cuDNN choose by trial, as XLA does
         self.params = self._tensors(weights)
         self.meta = self._tensors(meta)
         self.running: dict[str, tuple[Tensor, Tensor]] = {}
