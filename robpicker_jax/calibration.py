@@ -1,4 +1,4 @@
-"""Score thresholds for a wished precision, calibrated on clean tomograms that took no part in the training loss.
+"""Score thresholds for a wished precision, calibrated on the clean tomograms: meta, and validation where there is any.
 
     t_c(p) = min {t : precision_c(t') ≥ p for every candidate threshold t' ≥ t}
 
