@@ -46,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="what of a volume's name is the tomogram's in the lists, such as 'rec_(.*)'; default: all",
     )
     parser.add_argument(
-        "--precision", metavar="P", type=float, help="keep picks whose class had this precision on the meta tomograms"
+        "--precision",
+        metavar="P",
+        type=float,
+        help="smallest scores at which each class had this precision on the meta (and validation) tomograms",
     )
     options, picker, tomograms = prepared(parser, list(arguments or ()))
     from robpicker_jax import calibration
