@@ -47,6 +47,9 @@ def device_batches(source: BatchSource, config: Config, mesh: Mesh) -> Batches:
 def resident_batches(source: BatchSource, stacks: Mapping[str, Stack], config: Config, mesh: Mesh) -> Batches:
     """Batches cut on the devices from tomograms that are placed there, now; the same batches as `device_batches`.
 
+    Each process cuts by programs of its own devices alone. A program over all processes must be started in the same
+    order everywhere (TPUs refuse anything else), and the thread that cuts does not wait for the one that trains.
+
     Args:
         source: the draws, and labels where a stack has none.
         stacks: the tomograms of "train" and "meta", in the order of the source's; host arrays.
@@ -56,11 +59,13 @@ def resident_batches(source: BatchSource, stacks: Mapping[str, Stack], config: C
     k = config.train.inner_steps
     share = parallel.process_share()
     supervised = config.train.variant == "supervised"
+    own = Mesh(np.array(mesh.local_devices), mesh.axis_names, axis_types=mesh.axis_types)
     placed = {
-        kind: parallel.replicate(stacks[kind], mesh) for kind in (("train",) if supervised else ("train", "meta"))
+        kind: jax.device_put(stacks[kind], parallel.replicated(own))
+        for kind in (("train",) if supervised else ("train", "meta"))
     }
     axes = {"train": 1, "meta": 0}
-    programs = {kind: _cutter(config, mesh, axes[kind]) for kind in placed}
+    programs = {kind: _cutter(config, own, axes[kind]) for kind in placed}
     edge = config.patches.size
     none: tuple[Any, ...] = (
         np.zeros((0, edge, edge, edge, 1), np.float32),
@@ -82,7 +87,8 @@ def resident_batches(source: BatchSource, stacks: Mapping[str, Stack], config: C
         )
         if kind == "meta":
             host = jax.tree.map(lambda leaf: leaf[0], host)
-        return programs[kind](placed[kind], *parallel.shard(host, mesh, axis=axes[kind]))
+        rows = programs[kind](placed[kind], *jax.device_put(host, parallel.batch_sharding(own, axes[kind])))
+        return rows if share[1] == 1 else parallel.joined(rows, mesh, axis=axes[kind])
 
     def make(step: int) -> tuple[Batch, Batch]:
         return batch("train", step), empty if supervised else batch("meta", step)

@@ -89,6 +89,19 @@ def shard(batch: Tree, mesh: Mesh, axis: int = 0) -> Tree:
     return jax.tree.map(place, batch)
 
 
+def joined(batch: Tree, mesh: Mesh, axis: int = 0) -> Tree:
+    """Shares that each process has on its own devices, split along `axis`, as one batch; nothing moves."""
+    sharding = batch_sharding(mesh, axis)
+
+    def join(leaf: jax.Array) -> jax.Array:
+        shape = list(leaf.shape)
+        shape[axis] *= jax.process_count()
+        parts = [shard.data for shard in leaf.addressable_shards]
+        return jax.make_array_from_single_device_arrays(tuple(shape), sharding, parts)
+
+    return jax.tree.map(join, batch)
+
+
 def local(tree: Tree) -> Tree:
     """Replicated arrays as arrays on this process's first device, so that work on them is this process's alone."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf, tree)
