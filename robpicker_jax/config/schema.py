@@ -232,7 +232,9 @@ class InferenceConfig:
     ] = "average"
     rotations: Annotated[
         Literal[1, 2, 4, 8],
-        _help("orientations averaged: 2 half-turn about the tilt axis y, 4 all half-turns, 8 quarter-turns about z too"),
+        _help(
+            "orientations averaged: 2 half-turn about the tilt axis y, 4 all half-turns, 8 quarter-turns about z too"
+        ),
     ] = 1
 
 
