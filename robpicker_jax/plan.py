@@ -75,7 +75,7 @@ class Plan:
         found = [
             f"parameters: {counts}",
             f"a step: {self.operations / 1e9:,.3g} GFLOP{counted}; memory on each device {compiled} compiled, "
-            f"{_gib(self.estimated_bytes)} estimated, {limit} free{resident}; {self.devices}",
+            f"{_gib(self.estimated_bytes)} estimated, {limit} allowed{resident}; {self.devices}",
         ]
         if self.micro_batches != self.configured:
             found.append(
@@ -124,7 +124,7 @@ def prepare(experiment: Experiment, *, configured: int = 1, resident_bytes: int 
         if not larger:
             raise InputError(
                 f"a training step needs {_gib(plan.needed_bytes)} on each device even in {settings.micro_batches} "
-                f"micro-batches, and {_gib(plan.limit_bytes or 0)} are free",
+                f"micro-batches, and {_gib(plan.limit_bytes or 0)} are allowed",
                 mend="lower patches.size, set model.remat: true or model.compute_dtype: bfloat16, set patches.input: "
                 "host, or parallel.memory_limit_gib if you know better",
             )
