@@ -72,17 +72,24 @@ def machine_row(benchmark: str) -> Row:
     )
 
 
-def main(benchmark: str, run: Callable[[bool], Iterable[Row]], arguments: list[str] | None = None) -> None:
+def main(
+    benchmark: str,
+    run: Callable[[bool], Iterable[Row]],
+    arguments: list[str] | None = None,
+    *,
+    keep_memory: bool = False,
+) -> None:
     """Parse `--quick` and `--json FILE`, run, print the table and write the rows.
 
     Args:
         benchmark: its module's name.
         run: quick → rows; a generator's rows are announced as they come.
         arguments: command line, by default the process's.
+        keep_memory: as training does, see `robpicker_jax.large_pages`.
     """
     program = getattr(sys.modules["__main__"], "__spec__", None)
     if program is not None and program.name == f"benchmarks.{benchmark}":  # not where a test calls it
-        restart_with_large_pages()  # as the commands themselves do
+        restart_with_large_pages(keep_memory)  # as the commands themselves do
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{benchmark}", description=sys.modules[run.__module__].__doc__
     )

@@ -104,4 +104,4 @@ def run(quick: bool) -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    main(NAME, run)
+    main(NAME, run, keep_memory=True)

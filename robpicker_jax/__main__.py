@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 
 from robpicker_jax.cli import run
 from robpicker_jax.errors import InputError
@@ -23,7 +24,7 @@ VERBS = {
 
 def main() -> None:
     """Run the verb named first on the command line."""
-    run(_dispatch)
+    run(_dispatch, keep_memory=sys.argv[1:2] == ["train"])
 
 
 def _dispatch(arguments: list[str]) -> int | None:

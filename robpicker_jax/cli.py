@@ -90,10 +90,15 @@ def parse_configured(
     return options, load_config(options.config, overrides)
 
 
-def run(main: Callable[[list[str]], int | None]) -> NoReturn:
-    """Run a command's `main` on the process's arguments and exit with the contract's code."""
+def run(main: Callable[[list[str]], int | None], *, keep_memory: bool = False) -> NoReturn:
+    """Run a command's `main` on the process's arguments and exit with the contract's code.
+
+    Args:
+        main: the command.
+        keep_memory: see `large_pages`; for what takes the same memory again and again.
+    """
     if "--help" not in sys.argv:
-        restart_with_large_pages()
+        restart_with_large_pages(keep_memory)
     sys.exit(call(main, sys.argv[1:]))
 
 

@@ -1,8 +1,10 @@
-"""Ask the C library for large memory pages, which only a process's environment can do.
+"""Ask the C library for large memory pages, and to keep memory, which only a process's environment can do.
 
 A training step on CPU takes hundreds of megabytes anew at every call; in pages of 4 KiB, a fifth of the step goes into
 the kernel handing them out one by one. glibc takes pages of 2 MiB for large blocks when `GLIBC_TUNABLES` says
-`glibc.malloc.hugetlb=1`, which it reads when a process starts and never again. (`benchmarks.step` measures both.)
+`glibc.malloc.hugetlb=1`, which it reads when a process starts and never again. And it gives large blocks back to the
+kernel after each step, to get them anew, emptied, for the next: in training they are better kept. (`benchmarks.step`
+measures a step with and without.)
 """
 
 from __future__ import annotations
@@ -12,12 +14,18 @@ import platform
 import sys
 from pathlib import Path
 
-TUNABLE = "glibc.malloc.hugetlb=1"
+LARGE_PAGES = "glibc.malloc.hugetlb=1"
+_EVER = 2**40
+KEEP = f"glibc.malloc.mmap_threshold={_EVER}:glibc.malloc.trim_threshold={_EVER}:glibc.malloc.arena_max=1"
+"""No block is given back; one arena, since the others are too small for large blocks."""
 _MODE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-def environment_with_large_pages() -> dict[str, str] | None:
+def environment_with_large_pages(keep: bool = False) -> dict[str, str] | None:
     """This process's environment with the request for large pages; None where it is of no use.
+
+    Args:
+        keep: also keep memory that is freed.
 
     Of no use: not Linux with glibc 2.35 or later, a kernel that gives large pages to all or to nobody, or
     `GLIBC_TUNABLES` set already: then it is left as the user has it.
@@ -31,14 +39,14 @@ def environment_with_large_pages() -> dict[str, str] | None:
         asked_for = "[madvise]" in _MODE.read_text()
     except OSError:
         return None
-    return {**os.environ, "GLIBC_TUNABLES": TUNABLE} if asked_for else None
+    return {**os.environ, "GLIBC_TUNABLES": f"{LARGE_PAGES}:{KEEP}" if keep else LARGE_PAGES} if asked_for else None
 
 
-def restart_with_large_pages() -> None:
+def restart_with_large_pages(keep: bool = False) -> None:
     """Start this very command again with large pages, in the same process; return where that is of no use.
 
     To be called before anything heavy is imported: what the process did so far is done again.
     """
-    environment = environment_with_large_pages()
+    environment = environment_with_large_pages(keep)
     if environment is not None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

@@ -25,8 +25,11 @@ def useful(monkeypatch, tmp_path):
 def test_environment_asks_for_large_pages(useful):
     found = large_pages.environment_with_large_pages()
     assert found is not None
-    assert found["GLIBC_TUNABLES"] == large_pages.TUNABLE
+    assert found["GLIBC_TUNABLES"] == large_pages.LARGE_PAGES
     assert found["PATH"] == os.environ["PATH"]
+    kept = large_pages.environment_with_large_pages(keep=True)
+    assert kept is not None
+    assert kept["GLIBC_TUNABLES"] == f"{large_pages.LARGE_PAGES}:{large_pages.KEEP}"
 
 
 @pytest.mark.parametrize("mode", ["[always] madvise never", "always madvise [never]"])
