@@ -2,8 +2,8 @@
 
 Errors are against `unrolled` in float64 at the same weights and batches. Times are taken in turn within one process
 (one call of each method, then the next round, in another order), so that a machine that slows down slows all of them.
-Ratios are medians over the rounds of the ratio within a round; those of the smallest times stand beside them. With `--figure FILE` the error of finite differences against ε is drawn
-(not with `--quick`, which leaves it out).
+Ratios are medians over the rounds of the ratio within a round; those of the smallest times stand beside them. With
+`--figure FILE` the error of finite differences against ε is drawn (not with `--quick`, which leaves it out).
 """
 
 from __future__ import annotations
