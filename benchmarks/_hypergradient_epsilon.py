@@ -78,7 +78,7 @@ def draw(rows: list[Row], path: Path) -> None:
             series.setdefault(key, []).append((item["epsilon"], item["value"]))
     for (dtype, stops), points in series.items():
         axes.loglog(*zip(*points, strict=True), "o-", label=f"{dtype}, {'with' if stops else 'without'} stop-gradients")
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
     axes.grid(alpha=0.3)
     with atomic_path(path) as partial:
         figure.savefig(partial, format=path.suffix[1:] or "png", dpi=150)
