@@ -39,7 +39,6 @@ from robpicker_jax.volumes import write_mrc
 NAME = "inference"
 TILE, OVERLAP, N_CLASSES = 64, 20, 5
 SMALL, MIDDLE, LARGE = (108, 152, 196), (128, 512, 512), (512, 1024, 1024)
-LIMIT_GIB = 3.0
 
 
 def configuration() -> Config:

@@ -14,7 +14,7 @@ import numpy as np
 
 # XLA's default CPU path for convolutions is about three times slower than its YNNPACK library path. And XLA drops
 # optimisation barriers before it fuses, so that what the convolutions mean to hold in memory is computed again,
-# element by element, in each of its uses: keeping the barriers takes a fifth off a training step.
+# element by element, in each of its uses.
 _CPU_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT",
     "xla_disable_hlo_passes": "cse_barrier_expander",

@@ -1,7 +1,7 @@
 """Ask the C library for large memory pages, and to keep memory, which only a process's environment can do.
 
-A training step on CPU takes hundreds of megabytes anew at every call; in pages of 4 KiB, a fifth of the step goes into
-the kernel handing them out one by one. glibc takes pages of 2 MiB for large blocks when `GLIBC_TUNABLES` says
+A training step on CPU takes hundreds of megabytes anew at every call; in pages of 4 KiB, much of the step goes into the
+kernel handing them out one by one. glibc takes pages of 2 MiB for large blocks when `GLIBC_TUNABLES` says
 `glibc.malloc.hugetlb=1`, which it reads when a process starts and never again. And it gives large blocks back to the
 kernel after each step, to get them anew, emptied, for the next: in training they are better kept. (`benchmarks.step`
 measures a step with and without.)

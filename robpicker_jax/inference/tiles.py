@@ -71,14 +71,12 @@ class Row:
         z, y: first plane of the layer, line of the row.
         planes: planes of the layer that are final once its rows are done.
         lines: lines of the row that are final once it is done.
-        last: whether it is its layer's last row.
     """
 
     z: int
     y: int
     planes: int
     lines: int
-    last: bool
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ class TilePlan:
         following_z = [layer[0] for layer in self.layers[1:]] + [self.padded[0]]
         following_y = [*self.starts[1][1:], self.padded[1]]
         return [
-            Row(layer[0], y, next_z - layer[0], next_y - y, y == self.starts[1][-1])
+            Row(layer[0], y, next_z - layer[0], next_y - y)
             for layer, next_z in zip(self.layers, following_z, strict=True)
             for y, next_y in zip(self.starts[1], following_y, strict=True)
         ]
