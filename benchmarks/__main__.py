@@ -17,7 +17,18 @@ from pathlib import Path
 from benchmarks._markdown import markdown
 from robpicker_jax.files import write_text
 
-SUITE = ("convolution", "step", "scaling", "hypergradients", "input", "startup", "inference", "clustering", "labels")
+SUITE = (
+    "convolution",
+    "step",
+    "layers",
+    "scaling",
+    "hypergradients",
+    "input",
+    "startup",
+    "inference",
+    "clustering",
+    "labels",
+)
 LONG = ("ablation", "shrec_lookalike")
 
 

@@ -8,7 +8,6 @@ processors: 1 − (time of the step on one batch, again and again) / (time of th
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,6 +22,10 @@ from benchmarks._common import Row, main, row, seconds
 NAME = "input"
 SHREC = (200, 512, 512)
 BATCHES = 20
+READY = 4
+"""At least the batches that lie ready when nothing takes them."""
+FORMS = (("device", "stored"), ("device", "drawn"), ("host", "stored"), ("host", "drawn"))
+QUICK_FORMS = (FORMS[0], FORMS[3])
 
 
 def run(quick: bool) -> Iterator[Row]:
@@ -31,15 +34,18 @@ def run(quick: bool) -> Iterator[Row]:
     from robpicker_jax.config import load_config
 
     enable_persistent_cache()
-    shape, tomograms, particles, steps = ((64, 192, 192), 3, 150, 8) if quick else (SHREC, 10, 2500, 40)
+    shape, tomograms, particles, steps = ((64, 192, 192), 3, 150, 10) if quick else (SHREC, 10, 2500, 40)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_tomograms(folder, shape, tomograms, particles)
         overrides = [f"data.dir={folder}", "data.voxel_size_angstrom=13", "train.steps=1000000"]
         config = load_config(None, overrides)
-        size = f"{tomograms} tomograms of {shape}"
-        yield from _making(config, folder, size, quick)
-        yield from _waiting(config, folder, size, steps, quick)
+        step = Step(config)
+        yield row(NAME, "quickstart's step", "work", step.plan.operations / 1e9, "GFLOP")
+        for form, labels in QUICK_FORMS if quick else FORMS:
+            case = f"{tomograms} tomograms of {shape}, {form} input, labels {labels}"
+            start = "" if (form, labels) == FORMS[0] else ", scalings known"
+            yield from _form_rows(_settings(config, input=form, labels=labels), folder, case, start, step, steps)
 
 
 def write_tomograms(folder: Path, shape: tuple[int, int, int], count: int, particles: int) -> None:
@@ -63,92 +69,75 @@ def _settings(config: Any, **patches: Any) -> Any:
     return replace(config, patches=replace(config.patches, **patches))
 
 
-def _making(config: Any, folder: Path, size: str, quick: bool) -> Iterator[Row]:
-    """How fast batches are made when nothing else runs, and what the start takes."""
-    from robpicker_jax import parallel
+def _form_rows(config: Any, folder: Path, case: str, start: str, step: Step, steps: int) -> Iterator[Row]:
+    """One form of input: how fast it makes batches when nothing else runs, and what a step waits for it."""
     from robpicker_jax.training_data import load_training_data
 
-    mesh = parallel.data_mesh()
-    rows = 2 * config.train.batch_size
-    forms = [("device", "stored"), ("host", "stored"), ("host", "drawn")] + ([] if quick else [("device", "drawn")])
-    scalings = folder / "scalings.json"
-    for form, labels in forms:
-        settings = _settings(config, input=form, labels=labels)
-        case = f"{size}, {form} input, labels {labels}"
-        began = time.perf_counter()
-        data = load_training_data(settings, folder, scalings=scalings)
-        known = "" if (form, labels) == forms[0] else ", scalings known"
-        yield row(NAME, case, f"to load{known}", time.perf_counter() - began, "s")
-        ahead = data.batches(mesh)(0)
-        time_s = seconds(lambda source=ahead: [next(source) for _ in range(BATCHES)], repeats=2) / BATCHES  # type: ignore[misc]
-        ahead.close()  # type: ignore[attr-defined]
-        yield row(NAME, case, "patches made", rows / time_s, "1/s")
+    began = time.perf_counter()
+    data = load_training_data(config, folder, scalings=folder / "scalings.json")
+    yield row(NAME, case, f"to load{start}", time.perf_counter() - began, "s")
+    patches = 2 * config.train.batch_size
+    ahead = data.batches(step.mesh)(0)
+    try:
+        time_s = seconds(lambda: [next(ahead) for _ in range(BATCHES)], repeats=2) / BATCHES
+        yield row(NAME, case, "patches made", patches / time_s, "1/s")
         yield row(NAME, case, "a batch pair", 1e3 * time_s, "ms")
-
-
-def _waiting(config: Any, folder: Path, size: str, steps: int, quick: bool) -> Iterator[Row]:
-    """The quickstart's step with each input, and on one batch again and again."""
-    import jax
-
-    from robpicker_jax.experiment import build_experiment
-    from robpicker_jax.plan import prepare
-    from robpicker_jax.trainer import SilentLog
-    from robpicker_jax.training_data import load_training_data
-
-    experiment, plan = prepare(build_experiment(config))
-    yield row(NAME, "quickstart's step", "work", plan.operations / 1e9, "GFLOP")
-    for form, labels in (
-        (("device", "stored"), ("host", "drawn"))
-        if quick
-        else (
-            ("device", "stored"),
-            ("device", "drawn"),
-            ("host", "stored"),
-            ("host", "drawn"),
-        )
-    ):
-        data = load_training_data(
-            _settings(config, input=form, labels=labels), folder, scalings=folder / "scalings.json"
-        )
-        ahead = data.batches(experiment.mesh)(0)
-        fixed = next(ahead)
-        state = jax.tree.map(lambda leaf: leaf.copy(), experiment.state)
-        times: dict[str, list[float]] = {"input": [], "fixed": []}
-        log = SilentLog()
-        for kind in ("input", "fixed") * 2:  # in turns, since a machine's speed drifts
-            source = ahead if kind == "input" else iter(lambda batch=fixed: batch, None)  # type: ignore[misc]
-            if kind == "input":
-                log.reset_clock()
-            began = time.perf_counter()
-            state = _train(experiment.step, state, source, steps // 2, log)
-            times[kind].append(time.perf_counter() - began)
-            if kind == "input":
-                log.pace(0)
+        yield from _waiting(case, ahead, step, steps, patches)
+    finally:
         ahead.close()  # type: ignore[attr-defined]
-        with_input, alone = (min(times[kind]) / (steps // 2) for kind in ("input", "fixed"))
-        case = f"{size}, {form} input, labels {labels}, {os.cpu_count()} cores"
-        patches = 2 * config.train.batch_size
-        yield row(NAME, case, "step with its input", 1e3 * with_input, "ms")
-        yield row(NAME, case, "step on one batch", 1e3 * alone, "ms")
-        yield row(NAME, case, "patches trained on", patches / with_input, "1/s")
-        yield row(NAME, case, "wait share", 100 * (log.wait_share() or 0.0), "%")
-        yield row(NAME, case, "cost share", 100 * (1 - alone / with_input), "%")
 
 
-def _train(step: Any, state: Any, source: Iterator[Any], steps: int, log: Any) -> Any:
-    """Some steps as the trainer takes them: the last one's metrics are read while the present one runs."""
-    import jax
+def _waiting(case: str, ahead: Iterator[Any], step: Step, steps: int, patches: int) -> Iterator[Row]:
+    """Steps with this input, and on one batch again and again, in turns, since a machine's speed drifts."""
+    from robpicker_jax.trainer import SilentLog
 
-    from robpicker_jax.trainer import next_batch
+    fixed = next(ahead)
+    times: dict[str, list[float]] = {"input": [], "fixed": []}
+    log = SilentLog()
+    for _ in range(2):
+        for _ in range(READY):  # made while nothing trained: they would flatter the steps that follow
+            next(ahead)
+        step.take(ahead, READY, SilentLog())
+        log.reset_clock()
+        began = time.perf_counter()
+        step.take(ahead, steps // 2, log)
+        times["input"].append(time.perf_counter() - began)
+        log.pace(0)
+        began = time.perf_counter()
+        step.take(iter(lambda: fixed, None), steps // 2, SilentLog())
+        times["fixed"].append(time.perf_counter() - began)
+    with_input, alone = (min(times[kind]) / (steps // 2) for kind in ("input", "fixed"))
+    yield row(NAME, case, "step with its input", 1e3 * with_input, "ms")
+    yield row(NAME, case, "step on one batch", 1e3 * alone, "ms")
+    yield row(NAME, case, "patches trained on", patches / with_input, "1/s")
+    yield row(NAME, case, "wait share", 100 * (log.wait_share() or 0.0), "%")
+    yield row(NAME, case, "cost share", 100 * (1 - alone / with_input), "%")
 
-    pending = None
-    for _ in range(steps):
-        train, meta = next_batch(source, pending, log)
-        state, metrics = step(state, train, meta)
-        if pending is not None:
-            jax.device_get(pending)
-        pending = metrics
-    return jax.block_until_ready(state)
+
+class Step:
+    """The quickstart's compiled step and the state that it goes on from."""
+
+    def __init__(self, config: Any) -> None:
+        from robpicker_jax.experiment import build_experiment
+        from robpicker_jax.plan import prepare
+
+        experiment, self.plan = prepare(build_experiment(config))
+        self.mesh, self._step, self._state = experiment.mesh, experiment.step, experiment.state
+
+    def take(self, source: Iterator[Any], steps: int, log: Any) -> None:
+        """Some steps as the trainer takes them: the last one's metrics are read while the present one runs."""
+        import jax
+
+        from robpicker_jax.trainer import next_batch
+
+        pending = None
+        for _ in range(steps):
+            train, meta = next_batch(source, pending, log)
+            self._state, metrics = self._step(self._state, train, meta)
+            if pending is not None:
+                jax.device_get(pending)
+            pending = metrics
+        jax.block_until_ready(self._state)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,7 @@ class Picker:
             tile=self._tile,
             overlap_vox=self.config.inference.overlap_vox,
             batch_size=self._batch_size,
+            rotations=self.config.inference.rotations,
             keep_scores=keep_scores,
             shared=self._mesh.devices.flat[0].platform == "cpu",
             resident_bytes=resident_bytes,

@@ -167,7 +167,7 @@ def batch_shapes(config: Config, mesh: jax.sharding.Mesh) -> tuple[Batch, Batch]
 def _compiled(experiment: Experiment, configured: int, resident_bytes: int) -> tuple[Experiment, Plan, float]:
     """The experiment with its step compiled, the plan, and the bytes that micro-batches do not change."""
     config, mesh = experiment.config, experiment.mesh
-    limit = _limit(config, mesh, resident_bytes)
+    limit = _limit(experiment, resident_bytes)
     step: Callable[..., Any] = experiment.step.lower(experiment.state, *batch_shapes(config, mesh)).compile()  # type: ignore[attr-defined]
     names = ("unet", *META_NETWORKS[config.train.variant])
     trees = {"unet": experiment.state.params, **experiment.state.meta}
@@ -198,12 +198,15 @@ def _compiled(experiment: Experiment, configured: int, resident_bytes: int) -> t
     return replace(experiment, step=step), plan, fixed
 
 
-def _limit(config: Config, mesh: jax.sharding.Mesh, resident_bytes: int) -> int | None:
+def _limit(experiment: Experiment, resident_bytes: int) -> int | None:
+    config, devices = experiment.config, experiment.mesh.local_devices
     if config.parallel.memory_limit_gib is not None:
         return max(0, int(config.parallel.memory_limit_gib * 2**30) - resident_bytes)
-    free = [device_bytes(device, free=True) for device in mesh.local_devices]
-    known = [amount for amount in free if amount is not None]
-    return int(_USABLE * min(known)) if known else None
+    known = [amount for device in devices if (amount := device_bytes(device, free=True)) is not None]
+    # The state is there already, and it is among the arguments of the step.
+    present = sum(leaf.nbytes for leaf in jax.tree.leaves(experiment.state))
+    present *= len(devices) if devices[0].platform == "cpu" else 1
+    return int(_USABLE * (min(known) + present)) if known else None
 
 
 def _memory(step: Any) -> tuple[int | None, float]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from robpicker_jax.inference.feed import batches_under_way
+from robpicker_jax.inference.rotations import PREDICTIONS_MORE
 from robpicker_jax.inference.segmentation import PREDICTIONS_UNDER_WAY
 from robpicker_jax.inference.tiles import plan_tiles
 
@@ -40,6 +41,7 @@ def memory_bound(
     tile: int,
     overlap_vox: int,
     batch_size: int,
+    rotations: int = 1,
     keep_scores: bool = False,
     shared: bool = True,
     resident_bytes: int = 0,
@@ -51,6 +53,7 @@ def memory_bound(
         n_classes: classes, background included.
         tile, overlap_vox: edge and overlap of the tiles, voxels.
         batch_size: tiles a call, on all devices together.
+        rotations: orientations in which each tile is predicted.
         keep_scores: whether all class probabilities are kept.
         shared: whether the device's memory is the host's.
         resident_bytes: what reader and mask keep in memory.
@@ -64,7 +67,8 @@ def memory_bound(
     row, carry = plan.height * tile * x * n_classes * 4, plan.carried * y * x * n_classes * 4
     # A row is updated in place, except where it is finished and moved on: once more each for the sum with what earlier
     # layers left, its weighted mean, and the row moved on.
-    device = carry + 4 * row + (PREDICTIONS_UNDER_WAY + 2) * batch * (n_classes + 1)
+    predictions = PREDICTIONS_UNDER_WAY + 2 + (PREDICTIONS_MORE if rotations > 1 else 0)
+    device = carry + 4 * row + predictions * batch * (n_classes + 1)
     host = outputs + (batches_under_way() + 1) * batch + _ROWS_UNDER_WAY * finished + resident_bytes + _STATISTICS_BYTES
     return MemoryBound(host, device, shared)
 

@@ -7,9 +7,11 @@ plane. The half-turns about x, y and z map it on itself and keep handedness. Qua
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from robpicker_jax.errors import InputError
@@ -25,6 +27,9 @@ ROTATIONS: dict[int, tuple[tuple[str, int], ...]] = {
     8: (("", 0), ("y", 0), ("x", 0), ("z", 0), ("", 1), ("", 3), ("y", 1), ("y", 3)),
 }
 """The groups of rotations: 2 about the tilt axis y, 4 all half-turns, 8 quarter-turns about z as well."""
+
+PREDICTIONS_MORE = 2
+"""Predictions of a batch that are in memory at most, beside the average of them."""
 
 
 def turned(batch: Any, half_turn: str, quarter_turns: int) -> Any:
@@ -42,6 +47,8 @@ def turned_back(batch: Any, half_turn: str, quarter_turns: int) -> Any:
 def over_rotations(predict: Callable[[Any], Any], rotations: int) -> Callable[[Any], Any]:
     """`predict` (tiles → probabilities) averaged over a group of rotations; as many forward passes.
 
+    Beside the average, two predictions of a batch are in memory at most (`PREDICTIONS_MORE`).
+
     Raises:
         InputError: no such group.
     """
@@ -53,7 +60,18 @@ def over_rotations(predict: Callable[[Any], Any], rotations: int) -> Callable[[A
     def averaged(tiles: Any) -> Any:
         total = predict(tiles)
         for rotation in ROTATIONS[rotations][1:]:
-            total = total + turned_back(predict(turned(tiles, *rotation)), *rotation)
-        return total / rotations
+            predicted = predict(_turned(tiles, *rotation))
+            jax.block_until_ready(total)  # the device has the next prediction to go on with, and no more than that
+            total = _added(total, predicted, *rotation)
+        return _scaled(total, 1 / rotations)
 
     return averaged
+
+
+_turned = jax.jit(turned, static_argnums=(1, 2))
+_scaled = jax.jit(jnp.multiply, donate_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3), donate_argnums=0)
+def _added(total: jax.Array, predicted: jax.Array, half_turn: str, quarter_turns: int) -> jax.Array:
+    return total + turned_back(predicted, half_turn, quarter_turns)

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from robpicker_jax.models.voxel_sums import voxel_spread, voxel_sum
+
 
 def _mean(x: jax.Array, device_axis: str | None) -> jax.Array:
     """Mean over all axes but the last, and over the devices along `device_axis`; float32 or wider."""
-    mean = jnp.mean(x, axis=tuple(range(x.ndim - 1)), dtype=jnp.promote_types(x.dtype, jnp.float32))
+    mean = voxel_sum(x.astype(jnp.promote_types(x.dtype, jnp.float32))) / (x.size // x.shape[-1])
     return mean if device_axis is None else lax.pmean(mean, device_axis)
 
 
@@ -54,7 +56,8 @@ def _normalise_jvp(device_axis: str | None, primals: tuple[jax.Array, ...], tang
     dmean = _mean(dx, device_axis)
     half_dvariance = _mean(centred * dx, device_axis)
     slope = inverse * dscale - gain * inverse * inverse * (half_dvariance + 0.5 * depsilon)
-    dout = gain * dx + centred * slope + (dbias - gain * dmean)
+    offset = dbias - gain * dmean
+    dout = gain * dx + centred * voxel_spread(slope, x.shape) + voxel_spread(offset, x.shape)
     return (out, mean, variance), (dout.astype(x.dtype), dmean, 2.0 * half_dvariance)
 
 
