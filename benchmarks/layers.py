@@ -1,9 +1,10 @@
 """Where a plain step's time goes: the network's convolutions one by one, and what remains.
 
 The step is timed as it is, and every convolution of the network by itself, at the step's own sizes and compiled in the
-same way: its output, its input gradient and its weight gradient. All take turns within each round. What the sum leaves
-of the step is normalisation, ReLU, pooling, the loss, the label-correction network, the optimiser, and what
-convolutions lose among the others' data. Figures are medians over the rounds.
+same way: its output, its input gradient and its weight gradient. All take turns within each round, each called twice and
+timed the second time, when its data are as near as they can be. What the sum leaves of the step is normalisation, ReLU,
+pooling, the loss, the label-correction network, the optimiser, and what convolutions lose among the others' data.
+Figures are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ def case_rows(case: Case) -> Iterator[Row]:
     for number in range(case.rounds):
         order = [step, *found]
         for part in order if number % 2 == 0 else order[::-1]:
+            part.call()
             start = time.perf_counter()
             part.call()
             part.times.append(time.perf_counter() - start)
