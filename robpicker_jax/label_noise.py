@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
+import scipy
 
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config import LabelNoiseConfig
@@ -160,7 +160,8 @@ def _false_picks(
     last = np.array(tuple(shape_zyx)[::-1]) - 1
     candidates = rng.uniform(0, last, (_DRAWS, 3))
     present = np.unique(particles.labels)
-    nearest = [cKDTree(particles.positions_vox[particles.labels == label]).query(candidates)[0] for label in present]
+    trees = [scipy.spatial.cKDTree(particles.positions_vox[particles.labels == label]) for label in present]
+    nearest = [tree.query(candidates)[0] for tree in trees]
     used = np.zeros(_DRAWS, bool)
     positions = np.empty((count, 3))
     for label in np.unique(labels):

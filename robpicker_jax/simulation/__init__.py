@@ -3,6 +3,9 @@
 One tomogram: `simulate_tomogram` (particles placed at random) or `simulate_at` (given places). A data set on disk:
 `simulate_dataset`. The parts stand alone: `phantom_density`, `species_density`, `species_mask`, `place_particles`,
 `draw_sample`, `take_tilt_series`, `reconstruct`.
+
+Modules here `import scipy` and name its parts in full: SciPy imports a part when it is first used, so that a training
+that resumes, which asks this package for no more than whether its data are there, does not wait for them.
 """
 
 from robpicker_jax.simulation.dataset import Placement, count_tomograms, is_finished, simulate_dataset

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from robpicker_jax.config import Species
 from robpicker_jax.errors import InputError
@@ -109,7 +109,7 @@ def estimate_weight_kda(density: np.ndarray, voxel_size_angstrom: float) -> floa
 
     The peak is the 98th percentile of the positive voxels: a few very bright ones shall not decide.
     """
-    blurred = ndimage.gaussian_filter(density, _WEIGHT_BLUR_ANGSTROM / voxel_size_angstrom, mode="constant")
+    blurred = scipy.ndimage.gaussian_filter(density, _WEIGHT_BLUR_ANGSTROM / voxel_size_angstrom, mode="constant")
     peak = float(np.percentile(blurred[blurred >= _FLOOR * blurred.max()], 98))
     voxels = max(1, int((blurred >= 0.5 * peak).sum()))
     return voxels * voxel_size_angstrom**3 * PROTEIN_DENSITY / 1000
@@ -142,9 +142,9 @@ def species_mask(species: Species, voxel_size_angstrom: float) -> np.ndarray:
     else:
         sigma = MASK_BLUR_ANGSTROM / voxel_size_angstrom
         density = np.pad(species_density(species, voxel_size_angstrom), math.ceil(3 * sigma))
-        blurred = ndimage.gaussian_filter(density, sigma, mode="constant")
+        blurred = scipy.ndimage.gaussian_filter(density, sigma, mode="constant")
         mask = blurred >= species.mask_level * blurred.max()
-    mask = ndimage.binary_fill_holes(mask)
+    mask = scipy.ndimage.binary_fill_holes(mask)
     return _trim(mask, mask)
 
 
@@ -165,13 +165,13 @@ def _resample(box: np.ndarray, ratio: float) -> np.ndarray:
     if abs(ratio - 1) < 1e-3:
         return box
     if ratio < 1:  # coarser: average over the new voxel first
-        box = ndimage.gaussian_filter(box, 0.4 * math.sqrt(1 / ratio**2 - 1), mode="nearest")
+        box = scipy.ndimage.gaussian_filter(box, 0.4 * math.sqrt(1 / ratio**2 - 1), mode="nearest")
     old_half = (box.shape[0] - 1) // 2
     half = max(1, math.floor(old_half * ratio))
     offset = old_half - half / ratio
     order = 1 if ratio < 1 else 3
     size = 2 * half + 1
-    return ndimage.affine_transform(
+    return scipy.ndimage.affine_transform(
         box, np.full(3, 1 / ratio), offset=offset, output_shape=(size,) * 3, order=order, mode="nearest"
     )
 

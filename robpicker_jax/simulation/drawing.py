@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.errors import InputError
@@ -56,7 +56,7 @@ def draw_sample(shape_zyx: Sequence[int], particles: Particles, densities: Seque
             local = back.astype(np.float32) @ places[:, inside]
             target = steps[inside] + nearest @ strides
         local += start.astype(np.float32)[:, None]
-        values = ndimage.map_coordinates(density, local, np.float32, order=1, mode="constant", prefilter=False)
+        values = scipy.ndimage.map_coordinates(density, local, np.float32, order=1, mode="constant", prefilter=False)
         filled = np.flatnonzero(values)
         flat[target[filled]] += values[filled]  # a particle's voxels are distinct: no add.at needed
     return sample

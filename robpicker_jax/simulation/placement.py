@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.cluster.vq import kmeans2
-from scipy.spatial import cKDTree
+import scipy
 
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.errors import InputError
@@ -58,10 +57,11 @@ def outline(density: np.ndarray, *, level: float = 0.1, margin_vox: float = 1.0)
     for k in _BALLS:
         if k >= len(points):
             break
-        # seeded: the outline of a density is always the same
-        centres = np.zeros((1, 3)) if k == 1 else kmeans2(points, k, minit="++", rng=np.random.default_rng(k))[0]
-        radius = float(cKDTree(centres).query(points)[0].max())
-        volume = float(np.count_nonzero(cKDTree(centres).query(grid)[0] < radius + margin_vox))
+        centres = np.zeros((1, 3))
+        if k > 1:  # seeded: the outline of a density is always the same
+            centres = scipy.cluster.vq.kmeans2(points, k, minit="++", rng=np.random.default_rng(k))[0]
+        radius = float(scipy.spatial.cKDTree(centres).query(points)[0].max())
+        volume = float(np.count_nonzero(scipy.spatial.cKDTree(centres).query(grid)[0] < radius + margin_vox))
         if volume < 0.95 * least:  # more balls cost time: they must pay
             best, least = Outline(centres, radius), volume
     return best
@@ -140,7 +140,7 @@ class _Filler:
         label: int,
     ) -> None:
         self.shape, self.outline, self.rng, self.label = shape_xyz, outline_, rng, label
-        self.others = [(cKDTree(centres), radius + outline_.radius + gap) for centres, radius in balls]
+        self.others = [(scipy.spatial.cKDTree(centres), radius + outline_.radius + gap) for centres, radius in balls]
         self.own_distance = 2 * outline_.radius + gap
         self.own = np.zeros((0, 3))  # centres of the species' balls so far
         self.blocked: np.ndarray | None = None
@@ -176,7 +176,7 @@ class _Filler:
     def _is_free(self, centres: np.ndarray) -> np.ndarray:
         """Which bodies, balls at (n, k, 3), are clear of everything placed."""
         free = np.ones(len(centres), bool)
-        own = [(cKDTree(self.own), self.own_distance)] if len(self.own) else []
+        own = [(scipy.spatial.cKDTree(self.own), self.own_distance)] if len(self.own) else []
         for tree, distance in [*self.others, *own]:
             left = np.flatnonzero(free)
             near = tree.query(centres[left], distance_upper_bound=distance)[0] < distance
@@ -242,7 +242,7 @@ def _independent(centres: np.ndarray, distance: float) -> np.ndarray:
     n, k = centres.shape[:2]
     keep = np.ones(n, bool)
     if n > 1:
-        pairs = cKDTree(centres.reshape(-1, 3)).query_pairs(distance, output_type="ndarray") // k
+        pairs = scipy.spatial.cKDTree(centres.reshape(-1, 3)).query_pairs(distance, output_type="ndarray") // k
         pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
         for first, second in pairs:
             if keep[first]:

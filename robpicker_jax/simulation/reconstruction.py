@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import fft, sparse
+import scipy
 
 from robpicker_jax.simulation.tilt_series import TiltSeries
 
@@ -54,7 +54,7 @@ def reconstruct(
 def _filter(series: TiltSeries, ny: int, phase_flip: bool, cutoff: float, falloff: float) -> np.ndarray:
     """Filtered projections, oversampled along u: float32 (tilt, u, y), the rows of the volume only."""
     n_u = series.images.shape[2]
-    k = fft.rfftfreq(n_u)
+    k = scipy.fft.rfftfreq(n_u)
     weight = _ramp(n_u) * np.exp(-0.5 * (np.maximum(k - cutoff, 0) / falloff) ** 2)
     weight = weight * _OVERSAMPLING  # the inverse transform of a longer signal divides by more
     transfer = weight[None, :]
@@ -65,8 +65,10 @@ def _filter(series: TiltSeries, ny: int, phase_flip: bool, cutoff: float, fallof
     kept = slice(series.first_row, series.first_row + ny)
     filtered = np.empty((len(series.images), _OVERSAMPLING * n_u, ny), np.float32)
     for image, out, measure in zip(series.images, filtered, _angle_measure(series.angles_deg), strict=True):
-        spectrum = fft.rfft2(image, workers=-1) * (transfer * np.float32(measure))
-        fine = fft.irfft(fft.ifft(spectrum, axis=0, workers=-1)[kept], n=_OVERSAMPLING * n_u, axis=1, workers=-1)
+        spectrum = scipy.fft.rfft2(image, workers=-1) * (transfer * np.float32(measure))
+        fine = scipy.fft.irfft(
+            scipy.fft.ifft(spectrum, axis=0, workers=-1)[kept], n=_OVERSAMPLING * n_u, axis=1, workers=-1
+        )
         out[:] = fine.T
     return filtered
 
@@ -79,7 +81,7 @@ def _ramp(n: int) -> np.ndarray:
     m = np.minimum(np.arange(n), n - np.arange(n))
     kernel = np.where(m % 2 == 1, -1 / (math.pi * np.maximum(m, 1)) ** 2, 0.0)
     kernel[0] = 0.25
-    return fft.rfft(kernel).real
+    return scipy.fft.rfft(kernel).real
 
 
 def _angle_measure(angles_deg: np.ndarray) -> np.ndarray:
@@ -92,7 +94,7 @@ def _angle_measure(angles_deg: np.ndarray) -> np.ndarray:
     return measure
 
 
-def _interpolation(angles_deg: np.ndarray, z: np.ndarray, nx: int, n_u: int) -> sparse.csr_array:
+def _interpolation(angles_deg: np.ndarray, z: np.ndarray, nx: int, n_u: int) -> scipy.sparse.csr_array:
     """Matrix (len(z)·nx, tilts·n_u) that reads the filtered projections at u = x cos θ + z sin θ, linearly."""
     x = np.arange(nx) - (nx - 1) / 2
     angles = np.deg2rad(angles_deg)
@@ -107,4 +109,4 @@ def _interpolation(angles_deg: np.ndarray, z: np.ndarray, nx: int, n_u: int) -> 
     weights = np.stack([1 - share, share], axis=-1).reshape(-1)
     rows = len(z) * nx
     starts = np.arange(0, indices.size + 1, 2 * len(angles), dtype=np.int32)
-    return sparse.csr_array((weights, indices, starts), shape=(rows, len(angles) * n_u))
+    return scipy.sparse.csr_array((weights, indices, starts), shape=(rows, len(angles) * n_u))

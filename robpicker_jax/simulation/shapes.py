@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.special import erfc
+import scipy
 
 Vector = tuple[float, float, float]
 _FAR = np.float32(1e6)
@@ -154,7 +154,7 @@ def occupancy(
                 np.maximum(region, -value, out=region)
             else:
                 np.minimum(region, value, out=region)
-    return erfc(distance / np.float32(math.sqrt(2) * edge)) / 2
+    return scipy.special.erfc(distance / np.float32(math.sqrt(2) * edge)) / 2
 
 
 def _frame(axis: Vector, spin_deg: float) -> np.ndarray:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft, sparse
+import scipy
 
 from robpicker_jax.config import SimulationConfig
 from robpicker_jax.simulation.optics import ICE_MEAN_FREE_PATH_ANGSTROM, Optics
@@ -73,8 +73,8 @@ def project(sample: np.ndarray, angles_deg: Sequence[float] | np.ndarray, *, mar
     nz, ny, nx = sample.shape
     angles = np.deg2rad(np.asarray(angles_deg, float))
     reach = (nx * np.abs(np.cos(angles)) + nz * np.abs(np.sin(angles))).max()
-    n_u = fft.next_fast_len(math.ceil(reach) + 2 * margin + 2, real=True)
-    n_y = fft.next_fast_len(ny + 2 * margin, real=True)
+    n_u = scipy.fft.next_fast_len(math.ceil(reach) + 2 * margin + 2, real=True)
+    n_y = scipy.fft.next_fast_len(ny + 2 * margin, real=True)
     first = (n_y - ny) // 2
     columns = np.ascontiguousarray(sample.transpose(0, 2, 1), np.float32).reshape(nz * nx, ny)
     images = np.zeros((len(angles), n_y, n_u), np.float32)
@@ -83,7 +83,7 @@ def project(sample: np.ndarray, angles_deg: Sequence[float] | np.ndarray, *, mar
     return images
 
 
-def _footprints(nz: int, nx: int, n_u: int, angle: float) -> sparse.csc_array:
+def _footprints(nz: int, nx: int, n_u: int, angle: float) -> scipy.sparse.csc_array:
     """The projection matrix (n_u, nz·nx): each voxel's footprint shared out among the three pixels it can touch."""
     z = (np.arange(nz) - (nz - 1) / 2)[:, None] * math.sin(angle)
     x = (np.arange(nx) - (nx - 1) / 2)[None, :] * math.cos(angle)
@@ -95,7 +95,7 @@ def _footprints(nz: int, nx: int, n_u: int, angle: float) -> sparse.csc_array:
     weights = np.diff(shares, axis=1).astype(np.float32)
     pixels = middle.astype(np.int32)[:, None] + np.arange(-1, 2, dtype=np.int32)
     starts = np.arange(0, weights.size + 1, 3, dtype=np.int32)
-    return sparse.csc_array((weights.ravel(), pixels.ravel(), starts), shape=(n_u, nz * nx))
+    return scipy.sparse.csc_array((weights.ravel(), pixels.ravel(), starts), shape=(n_u, nz * nx))
 
 
 def _trapezoid_cdf(t: np.ndarray, wide: float, narrow: float) -> np.ndarray:
@@ -138,7 +138,7 @@ def take_tilt_series(sample: np.ndarray, config: SimulationConfig, rng: np.rando
     first = (images.shape[1] - sample.shape[1]) // 2
     for image, angle in zip(images, np.deg2rad(angles), strict=True):
         if optics.defocus_um > 0:
-            image[:] = fft.irfft2(fft.rfft2(image, workers=-1) * transfer, s=image.shape, workers=-1)
+            image[:] = scipy.fft.irfft2(scipy.fft.rfft2(image, workers=-1) * transfer, s=image.shape, workers=-1)
         if config.noise == "gaussian":
             _add_gaussian(image, _shown(sample.shape, angle, image.shape, first), config.snr, rng)
         elif config.noise == "poisson":
@@ -171,4 +171,4 @@ def _transmission(shape_zyx: Sequence[int], angle: float, pixel: float) -> float
 
 
 def _frequencies(shape: Sequence[int], pixel: float) -> tuple[np.ndarray, np.ndarray]:
-    return fft.fftfreq(shape[0], pixel)[:, None], fft.rfftfreq(shape[1], pixel)[None, :]
+    return scipy.fft.fftfreq(shape[0], pixel)[:, None], scipy.fft.rfftfreq(shape[1], pixel)[None, :]
