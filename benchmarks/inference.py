@@ -5,9 +5,8 @@ on a batch that is on the device already; `segment` reads the volume from its fi
 and takes the class of every voxel. The two are timed in turn, every other round the other way about. The share of the
 bare pass's throughput is the median over the rounds of the ratio within a round; that of the smallest times is beside it.
 
-Peak memory is that of a whole process: normalisation, segmentation, picking and writing of (512, 1024, 1024). On CPU
-one batch in a hundred goes through the network there, and the others through a stand-in of its output's size, since the
-network would take a quarter of an hour and its memory is the same at every call; with an accelerator all of them do.
+Peak memory is that of a whole process: normalisation, segmentation, picking and writing of (512, 1024, 1024), which takes
+a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
@@ -158,12 +157,12 @@ def throughput(shape: tuple[int, int, int], folder: Path, variants: tuple[Varian
     path.unlink()
 
 
-def memory(shape: tuple[int, int, int], folder: Path, *, network_every: int) -> Iterator[Row]:
+def memory(shape: tuple[int, int, int], folder: Path) -> Iterator[Row]:
     """Peak memory of a process that segments and picks a tomogram."""
     case = f"{shape}, a whole process"
     path = folder / "memory.mrc"
     write_volume(path, shape)
-    command = [sys.executable, "-m", "benchmarks._inference_memory", str(path), str(network_every)]
+    command = [sys.executable, "-m", "benchmarks._inference_memory", str(path)]
     environment = environment_with_large_pages() or dict(os.environ)  # as the commands run
     root = str(Path(__file__).parents[1])
     environment["PYTHONPATH"] = os.pathsep.join([root, environment.get("PYTHONPATH", "")])
@@ -182,7 +181,7 @@ def run(quick: bool) -> Iterator[Row]:
         if quick:
             return
         yield from throughput(MIDDLE, folder, VARIANTS[:1], rounds=3)
-        yield from memory(LARGE, folder, network_every=1 if accelerated else 100)
+        yield from memory(LARGE, folder)
         if accelerated:
             yield from throughput(LARGE, folder, VARIANTS, rounds=2)
             return

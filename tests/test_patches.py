@@ -1,57 +1,21 @@
-"""Batches: reproducibility, statistics of the draws, the missing wedge under augmentation, and the prefetcher."""
+"""Batches: reproducibility, statistics of the draws, masks, bad input."""
 
 from __future__ import annotations
 
 import dataclasses
-import gc
 import itertools
-import threading
-import time
 from collections import Counter
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.spatial.transform import Rotation
+from patch_cases import RADII, SMALL, same, source, tomogram, within
 
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config.schema import PatchConfig
 from robpicker_jax.errors import InputError
-from robpicker_jax.geometry import random_rotations
 from robpicker_jax.labels import SphereLabels
-from robpicker_jax.patches import BatchSource, PatchTomogram, Turn, draw_turn, prefetch, rotated_patch
-
-RADII = SphereLabels([2.0, 3.0, 4.0])
-SMALL = PatchConfig(size=16, shift_vox=3, background_share=0.25)
-
-
-def tomogram(
-    name: str, shape: tuple[int, int, int], counts: tuple[int, ...], *, seed: int, stored: bool = True
-) -> PatchTomogram:
-    """A noise volume with `counts[k]` particles of class k + 1; labels stored, or drawn when asked for."""
-    rng = np.random.default_rng(seed)
-    labels = np.repeat(np.arange(1, len(counts) + 1), counts)
-    particles = Particles(rng.uniform(0, 1, (len(labels), 3)) * (np.array(shape[::-1]) - 1), labels)
-    density = rng.standard_normal(shape).astype(np.float32)
-    maps = RADII.labels(shape, particles) if stored else RADII.bind(shape, particles)
-    return PatchTomogram(name, density, particles, maps)
-
-
-def source(config: PatchConfig = SMALL, *, stored: bool = True, seed: int = 7, **kwargs: object) -> BatchSource:
-    train = [
-        tomogram("a", (24, 40, 36), (30, 10, 2), seed=1, stored=stored),
-        tomogram("b", (20, 32, 48), (5, 0, 1), seed=2, stored=stored),
-    ]
-    meta = [tomogram("m", (24, 30, 30), (40, 8, 2), seed=3, stored=stored)]
-    settings_ = {"batch_size": 8, "meta_batch_size": 4, **kwargs}
-    return BatchSource(train, meta, config, seed=seed, **settings_)  # type: ignore[arg-type]
-
-
-def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
-    return first.keys() == second.keys() and all(np.array_equal(first[k], second[k]) for k in first)
+from robpicker_jax.patches import BatchSource, PatchTomogram, Turn
 
 
 def test_shapes_and_types() -> None:
@@ -154,11 +118,6 @@ def test_without_shift_the_particle_is_in_the_middle() -> None:
 def draws(data: BatchSource, kind: str, n: int) -> list[tuple[int, int, int]]:
     plans = [data.plan(kind, step, 0) for step in range(n)]  # type: ignore[arg-type]
     return [(plan.tomogram, plan.label, plan.particle) for plan in plans]
-
-
-def within(count: float, n: int, p: float) -> bool:
-    """Whether a binomial count lies within four standard deviations."""
-    return abs(count - n * p) < 4 * np.sqrt(n * p * (1 - p))
 
 
 def test_background_share_and_places() -> None:
@@ -286,139 +245,6 @@ def test_meta_shift_and_augmentation_are_keywords() -> None:
             assert plan.turn == Turn()
 
 
-# Augmentation
-
-
-def wedge_volume(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise seen through tilts within ±60° about y, so |kz| <= |kx| tan 60° is measured: (volume, that mask)."""
-    k = np.fft.fftfreq(n)
-    kz, _, kx = np.meshgrid(k, k, k, indexing="ij")
-    measured = np.abs(kz) <= np.abs(kx) * np.tan(np.deg2rad(60)) + 1e-12
-    noise = np.random.default_rng(seed).standard_normal((n, n, n))
-    return np.fft.ifftn(np.fft.fftn(noise) * measured).real, measured
-
-
-def wedge_leak(volume: np.ndarray, measured: np.ndarray) -> float:
-    """Share of the power that lies in the missing wedge."""
-    power = np.abs(np.fft.fftn(volume)) ** 2
-    return float(power[~measured].sum() / power.sum())
-
-
-def group(config: PatchConfig) -> dict[bytes, Turn]:
-    rng = np.random.default_rng(0)
-    turns = [draw_turn(config, rng) for _ in range(600)]
-    return {turn.matrix().tobytes(): turn for turn in turns}
-
-
-def test_default_turns_keep_the_wedge_and_handedness() -> None:
-    turns = group(PatchConfig())
-    assert len(turns) == 4  # identity and three half-turns
-    volume, measured = wedge_volume(15, 0)
-    for turn in turns.values():
-        assert np.linalg.det(turn.matrix()) == pytest.approx(1)
-        assert wedge_leak(turn.apply(volume), measured) < 1e-20
-
-
-def test_mirrors_keep_the_wedge_but_not_handedness() -> None:
-    turns = group(PatchConfig(rotate_180=False, flip=True))
-    assert len(turns) == 8
-    volume, measured = wedge_volume(15, 0)
-    assert all(wedge_leak(turn.apply(volume), measured) < 1e-20 for turn in turns.values())
-    assert sum(np.linalg.det(turn.matrix()) < 0 for turn in turns.values()) == 4
-
-
-def test_quarter_turns_turn_the_wedge() -> None:
-    turns = group(PatchConfig(rotate_z90=True))
-    assert len(turns) == 8  # the rotations of a square prism
-    volume, measured = wedge_volume(15, 0)
-    for turn in turns.values():
-        assert np.linalg.det(turn.matrix()) == pytest.approx(1)
-        leak = wedge_leak(turn.apply(volume), measured)
-        assert leak > 0.1 if turn.quarter_turns_z % 2 else leak < 1e-20
-
-
-def test_no_switch_no_turn() -> None:
-    assert list(group(PatchConfig(rotate_180=False)).values()) == [Turn()]
-
-
-def test_turns_are_drawn_uniformly() -> None:
-    rng = np.random.default_rng(1)
-    config = PatchConfig(flip=True, rotate_z90=True)
-    drawn = [draw_turn(config, rng).matrix().tobytes() for _ in range(4800)]
-    counts = np.unique(drawn, return_counts=True)[1]
-    assert len(counts) == 16
-    assert all(within(count, 4800, 1 / 16) for count in counts)
-
-
-@pytest.mark.parametrize("config", [PatchConfig(), PatchConfig(flip=True, rotate_z90=True)])
-def test_a_turn_does_what_its_matrix_says(config: PatchConfig) -> None:
-    point = np.array([1, 2, 3])  # x y z from the centre of a 9³ patch
-    patch = np.zeros((9, 9, 9))
-    patch[tuple(4 + point[::-1])] = 1
-    for turn in group(config).values():
-        goes_to = np.argwhere(turn.apply(patch))[0][::-1] - 4
-        np.testing.assert_array_equal(goes_to, turn.matrix() @ point)
-
-
-def smooth_field(r: np.ndarray) -> np.ndarray:
-    """A smooth lopsided density at points (..., 3) x y z from the centre."""
-    blobs = [((3, 0, 0), 1.0), ((0, 4, 1), 2.0), ((-2, -1, 4), -1.5)]
-    return sum(a * np.exp(-((r - np.array(c)) ** 2).sum(-1) / 50) for c, a in blobs)
-
-
-def test_rotation_by_interpolation_agrees_with_the_field_itself() -> None:
-    shape, corner, size = (40, 42, 44), (11, 12, 14), 17
-    centre = np.array([14, 12, 11]) + 8.0
-    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")[::-1], -1)
-    volume = smooth_field(grid - centre)
-    inner = np.stack(np.meshgrid(*[np.arange(size) - 8.0] * 3, indexing="ij")[::-1], -1)
-    for rotation in random_rotations(5, np.random.default_rng(0)):
-        patch = rotated_patch(lambda box: volume[box], shape, corner, size, rotation, order=1)
-        np.testing.assert_allclose(patch, smooth_field(inner @ rotation), atol=0.04)  # rows times R: Rᵀ r
-
-
-def test_rotation_by_a_quarter_turn_moves_voxels_onto_voxels() -> None:
-    rng = np.random.default_rng(0)
-    volume = rng.standard_normal((20, 20, 20)).astype(np.float32)
-    labels = rng.integers(0, 5, (20, 20, 20)).astype(np.uint8)
-    quarter = Rotation.from_euler("z", 90, degrees=True).as_matrix()
-    turn = Turn(quarter_turns_z=1)
-    np.testing.assert_allclose(turn.matrix(), quarter, atol=1e-12)
-    box = (slice(5, 14),) * 3
-    image = rotated_patch(lambda b: volume[b], (20,) * 3, (5, 5, 5), 9, quarter, order=1)
-    np.testing.assert_allclose(image, turn.apply(volume[box]), atol=1e-5)
-    classes = rotated_patch(lambda b: labels[b], (20,) * 3, (5, 5, 5), 9, quarter, order=0)
-    np.testing.assert_array_equal(classes, turn.apply(labels[box]))
-    assert classes.dtype == np.uint8
-
-
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10**6), size=st.integers(4, 12))
-def test_rotated_patches_at_the_border_are_continued_by_reflection(seed: int, size: int) -> None:
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(1, 4, (14, 13, 12)).astype(np.uint8)
-    corner = [int(rng.integers(0, edge - size + 1)) for edge in labels.shape]
-    rotation = random_rotations(1, rng)[0]
-    patch = rotated_patch(lambda box: labels[box], labels.shape, corner, size, rotation, order=0)
-    assert patch.shape == (size,) * 3
-    assert patch.min() >= 1  # nothing is filled in with zeros
-
-
-def test_random_rotations_turn_images_and_labels_alike() -> None:
-    """A volume that equals its label map stays so, up to interpolation at the surface."""
-    particles = tomogram("a", (40, 40, 40), (3, 3, 3), seed=0).particles
-    labels = RADII.labels((40, 40, 40), particles)
-    only = PatchTomogram("a", (labels > 0).astype(np.float32), particles, labels)
-    batch = BatchSource([only], [], PatchConfig(size=16, rotate_any=True), seed=0, batch_size=8).train_batch(0)
-    inside, outside = batch["label"] > 0, batch["label"] == 0
-    assert batch["image"][..., 0][inside].mean() > 0.8
-    assert batch["image"][..., 0][outside].mean() < 0.05
-    assert not np.isin(batch["image"], [0, 1]).all()  # it was interpolated
-
-
-# Bad input
-
-
 def test_bad_input_is_named() -> None:
     good = tomogram("good", (20, 20, 20), (3,), seed=0)
     with pytest.raises(InputError, match=r"^thin: .*\(8, 40, 40\).*patch of 16.*patches\.size"):
@@ -444,72 +270,3 @@ def test_background_alone_needs_no_particles() -> None:
     bare = PatchTomogram("bare", nothing.astype(np.float32), Particles.empty(), nothing.astype(np.uint8))
     data = BatchSource([bare], [], PatchConfig(size=16, background_share=1.0), seed=0, batch_size=3)
     assert data.train_batch(0)["center_class"].tolist() == [0, 0, 0]
-
-
-# Prefetcher
-
-
-def test_prefetched_batches_are_the_batches_in_order() -> None:
-    data = source()
-    with prefetch(lambda: data.batches(range(3, 9)), depth=2) as batches:
-        received = list(batches)
-    assert len(received) == 6
-    for step, (train, meta) in zip(range(3, 9), received, strict=True):
-        assert same(train, data.train_batch(step))
-        assert same(meta, data.meta_batch(step))
-
-
-def test_it_runs_ahead_by_its_depth_and_no_more() -> None:
-    made: list[int] = []
-
-    def numbers() -> Iterator[int]:
-        for k in range(100):
-            made.append(k)
-            yield k
-
-    with prefetch(numbers, depth=3) as items:
-        assert next(items) == 0
-        deadline = time.monotonic() + 5
-        while len(made) < 5 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.1)
-        assert len(made) == 5  # one taken, three waiting, one in hand
-    assert len(made) == 5
-
-
-def test_exceptions_reach_the_consumer_after_the_items_before_them() -> None:
-    def failing() -> Iterator[int]:
-        yield 1
-        raise InputError("broken", where="here")
-
-    items = prefetch(failing)
-    assert next(items) == 1
-    with pytest.raises(InputError, match="here: broken"):
-        next(items)
-    assert list(items) == []
-
-
-def prefetch_threads() -> int:
-    return sum(thread.name == "patch-prefetch" for thread in threading.enumerate())
-
-
-def test_threads_end_when_closed_exhausted_or_forgotten() -> None:
-    before = prefetch_threads()
-    items = prefetch(lambda: itertools.count(), depth=1)
-    assert next(items) == 0
-    items.close()
-    assert list(items) == []
-    assert list(prefetch(lambda: range(3))) == [0, 1, 2]
-    forgotten = prefetch(lambda: itertools.count(), depth=1)
-    next(forgotten)
-    del forgotten
-    gc.collect()
-    deadline = time.monotonic() + 5
-    while prefetch_threads() > before and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert prefetch_threads() == before
-
-
-def test_depth_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="depth"):
-        prefetch(lambda: range(3), depth=0)

@@ -2,8 +2,8 @@
 matrix products.
 
 XLA's own 3D convolution reaches about a tenth of the machine's matrix-product rate. Depth is therefore folded: the
-taps along depth become channels of one 2D convolution over `(n*D, H, W)`. The weight gradient is `kh` products
-`(kd*C, voxels) @ (voxels, kw*F)`: wide enough for the matrix product to be worth its memory traffic.
+taps along depth become channels of one 2D convolution over `(n*D, H, W)`. The weight gradient is a 2D convolution too,
+whose window is as large as its image.
 
 `lax.optimization_barrier` keeps XLA from fusing the cheap shifts and pads into every consumer, where they would be
 computed again element by element.
@@ -81,28 +81,27 @@ def _stacked(x: jax.Array, offsets: list[int], axis: int) -> jax.Array:
 def weight_gradient(x: jax.Array, g: jax.Array, size: tuple[int, int, int], mirrored: bool = False) -> jax.Array:
     """Gradient of `sum(g * convolution(x, kernel, mirrored))` with respect to a kernel of `size`: `(*size, C, F)`.
 
-    That is `out[a, b, c] = sum over voxels p of x[p + (a, b, c) - before]^T g[p]`. The depth taps are stacked as
-    channels of `x`, the column taps as channels of `g`, and each row tap is one matrix product of the two.
+    That is `out[a, b, c] = sum over voxels p of x[p + (a, b, c) - before]^T g[p]`: a 2D convolution over depth and rows
+    whose window is a whole plane of them, samples and columns being its channels. The side with fewer channels is the
+    image, each of its channels a sample; the other one is the kernel, with the column taps stacked as outputs.
     """
     x, g = lax.optimization_barrier((x, g))
     channels, features = x.shape[-1], g.shape[-1]
     depths, rows, columns = (taps(edge, mirrored) for edge in size)
     if channels <= _FEW_CHANNELS:
         return _weight_gradient_of_few(x, g, size, mirrored)
-    left = lax.optimization_barrier(_stacked(x, depths, 1))
     # x[p + s] g[p] summed over p is x[q] g[q - s] summed over q: a shift of either side, mirrored on the other.
-    right = lax.optimization_barrier(_stacked(g, [-offset for offset in columns], 3))
-    products = []
-    for row in rows:
-        a, b = left, right
-        if left.shape[-1] < right.shape[-1]:
-            a = lax.optimization_barrier(shifted(left, row, 2))
-        else:
-            b = lax.optimization_barrier(shifted(right, -row, 2))
-        voxels = ((0, 1, 2, 3), (0, 1, 2, 3))
-        products.append(lax.dot_general(a, b, (voxels, ((), ()))))
-    shape = (len(rows), len(depths), channels, len(columns), features)
-    return jnp.stack(products).reshape(shape).transpose(1, 0, 3, 2, 4)
+    exchange = channels > features
+    image, window, sign = (g, x, 1) if exchange else (x, g, -1)
+    n, depth, height, width, _ = x.shape
+    image = lax.optimization_barrier(image.transpose(4, 1, 2, 0, 3).reshape(-1, depth, height, n * width))
+    window = _stacked(window.transpose(1, 2, 0, 3, 4), [sign * offset for offset in columns], 3)
+    window = lax.optimization_barrier(window).reshape(depth, height, n * width, -1)
+    ends = [(-offsets[0], offsets[-1]) for offsets in (depths, rows)]
+    padding = [(after, before) for before, after in ends] if exchange else ends
+    sums = lax.conv_general_dilated(image, window, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    sums = sums.reshape(len(image), len(depths), len(rows), len(columns), -1)
+    return sums[:, ::-1, ::-1].transpose(1, 2, 3, 4, 0) if exchange else sums.transpose(1, 2, 3, 0, 4)
 
 
 def _weight_gradient_of_few(x: jax.Array, g: jax.Array, size: tuple[int, int, int], mirrored: bool) -> jax.Array:
