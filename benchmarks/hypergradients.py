@@ -160,14 +160,18 @@ def attempt(function: Callable[[], Measured]) -> Measured:
 
 
 def interleave(measured: dict[str, Measured], rounds: int, slow_rounds: int = 2) -> None:
-    """Time all calls in turn; every other round backwards. Slow methods take part in the first rounds only."""
-    for i in range(rounds):
-        order = [m for name, m in measured.items() if m.call is not None and (name not in SLOW or i < slow_rounds)]
+    """Time all calls in turn; every other round backwards. Slow methods take part in the first rounds only.
+
+    A first round is not counted: compilation leaves caches, pages and clocks in no usual state.
+    """
+    for i in range(-1, rounds):
+        order = [m for name, m in measured.items() if m.call is not None and (name not in SLOW or 0 <= i < slow_rounds)]
         for result in order if i % 2 == 0 else order[::-1]:
             assert result.call is not None
             start = time.perf_counter()
             result.call()
-            result.times[i] = time.perf_counter() - start
+            if i >= 0:
+                result.times[i] = time.perf_counter() - start
 
 
 def method_rows(case: Case, measured: dict[str, Measured], oracles: dict[int, np.ndarray]) -> Iterator[Row]:

@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +21,7 @@ import jax.numpy as jnp
 from benchmarks import hypergradients
 from benchmarks._common import Row, main, row
 from benchmarks._hypergradient_problem import Case, custom
-from benchmarks.convolution import matmul_rate
+from benchmarks.convolution import matmul
 from benchmarks.hypergradients import PLAIN, TORCH, Measured
 from robpicker_jax.large_pages import KEEP, LARGE_PAGES
 from robpicker_jax.models import PRESETS
@@ -31,6 +30,7 @@ from robpicker_jax.workload import convolutions
 
 NAME = "step"
 EXACT = "unrolled"
+PRODUCT = "matrix product"
 TWINS = {PLAIN: TORCH + "plain", EXACT: TORCH + "exact double backward"}
 PASSES = {PLAIN: 3, EXACT: 8}
 """Forward passes through the U-Net that a step amounts to."""
@@ -45,33 +45,40 @@ def useful_operations(shape: UNetShape, n_classes: int, edge: int, batch: int) -
     return sum(2 * taps * a * b * 8.0**-level for taps, a, b, level in layers) * edge**3 * batch
 
 
-def measured(case: Case, names: list[str]) -> dict[str, Measured]:
-    """Our steps and PyTorch's, timed in turn."""
+def measured(case: Case, names: list[str]) -> tuple[dict[str, Measured], float]:
+    """Our steps, PyTorch's and a matrix product, timed in turn; and the operations of the product."""
     found = hypergradients.measure(case, names)
     try:
         theirs = hypergradients.torch_calls(case)
         found |= {name: theirs[name] for name in TWINS.values()}
     except ImportError:
         pass
+    call, operations = matmul(jnp.dtype(case.dtype), 2048 if case.platform == "cpu" else 8192)
+    found[PRODUCT] = Measured(call=call)
     hypergradients.interleave(found, case.rounds)
-    return found
+    return found, operations
 
 
 def case_rows(case: Case) -> Iterator[Row]:
     """Times, rates and ratios of one network."""
-    rate = matmul_rate(jnp.dtype(case.dtype), 2048 if case.platform == "cpu" else 8192)
-    yield row(NAME, f"{case.name}: matrix product", "rate", rate / 1e9, "GFLOP/s")
-    found = measured(case, [EXACT])
+    found, operations = measured(case, [EXACT])
+    product = found[PRODUCT]
+    edge = f"{round((operations / 2) ** (1 / 3))}³"
+    rate = _rate(operations, product.smallest)
+    yield row(NAME, f"{case.name}: {PRODUCT} {edge}", "rate, smallest time", _scaled(rate, 1e-9), "GFLOP/s")
     forward = useful_operations(case.shape, case.n_classes, case.edge, case.batch)
     for name, twin in TWINS.items():
         ours, theirs = found[name], found.get(twin, Measured(missing="torch is not installed"))
         record = functools.partial(row, NAME, f"{case.name}: {name}", why=ours.missing or "no value")
-        achieved = None if ours.seconds is None else PASSES[name] * forward / ours.seconds
+        work = PASSES[name] * forward
         yield record("time", _scaled(ours.seconds, 1e3), "ms")
         yield record("smallest time", _scaled(ours.smallest, 1e3), "ms")
         yield record("over the plain step", ours.over(found[PLAIN]), "x")
-        yield record("useful rate", _scaled(achieved, 1e-9), "GFLOP/s")
-        yield record("share of the matmul rate", _scaled(achieved, 1 / rate), "")
+        yield record("useful rate", _scaled(_rate(work, ours.seconds), 1e-9), "GFLOP/s")
+        yield record("share of the matmul rate", _scaled(product.over(ours), work / operations), "")
+        yield record(
+            "share of the matmul rate, smallest times", _scaled(product.smallest_over(ours), work / operations), ""
+        )
         yield record("temporary memory, by the compiler", ours.temporary_mib, "MiB")
         why = theirs.missing or ours.missing
         yield record("PyTorch, smallest time", _scaled(theirs.smallest, 1e3), "ms", why=why)
@@ -95,13 +102,17 @@ def pages_row(case: Case) -> Row:
     return record(times[0] / times[1], "x")
 
 
+def _rate(operations: float, seconds: float | None) -> float | None:
+    return None if not seconds else operations / seconds
+
+
 def _scaled(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
 
 
 def run(quick: bool) -> Iterator[Row]:
     """Rows of all cases; the paper's setting where there is an accelerator."""
-    cases = [replace(QUICKSTART, rounds=3)] if quick else [replace(case, rounds=11) for case in (QUICKSTART, WIDER)]
+    cases = [replace(QUICKSTART, rounds=5)] if quick else [replace(case, rounds=11) for case in (QUICKSTART, WIDER)]
     for case in cases:
         yield from case_rows(case)
     if not quick:
@@ -121,8 +132,8 @@ def run(quick: bool) -> Iterator[Row]:
 
 def _main(arguments: list[str]) -> None:
     if arguments == [SMALL_PAGES]:
-        plain: Any = measured(replace(QUICKSTART, rounds=7), [])[PLAIN]
-        print(plain.smallest)
+        found, _ = measured(replace(QUICKSTART, rounds=7), [])
+        print(found[PLAIN].smallest)
         return
     main(NAME, run, arguments, keep_memory=True)
 

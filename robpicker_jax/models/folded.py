@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 _FEW_CHANNELS = 2
+_ENOUGH_OUTPUTS = 48
 
 
 def taps(size: int, mirrored: bool = False) -> list[int]:
@@ -39,35 +40,46 @@ def shifted(x: jax.Array, offset: int, axis: int) -> jax.Array:
     return lax.concatenate([lax.slice_in_dim(x, offset, length, axis=axis), gap], axis)
 
 
-def _conv2d(x: jax.Array, kernel: jax.Array, mirrored: bool) -> jax.Array:
-    padding = [(-offsets[0], offsets[-1]) for offsets in (taps(size, mirrored) for size in kernel.shape[:2])]
-    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def _conv2d(x: jax.Array, kernel: jax.Array, mirrored: bool, block: int = 1) -> jax.Array:
+    """2D convolution, `block` neighbouring columns at a time where they divide the width.
+
+    The columns of a block are outputs of one kernel, as much wider, that strides over them. That is more operations,
+    but outputs too few for the matrix product to be efficient become enough.
+    """
+    samples, height, width, _ = x.shape
+    kh, kw, _, features = kernel.shape
+    while width % block:
+        block //= 2
+    if block > 1:
+        moved = [jnp.pad(kernel, ((0, 0), (i, block - 1 - i), (0, 0), (0, 0))) for i in range(block)]
+        kernel = lax.concatenate(moved, 3)
+    padding = [(-offsets[0], offsets[-1]) for offsets in (taps(size, mirrored) for size in (kh, kw))]
+    y = lax.conv_general_dilated(x, kernel, (1, block), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return y.reshape(samples, height, width, features)
 
 
 def convolution(x: jax.Array, kernel: jax.Array, mirrored: bool = False) -> jax.Array:
     """Convolution of `x (n, D, H, W, C)` with `kernel (kd, kh, kw, C, F)`, stride 1, "SAME" padding.
 
-    The depth taps become `kd*F` outputs that are shifted and added afterwards, or, where the outputs are many, `kd*C`
-    inputs; few channels become `kd*kw*C` and each row tap one matrix product. With `mirrored`, an even kernel has its
-    extra voxel of padding in front (what its own input gradient needs).
+    The depth taps become `kd*C` inputs, or, where the inputs are neither few nor the outputs many, `kd*F` outputs that
+    are shifted and added afterwards. With `mirrored`, an even kernel has its extra voxel of padding in front (what its
+    own input gradient needs).
     """
     n, depth, height, width, channels = x.shape
     kd, kh, kw, _, features = kernel.shape
-    offsets, rows, columns = (taps(size, mirrored) for size in (kd, kh, kw))
+    offsets = taps(kd, mirrored)
     x = lax.optimization_barrier(x)
-    if channels <= _FEW_CHANNELS:
-        stacked = lax.optimization_barrier(_stacked(lax.optimization_barrier(_stacked(x, offsets, 1)), columns, 3))
-        flat = kernel.transpose(1, 2, 0, 3, 4).reshape(kh, kw * kd * channels, features)
-        products = [lax.optimization_barrier(shifted(stacked, row, 2)) @ flat[i] for i, row in enumerate(rows)]
-        y = functools.reduce(jnp.add, products)
-    elif 2 * channels <= features:
-        folded = lax.optimization_barrier(_stacked(x, offsets, 1)).reshape(n * depth, height, width, kd * channels)
+    if 2 * channels <= features or channels <= _FEW_CHANNELS:
+        inputs = lax.optimization_barrier(_stacked(x, offsets, 1)).reshape(n * depth, height, width, kd * channels)
         flat = kernel.transpose(1, 2, 0, 3, 4).reshape(kh, kw, kd * channels, features)
-        y = _conv2d(folded, flat, mirrored).reshape(n, depth, height, width, features)
+        block = 4 if channels <= _FEW_CHANNELS else 1
+        y = _conv2d(inputs, flat, mirrored, block).reshape(n, depth, height, width, features)
     else:
         flat = kernel.transpose(1, 2, 3, 0, 4).reshape(kh, kw, channels, kd * features)
-        by_tap = _conv2d(x.reshape(n * depth, height, width, channels), flat, mirrored)
-        by_tap = by_tap.reshape(n, depth, height, width, kd * features)
+        outputs = kd * features
+        block = 4 if outputs <= 8 else 2 if outputs < _ENOUGH_OUTPUTS else 1
+        by_tap = _conv2d(x.reshape(n * depth, height, width, channels), flat, mirrored, block)
+        by_tap = by_tap.reshape(n, depth, height, width, outputs)
         parts = [lax.slice_in_dim(by_tap, i * features, (i + 1) * features, axis=4) for i in range(kd)]
         y = functools.reduce(jnp.add, [shifted(part, offset, 1) for part, offset in zip(parts, offsets, strict=True)])
     return lax.optimization_barrier(y)

@@ -15,6 +15,7 @@ from robpicker_jax.errors import InputError
 from robpicker_jax.models.conv import conv3d, max_pool3d, transposed_conv3d, upsample_nearest3d
 from robpicker_jax.models.norm import BatchNorm
 from robpicker_jax.models.presets import UNetShape, unet_shape
+from robpicker_jax.models.voxel_sums import voxel_spread
 
 Params = Any
 BatchStats = Any
@@ -34,7 +35,8 @@ class _Conv(nn.Module):
         kernel = self.param("kernel", _zeros, (self.size,) * 3 + (x.shape[-1], self.features), jnp.float32)
         y = conv3d(x.astype(self.dtype), kernel.astype(self.dtype))
         if self.bias:
-            y = y + self.param("bias", _zeros, (self.features,), jnp.float32).astype(self.dtype)
+            bias = self.param("bias", _zeros, (self.features,), jnp.float32)
+            y = y + voxel_spread(bias.astype(self.dtype), y.shape)
         return y
 
 
@@ -70,7 +72,8 @@ class _Upsample(nn.Module):
             return nn.relu(_Conv(x.shape[-1], 2, self.dtype)(upsample_nearest3d(x)))
         kernel = self.param("kernel", _zeros, (2, 2, 2, x.shape[-1], self.features), jnp.float32)
         bias = self.param("bias", _zeros, (self.features,), jnp.float32)
-        return transposed_conv3d(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
+        y = transposed_conv3d(x.astype(self.dtype), kernel.astype(self.dtype))
+        return y + voxel_spread(bias.astype(self.dtype), y.shape)
 
 
 class _UNetModule(nn.Module):
