@@ -55,7 +55,7 @@ def _errors(case: Case, dtype: str, stops: bool, epsilons: np.ndarray) -> list[f
             return jax.tree.map(lambda leaf: -LEARNING_RATE * leaf, v)
 
         @compiling
-        def differences(params: Any, meta: Any, state: Any, train: Any, u: Any, epsilon: jax.Array) -> Any:
+        def differences(params: Any, meta: Any, state: Any, train: Any, u: Any, epsilon: Any) -> Any:
             point = Point(params, meta, state, jax.tree.map(lambda leaf: leaf[0], train))
             return central_difference(problem, point, u, epsilon, False)[1]
 

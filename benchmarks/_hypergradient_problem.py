@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -71,7 +72,8 @@ def batch(case: Case, seed: int, lead: tuple[int, ...] = ()) -> Batch:
     for axis in (-1, -2, -3):
         label = label.repeat(block, axis)
     image = (label / case.n_classes + rng.standard_normal(label.shape))[..., None]
-    return Batch(image.astype(np.float32), label.astype(np.int32), np.ones((*lead, case.batch), np.int32))
+    arrays: Any = image.astype(np.float32), label.astype(np.int32), np.ones((*lead, case.batch), np.int32)
+    return Batch(*arrays)
 
 
 class Setup(NamedTuple):
@@ -110,9 +112,7 @@ def setup(case: Case, dtype: str, inner_steps: int = 1, *, stops: bool = True) -
 
 def double_precision() -> AbstractContextManager[Any]:
     """64-bit types inside the block; the switch's place differs between versions of jax."""
-    switch = getattr(jax, "enable_x64", None)
-    if switch is None:
-        from jax.experimental import enable_x64 as switch
+    switch: Any = getattr(jax, "enable_x64", None) or importlib.import_module("jax.experimental").enable_x64
     return switch(True)
 
 

@@ -134,6 +134,10 @@ class Judge:
     def __init__(self, config: Config, data: TrainingData) -> None:
         self._options = options_from_config(config)
         self._options["voxel_size_angstrom"] = data.voxel_size_angstrom
+        if config.data.meta_labels == "map":
+            raise InputError(
+                "the study judges by label maps that it makes itself", mend="data.meta_labels: shape or sphere"
+            )
         self._maker = label_maker(
             config.data.species, config.data.meta_labels, voxel_size_angstrom=data.voxel_size_angstrom
         )
@@ -168,7 +172,8 @@ class Judge:
             patches.append(PatchTomogram(tomogram.name, tomogram.density, tomogram.particles, labels))
         rows = min(VALIDATION_PATCHES, 4 * config.train.batch_size)
         source = BatchSource(patches, patches, config.patches, seed=0, batch_size=rows, augment_meta=False)
-        return Batch(**source.meta_batch(0))
+        arrays: dict[str, Any] = source.meta_batch(0)
+        return Batch(**arrays)
 
 
 def train_run(config: Config, workdir: Path, data: TrainingData, judge: Judge) -> None:
@@ -364,7 +369,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     base = load_config(options.config or Path(__file__).with_name("ablation.yaml"))
     quick = {"variants": ["supervised"], "methods": ["tangent", "none"], "seeds": 1, "steps": 2}
     full = {"variants": list(META_NETWORKS), "methods": list(METHODS), "seeds": 3, "steps": base.train.steps}
-    chosen = {
+    chosen: dict[str, Any] = {
         key: default if getattr(options, key) is None else getattr(options, key)
         for key, default in (quick if options.quick else full).items()
     }

@@ -91,22 +91,25 @@ def torch_maps(x: np.ndarray, kernel: np.ndarray, g: np.ndarray, dtype: str) -> 
         lambda: backward([False, True]),
     ]
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    return {name: (lambda call=call: (call(), wait())) for name, call in zip(SUMS, calls, strict=True)}
+
+    def waiting(call: Callable[[], Any]) -> Callable[[], Any]:
+        return lambda: (call(), wait())
+
+    return {name: waiting(call) for name, call in zip(SUMS, calls, strict=True)}
 
 
 def layer_rows(layer: tuple[int, int, int, int], dtype: str, rate: float) -> Iterator[Row]:
     """One layer in all forms."""
     n, edge, channels, features = layer
     rng = np.random.default_rng(0)
-    arrays = [
-        rng.standard_normal(shape, np.float32)
-        for shape in ((n, edge, edge, edge, channels), (3, 3, 3, channels, features), (n, edge, edge, edge, features))
-    ]
-    arguments = [jnp.asarray(array, dtype) for array in arrays]
+    x = rng.standard_normal((n, edge, edge, edge, channels), np.float32)
+    kernel = rng.standard_normal((3, 3, 3, channels, features), np.float32)
+    g = rng.standard_normal((n, edge, edge, edge, features), np.float32)
+    arguments = [jnp.asarray(array, dtype) for array in (x, kernel, g)]
     work = 2 * 27 * channels * features * n * edge**3
     theirs, why = {}, ""
     try:
-        theirs = torch_maps(*arrays, dtype)
+        theirs = torch_maps(x, kernel, g, dtype)
     except ImportError:
         why = "torch is not installed"
     for name, function in maps(None).items():

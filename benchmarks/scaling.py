@@ -6,6 +6,7 @@ it is: work grows with its square.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -72,8 +73,12 @@ def device_rows(case: Case) -> Iterator[Row]:
         placed = [parallel.replicate(tree, mesh) for tree in trees]
         placed += [parallel.shard(train, mesh, 1), parallel.shard(meta, mesh)]
         step = jit(hypergradient(EXACT, problem))
-        times[devices] = _best(lambda step=step, placed=placed: jax.block_until_ready(step(*placed)))
+        times[devices] = _best(functools.partial(_waiting, step, placed))
     yield row(NAME, f"{label}: {case.name}", f"speed-up on {count} devices", times[1] / times[count], "x")
+
+
+def _waiting(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    return jax.block_until_ready(function(*arguments))
 
 
 def _best(call: Callable[[], Any]) -> float:

@@ -59,7 +59,7 @@ def first_step(folder: Path, environment: dict[str, str]) -> tuple[float, float]
     began = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        times = []
+        times: list[float] = []
         while len(times) < 4 and process.poll() is None and time.perf_counter() - began < TIMEOUT_S:
             if _lines(rows) > before + len(times):
                 times.append(time.perf_counter() - began)
