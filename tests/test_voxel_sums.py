@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, PartitionSpec
 from jax.test_util import check_grads
@@ -20,6 +20,7 @@ def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape)
 
 
+@settings(deadline=None)  # it compiles
 @given(shapes)
 def test_values_are_numpys(shape: tuple[int, ...]) -> None:
     x = noise(shape)
