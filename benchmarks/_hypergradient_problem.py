@@ -112,7 +112,9 @@ def setup(case: Case, dtype: str, inner_steps: int = 1, *, stops: bool = True) -
 
 def double_precision() -> AbstractContextManager[Any]:
     """64-bit types inside the block; the switch's place differs between versions of jax."""
-    switch: Any = getattr(jax, "enable_x64", None) or importlib.import_module("jax.experimental").enable_x64
+    switch: Any = getattr(jax, "enable_x64", None)
+    if switch is None:
+        switch = importlib.import_module("jax.experimental").enable_x64
     return switch(True)
 
 

@@ -6,10 +6,13 @@ import importlib.util
 import json
 import math
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from benchmarks import __main__ as suite
 from benchmarks._common import row
+from benchmarks._hypergradient_problem import double_precision
 from benchmarks._markdown import markdown
 
 HEAD = {
@@ -58,6 +61,12 @@ def test_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> 
         suite.main(["--only", "nothing"])
     assert refused.value.code == 2
     assert "nothing" in capsys.readouterr().err
+
+
+def test_oracles_are_of_double_precision() -> None:
+    with double_precision():
+        assert jnp.zeros(1, float).dtype == np.float64
+    assert jnp.zeros(1, float).dtype == np.float32
 
 
 @pytest.mark.slow
