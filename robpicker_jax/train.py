@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,10 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = configured_parser("train", _DESCRIPTION)
     parser.add_argument("--workdir", metavar="DIR", type=Path, help="folder of the run; default: runs/NAME[-VARIANT]")
     options, config = parse_configured(parser, list(arguments or ()))
-    # After parsing, so that --help and bad arguments answer at once.
-    from robpicker_jax import pipeline, workdir
+    gc.disable()  # imports and tracing make objects that live on; the pipeline collects again when training begins
+    try:
+        # After parsing, so that --help and bad arguments answer at once.
+        from robpicker_jax import pipeline, workdir
 
-    pipeline.run(config, options.workdir or workdir.default_workdir(config, options.config))
+        pipeline.run(config, options.workdir or workdir.default_workdir(config, options.config))
+    finally:
+        gc.enable()
     return 0
 
 
