@@ -8,6 +8,7 @@ would find take the place of its own, so that there is something to cluster and 
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -29,7 +30,7 @@ from robpicker_jax.volumes import write_mrc
 Figure = tuple[str, float | None, str]
 
 
-@jax.jit
+@functools.partial(jax.jit, donate_argnums=0)
 def by_density(predicted: jax.Array, tiles: jax.Array) -> jax.Array:
     """Probabilities that turn dense voxels into classes: clusters of some hundred voxels, and ragged ones."""
     levels = jnp.array([-jnp.inf, 1.8, 2.1, 2.4, 2.7])
