@@ -45,17 +45,17 @@ def matmul_rate(dtype: Any = jnp.float32, edge: int = MATMUL) -> float:
     return operations / seconds(call, repeats=7, warmup=2)
 
 
-def maps(lowering: Any) -> dict[str, Callable[..., Any]]:
-    """The three maps of a convolution as functions of (x, kernel, g)."""
+def maps(operation: Callable[[Any, Any], Any]) -> dict[str, Callable[..., Any]]:
+    """The three maps of a bilinear operation on (x, kernel) as functions of (x, kernel, g)."""
 
     def output(x: Any, kernel: Any, g: Any) -> Any:
-        return conv3d(x, kernel, lowering=lowering)
+        return operation(x, kernel)
 
     def input_gradient(x: Any, kernel: Any, g: Any) -> Any:
-        return jax.linear_transpose(functools.partial(conv3d, kernel=kernel, lowering=lowering), x)(g)
+        return jax.linear_transpose(lambda x: operation(x, kernel), x)(g)[0]
 
     def weight_gradient(x: Any, kernel: Any, g: Any) -> Any:
-        return jax.linear_transpose(functools.partial(conv3d, x, lowering=lowering), kernel)(g)
+        return jax.linear_transpose(lambda kernel: operation(x, kernel), kernel)(g)[0]
 
     return dict(zip(SUMS, (output, input_gradient, weight_gradient), strict=True))
 
@@ -112,10 +112,10 @@ def layer_rows(layer: tuple[int, int, int, int], dtype: str, rate: float) -> Ite
         theirs = torch_maps(x, kernel, g, dtype)
     except ImportError:
         why = "torch is not installed"
-    for name, function in maps(None).items():
+    for name, function in maps(conv3d).items():
         record = functools.partial(row, NAME, f"{n} × {edge}³, {channels} → {features}, {dtype}: {name}", why=why)
         ours = timed(jit(function), *arguments)
-        native = timed(jit(maps("native")[name]), *arguments)
+        native = timed(jit(maps(functools.partial(conv3d, lowering="native"))[name]), *arguments)
         torch_s = seconds(theirs[name], repeats=7, warmup=2) if theirs else None
         yield record("time", ours * 1e3, "ms")
         yield record("rate", work / ours / 1e9, "GFLOP/s")

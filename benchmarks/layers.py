@@ -27,7 +27,7 @@ from benchmarks.convolution import SUMS, maps, matmul_rate
 from benchmarks.hypergradients import PLAIN, measure
 from benchmarks.step import QUICKSTART, WIDER
 from robpicker_jax.compilation import jit
-from robpicker_jax.models.conv import transposed_conv3d
+from robpicker_jax.models.conv import conv3d, transposed_conv3d
 from robpicker_jax.workload import convolutions
 
 NAME = "layers"
@@ -59,27 +59,12 @@ def parts(case: Case) -> Iterator[Part]:
         kernel = noise(2, 2, 2, channels, features) if upsampling else noise(size, size, size, channels, features)
         x, g = noise(case.batch, *[inner] * 3, channels), noise(case.batch, *[edge] * 3, features)
         name = f"{edge}³, {channels} → {features}" + (", upsampling" if upsampling else f", {size}³ taps")
-        for kind, function in (upsampling_maps() if upsampling else maps(None)).items():
+        for kind, function in maps(transposed_conv3d if upsampling else conv3d).items():
             if number > 0 or kind != SUMS[1]:
                 compiled = jit(function)
                 jax.block_until_ready(compiled(x, kernel, g))
                 call = functools.partial(lambda f, *a: jax.block_until_ready(f(*a)), compiled, x, kernel, g)
                 yield Part(name, kind, call, 2.0 * taps * channels * features * edge**3 * case.batch)
-
-
-def upsampling_maps() -> dict[str, Callable[..., Any]]:
-    """The three maps of a transposed convolution as functions of (x, kernel, g)."""
-
-    def output(x: Any, kernel: Any, g: Any) -> Any:
-        return transposed_conv3d(x, kernel)
-
-    def input_gradient(x: Any, kernel: Any, g: Any) -> Any:
-        return jax.linear_transpose(functools.partial(transposed_conv3d, kernel=kernel), x)(g)
-
-    def weight_gradient(x: Any, kernel: Any, g: Any) -> Any:
-        return jax.linear_transpose(functools.partial(transposed_conv3d, x), kernel)(g)
-
-    return dict(zip(SUMS, (output, input_gradient, weight_gradient), strict=True))
 
 
 def case_rows(case: Case) -> Iterator[Row]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import time
 from collections.abc import Mapping
@@ -63,8 +62,6 @@ def run(config: Config, workdir: Path) -> None:
     experiment = build_experiment(config)
     batches = data.batches(experiment.mesh)
     experiment, plan = prepare(experiment, configured=configured, resident_bytes=data.resident_bytes)
-    gc.freeze()  # what lives until the end need not be looked through
-    gc.enable()
     config = experiment.config
     if parallel.is_first():
         folders.record_plan(workdir, config, plan.record())

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from robpicker_jax.cli import configured_parser, parse_configured, run
 
+_OBJECTS_BETWEEN_COLLECTIONS = 50_000
+"""Imports and tracing make objects that live on: with Python's 700, a start looks through them again and again."""
+
 _DESCRIPTION = """\
 Train a particle picker from noisy annotations, pick the test tomograms, evaluate the picks and write a report.
 
@@ -22,14 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = configured_parser("train", _DESCRIPTION)
     parser.add_argument("--workdir", metavar="DIR", type=Path, help="folder of the run; default: runs/NAME[-VARIANT]")
     options, config = parse_configured(parser, list(arguments or ()))
-    gc.disable()  # imports and tracing make objects that live on; the pipeline collects again when training begins
+    thresholds = gc.get_threshold()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, *thresholds[1:])
     try:
         # After parsing, so that --help and bad arguments answer at once.
         from robpicker_jax import pipeline, workdir
 
         pipeline.run(config, options.workdir or workdir.default_workdir(config, options.config))
     finally:
-        gc.enable()
+        gc.set_threshold(*thresholds)
     return 0
 
 
