@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks._markdown import markdown
-from robpicker_jax.files import write_text
+from robpicker_jax.system.files import write_text
 
 SUITE = (
     "convolution",

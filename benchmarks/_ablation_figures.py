@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robpicker_jax.report.style import INK, class_colours, legend_below
+from robpicker_jax.reporting.style import INK, class_colours, legend_below
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -25,8 +25,8 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from robpicker_jax.files import write_text
-from robpicker_jax.large_pages import restart_with_large_pages
+from robpicker_jax.system.files import write_text
+from robpicker_jax.system.large_pages import restart_with_large_pages
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -85,7 +85,7 @@ def main(
         benchmark: its module's name.
         run: quick → rows; a generator's rows are announced as they come.
         arguments: command line, by default the process's.
-        keep_memory: as training does, see `robpicker_jax.large_pages`.
+        keep_memory: as training does, see `robpicker_jax.system.large_pages`.
     """
     program = getattr(sys.modules["__main__"], "__spec__", None)
     if program is not None and program.name == f"benchmarks.{benchmark}":  # not where a test calls it

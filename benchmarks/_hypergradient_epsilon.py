@@ -25,8 +25,8 @@ from benchmarks._hypergradient_problem import (
 from robpicker_jax.bilevel.adjoint import Point
 from robpicker_jax.bilevel.hypergradients.finite_difference import central_difference
 from robpicker_jax.bilevel.problem import Carry, run_inner_steps
-from robpicker_jax.compilation import compile_options
-from robpicker_jax.files import atomic_path
+from robpicker_jax.system.compilation import compile_options
+from robpicker_jax.system.files import atomic_path
 
 
 def epsilon_rows(benchmark: str, case: Case, epsilons: np.ndarray) -> Iterator[Row]:

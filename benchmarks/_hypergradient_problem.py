@@ -12,10 +12,11 @@ import jax
 import numpy as np
 import optax
 
-from robpicker_jax.bilevel import BilevelProblem, hypergradient, robpicker
-from robpicker_jax.bilevel.robpicker import Batch, Networks, NetworkState
+from robpicker_jax.bilevel import BilevelProblem, hypergradient
 from robpicker_jax.config import ModelConfig
 from robpicker_jax.models import PRESETS, UNet, UNetShape, build_data_reweighting, build_label_correction
+from robpicker_jax.training import objective
+from robpicker_jax.training.objective import Batch, Networks, NetworkState
 
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-4, 0.9, 5e-4
 """The paper's inner optimiser."""
@@ -93,8 +94,8 @@ def setup(case: Case, dtype: str, inner_steps: int = 1, *, stops: bool = True) -
     networks = Networks(unet.apply, correct, build_data_reweighting(model).apply)
     optimizer = optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), optax.sgd(LEARNING_RATE, momentum=MOMENTUM))
     problem = BilevelProblem(
-        robpicker.inner_loss(networks, stop_gradient_label=stops, stop_gradient_weight=stops),
-        robpicker.outer_loss(networks),
+        objective.inner_loss(networks, stop_gradient_label=stops, stop_gradient_weight=stops),
+        objective.outer_loss(networks),
         optimizer,
     )
     wide = np.float64 if dtype == "float64" else np.float32

@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.inference import N_CLASSES, OVERLAP, TILE, configuration, predictor
-from robpicker_jax.discovery import Tomogram
-from robpicker_jax.inference import memory_bound, segment
-from robpicker_jax.picking import particles_from_class_map
-from robpicker_jax.streaming import stream_tomograms
+from robpicker_jax.datasets.discovery import Tomogram
+from robpicker_jax.datasets.streaming import stream_tomograms
+from robpicker_jax.picking.inference import memory_bound, segment
+from robpicker_jax.picking.picks import particles_from_class_map
 from robpicker_jax.volumes import write_mrc
 
 Figure = tuple[str, float | None, str]

@@ -34,24 +34,24 @@ import numpy as np
 from benchmarks import _common
 from benchmarks._ablation_figures import Curves, comparison_figure
 from benchmarks._common import Row, row
-from robpicker_jax import workdir as folders
 from robpicker_jax.bilevel.hypergradients import METHODS, method_module
-from robpicker_jax.bilevel.robpicker import Batch
 from robpicker_jax.bilevel.step import TrainState
-from robpicker_jax.compilation import enable_persistent_cache, jit
 from robpicker_jax.config import Config, load_config
-from robpicker_jax.dataset import LoadedTomogram, load_tomogram
-from robpicker_jax.errors import InputError
-from robpicker_jax.experiment import META_NETWORKS, Experiment, build_experiment
-from robpicker_jax.files import atomic_path, write_text
+from robpicker_jax.datasets.loading import LoadedTomogram, load_tomogram
+from robpicker_jax.evaluation import Evaluation, evaluate, options_from_config
 from robpicker_jax.labels import label_maker
-from robpicker_jax.metrics import Evaluation, evaluate, options_from_config
 from robpicker_jax.patches import BatchSource, PatchTomogram
-from robpicker_jax.picker import Picker
-from robpicker_jax.report.style import png_bytes, theme
+from robpicker_jax.picking.picker import Picker
+from robpicker_jax.reporting.style import png_bytes, theme
 from robpicker_jax.simulation import simulate_dataset
-from robpicker_jax.trainer import fit, read_metrics
-from robpicker_jax.training_data import TrainingData, device_batches, load_training_data
+from robpicker_jax.system.compilation import enable_persistent_cache, jit
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import atomic_path, write_text
+from robpicker_jax.training import run_folder as folders
+from robpicker_jax.training.data import TrainingData, device_batches, load_training_data
+from robpicker_jax.training.experiment import META_NETWORKS, Experiment, build_experiment
+from robpicker_jax.training.objective import Batch
+from robpicker_jax.training.trainer import fit, read_metrics
 
 BENCHMARK = "ablation"
 EXACT = "unrolled"

@@ -56,7 +56,7 @@ def against_sklearn(case: str, mask: np.ndarray, radius: float, neighbours: int)
     """Both on one mask, in one run; scikit-learn gets the voxel coordinates ready made."""
     from sklearn.cluster import DBSCAN
 
-    from robpicker_jax.clustering import dbscan_grid
+    from robpicker_jax.picking.clustering import dbscan_grid
 
     points = np.argwhere(mask)
 
@@ -90,7 +90,7 @@ def against_sklearn(case: str, mask: np.ndarray, radius: float, neighbours: int)
 
 def scaling(shape: tuple[int, int, int], n_voxels: int) -> Iterator[Row]:
     """Clusters alone, without a dense label volume, as picking uses them."""
-    from robpicker_jax.clustering import dbscan_classes
+    from robpicker_jax.picking.clustering import dbscan_classes
 
     class_map = ragged_balls(shape, n_voxels).view(np.uint8)
     count = int(np.count_nonzero(class_map))

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks._common import Row, main, row, seconds
-from robpicker_jax.compilation import jit
 from robpicker_jax.models.conv import conv3d
+from robpicker_jax.system.compilation import jit
 
 NAME = "convolution"
 MATMUL = 2048

@@ -39,8 +39,8 @@ from benchmarks._hypergradient_problem import (
 )
 from robpicker_jax.bilevel import hypergradient
 from robpicker_jax.bilevel.problem import Carry, run_inner_steps
-from robpicker_jax.compilation import compile_options
 from robpicker_jax.models import PRESETS
+from robpicker_jax.system.compilation import compile_options
 
 NAME = "hypergradients"
 PLAIN, TORCH = "plain step", "PyTorch, "

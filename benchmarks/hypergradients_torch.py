@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robpicker_jax.losses import SMOOTHING_VOX
 from robpicker_jax.models.presets import UNetShape
+from robpicker_jax.training.losses import SMOOTHING_VOX
 
 Tree = Any
 
@@ -148,7 +148,7 @@ class TorchProblem:
         hidden = functional.relu(self._dense(meta, "reweighting", "hidden", losses[:, None]))
         return torch.sigmoid(self._dense(meta, "reweighting", "weight", hidden))[:, 0]
 
-    # The losses: as in robpicker_jax.bilevel.robpicker, both stop-gradients on.
+    # The losses: as in robpicker_jax.training.objective, both stop-gradients on.
 
     def inner_loss(self, params: dict[str, Tensor], batch: TorchBatch, *, keep_running: bool = False) -> Tensor:
         """Mean of the weighted Dice losses against the corrected labels."""

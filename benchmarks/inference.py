@@ -29,12 +29,12 @@ import numpy as np
 from benchmarks._common import Row, main, row, seconds
 from robpicker_jax import parallel
 from robpicker_jax.config import Config, Species, load_config
-from robpicker_jax.discovery import Tomogram
-from robpicker_jax.experiment import build_experiment
-from robpicker_jax.inference import DevicePredictor, number_of_tiles, over_rotations, prediction_mesh, segment
-from robpicker_jax.inference.segmentation import PREDICTIONS_UNDER_WAY
-from robpicker_jax.large_pages import environment_with_large_pages
-from robpicker_jax.streaming import StreamedTomogram, stream_tomogram
+from robpicker_jax.datasets.discovery import Tomogram
+from robpicker_jax.datasets.streaming import StreamedTomogram, stream_tomogram
+from robpicker_jax.picking.inference import DevicePredictor, number_of_tiles, over_rotations, prediction_mesh, segment
+from robpicker_jax.picking.inference.segmentation import PREDICTIONS_UNDER_WAY
+from robpicker_jax.system.large_pages import environment_with_large_pages
+from robpicker_jax.training.experiment import build_experiment
 from robpicker_jax.volumes import write_mrc
 
 NAME = "inference"

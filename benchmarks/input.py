@@ -30,8 +30,8 @@ QUICK_FORMS = (FORMS[0], FORMS[3])
 
 def run(quick: bool) -> Iterator[Row]:
     """Rows of all cases."""
-    from robpicker_jax.compilation import enable_persistent_cache
     from robpicker_jax.config import load_config
+    from robpicker_jax.system.compilation import enable_persistent_cache
 
     enable_persistent_cache()
     shape, tomograms, particles, steps = ((64, 192, 192), 3, 150, 10) if quick else (SHREC, 10, 2500, 40)
@@ -51,7 +51,7 @@ def run(quick: bool) -> Iterator[Row]:
 def write_tomograms(folder: Path, shape: tuple[int, int, int], count: int, particles: int) -> None:
     """A data set of noise with particles of three species at random places and angles."""
     from robpicker_jax.annotations import Particles, write_annotations
-    from robpicker_jax.geometry import random_rotations
+    from robpicker_jax.annotations.geometry import random_rotations
     from robpicker_jax.volumes import write_mrc
 
     rng = np.random.default_rng(0)
@@ -71,7 +71,7 @@ def _settings(config: Any, **patches: Any) -> Any:
 
 def _form_rows(config: Any, folder: Path, case: str, start: str, step: Step, steps: int) -> Iterator[Row]:
     """One form of input: how fast it makes batches when nothing else runs, and what a step waits for it."""
-    from robpicker_jax.training_data import load_training_data
+    from robpicker_jax.training.data import load_training_data
 
     began = time.perf_counter()
     data = load_training_data(config, folder, scalings=folder / "scalings.json")
@@ -89,7 +89,7 @@ def _form_rows(config: Any, folder: Path, case: str, start: str, step: Step, ste
 
 def _waiting(case: str, ahead: Iterator[Any], step: Step, steps: int, patches: int) -> Iterator[Row]:
     """Steps with this input, and on one batch again and again, in turns, since a machine's speed drifts."""
-    from robpicker_jax.trainer import SilentLog
+    from robpicker_jax.training.trainer import SilentLog
 
     fixed = next(ahead)
     times: dict[str, list[float]] = {"input": [], "fixed": []}
@@ -118,8 +118,8 @@ class Step:
     """The quickstart's compiled step and the state that it goes on from."""
 
     def __init__(self, config: Any) -> None:
-        from robpicker_jax.experiment import build_experiment
-        from robpicker_jax.plan import prepare
+        from robpicker_jax.training.experiment import build_experiment
+        from robpicker_jax.training.plan import prepare
 
         experiment, self.plan = prepare(build_experiment(config))
         self.mesh, self._step, self._state = experiment.mesh, experiment.step, experiment.state
@@ -128,7 +128,7 @@ class Step:
         """Some steps as the trainer takes them: the last one's metrics are read while the present one runs."""
         import jax
 
-        from robpicker_jax.trainer import next_batch
+        from robpicker_jax.training.trainer import next_batch
 
         pending = None
         for _ in range(steps):

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks._common import Row, main, peak_memory_mib, row, seconds
 from robpicker_jax.annotations import Particles
-from robpicker_jax.geometry import random_rotations
+from robpicker_jax.annotations.geometry import random_rotations
 from robpicker_jax.labels import LabelMaker, ShapeLabels, SphereLabels
 
 NAME = "labels"

@@ -64,7 +64,7 @@ def device_rows(case: Case) -> Iterator[Row]:
     from benchmarks._hypergradient_problem import setup
     from robpicker_jax import parallel
     from robpicker_jax.bilevel import hypergradient
-    from robpicker_jax.compilation import jit
+    from robpicker_jax.system.compilation import jit
 
     times = {}
     for devices in (1, count):

@@ -26,7 +26,7 @@ TIMEOUT_S = 600
 
 def run(quick: bool) -> Iterator[Row]:
     """Rows of all cases."""
-    from robpicker_jax.__main__ import VERBS
+    from robpicker_jax.commands.verbs import VERBS
 
     for verb in ("train", "pick") if quick else VERBS:
         time_s = seconds(lambda verb=verb: _python(verb, "--help"), repeats=2 if quick else 5)  # type: ignore[misc]

@@ -23,10 +23,10 @@ from benchmarks._common import Row, main, row
 from benchmarks._hypergradient_problem import Case, custom
 from benchmarks.convolution import matmul
 from benchmarks.hypergradients import PLAIN, TORCH, Measured
-from robpicker_jax.large_pages import KEEP, LARGE_PAGES
 from robpicker_jax.models import PRESETS
 from robpicker_jax.models.presets import UNetShape
-from robpicker_jax.workload import convolutions
+from robpicker_jax.system.large_pages import KEEP, LARGE_PAGES
+from robpicker_jax.training.workload import convolutions
 
 NAME = "step"
 EXACT = "unrolled"

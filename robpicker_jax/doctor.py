@@ -2,67 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from robpicker_jax.cli import configured_parser, console, run, split_overrides
-
-_DESCRIPTION = """\
-Examine a data set before training: headers and voxel sizes; coordinates (inside the volume? in voxels? axes, mirroring,
-binning: each reading is scored by the density at the picks); contrast; classes, sizes, overlaps, duplicates; the same
-data in two splits; power spectra; and, with --config, patches, radii, memory and time.
-
-Prints each finding with its remedy. Exit code 2 where there are errors, 0 otherwise. docs/doctor.md explains the codes.
-"""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    parser = configured_parser("doctor", _DESCRIPTION)
-    add = parser.add_argument
-    add("--data", metavar="DIR", type=Path, help="folder of the data set; default: data.dir of --config")
-    add("--voxel-size", metavar="ANGSTROM", type=float, help="voxel size, where headers and --config do not say")
-    add("--json", metavar="FILE", type=Path, help="also write the findings, with their evidence, as JSON")
-    add("--no-resources", action="store_true", help="do not estimate memory and time")
-    rest, overrides = split_overrides(list(arguments or ()))
-    options = parser.parse_args(rest)
-
-    import json
-
-    from robpicker_jax.annotations.options import KEY
-    from robpicker_jax.config import load_config
-    from robpicker_jax.diagnosis import diagnose
-    from robpicker_jax.diagnosis.table import findings_table, readings_table
-    from robpicker_jax.errors import InputError
-    from robpicker_jax.files import write_text
-
-    given = load_config(options.config, overrides)
-    # The embedded default's species are not the user's, nor are they when only the reading of lists is said.
-    known = options.config is not None or not all(o.startswith(f"{KEY}.") for o in overrides)
-    config = given if known else None
-    data = options.data or (Path(given.data.dir) if given.data.dir else None)
-    if data is None:
-        raise InputError("no data set", mend="give --data DIR")
-    with console.status(f"examining {data}") as status:
-        diagnosis = diagnose(
-            data,
-            config,
-            voxel_size_angstrom=options.voxel_size,
-            annotation_options=given.data.annotation_options,
-            resources_too=not options.no_resources,
-            on_tomogram=lambda name, _: status.update(f"examined {name}"),
-        )
-    console.print(findings_table(diagnosis))
-    readings = readings_table(diagnosis)
-    if readings is not None:
-        console.print(readings)
-    if options.json is not None:
-        write_text(options.json, json.dumps(diagnosis.as_dict(), indent=2) + "\n")
-    if diagnosis.count("error"):
-        raise InputError(diagnosis.summary, where=data, mend="mend the errors above, then train")
-    console.print(f"{data}: {diagnosis.summary}", highlight=False, soft_wrap=True)
-    return 0
-
+from robpicker_jax.commands.cli import run
+from robpicker_jax.commands.doctor import main
 
 if __name__ == "__main__":
     run(main)

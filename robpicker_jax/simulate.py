@@ -2,83 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from robpicker_jax.cli import configured_parser, console, parse_configured, progress, run
-from robpicker_jax.errors import InputError
-
-if TYPE_CHECKING:
-    from robpicker_jax.config import Config
-    from robpicker_jax.simulation import Placement
-
-_DESCRIPTION = """\
-Make a simulated data set, DIR/{train,meta,val,test}: tomograms, annotations with angles, and label maps of the true
-shapes. The train split's annotations carry the label noise that the configuration asks for; the truth lies beside.
-
-Particles are placed at random (data.species.N.copies of each species in each tomogram), or, with --at, at the
-positions and angles of annotation files. The same command again completes what was interrupted.
-"""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    parser = configured_parser("simulate", _DESCRIPTION)
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the data set")
-    parser.add_argument(
-        "--at",
-        metavar="SPLIT=FILE[#TOMOGRAM]",
-        action="append",
-        default=[],
-        help="one tomogram of that split with its particles at the places and angles of an annotation file, instead "
-        "of random ones; #TOMOGRAM picks one where the file lists several; may be repeated",
-    )
-    options, config = parse_configured(parser, list(arguments or ()))
-    # After parsing, so that --help and bad arguments answer at once.
-    from robpicker_jax.simulation import count_tomograms, is_finished, simulate_dataset
-
-    placements = [_placement(text) for text in options.at]
-    if is_finished(config, options.out, placements):
-        console.print(f"{options.out}: the data set is complete; nothing to do", highlight=False, soft_wrap=True)
-        return 0
-    with progress("simulate", count_tomograms(config, placements)) as bar:
-        manifest = simulate_dataset(config, options.out, bar, placements=placements)
-    _summary(config, manifest["tomograms"].values())
-    console.print(f"data set in {options.out}", highlight=False, soft_wrap=True)
-    return 0
-
-
-def _placement(text: str) -> Placement:
-    from robpicker_jax.simulation import Placement
-    from robpicker_jax.simulation.dataset import SPLITS
-
-    split, separator, rest = text.partition("=")
-    if not separator or split not in SPLITS:
-        raise InputError("must read SPLIT=FILE", where=f"--at {text}", mend=f"SPLIT is one of {', '.join(SPLITS)}")
-    path, _, tomogram = rest.partition("#") if not Path(rest).exists() else (rest, "", "")
-    return Placement(split, Path(path), tomogram or None)
-
-
-def _summary(config: Config, tomograms: object) -> None:
-    from rich.table import Table
-
-    from robpicker_jax.simulation import get_phantom
-    from robpicker_jax.simulation.dataset import SPLITS
-
-    entries = list(tomograms)  # type: ignore[call-overload]
-    table = Table("label", "species", "kDa", *SPLITS)
-    for label, species in enumerate(config.data.species, start=1):
-        weight = species.molecular_weight_kda
-        if species.phantom is not None:
-            weight = get_phantom(species.phantom).molecular_weight_kda
-        counts = [
-            str(sum(entry["particles"][species.name] for entry in entries if entry["split"] == split))
-            for split in SPLITS
-        ]
-        table.add_row(str(label), species.name, "" if weight is None else f"{weight:g}", *counts)
-    console.print(table)
-
+from robpicker_jax.commands.cli import run
+from robpicker_jax.commands.simulate import main
 
 if __name__ == "__main__":
     run(main)

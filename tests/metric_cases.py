@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.metrics import Evaluation, evaluate
-from robpicker_jax.metrics.matching import Pairs
+from robpicker_jax.evaluation import Evaluation, evaluate
+from robpicker_jax.evaluation.matching import Pairs
 
 NAMES = ("ribosome", "proteasome")
 

@@ -12,8 +12,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.metrics import evaluate
-from robpicker_jax.report import (
+from robpicker_jax.evaluation import evaluate
+from robpicker_jax.reporting import (
     ClassWeights,
     Comparison,
     LabelExample,

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from robpicker_jax.annotations import Particles
-from robpicker_jax.geometry import random_rotations
+from robpicker_jax.annotations.geometry import random_rotations
 
 WORD = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-", min_size=1, max_size=12)
 

@@ -10,7 +10,7 @@ from typing import Any
 from robpicker_jax.annotations import registry
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.annotations.registry import FORMATS, SUFFIXES, Format
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 __all__ = ["FORMATS", "SUFFIXES", "Format", "Particles", "read_annotations", "write_annotations"]
 

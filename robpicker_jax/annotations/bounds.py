@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 
 def inside(positions_vox: np.ndarray, shape_zyx: tuple[int, int, int]) -> np.ndarray:

@@ -12,8 +12,8 @@ import numpy as np
 from robpicker_jax.annotations import columns
 from robpicker_jax.annotations.colours import COLOURS, label_of
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.errors import InputError
-from robpicker_jax.files import write_text
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import write_text
 
 _POINTS = (".sphere", ".marker", ".dot", ".m", ".d")
 

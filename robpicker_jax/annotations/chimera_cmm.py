@@ -17,8 +17,8 @@ from defusedxml.ElementTree import fromstring
 from robpicker_jax.annotations import columns
 from robpicker_jax.annotations.colours import COLOURS, label_of
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.errors import InputError
-from robpicker_jax.files import atomic_path
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import atomic_path
 
 
 def read(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 LARGEST_LABEL = 2**31 - 1
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import columns, text_table
+from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.errors import InputError
-from robpicker_jax.geometry import euler_from_matrix, matrix_from_euler
+from robpicker_jax.system.errors import InputError
 
 _UNITS = {"voxel": ("vox", "voxel", "voxels", "px", "pixel"), "angstrom": ("angstrom", "ang", "a", "å")}
 _TOMOGRAM = ("tomogram", "tomo_name", "tomo_idx", "tomo_id", "experiment", "run_name", "run", "rlntomoname")

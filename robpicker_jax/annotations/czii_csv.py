@@ -6,7 +6,7 @@ from pathlib import Path
 
 from robpicker_jax.annotations import columns, csv_table, text_table
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 read = csv_table.read
 

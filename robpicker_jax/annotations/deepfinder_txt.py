@@ -8,7 +8,7 @@ import numpy as np
 
 from robpicker_jax.annotations import columns, text_table
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 
 def read(path: Path) -> Particles:

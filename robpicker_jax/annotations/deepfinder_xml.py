@@ -17,10 +17,10 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from robpicker_jax.annotations import columns
+from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.errors import InputError
-from robpicker_jax.files import atomic_path
-from robpicker_jax.geometry import euler_from_matrix, matrix_from_euler
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import atomic_path
 
 _ANGLES = ("phi", "psi", "the")
 _KNOWN = {"x", "y", "z", "class_label", "tomo_idx", "tomo_name", "cluster_size", "score", "class_name", *_ANGLES}

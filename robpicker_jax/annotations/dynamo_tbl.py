@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import columns, text_table
+from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.errors import InputError
-from robpicker_jax.geometry import euler_from_matrix, matrix_from_euler
+from robpicker_jax.system.errors import InputError
 
 _WIDTH = 35
 _SHIFT, _ANGLES, _SCORE, _TOMOGRAM, _CLASS, _POSITION = (4, 5, 6), (7, 8, 9), 10, 20, 22, (24, 25, 26)

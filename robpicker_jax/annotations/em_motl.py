@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 
 from robpicker_jax.annotations import columns
+from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.errors import InputError
-from robpicker_jax.files import atomic_path
-from robpicker_jax.geometry import euler_from_matrix, matrix_from_euler
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import atomic_path
 
 _HEADER = 512
 _ROWS = 20

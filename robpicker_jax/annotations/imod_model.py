@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.errors import InputError
-from robpicker_jax.files import atomic_path
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import atomic_path
 
 _HALF = np.array([0.5, 0.5, 0.0])
 _MODEL_BYTES, _OBJECT_BYTES = 232, 176

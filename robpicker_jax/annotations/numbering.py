@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations.columns import tomogram_numbers
-from robpicker_jax.files import write_text
+from robpicker_jax.system.files import write_text
 
 
 def key_path(path: Path) -> Path:

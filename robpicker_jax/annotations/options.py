@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from robpicker_jax.annotations.registry import CONTEXT, FORMATS, checked_options, format_of
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 KEY = "data.annotation_options"
 

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from robpicker_jax.annotations import relion_star, star
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.annotations.relion_tables import read_tomograms
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 read = relion_star.read
 keeps_column = relion_star.keeps_column

@@ -11,7 +11,7 @@ Positions, in voxels with the centre of voxel 0 at 0.0, come from
   the coordinates are taken as voxels unless `pixel_size_angstrom` or `binning` says otherwise. Origins are in Å
   (`rlnOrigin?Angst`) since 3.1, in pixels (`rlnOrigin?`) before.
 
-Orientations are R = A_sub A, both A(rot, tilt, psi) as in `robpicker_jax.geometry`; A_sub (`rlnTomoSubtomogramRot` …)
+Orientations are R = A_sub A, both A(rot, tilt, psi) as in `annotations.geometry`; A_sub (`rlnTomoSubtomogramRot` …)
 is the identity where the file has none (ParticleSet::getMatrix3x3, getPosition).
 """
 
@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.annotations import columns, star
+from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.annotations.relion_tables import TOMOSTAR, TomogramTable, optimisation_set, read_tomograms
-from robpicker_jax.errors import InputError
-from robpicker_jax.geometry import euler_from_matrix, matrix_from_euler
+from robpicker_jax.system.errors import InputError
 
 CENTRED = ("rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst", "rlnCenteredCoordinateZAngst")
 PIXELS = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")

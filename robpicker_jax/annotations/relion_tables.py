@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import star
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 TOMOSTAR = ".tomostar"
 """How Warp's names of tomograms end; they are the tilt series' names without it."""

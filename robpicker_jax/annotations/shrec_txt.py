@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import columns, text_table
+from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.errors import InputError
-from robpicker_jax.geometry import euler_from_matrix, matrix_from_euler
+from robpicker_jax.system.errors import InputError
 
 
 def read(path: Path, *, class_labels: Mapping[str, int] | None = None, first_voxel: int = 1) -> Particles:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from robpicker_jax.errors import InputError
-from robpicker_jax.files import write_text
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import write_text
 
 Table = dict[str, np.ndarray]
 

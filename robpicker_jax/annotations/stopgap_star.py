@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import columns, star
+from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.errors import InputError
-from robpicker_jax.geometry import euler_from_matrix, matrix_from_euler
+from robpicker_jax.system.errors import InputError
 
 _ORIGIN = ("orig_x", "orig_y", "orig_z")
 _SHIFT = ("x_shift", "y_shift", "z_shift")

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import columns
-from robpicker_jax.errors import InputError
-from robpicker_jax.files import write_text
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import write_text
 
 _DELIMITERS = ",;\t|"
 

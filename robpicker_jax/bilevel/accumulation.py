@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from robpicker_jax.bilevel.problem import BilevelProblem, Tree
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 
 def accumulated(problem: BilevelProblem, micro_batches: int) -> BilevelProblem:

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from robpicker_jax.bilevel.problem import BilevelProblem, Tree
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 _UPDATES = 8
 """Updates tried before an update is said not to depend on the gradient: a warm-up starts with a learning rate of 0."""

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 Tree = Any
 """A pytree of arrays."""

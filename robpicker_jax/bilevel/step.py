@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from robpicker_jax.bilevel.hypergradients import hypergradient
 from robpicker_jax.bilevel.problem import BilevelProblem, Carry, Mean, no_mean, run_inner_steps
-from robpicker_jax.bilevel.robpicker import Batch, InnerAux
+from robpicker_jax.training.objective import Batch, InnerAux
 
 Tree = Any
 

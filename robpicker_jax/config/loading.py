@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from robpicker_jax.config.schema import Config, Species
 from robpicker_jax.config.validation import check
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 _PATH_FIELDS = {"dir", "density", "mask", "tomograms"}
 

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from robpicker_jax.config.schema import Config, OptimizerConfig
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 
 def check(config: Config, source: str | Path = "") -> None:

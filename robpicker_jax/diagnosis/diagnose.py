@@ -11,6 +11,7 @@ import numpy as np
 
 from robpicker_jax.annotations.options import check_options
 from robpicker_jax.config import Config
+from robpicker_jax.datasets.discovery import SPLITS, discover
 from robpicker_jax.diagnosis import classes, coordinates, headers, resources, spectra, splits
 from robpicker_jax.diagnosis.classes import Kind
 from robpicker_jax.diagnosis.findings import Diagnosis, Finding, worst_first
@@ -22,8 +23,7 @@ from robpicker_jax.diagnosis.observation import (
     read_header,
     read_particles,
 )
-from robpicker_jax.discovery import SPLITS, discover
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 _GUESSED_RADIUS_ANGSTROM = 100.0
 _GUESSED_RADIUS_VOX = 6.0

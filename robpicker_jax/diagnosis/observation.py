@@ -13,7 +13,8 @@ import numpy as np
 from robpicker_jax.annotations import Particles, read_annotations
 from robpicker_jax.annotations.bounds import in_mask, inside
 from robpicker_jax.annotations.options import options_for
-from robpicker_jax.dataset import load_mask, load_target
+from robpicker_jax.datasets.discovery import SHARED_LIST, Tomogram, same_tomogram
+from robpicker_jax.datasets.loading import load_mask, load_target
 from robpicker_jax.diagnosis.findings import Finding
 from robpicker_jax.diagnosis.hypotheses import (
     AS_IS,
@@ -24,8 +25,7 @@ from robpicker_jax.diagnosis.hypotheses import (
 )
 from robpicker_jax.diagnosis.local_density import LocalDensity, block_mean
 from robpicker_jax.diagnosis.spectra import log_power_spectrum
-from robpicker_jax.discovery import SHARED_LIST, Tomogram, same_tomogram
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import open_volume
 
 # What reading a damaged file may raise; InputError is a ValueError.

@@ -11,9 +11,9 @@ import numpy as np
 from robpicker_jax.config import Config
 from robpicker_jax.diagnosis.findings import Finding
 from robpicker_jax.diagnosis.observation import Observation
-from robpicker_jax.memory import device_bytes
-from robpicker_jax.workload import count_parameters as parameters_of_networks
-from robpicker_jax.workload import per_voxel, step_bytes, step_operations
+from robpicker_jax.system.memory import device_bytes
+from robpicker_jax.training.workload import count_parameters as parameters_of_networks
+from robpicker_jax.training.workload import per_voxel, step_bytes, step_operations
 
 _EFFICIENCY = 0.35  # of the matrix product's rate that convolutions reach
 _RADII_IN_PATCH = 3.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from robpicker_jax.config.schema import ModelConfig
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from robpicker_jax.config.schema import ModelConfig
-from robpicker_jax.errors import InputError
 from robpicker_jax.models.conv import conv3d, max_pool3d, transposed_conv3d, upsample_nearest3d
 from robpicker_jax.models.norm import BatchNorm
 from robpicker_jax.models.presets import UNetShape, unet_shape
 from robpicker_jax.models.voxel_sums import voxel_spread
+from robpicker_jax.system.errors import InputError
 
 Params = Any
 BatchStats = Any

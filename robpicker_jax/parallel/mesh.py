@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 Tree = TypeVar("Tree")
 DATA_AXIS = "data"

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from robpicker_jax.config import ParallelConfig
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 _SHUTDOWN_S = 7 * 24 * 3600
 """How long the others wait at the end for process 0, which still picks, evaluates and writes the report."""

@@ -36,9 +36,9 @@ from jax.sharding import Mesh, PartitionSpec
 
 from robpicker_jax.bilevel.hypergradients import METHODS, accepts
 from robpicker_jax.bilevel.step import Metrics, Step, TrainState
-from robpicker_jax.compilation import jit
-from robpicker_jax.errors import InputError
 from robpicker_jax.parallel.mesh import DATA_AXIS, replicated
+from robpicker_jax.system.compilation import jit
+from robpicker_jax.system.errors import InputError
 
 
 def jit_step(step: Step, mesh: Mesh) -> Step:

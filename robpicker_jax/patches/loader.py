@@ -9,11 +9,11 @@ from typing import Literal
 
 import numpy as np
 
+from robpicker_jax.annotations.geometry import random_rotations
 from robpicker_jax.config.schema import PatchConfig
-from robpicker_jax.errors import InputError
-from robpicker_jax.geometry import random_rotations
 from robpicker_jax.patches.augmentation import draw_turn, rotated_patch
 from robpicker_jax.patches.sampling import Choice, PatchPlan, PatchSampler, PatchTomogram
+from robpicker_jax.system.errors import InputError
 
 Batch = dict[str, np.ndarray]
 Kind = Literal["train", "meta"]

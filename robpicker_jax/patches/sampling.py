@@ -15,9 +15,9 @@ import numpy as np
 
 from robpicker_jax.annotations.bounds import in_mask
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.errors import InputError
 from robpicker_jax.labels import Region
 from robpicker_jax.patches.augmentation import Turn
+from robpicker_jax.system.errors import InputError
 
 Choice = Literal["particle", "species"]
 

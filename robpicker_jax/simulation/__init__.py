@@ -8,11 +8,11 @@ Modules here `import scipy` and name its parts in full: SciPy imports a part whe
 that resumes, which asks this package for no more than whether its data are there, does not wait for them.
 """
 
+from robpicker_jax.molecules.densities import density_from_map, species_density, species_mask
+from robpicker_jax.molecules.phantoms import PHANTOMS, Phantom, get_phantom, phantom_density
 from robpicker_jax.simulation.dataset import Placement, count_tomograms, is_finished, simulate_dataset
-from robpicker_jax.simulation.densities import density_from_map, species_density, species_mask
 from robpicker_jax.simulation.drawing import draw_sample
 from robpicker_jax.simulation.optics import Optics
-from robpicker_jax.simulation.phantoms import PHANTOMS, Phantom, get_phantom, phantom_density
 from robpicker_jax.simulation.placement import Outline, outline, place_particles
 from robpicker_jax.simulation.reconstruction import reconstruct
 from robpicker_jax.simulation.tilt_series import TiltSeries, project, take_tilt_series, tilt_angles

@@ -29,13 +29,13 @@ import robpicker_jax
 from robpicker_jax.annotations import read_annotations, write_annotations
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config import Config
-from robpicker_jax.errors import InputError
-from robpicker_jax.files import atomic_path, write_text
-from robpicker_jax.label_noise import add_label_noise
 from robpicker_jax.labels import ShapeLabels
-from robpicker_jax.simulation.densities import species_density, species_mask
+from robpicker_jax.molecules.densities import species_density, species_mask
+from robpicker_jax.simulation.label_noise import add_label_noise
 from robpicker_jax.simulation.placement import outline
 from robpicker_jax.simulation.tomogram import SimulatedTomogram, simulate_at, simulate_tomogram
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import atomic_path, write_text
 from robpicker_jax.volumes import write_mrc
 
 MANIFEST = "simulation.json"
@@ -46,7 +46,7 @@ _FORMAT = 1  # raised whenever the same settings would give other data
 
 
 class Advances(Protocol):
-    """A progress display (see `robpicker_jax.progress`)."""
+    """A progress display (see `robpicker_jax.system.progress`)."""
 
     def advance(self, n: int = 1, **fields: object) -> None:
         """Count one more tomogram."""

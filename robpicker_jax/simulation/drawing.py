@@ -8,7 +8,7 @@ import numpy as np
 import scipy
 
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 
 def draw_sample(shape_zyx: Sequence[int], particles: Particles, densities: Sequence[np.ndarray]) -> np.ndarray:

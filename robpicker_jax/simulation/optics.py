@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from robpicker_jax.config import SimulationConfig
-from robpicker_jax.simulation.phantoms import PROTEIN_DENSITY
+from robpicker_jax.molecules.phantoms import PROTEIN_DENSITY
 
 PROTEIN_POTENTIAL_V = 3.0
 """Mean inner potential of protein above that of vitreous ice, volts (about 7.5 against 4.5)."""

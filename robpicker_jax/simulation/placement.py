@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
+from robpicker_jax.annotations.geometry import random_rotations
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.errors import InputError
-from robpicker_jax.geometry import random_rotations
+from robpicker_jax.system.errors import InputError
 
 _BALLS = (1, 2, 3, 4, 6, 8)
 _ROUNDS = 16  # of rejection sampling, before free places are listed

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robpicker_jax.annotations.geometry import random_rotations
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config import SimulationConfig
-from robpicker_jax.geometry import random_rotations
 from robpicker_jax.simulation.drawing import draw_sample
 from robpicker_jax.simulation.placement import Outline, outline, place_particles
 from robpicker_jax.simulation.reconstruction import reconstruct

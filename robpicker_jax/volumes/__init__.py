@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes.mrc import open_mrc, write_mrc
 from robpicker_jax.volumes.ome_zarr import open_zarr
 from robpicker_jax.volumes.tiff import open_tiff

@@ -20,8 +20,8 @@ import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE
 from mrcfile.utils import byte_order_from_machine_stamp
 
-from robpicker_jax.errors import InputError
-from robpicker_jax.files import atomic_path
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import atomic_path
 from robpicker_jax.volumes.volume import ArrayReader, LazyReader, VolumeReader, slabs
 
 _HEADER_BYTES = HEADER_DTYPE.itemsize

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes.units import angstroms_per
 from robpicker_jax.volumes.volume import Slices, VolumeReader
 

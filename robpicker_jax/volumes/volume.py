@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 Slices = tuple[slice, slice, slice]
 Planes = Callable[[int, int], np.ndarray]

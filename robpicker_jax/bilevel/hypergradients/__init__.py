@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from robpicker_jax.bilevel.problem import BilevelProblem, Estimator
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 METHODS: dict[str, str] = {
     "unrolled": "jax.grad through the inner steps: the definition (exact)",

@@ -27,7 +27,7 @@ from robpicker_jax.bilevel.adjoint import Point
 from robpicker_jax.bilevel.hypergradients.forward_over_reverse import gradient_along
 from robpicker_jax.bilevel.implicit import after_inner_steps
 from robpicker_jax.bilevel.problem import BilevelProblem, Estimator, Mean, Tree, no_mean
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 DIFFERENTIATES_UPDATE = False
 

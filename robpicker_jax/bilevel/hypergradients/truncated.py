@@ -28,7 +28,7 @@ from robpicker_jax.bilevel.problem import (
     no_mean,
     run_inner_steps,
 )
-from robpicker_jax.errors import InputError
+from robpicker_jax.system.errors import InputError
 
 DIFFERENTIATES_UPDATE = True
 

@@ -1,0 +1,1 @@
+"""What the commands share, and one module for each: parse, call, report."""

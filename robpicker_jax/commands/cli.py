@@ -1,0 +1,116 @@
+"""What all commands share: arguments, dotted overrides, and errors turned into exit codes.
+
+Exit codes: 0 done, 2 bad input (one line on standard error), 1 our fault (a traceback, so that it can be reported),
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.large_pages import restart_with_large_pages
+from robpicker_jax.system.progress import console, error_console, progress
+
+if TYPE_CHECKING:
+    from robpicker_jax.config import Config
+
+__all__ = ["ArgumentParser", "configured_parser", "console", "parse_configured", "progress", "run"]
+
+_DOTTED = re.compile(r"--([A-Za-z_]\w*(?:\.\w+)+)(?:=(.*))?", re.DOTALL)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse whose complaints are one line, as every other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message, where=self.prog, mend="see --help")
+
+
+def parser(verb: str, description: str, **kwargs: object) -> ArgumentParser:
+    """An argument parser for `python -m robpicker_jax.VERB`."""
+    return ArgumentParser(
+        prog=f"robpicker {verb}",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **kwargs,  # type: ignore[arg-type]
+    )
+
+
+def configured_parser(verb: str, description: str) -> ArgumentParser:
+    """A parser for a command that takes a configuration: `--config` and one dotted flag for each field."""
+    from robpicker_jax.config import describe_fields  # a fifth of a second that verbs without fields do not need
+
+    width = max(len(name) for name, *_ in describe_fields())
+    lines = [
+        f"  --{name:<{width}}  {text} [{kind}; default {default}]" for name, kind, default, text in describe_fields()
+    ]
+    epilog = "configuration fields (each overrides the file; N counts species from 0):\n" + "\n".join(lines)
+    result = parser(verb, description, epilog=epilog)
+    result.add_argument("--config", metavar="FILE", help="YAML configuration; default: the embedded quickstart")
+    return result
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take dotted flags out of a command line: (other arguments, "key=value" overrides).
+
+    A dotted flag without a value means true.
+    """
+    rest: list[str] = []
+    overrides: list[str] = []
+    index = 0
+    while index < len(arguments):
+        match = _DOTTED.fullmatch(arguments[index])
+        if match is None:
+            rest.append(arguments[index])
+        elif match[2] is not None:
+            overrides.append(f"{match[1]}={match[2]}")
+        elif index + 1 < len(arguments) and not arguments[index + 1].startswith("--"):
+            overrides.append(f"{match[1]}={arguments[index + 1]}")
+            index += 1
+        else:
+            overrides.append(f"{match[1]}=true")
+        index += 1
+    return rest, overrides
+
+
+def parse_configured(
+    argument_parser: argparse.ArgumentParser, arguments: Sequence[str]
+) -> tuple[argparse.Namespace, Config]:
+    """Parse a command line whose parser came from `configured_parser`."""
+    from robpicker_jax.config import load_config
+
+    rest, overrides = split_overrides(arguments)
+    options = argument_parser.parse_args(rest)
+    return options, load_config(options.config, overrides)
+
+
+def run(main: Callable[[list[str]], int | None], *, keep_memory: bool = False) -> NoReturn:
+    """Run a command's `main` on the process's arguments and exit with the contract's code.
+
+    Args:
+        main: the command.
+        keep_memory: see `large_pages`; for what takes the same memory again and again.
+    """
+    if "--help" not in sys.argv:
+        restart_with_large_pages(keep_memory)
+    sys.exit(call(main, sys.argv[1:]))
+
+
+def call(main: Callable[[list[str]], int | None], arguments: Sequence[str]) -> int:
+    """Run a command's `main` and give its exit code; bad input becomes one line on standard error."""
+    try:
+        return main(list(arguments)) or 0
+    except InputError as error:
+        error_console.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        error_console.print("interrupted; run the same command again to go on", style="yellow", highlight=False)
+        return 130
+    except BrokenPipeError:
+        return 1

@@ -1,0 +1,33 @@
+"""`python -m robpicker_jax.report --workdir DIR`: write a run's report again from its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from robpicker_jax.commands.cli import ArgumentParser, console, parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, render, say where the page is."""
+    options = _parser().parse_args(list(arguments))
+    from robpicker_jax.reporting.page import write_report
+    from robpicker_jax.reporting.stored import load_workdir
+
+    data = load_workdir(options.workdir, compare=options.compare)
+    index = write_report(data, options.out or options.workdir / "report")
+    console.print(f"report: {index}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _parser() -> ArgumentParser:
+    result = parser(
+        "report",
+        "Write a run's figures and its HTML page again, from the files in its workdir; no network is loaded.\n"
+        "A run that has not finished gives a report of what there is.",
+    )
+    result.add_argument("--workdir", metavar="DIR", type=Path, required=True, help="folder of a training run")
+    result.add_argument(
+        "--compare", metavar="DIR", type=Path, help="folder of another run on the same data, shown beside it"
+    )
+    result.add_argument("--out", metavar="DIR", type=Path, help="where to write; default: WORKDIR/report")
+    return result

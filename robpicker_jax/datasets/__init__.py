@@ -1,0 +1,1 @@
+"""What is on disk: finding tomograms and their lists, and opening them."""

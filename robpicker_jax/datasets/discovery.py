@@ -1,0 +1,195 @@
+"""Data sets on disk: which tomograms there are, and what belongs to each.
+
+A data set is a folder with `train/ meta/ [val/] test/`; DeepFinder's `valid/` counts as `val`. In each lies, per
+tomogram:
+
+    {name}.mrc                         the volume (.rec, .map, .st, compressed, and other volume formats too)
+    {name}_objl.xml                    its particles; also `tomo{name}_objl.xml`, `{name}` zero-padded to four digits,
+    {name}.star, {name}.csv, …         or any other annotation format, as `{name}.suffix` or `{name}_objl.suffix`
+    {name}_target.mrc                  optional: its label map, as DeepFinder stores it
+    {name}_mask.mrc                    optional: where the sample is (not 0); normalisation, patch centres, picks
+                                       and evaluation keep to it
+
+One list for the whole folder (`objl*`, `object_list*` or `particles*`) serves the tomograms that have none of their
+own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from robpicker_jax.annotations import SUFFIXES
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.volumes import VOLUME_SUFFIXES, is_volume, volume_stem
+
+SPLITS = ("train", "meta", "val", "test")
+_FOLDERS = {"train": "train", "meta": "meta", "val": "val", "valid": "val", "test": "test"}
+_NOT_TOMOGRAMS = ("_target", "_mask")
+SHARED_LIST = re.compile(r"(objl|object_list|particles)([_.-].*)?$")
+
+
+@dataclass(frozen=True)
+class Tomogram:
+    """One tomogram of a data set, by its files.
+
+    Attributes:
+        name: file name of the volume without suffix.
+        split: "train", "meta", "val" or "test"; "" for a tomogram outside a data set.
+        volume_path: the volume.
+        annotation_path: its particles, None where there are none.
+        target_path: its stored label map, None where there is none.
+        mask_path: its mask of the sample, None where there is none.
+    """
+
+    name: str
+    split: str
+    volume_path: Path
+    annotation_path: Path | None = None
+    target_path: Path | None = None
+    mask_path: Path | None = None
+
+
+def discover(directory: str | Path) -> dict[str, list[Tomogram]]:
+    """Find the tomograms of a data set.
+
+    Args:
+        directory: the data set's folder.
+
+    Returns:
+        The tomograms of each of the four splits, by name; a split that is absent is an empty list. Tomograms without
+        annotations are kept: inference needs none.
+
+    Raises:
+        InputError: the folder is missing, has no split folder or no volume, or a tomogram has two volumes or two lists.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise InputError("no such folder" if not directory.exists() else "not a folder", where=directory)
+    found: dict[str, list[Tomogram]] = {split: [] for split in SPLITS}
+    folders = [name for name in _FOLDERS if (directory / name).is_dir()]
+    if not folders:
+        raise InputError(
+            "no train, meta, val or test folder in it",
+            where=directory,
+            mend="put the tomograms into train/, meta/, test/",
+        )
+    for folder in folders:
+        found[_FOLDERS[folder]] += _in_folder(directory / folder, _FOLDERS[folder])
+    if not any(found.values()):
+        raise InputError(
+            f"no volume in {', '.join(f'{name}/' for name in folders)}",
+            where=directory,
+            mend=f"known: {_suffix_list()}",
+        )
+    for split, tomograms in found.items():
+        _refuse_repeats(tomograms, split)
+        tomograms.sort(key=lambda tomogram: tomogram.name)
+    return found
+
+
+def tomograms_from(paths: Iterable[str | Path], *, annotations: bool = True) -> list[Tomogram]:
+    """The tomograms named on a command line: volume files, and folders of them.
+
+    Args:
+        paths: the files and folders.
+        annotations: look for the lists beside the volumes; inference needs none, and does not mind several.
+
+    Raises:
+        InputError: a path that does not exist, is no volume, or is a folder without volumes.
+    """
+    found: list[Tomogram] = []
+    for path in map(Path, paths):
+        if path.is_dir() and not is_volume(path):
+            inside = _in_folder(path, "", annotations=annotations)
+            if not inside:
+                raise InputError("no volume in this folder", where=path, mend=f"known: {_suffix_list()}")
+            found += inside
+        elif not path.exists():
+            raise InputError("no such file", where=path)
+        elif not is_volume(path):
+            raise InputError("no volume format has this suffix", where=path, mend=f"known: {_suffix_list()}")
+        else:
+            found += _in_folder(path.parent, "", annotations=annotations, only=path.name)
+    return list(dict.fromkeys(found))
+
+
+def _suffix_list() -> str:
+    return " ".join(VOLUME_SUFFIXES)
+
+
+def _in_folder(folder: Path, split: str, *, annotations: bool = True, only: str | None = None) -> list[Tomogram]:
+    """The tomograms of a folder, or the one whose volume is the file `only`."""
+    files = {path.name: path for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
+    volumes = [path for path in files.values() if is_volume(path)]
+    beside = {volume_stem(path): path for path in volumes if volume_stem(path).endswith(_NOT_TOMOGRAMS)}
+    tomograms = [path for path in volumes if not volume_stem(path).endswith(_NOT_TOMOGRAMS)]
+    shared = [path for name, path in files.items() if (stem := _annotation_stem(name)) and SHARED_LIST.match(stem)]
+    shared = [path for path in shared if _annotation_stem(path.name) not in {volume_stem(p) for p in tomograms}]
+    found = []
+    if only is not None:
+        tomograms = [files[only]] if only in files else [folder / only]
+    for path in tomograms:
+        name = volume_stem(path)
+        annotation = None
+        if annotations:
+            annotation = _annotation_of(name, files) or _only(shared, folder, "lists for the whole folder")
+        target, mask = beside.get(f"{name}_target"), beside.get(f"{name}_mask")
+        found.append(Tomogram(name, split, path, annotation, target, mask))
+    return found
+
+
+def _annotation_stem(name: str) -> str | None:
+    for suffix in SUFFIXES:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return None
+
+
+def _annotation_of(name: str, files: Mapping[str, Path]) -> Path | None:
+    """The annotation file of one tomogram: DeepFinder's names first, in the order of the module's table."""
+    stems = [name, f"tomo{name}"]
+    if name.isdigit():
+        stems += [f"{name:0>4}", f"tomo{name:0>4}"]
+    stems = list(dict.fromkeys(stems))
+    for stem in stems:
+        if f"{stem}_objl.xml" in files:
+            return files[f"{stem}_objl.xml"]
+    for marker in ("_objl", ""):
+        wanted = {f"{stem}{marker}{suffix}" for stem in stems for suffix in SUFFIXES}
+        candidates = [path for file_name, path in files.items() if file_name in wanted and not is_volume(path)]
+        if candidates:
+            return _only(candidates, candidates[0].parent, f"annotation files for tomogram {name}")
+    return None
+
+
+def _only(candidates: Sequence[Path], folder: Path, what: str) -> Path | None:
+    if len(candidates) > 1:
+        names = ", ".join(path.name for path in candidates)
+        raise InputError(f"several {what}: {names}", where=folder, mend="keep one of them")
+    return candidates[0] if candidates else None
+
+
+def _refuse_repeats(tomograms: Sequence[Tomogram], split: str) -> None:
+    seen: dict[str, Tomogram] = {}
+    for tomogram in tomograms:
+        if tomogram.name in seen:
+            raise InputError(
+                f"two volumes named {tomogram.name} in {split}: {seen[tomogram.name].volume_path.name} and this one",
+                where=tomogram.volume_path,
+                mend="keep one of them or rename it",
+            )
+        seen[tomogram.name] = tomogram
+
+
+def same_tomogram(name: str, listed: str) -> bool:
+    """Whether a list's entry means the tomogram `name`: equal but for folder, suffix, `rec_` and zero padding."""
+
+    def key(text: str) -> str:
+        stem = volume_stem(Path(text.replace("\\", "/")).name).removesuffix(".tomostar").removeprefix("rec_").lower()
+        number = re.fullmatch(r"(?:tomo(?:gram)?[_-]?)?0*(\d+)", stem)
+        return number.group(1) if number else stem
+
+    return key(name) == key(listed)

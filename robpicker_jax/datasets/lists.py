@@ -1,0 +1,256 @@
+"""Particle lists on disk → truth and picks by tomogram, with one set of class labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robpicker_jax.annotations import FORMATS, SUFFIXES, Particles, read_annotations
+from robpicker_jax.annotations.options import options_for
+from robpicker_jax.datasets.discovery import SHARED_LIST, SPLITS, same_tomogram, tomograms_from
+from robpicker_jax.datasets.loading import agreed_voxel_size
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.volumes import is_volume, open_volume
+
+_Read = Callable[[Path, float | None, tuple[int, int, int] | None], Particles]
+_FOLDERS = (*SPLITS, "valid")
+_MARKERS = re.compile(r"(_truth)?(_objl|_picks)?$")
+_SUFFIX_ORDER = list(dict.fromkeys(suffix for fmt in FORMATS.values() for suffix in fmt.suffixes))
+
+
+def read_lists(
+    path: str | Path,
+    *,
+    split: str = "test",
+    fmt: str | None = None,
+    voxel_size_angstrom: float | None = None,
+    class_names: Sequence[str] | None = None,
+    allow_empty: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Particles]:
+    """Read the particle lists of a file or folder, by tomogram.
+
+    A file is one tomogram's list, named after it, or a list that names several. A folder holds one list for each
+    tomogram (`{name}.xml`, `{name}_objl.xml`, `{name}.star`, …); where several hold one tomogram's, `{name}_truth…`
+    goes before others (a data set keeps the clean truth of noisy annotations so), and then the order of
+    `annotations.FORMATS`. Of a folder with volumes, the lists of these volumes are taken; of a data set (folders
+    train/, meta/, val/, test/), one split.
+
+    Args:
+        path: file or folder.
+        split: which split of a data set.
+        fmt: annotation format, by default told by the file.
+        voxel_size_angstrom: for formats in Å; by default the headers' of the volumes beside the lists.
+        class_names: name of class 1, 2, …, for formats that name classes.
+        allow_empty: accept lists without particles.
+        options: how the lists are read, as `data.annotation_options` has it.
+
+    Raises:
+        InputError: nothing there, no list in the folder, a list that cannot be read, two lists of one tomogram.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError("no such file or folder", where=path)
+    labels = None if class_names is None else {name: index + 1 for index, name in enumerate(class_names)}
+
+    def read(file: Path, voxel_size: float | None, shape: tuple[int, int, int] | None) -> Particles:
+        reading = options_for(file, options, fmt=fmt)
+        return read_annotations(
+            file,
+            voxel_size_angstrom=voxel_size_angstrom or voxel_size,
+            shape_zyx=shape,
+            class_labels=labels,
+            allow_empty=allow_empty,
+            **reading,
+        )
+
+    if path.is_file():
+        return _by_tomogram(read(path, None, None), _name(path))
+    folder = split_folder(path, split)
+    if any(is_volume(file) for file in folder.iterdir()):
+        return _beside_volumes(folder, read)
+    found: dict[str, Particles] = {}
+    for name, file in _choose(folder).items():
+        for tomogram, particles in _by_tomogram(read(file, None, None), name).items():
+            if tomogram in found:
+                raise InputError(f"a second list of tomogram {tomogram}", where=file, mend="keep one of them")
+            found[tomogram] = particles
+    return found
+
+
+def header_voxel_size(path: str | Path, *, split: str = "test", configured: float | None = None) -> float | None:
+    """Voxel size in Å that the volumes beside the lists and the configuration agree on; None where nobody knows it.
+
+    Raises:
+        InputError: two of them disagree.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return configured
+    folder = split_folder(path, split)
+    volumes = tomograms_from([folder]) if any(is_volume(file) for file in folder.iterdir()) else []
+    return agreed_voxel_size(volumes, configured)
+
+
+def pair_tomograms(
+    truth: Mapping[str, Particles], picks: Mapping[str, Particles]
+) -> tuple[dict[str, Particles], list[str]]:
+    """Picks under the truth's names of tomograms, and the names of the picks that have no truth.
+
+    Names agree as `datasets.discovery.same_tomogram` has it; one list against one list needs no names.
+
+    Raises:
+        InputError: two lists of picks for one tomogram.
+    """
+    if len(truth) == 1 and len(picks) == 1:
+        return {next(iter(truth)): next(iter(picks.values()))}, []
+    paired: dict[str, Particles] = {}
+    strange = []
+    for name, particles in picks.items():
+        matching = [other for other in truth if other == name] or [
+            other for other in truth if same_tomogram(other, name)
+        ]
+        if not matching:
+            strange.append(name)
+        elif matching[0] in paired:
+            raise InputError(f"two lists of picks for tomogram {matching[0]}", where="picks", mend="keep one of them")
+        else:
+            paired[matching[0]] = particles
+    return paired, strange
+
+
+def agree_on_classes(
+    truth: Mapping[str, Particles], picks: Mapping[str, Particles], class_names: Sequence[str] | None = None
+) -> tuple[dict[str, Particles], dict[str, Particles], list[str]]:
+    """Truth and picks with the same class labels, and the classes' names.
+
+    With `class_names`, particles that carry one of these names get its label, others keep theirs. Without, the lists
+    decide: by name where every particle has one, else by label; lists without any class are of one class. Where there
+    is only one class, a list without any is of that class.
+
+    Raises:
+        InputError: some particles have a name alone and others a label alone.
+    """
+    lists = [item for item in (*truth.values(), *picks.values()) if not _is_bare(item)]
+    bare = len(lists) < len(truth) + len(picks)
+    everything = Particles.concatenate(lists) if lists else Particles.empty()
+    names, labels = everything.class_names, everything.labels
+    if class_names is not None:
+        chosen = [str(name) for name in class_names]
+    elif names is not None and np.all(names != ""):
+        first = {str(name): int(label) for name, label in zip(names[::-1], labels[::-1], strict=True)}
+        chosen = sorted(first, key=lambda name: (first[name], name))
+    elif not labels.any():
+        return *(_all_of_class_one(group) for group in (truth, picks)), ["particle"]  # type: ignore[return-value]
+    elif (labels == 0).any() or (bare and labels.max() > 1):
+        raise InputError(
+            "some particles have a class label and others only a class name, or none",
+            mend="give --classes with the names of label 1, 2, … or a --config",
+        )
+    else:
+        chosen = [_name_of_label(everything, label) for label in range(1, int(labels.max()) + 1)]
+        if len(chosen) > 1:
+            return dict(truth), dict(picks), chosen
+    return (
+        {name: _relabelled(particles, chosen) for name, particles in truth.items()},
+        {name: _relabelled(particles, chosen) for name, particles in picks.items()},
+        chosen,
+    )
+
+
+def _is_bare(particles: Particles) -> bool:
+    """Whether a list has particles and names no class for any of them."""
+    names = particles.class_names
+    return len(particles) > 0 and not particles.labels.any() and (names is None or not np.any(names != ""))
+
+
+def _all_of_class_one(lists: Mapping[str, Particles]) -> dict[str, Particles]:
+    return {name: item.with_(labels=np.ones(len(item), dtype=np.int32)) for name, item in lists.items()}
+
+
+def _name_of_label(particles: Particles, label: int) -> str:
+    names = particles.class_names
+    known = [] if names is None else sorted({str(name) for name in names[particles.labels == label]} - {""})
+    return known[0] if len(known) == 1 else f"class {label}"
+
+
+def _relabelled(particles: Particles, names: Sequence[str]) -> Particles:
+    if _is_bare(particles) and len(names) == 1:
+        return particles.with_(labels=np.ones(len(particles), dtype=np.int32))
+    if particles.class_names is None:
+        return particles
+    labels = particles.labels.copy()
+    for index, name in enumerate(names):
+        labels[particles.class_names == name] = index + 1
+    return particles.with_(labels=labels)
+
+
+def split_folder(path: Path, split: str) -> Path:
+    """The folder that holds the lists: `path`, or a split of it when it is a data set."""
+    if not any((path / name).is_dir() for name in _FOLDERS):
+        return path
+    for name in (split, "valid" if split == "val" else split):
+        if (path / name).is_dir():
+            return path / name
+    raise InputError(f"no {split} folder in it", where=path, mend="name another --split")
+
+
+def _beside_volumes(folder: Path, read: _Read) -> dict[str, Particles]:
+    found: dict[str, Particles] = {}
+    for tomogram in tomograms_from([folder]):
+        clean = [file for suffix in _SUFFIX_ORDER if (file := folder / f"{tomogram.name}_truth_objl{suffix}").is_file()]
+        path = clean[0] if clean else tomogram.annotation_path
+        if path is None:
+            continue
+        with open_volume(tomogram.volume_path) as reader:
+            particles = read(path, reader.voxel_size_angstrom, reader.shape_zyx)
+        if particles.tomograms is not None and (SHARED_LIST.match(path.stem) or len(set(particles.tomograms)) > 1):
+            mine = [same_tomogram(tomogram.name, str(name)) for name in particles.tomograms]
+            particles = particles.select(np.array(mine, dtype=bool))
+        found[tomogram.name] = particles
+    if not found:
+        raise InputError(
+            "no tomogram in it has a particle list", where=folder, mend="put {name}_objl.xml beside {name}"
+        )
+    return found
+
+
+def _choose(folder: Path) -> dict[str, Path]:
+    """One list for each tomogram of a folder without volumes."""
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    chosen: dict[str, tuple[tuple[bool, int], Path]] = {}
+    for file in files:
+        suffix = _suffix(file)
+        if suffix is None:
+            continue
+        rank = ("_truth" not in file.name, _SUFFIX_ORDER.index(suffix))
+        name = _name(file)
+        if name not in chosen or rank < chosen[name][0]:
+            chosen[name] = (rank, file)
+    if not chosen:
+        raise InputError("no particle list in it", where=folder, mend=f"known suffixes: {' '.join(SUFFIXES)}")
+    return {name: file for name, (_, file) in chosen.items()}
+
+
+def _suffix(file: Path) -> str | None:
+    matching = [suffix for suffix in _SUFFIX_ORDER if file.name.lower().endswith(suffix)]
+    return max(matching, key=len) if matching else None
+
+
+def _name(file: Path) -> str:
+    """Tomogram that a list is named after."""
+    suffix = _suffix(file)
+    stem = file.name[: -len(suffix)] if suffix else file.stem
+    return _MARKERS.sub("", stem, count=1) or stem
+
+
+def _by_tomogram(particles: Particles, name: str) -> dict[str, Particles]:
+    """One entry for each tomogram that a list names; one that names a single tomogram is called after its file."""
+    if particles.tomograms is None or len(set(particles.tomograms)) < 2:
+        return {name: particles}
+    names = np.asarray(particles.tomograms)
+    return {str(other): particles.select(names == other) for other in dict.fromkeys(names.tolist())}

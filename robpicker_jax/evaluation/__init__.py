@@ -1,0 +1,29 @@
+"""Picks against truth: matching rules, scores, curves, intervals, tables."""
+
+from robpicker_jax.evaluation.bootstrap import Interval, bootstrap_fbeta
+from robpicker_jax.evaluation.curves import PrecisionRecallCurve, precision_recall_curve
+from robpicker_jax.evaluation.groups import GROUP_LIMITS_KDA, SIZE_GROUPS, size_group
+from robpicker_jax.evaluation.results import ClassScore, Evaluation, GroupScore, LocalisationError
+from robpicker_jax.evaluation.scores import Counts, Rates, f_beta
+from robpicker_jax.evaluation.scoring import evaluate, options_from_config
+from robpicker_jax.evaluation.table import evaluation_table
+
+__all__ = [
+    "GROUP_LIMITS_KDA",
+    "SIZE_GROUPS",
+    "ClassScore",
+    "Counts",
+    "Evaluation",
+    "GroupScore",
+    "Interval",
+    "LocalisationError",
+    "PrecisionRecallCurve",
+    "Rates",
+    "bootstrap_fbeta",
+    "evaluate",
+    "evaluation_table",
+    "f_beta",
+    "options_from_config",
+    "precision_recall_curve",
+    "size_group",
+]

@@ -1,0 +1,23 @@
+"""Coordinates → label maps: spheres or rotated shapes, of a volume or a region."""
+
+from robpicker_jax.labels.maker import (
+    LabelMaker,
+    Region,
+    ShapeLabels,
+    SphereLabels,
+    instance_labels,
+    label_maker,
+    shape_labels,
+    sphere_labels,
+)
+
+__all__ = [
+    "LabelMaker",
+    "Region",
+    "ShapeLabels",
+    "SphereLabels",
+    "instance_labels",
+    "label_maker",
+    "shape_labels",
+    "sphere_labels",
+]

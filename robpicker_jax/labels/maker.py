@@ -1,0 +1,375 @@
+"""Label maps from particle coordinates: spheres (cheap, noisy) or rotated shapes (dear, clean).
+
+A label map is uint8 (z, y, x), 0 background, else the class label; an instance map says which particle instead.
+Where particles touch, a voxel goes to the nearest centre; equal distances go to the particle that comes first by
+(z, y, x, label), so the order of the list never matters. Distances are taken in float64 from the very positions, and
+every particle is drawn whole before it is cropped: a map of a region equals the crop of the whole map, bit for bit.
+
+The centre of a shape mask is its voxel `size // 2` on each axis, as in SHREC 2019's masks (40³, bounding boxes
+centred on voxel 20 within half a voxel, all twelve) and in the simulations behind them. That voxel lands on the
+particle's position, and the mask turns about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+
+from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.config.schema import Species
+from robpicker_jax.system.errors import InputError
+
+__all__ = [
+    "LabelMaker",
+    "Region",
+    "ShapeLabels",
+    "SphereLabels",
+    "instance_labels",
+    "label_maker",
+    "shape_labels",
+    "sphere_labels",
+]
+
+Region = tuple[slice, slice, slice]
+"""A box of a volume, as slices (z, y, x) with start and stop inside the volume (None: its ends) and no step."""
+
+_BINARY_REACH = 0.87  # a trilinear value >= 0.5 of a 0/1 mask lies at most √3/2 from the hull of its ones
+_SOFT_REACH = 1.74  # of a soft mask: at most one cell's diagonal from a voxel >= 0.5
+
+
+class _Stamp(Protocol):
+    reach: float
+    """No voxel further than this from the particle's position belongs to it, in voxels."""
+
+    def inside(self, fraction_zyx: np.ndarray, rotation: np.ndarray | None) -> np.ndarray:
+        """Voxels of the particle as int offsets (3, m), z y x, from the voxel nearest to its position.
+
+        Args:
+            fraction_zyx: (3,) position minus that voxel, within ±0.5.
+            rotation: (3, 3) reference frame to tomogram frame, x y z.
+        """
+
+
+class _Sphere:
+    """Voxels whose centres lie within `radius` of the position."""
+
+    def __init__(self, radius: float) -> None:
+        self.reach = float(radius)
+        self._squared = float(radius) ** 2
+        self._offsets = _ball(radius + np.sqrt(3) / 2)
+        self._float = self._offsets.astype(np.float64)
+        self._whole = self._offsets[:, (self._float**2).sum(axis=0) <= self._squared]
+
+    def inside(self, fraction_zyx: np.ndarray, rotation: np.ndarray | None) -> np.ndarray:
+        if not fraction_zyx.any():  # whole-voxel positions, as most object lists have
+            return self._whole
+        away = self._float - fraction_zyx[:, None]
+        away *= away
+        return self._offsets[:, away[0] + away[1] + away[2] <= self._squared]
+
+
+class _Shape:
+    """Voxels where the rotated mask, interpolated trilinearly, is at least 0.5.
+
+    Each candidate voxel is carried back into the mask's frame. Cells of the mask whose eight corners all lie on
+    one side of 0.5 need no interpolation; a table knows them, and only the surface is interpolated.
+    """
+
+    def __init__(self, mask: np.ndarray) -> None:
+        grid = np.clip(np.asarray(mask, dtype=np.float32), 0.0, 1.0)
+        ones = np.argwhere(grid >= 0.5)
+        centre = np.array(grid.shape) // 2
+        radius = float(np.sqrt(((ones - centre) ** 2).sum(1).max()))
+        self.reach = radius + (_BINARY_REACH if ((grid == 0) | (grid == 1)).all() else _SOFT_REACH)
+        self._offsets = _ball(self.reach + np.sqrt(3) / 2)
+        self._float = np.ascontiguousarray(self._offsets, dtype=np.float32)
+        half = int(np.ceil(self.reach + np.sqrt(3))) + 1  # candidates carried back stay inside a cube of this half-edge
+        edge = 2 * half + 1
+        cube = np.zeros((edge, edge, edge), np.float32)
+        low = np.maximum(centre - half, 0)
+        high = np.minimum(centre + half + 1, grid.shape)
+        place = tuple(slice(a - c + half, b - c + half) for a, b, c in zip(low, high, centre, strict=True))
+        cube[place] = grid[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+        corners = [
+            cube[z : edge - 1 + z, y : edge - 1 + y, x : edge - 1 + x] for z in (0, 1) for y in (0, 1) for x in (0, 1)
+        ]
+        least, most = np.minimum.reduce(corners), np.maximum.reduce(corners)
+        cells = np.zeros((edge, edge, edge), np.uint8)  # 0 outside, 1 surface, 2 inside
+        cells[:-1, :-1, :-1] = np.where(least >= 0.5, 2, np.where(most >= 0.5, 1, 0))
+        self._cells, self._values = cells.ravel(), cube.ravel()
+        self._half, self._edge = half, edge
+
+    def inside(self, fraction_zyx: np.ndarray, rotation: np.ndarray | None) -> np.ndarray:
+        # r_reference = Rᵀ r_tomogram in x y z; with the axes reversed, the same in z y x.
+        back = np.eye(3) if rotation is None else rotation[::-1, ::-1].T
+        place = back.astype(np.float32) @ self._float
+        place += (self._half - back @ fraction_zyx).astype(np.float32)[:, None]
+        z, y, x = place.astype(np.int32)  # all coordinates are positive: truncation is floor
+        z *= self._edge
+        z += y
+        z *= self._edge
+        z += x
+        kind = self._cells.take(z)
+        surface = np.flatnonzero(kind == 1)
+        weight = place.take(surface, axis=1)
+        weight -= np.floor(weight)
+        kind[surface] = self._interpolate(weight, z[surface]) >= 0.5
+        return self._offsets[:, kind > 0]
+
+    def _interpolate(self, weight: np.ndarray, flat: np.ndarray) -> np.ndarray:
+        wz, wy, wx = weight
+        take = self._values.take
+
+        def line(start: np.ndarray) -> np.ndarray:
+            left = take(start)
+            return left + wx * (take(start + 1) - left)
+
+        def plane(start: np.ndarray) -> np.ndarray:
+            near = line(start)
+            return near + wy * (line(start + self._edge) - near)
+
+        near = plane(flat)
+        return near + wz * (plane(flat + self._edge**2) - near)
+
+
+def _ball(radius: float) -> np.ndarray:
+    """Integer offsets (3, m), z y x, within `radius` of the origin."""
+    r = int(np.floor(radius))
+    axis = np.arange(-r, r + 1, dtype=np.int32)
+    zz, yy, xx = np.meshgrid(axis, axis, axis, indexing="ij")
+    keep = zz**2 + yy**2 + xx**2 <= radius**2
+    return np.stack([zz[keep], yy[keep], xx[keep]])
+
+
+class LabelMaker:
+    """Draws label maps of any particles; made once, since preparing masks takes longer than drawing a particle.
+
+    Subclasses: `SphereLabels` and `ShapeLabels`.
+    """
+
+    _stamps: list[_Stamp]
+    _needs_rotations = False
+
+    def labels(self, shape_zyx: Sequence[int], particles: Particles, *, region: Region | None = None) -> np.ndarray:
+        """Class labels, uint8 (z, y, x), of a volume of `shape_zyx` or of a region of it.
+
+        Args:
+            shape_zyx: shape of the whole volume, voxels.
+            particles: with labels from 1; those outside the volume are drawn as far as they reach into it.
+            region: see `Region`.
+
+        Raises:
+            InputError: a label without a species, a missing orientation, or a region outside the volume.
+        """
+        order, owner = self._draw(shape_zyx, particles, region)
+        return _replace(owner, particles.labels[order].astype(np.uint8))
+
+    def instances(self, shape_zyx: Sequence[int], particles: Particles, *, region: Region | None = None) -> np.ndarray:
+        """Which particle each voxel belongs to: int32 (z, y, x), the particle's index + 1, 0 background."""
+        order, owner = self._draw(shape_zyx, particles, region)
+        return _replace(owner, (order + 1).astype(np.int32))
+
+    def bind(self, shape_zyx: Sequence[int], particles: Particles) -> Callable[[Region], np.ndarray]:
+        """A function region → label map for one tomogram, its arguments checked now; patches are labelled with it."""
+        self._check(particles)
+        return lambda region: self.labels(shape_zyx, particles, region=region)
+
+    def _check(self, particles: Particles) -> None:
+        if not len(particles):
+            return
+        low, high = int(particles.labels.min()), int(particles.labels.max())
+        if low < 1:
+            raise InputError(
+                f"{int((particles.labels < 1).sum())} of {len(particles)} particles have no class label",
+                mend="give every particle a class label from 1",
+            )
+        if high > len(self._stamps):
+            raise InputError(
+                f"class label {high}, but there are {len(self._stamps)} species",
+                mend="list every species in data.species, in the order of the class labels",
+            )
+        if self._needs_rotations:
+            unknown = len(particles) if particles.rotations is None else int(_unknown(particles.rotations).sum())
+            if unknown:
+                raise InputError(
+                    f"{unknown} of {len(particles)} particles have no orientation, which shape labels need",
+                    mend='give Euler angles, or use sphere labels, or draw them unturned (unoriented="identity")',
+                )
+
+    def _draw(
+        self, shape_zyx: Sequence[int], particles: Particles, region: Region | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns (order, owner): owner is a map of places in `order` + 1, order (k,) of indices of particles."""
+        self._check(particles)
+        start, stop = _bounds(shape_zyx, region)
+        size = stop - start
+        zyx = particles.positions_vox[:, ::-1]
+        reach = np.array([0.0] + [stamp.reach for stamp in self._stamps])[particles.labels]
+        near = ((zyx + reach[:, None] >= start) & (zyx - reach[:, None] <= stop - 1)).all(axis=1)
+        order = np.flatnonzero(near)
+        keys = [particles.labels[order], *zyx[order].T[::-1]]  # last key first in importance: z, y, x, label
+        if particles.rotations is not None:
+            keys = [*particles.rotations[order].reshape(-1, 9).T, *keys]
+        order = order[np.lexsort(keys)]
+        owner = np.zeros(int(size.prod()), np.uint16 if len(order) < 2**16 - 1 else np.uint32)
+        centres = zyx[order]
+        nearest = np.rint(centres)
+        fractions = centres - nearest
+        corners = nearest.astype(np.int32) - start.astype(np.int32)
+        for k, index in enumerate(order.tolist()):
+            stamp = self._stamps[particles.labels[index] - 1]
+            offsets = stamp.inside(fractions[k], self._rotation(particles, index))
+            z, y, x = offsets + corners[k][:, None]
+            margin = stamp.reach + 1
+            if (corners[k] < margin).any() or (corners[k] + margin >= size).any():
+                here = (z >= 0) & (z < size[0]) & (y >= 0) & (y < size[1]) & (x >= 0) & (x < size[2])
+                z, y, x = z[here], y[here], x[here]
+            flat = (z.astype(np.intp) * size[1] + y) * size[2] + x
+            taken = owner.take(flat)
+            contested = np.flatnonzero(taken)
+            owner[flat] = k + 1
+            if contested.size:  # strictly nearer wins; at equal distance the earlier in order stays
+                there = np.stack([z[contested], y[contested], x[contested]], axis=1) + start
+                rival = taken[contested]
+                mine = ((there - centres[k]) ** 2).sum(axis=1)
+                theirs = ((there - centres[rival - 1]) ** 2).sum(axis=1)
+                lost = mine >= theirs
+                owner[flat[contested[lost]]] = rival[lost]
+        return order, owner.reshape(size)
+
+    def _rotation(self, particles: Particles, index: int) -> np.ndarray | None:
+        return None
+
+
+class SphereLabels(LabelMaker):
+    """A ball of the species' radius at each position: voxels with |voxel − position| ≤ radius.
+
+    Args:
+        radii_vox: radius of each species, voxels, in the order of the class labels.
+    """
+
+    def __init__(self, radii_vox: Sequence[float]) -> None:
+        for label, radius in enumerate(radii_vox, start=1):
+            if not radius > 0:
+                raise InputError(f"sphere radius {radius} of class label {label}; radii are positive")
+        _check_count(len(radii_vox))
+        self._stamps = [_Sphere(radius) for radius in radii_vox]
+
+
+class ShapeLabels(LabelMaker):
+    """The species' mask, turned into each particle's orientation: voxels where it is at least 0.5 (trilinear).
+
+    Args:
+        masks: one (z, y, x) mask of each species, in the order of the class labels; 0/1, boolean, or soft in [0, 1].
+            Voxel `size // 2` is the centre.
+        unoriented: what becomes of a particle without orientation: "error", or "identity" to draw it unturned.
+    """
+
+    def __init__(self, masks: Sequence[np.ndarray], *, unoriented: Literal["error", "identity"] = "error") -> None:
+        for label, mask in enumerate(masks, start=1):
+            if np.ndim(mask) != 3:
+                raise InputError(f"the mask of class label {label} has {np.ndim(mask)} dimensions; masks have 3")
+            if not (np.asarray(mask) >= 0.5).any():
+                raise InputError(f"the mask of class label {label} is empty", mend="check its file and its threshold")
+        _check_count(len(masks))
+        self._needs_rotations = unoriented == "error"
+        self._stamps = [_Shape(mask) for mask in masks]
+
+    def _rotation(self, particles: Particles, index: int) -> np.ndarray | None:
+        if particles.rotations is None or np.isnan(particles.rotations[index, 0, 0]):
+            return None
+        return particles.rotations[index]
+
+
+def sphere_labels(
+    shape_zyx: Sequence[int], particles: Particles, radii_vox: Sequence[float], *, region: Region | None = None
+) -> np.ndarray:
+    """Sphere label map, uint8 (z, y, x), of a volume or a region; see `SphereLabels` and `LabelMaker.labels`."""
+    return SphereLabels(radii_vox).labels(shape_zyx, particles, region=region)
+
+
+def shape_labels(
+    shape_zyx: Sequence[int],
+    particles: Particles,
+    masks: Sequence[np.ndarray],
+    *,
+    region: Region | None = None,
+    unoriented: Literal["error", "identity"] = "error",
+) -> np.ndarray:
+    """Shape label map, uint8 (z, y, x), of a volume or a region; see `ShapeLabels` and `LabelMaker.labels`."""
+    return ShapeLabels(masks, unoriented=unoriented).labels(shape_zyx, particles, region=region)
+
+
+def instance_labels(
+    shape_zyx: Sequence[int],
+    particles: Particles,
+    *,
+    radii_vox: Sequence[float] | None = None,
+    masks: Sequence[np.ndarray] | None = None,
+    region: Region | None = None,
+    unoriented: Literal["error", "identity"] = "error",
+) -> np.ndarray:
+    """Which particle each voxel belongs to: int32 (z, y, x), the particle's index + 1; from spheres or from masks."""
+    if (radii_vox is None) == (masks is None):
+        raise TypeError("instance_labels takes either radii_vox or masks")
+    maker = SphereLabels(radii_vox) if radii_vox is not None else ShapeLabels(masks or (), unoriented=unoriented)
+    return maker.instances(shape_zyx, particles, region=region)
+
+
+def label_maker(
+    species: Sequence[Species],
+    kind: Literal["sphere", "shape"],
+    *,
+    voxel_size_angstrom: float | None = None,
+    unoriented: Literal["error", "identity"] = "error",
+) -> LabelMaker:
+    """The label maker that a configuration's species ask for.
+
+    Args:
+        species: in the order of their class labels.
+        kind: "sphere": balls of `radius_vox`; "shape": masks from the species' mask, density or phantom.
+        voxel_size_angstrom: of the tomograms; shapes need it.
+        unoriented: see `ShapeLabels`.
+
+    Raises:
+        InputError: shapes without a voxel size, or a species without a usable shape.
+    """
+    if kind == "sphere":
+        return SphereLabels([entry.radius_vox for entry in species])
+    if voxel_size_angstrom is None:
+        raise InputError("shape labels need the voxel size, which no header tells", mend="set data.voxel_size_angstrom")
+    from robpicker_jax.molecules.densities import species_mask
+
+    return ShapeLabels([species_mask(entry, voxel_size_angstrom) for entry in species], unoriented=unoriented)
+
+
+def _replace(owner: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Map with values[k - 1] where `owner` is k > 0; only the few owned voxels are looked up."""
+    result = np.zeros(owner.shape, values.dtype)
+    owned = np.flatnonzero(owner)
+    result.reshape(-1)[owned] = values[owner.reshape(-1)[owned] - 1]
+    return result
+
+
+def _unknown(rotations: np.ndarray) -> np.ndarray:
+    return np.isnan(rotations).any(axis=(1, 2))
+
+
+def _check_count(n_species: int) -> None:
+    if n_species > 255:
+        raise InputError(f"{n_species} species; label maps are 8-bit and hold at most 255")
+
+
+def _bounds(shape_zyx: Sequence[int], region: Region | None) -> tuple[np.ndarray, np.ndarray]:
+    shape = np.array([int(edge) for edge in shape_zyx])
+    if region is None:
+        return np.zeros(3, int), shape
+    start = np.array([0 if part.start is None else int(part.start) for part in region])
+    stop = np.array([edge if part.stop is None else int(part.stop) for part, edge in zip(region, shape, strict=True)])
+    stepped = any(part.step not in (None, 1) for part in region)
+    if stepped or (start < 0).any() or (stop < start).any() or (stop > shape).any():
+        box = ", ".join(f"{a}:{b}" for a, b in zip(start, stop, strict=True))
+        raise InputError(f"region [{box}] is not inside a volume of shape {tuple(shape.tolist())}")
+    return start, stop

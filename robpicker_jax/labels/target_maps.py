@@ -1,0 +1,88 @@
+"""Label maps of a data set's tomograms, written beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from robpicker_jax.config import Config
+from robpicker_jax.datasets.discovery import Tomogram, discover
+from robpicker_jax.datasets.loading import agreed_voxel_size, load_particles
+from robpicker_jax.labels import LabelMaker, label_maker
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.progress import console, progress
+from robpicker_jax.volumes import open_volume, write_mrc
+
+
+def write_targets(
+    config: Config, directory: str | Path, *, labels: str | None = None, overwrite: bool = False
+) -> list[Path]:
+    """Write the label maps of a data set's annotated tomograms.
+
+    Args:
+        config: species, kinds of labels, voxel size.
+        directory: the data set.
+        labels: "sphere" or "shape" for all splits; None: as the configuration says.
+        overwrite: whether to write maps that exist already anew.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: whatever is wrong with the data set, named by file; nothing to do; shapes without orientations.
+    """
+    tomograms = [tomogram for split in discover(directory).values() for tomogram in split]
+    annotated = [tomogram for tomogram in tomograms if tomogram.annotation_path is not None]
+    if not annotated:
+        raise InputError("no annotated tomogram in it", where=directory, mend="put {name}_objl.xml beside {name}.mrc")
+    voxel_size = agreed_voxel_size(annotated, config.data.voxel_size_angstrom)
+    todo = [tomogram for tomogram in annotated if overwrite or tomogram.target_path is None]
+    makers: dict[str, LabelMaker] = {}
+    written = []
+    with progress("label maps", len(todo)) as bar:
+        for tomogram in todo:
+            kind = labels or _kind(config, tomogram)
+            if kind not in makers:
+                makers[kind] = label_maker(
+                    config.data.species,
+                    "sphere" if kind == "sphere" else "shape",
+                    voxel_size_angstrom=voxel_size,
+                )
+            written.append(_write(tomogram, config, makers[kind], voxel_size))
+            bar.advance()
+    return written
+
+
+def _kind(config: Config, tomogram: Tomogram) -> str:
+    key = "train_labels" if tomogram.split == "train" else "meta_labels"
+    kind = getattr(config.data, key)
+    if kind == "map":
+        raise InputError(
+            f"data.{key} is map: there is nothing to make it from",
+            where=tomogram.volume_path,
+            mend="say --labels sphere or --labels shape",
+        )
+    return kind
+
+
+def _write(tomogram: Tomogram, config: Config, maker: LabelMaker, voxel_size: float | None) -> Path:
+    with open_volume(tomogram.volume_path) as reader:
+        shape = reader.shape_zyx
+    names = [species.name for species in config.data.species]
+    particles = load_particles(
+        tomogram,
+        species_names=names,
+        shape_zyx=shape,
+        voxel_size_angstrom=voxel_size,
+        options=config.data.annotation_options,
+    )
+    try:
+        label_map = maker.labels(shape, particles)
+    except InputError as error:
+        raise InputError(error.what, where=tomogram.annotation_path or "", mend=error.mend) from None
+    path = tomogram.target_path or tomogram.volume_path.with_name(f"{tomogram.name}_target.mrc")
+    write_mrc(path, label_map, voxel_size)
+    share = np.count_nonzero(label_map) / label_map.size
+    console.print(f"{path}: {len(particles)} particles, {share:.2%} of the voxels", highlight=False, soft_wrap=True)
+    return path

@@ -1,0 +1,1 @@
+"""What labels and simulation are made from: phantoms, solids, density maps, masks."""

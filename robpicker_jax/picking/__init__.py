@@ -1,0 +1,1 @@
+"""From a tomogram to picks: tiled inference, clustering, files of picks, calibration."""

@@ -1,0 +1,184 @@
+"""Files of picks: one list for each tomogram, or one for all of them, in any format, and what can go wrong told before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robpicker_jax.annotations import FORMATS, Particles, write_annotations
+from robpicker_jax.annotations.numbering import write_key
+from robpicker_jax.annotations.registry import CONTEXT, checked_options
+from robpicker_jax.system.errors import InputError
+
+TOGETHER = "picks"
+_LENGTH_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a tomogram's picks are measured in.
+
+    Attributes:
+        name: the tomogram's name, as lists carry it.
+        shape_zyx: its size, voxels.
+        voxel_size_angstrom: edge of a voxel in Å, None where nobody knows it.
+    """
+
+    name: str
+    shape_zyx: tuple[int, int, int]
+    voxel_size_angstrom: float | None = None
+
+
+@dataclass(frozen=True)
+class PickFiles:
+    """How picks are written.
+
+    Attributes:
+        folder: where to.
+        formats: names of the formats.
+        together: whether all tomograms' picks go into one file of each format, `folder/picks.SUFFIX`.
+        options: further options of the formats (`binning`, `first_voxel` …); each goes to the formats that know it.
+    """
+
+    folder: Path
+    formats: Sequence[str]
+    together: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self, places: Sequence[Place]) -> None:
+        """Refuse, before anything is picked, what could not be written.
+
+        Raises:
+            InputError: an unknown format or option; two tomograms of one name; a format that needs a voxel size nobody
+                knows; together, a format that cannot tell tomograms apart, or lengths in one file that mean different
+                things.
+        """
+        for fmt in self.formats:
+            if fmt not in FORMATS:
+                raise InputError(f"unknown format {fmt!r}", where="--format", mend=f"one of {', '.join(FORMATS)}")
+        for name in self.options:
+            takers = [fmt for fmt in self.formats if name in FORMATS[fmt].arguments("write") and name not in CONTEXT]
+            if not takers:
+                known = {a for fmt in self.formats for a in FORMATS[fmt].arguments("write") if a not in CONTEXT}
+                listed = ", ".join(sorted(known)) or "none"
+                raise InputError(
+                    f"{', '.join(self.formats)} has no option {name!r}",
+                    where="--format-option",
+                    mend=f"known: {listed}",
+                )
+            checked_options(FORMATS[takers[0]], "write", {name: self.options[name]}, where="--format-option")
+        seen: set[str] = set()
+        for place in places:
+            if place.name in seen:
+                raise InputError(
+                    f"two tomograms are called {place.name}; their picks would have one name",
+                    where=self.folder,
+                    mend="rename one, or pick them into different folders",
+                )
+            seen.add(place.name)
+        for fmt in self.formats:
+            self._check_format(fmt, places)
+
+    def _check_format(self, fmt: str, places: Sequence[Place]) -> None:
+        format_ = FORMATS[fmt]
+        unknown = [place.name for place in places if place.voxel_size_angstrom is None]
+        if format_.needs_voxel_size and unknown:
+            raise InputError(
+                f"{format_.title} is in Å, and nobody knows the voxel size of {unknown[0]}",
+                where="--format",
+                mend="say --data.voxel_size_angstrom",
+            )
+        if not self.together:
+            return
+        if not (format_.numbered or "tomograms" in format_.keeps):
+            able = [name for name, other in FORMATS.items() if other.numbered or "tomograms" in other.keeps]
+            raise InputError(
+                f"{format_.title} cannot tell tomograms apart in one file",
+                where="--together",
+                mend=f"leave it out, or choose a format that names them: {', '.join(able)}",
+            )
+        sizes = [place.voxel_size_angstrom for place in places if place.voxel_size_angstrom is not None]
+        mixed = bool(sizes) and (bool(unknown) or max(sizes) > min(sizes) * (1 + _LENGTH_TOLERANCE))
+        if mixed and "voxel_size_angstrom" in format_.arguments("write"):
+            listed = "known and unknown" if unknown else f"different ({min(sizes):.4g} to {max(sizes):.4g} Å)"
+            raise InputError(
+                f"tomograms of {listed} voxel sizes in one file of {format_.title}",
+                where="--together",
+                mend="pick those of one voxel size at a time",
+            )
+
+    def write(self, place: Place, picks: Particles) -> list[Path]:
+        """Write the picks of one tomogram as `folder/name.SUFFIX`, in each of the formats.
+
+        Where two of the formats share a suffix, the second file is `folder/name_FORMAT.SUFFIX`. copick has a folder:
+        `folder/name_copick`.
+        """
+        named = picks.with_(tomograms=np.full(len(picks), place.name))
+        return [
+            self._write(fmt, path, named, place.voxel_size_angstrom, place.shape_zyx)
+            for fmt, path in self._paths(place.name).items()
+        ]
+
+    def write_together(self, picked: Sequence[tuple[Place, Particles]]) -> list[Path]:
+        """Write the picks of all tomograms as `folder/picks.SUFFIX`, in each of the formats.
+
+        Formats that number tomograms get `picks_tomograms.doc` beside them, which says which number is which.
+        """
+        named = [picks.with_(tomograms=np.full(len(picks), place.name)) for place, picks in picked]
+        everything = Particles.concatenate(named)
+        shapes = {place.name: place.shape_zyx for place, _ in picked}
+        sizes = [place.voxel_size_angstrom for place, _ in picked if place.voxel_size_angstrom is not None]
+        paths = []
+        for fmt, path in self._paths(TOGETHER).items():
+            known = {"shapes_zyx": shapes} if "shapes_zyx" in FORMATS[fmt].arguments("write") else {}
+            paths.append(self._write(fmt, path, everything, sizes[0] if sizes else None, None, **known))
+            if FORMATS[fmt].numbered:
+                key = write_key(path, everything.tomograms)
+                paths += [] if key is None else [key]
+        return paths
+
+    def _paths(self, stem: str) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for fmt in dict.fromkeys(self.formats):
+            path = self.folder / (f"{stem}_copick" if fmt == "copick" else f"{stem}{FORMATS[fmt].suffixes[0]}")
+            if path in found.values():
+                path = path.with_name(f"{stem}_{fmt}{path.suffix}")
+            found[fmt] = path
+        return found
+
+    def _write(
+        self,
+        fmt: str,
+        path: Path,
+        picks: Particles,
+        voxel_size_angstrom: float | None,
+        shape_zyx: tuple[int, int, int] | None,
+        **more: Any,
+    ) -> Path:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        known = FORMATS[fmt].arguments("write")
+        options = {name: value for name, value in self.options.items() if name in known} | more
+        write_annotations(path, picks, fmt=fmt, voxel_size_angstrom=voxel_size_angstrom, shape_zyx=shape_zyx, **options)
+        return path
+
+
+def listed_name(name: str, pattern: re.Pattern[str] | None) -> str:
+    """The name that lists give a tomogram: the pattern's first group, or all that it matches, in the volume's name.
+
+    Raises:
+        InputError: the pattern does not occur in the name, or matches nothing of it.
+    """
+    if pattern is None:
+        return name
+    match = pattern.search(name)
+    found = None if match is None else (match.group(1) if pattern.groups else match.group())
+    if not found:
+        raise InputError(
+            f"{pattern.pattern!r} does not occur in {name!r}", where="--name-pattern", mend="for example 'rec_(.*)'"
+        )
+    return found

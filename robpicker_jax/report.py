@@ -1,0 +1,9 @@
+"""`python -m robpicker_jax.report --workdir DIR`: write a run's report again from its folder."""
+
+from __future__ import annotations
+
+from robpicker_jax.commands.cli import run
+from robpicker_jax.commands.report import main
+
+if __name__ == "__main__":
+    run(main)

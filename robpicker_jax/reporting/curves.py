@@ -1,0 +1,186 @@
+"""Curves over training: losses, validation F1, and what the meta networks did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from robpicker_jax.reporting.data import Absent, ReportData
+from robpicker_jax.reporting.style import ACCENT, FAINT, INK, class_colours, colour_of, legend_below, line_style, short
+from robpicker_jax.reporting.tables import keys_with_prefix, number, series, smooth
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def training_figure(data: ReportData) -> Figure:
+    """Inner and outer loss, and validation F1, over steps.
+
+    Raises:
+        Absent: the history holds neither.
+    """
+    from matplotlib.figure import Figure
+
+    losses = [
+        ("inner: training patches", INK, inner_loss(data.history)),
+        ("outer: clean meta patches", ACCENT, series(data.history, "train", "outer_loss")),
+    ]
+    losses = [(label, colour, points) for label, colour, points in losses if len(points[0])]
+    names = [s.name for s in data.species]
+    f1_names = _in_order(keys_with_prefix(data.history, "validation", "f1/"), names)
+    macro = series(data.history, "validation", "macro_f1")
+    if not losses and not len(macro[0]):
+        raise Absent(data.reason("training", "metrics.jsonl holds no training or validation rows yet"))
+
+    figure = Figure(figsize=(9.2, 3.7), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=bool(losses))
+    left.set_title("Loss")
+    for label, colour, (steps, values) in losses:
+        _curve(left, steps, values, colour, label)
+    _finish(left, "Dice loss", "no training rows")
+    if losses:
+        left.legend(loc="best")
+
+    right.set_title("F1 on the validation tomograms")
+    colours = class_colours(names)
+    for name in f1_names:
+        steps, values = series(data.history, "validation", f"f1/{name}")
+        style = line_style(names.index(name)) if name in names else "-"
+        right.plot(steps, values, style, color=colour_of(colours, name), lw=1.1, marker=".", ms=4, label=short(name))
+    if len(macro[0]):
+        right.plot(*macro, color=INK, lw=2.2, marker="o", ms=4, label="macro average")
+        best = int(np.argmax(macro[1]))
+        right.annotate(
+            f"best {macro[1][best]:.2f}",
+            (macro[0][best], macro[1][best]),
+            xytext=(0, 8),
+            textcoords="offset points",
+            ha="right" if macro[0][best] > np.mean(right.get_xlim()) else "left",
+            fontsize=8,
+            fontweight="bold",
+        )
+    if data.comparison is not None:
+        other = series(data.comparison.history, "validation", "macro_f1")
+        if len(other[0]):
+            label = f"macro average, {data.comparison.name}"
+            right.plot(*other, color=FAINT, lw=2, ls=(0, (4, 2)), marker="o", ms=3, label=label)
+    right.set_ylim(0, 1.04)
+    _finish(right, "F1", "no validation yet")
+    if right.has_data():
+        legend_below(figure, right.get_legend_handles_labels()[0], columns=6)
+    return figure
+
+
+def inner_loss(history: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, values) of the inner loss as the weighted mean of the patches' losses, Σ w ℓ / Σ w.
+
+    The loss itself is Σ w ℓ / n: it rises and falls with the weights, whatever the network learns.
+    """
+    rows = [dict(row) for row in history]
+    for row in rows:
+        loss, weight = number(row.get("inner_loss")), number(row.get("weight_mean"))
+        if loss is not None and weight:
+            row["inner_loss"] = loss / weight
+    return series(rows, "train", "inner_loss")
+
+
+def meta_figure(data: ReportData) -> Figure:
+    """Mean weight by class, share of changed labels, hypergradient norm, over steps.
+
+    Raises:
+        Absent: there are no meta networks, or nothing of them was logged.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    names = [s.name for s in data.species]
+    weight_names = _in_order(keys_with_prefix(data.history, "train", "weight_mean/"), names)
+    shares = [
+        (label, style, series(data.history, "train", key))
+        for key, label, style in (
+            ("alpha_mean", "mean α", "-"),
+            ("changed_share", "label voxels changed", "--"),
+        )
+    ]
+    shares = [(label, style, points) for label, style, points in shares if len(points[0])]
+    norm = series(data.history, "train", "hypergradient_norm")
+    panels: list[str] = []
+    if weight_names and data.variant != "lc_only":
+        panels.append("weights")
+    if shares and data.variant != "dr_only":
+        panels.append("shares")
+    if len(norm[0]):
+        panels.append("norm")
+    if not panels or data.variant == "supervised":
+        raise Absent(data.reason("meta", "metrics.jsonl holds nothing of the meta networks"))
+
+    figure = Figure(figsize=(9.2, 3.3), layout="constrained")
+    axes = dict(zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True))
+    colours = class_colours(names)
+    if "weights" in axes:
+        panel = axes["weights"]
+        panel.set_title("Sample weight by class")
+        for name in weight_names:
+            steps, values = series(data.history, "train", f"weight_mean/{name}")
+            spread_steps, spread = series(data.history, "train", f"weight_std/{name}")
+            colour = colour_of(colours, name)
+            style = line_style(names.index(name)) if name in names else "-"
+            window = _window(values)
+            panel.plot(steps, smooth(values, window), style, color=colour, lw=1.6, label=short(name))
+            if len(weight_names) <= 4 and np.array_equal(steps, spread_steps):
+                mean, width = smooth(values, window), smooth(spread, window)
+                panel.fill_between(steps, mean - width, mean + width, color=colour, alpha=0.12, lw=0)
+        _finish(panel, "mean weight", "")
+        legend_below(figure, panel.get_legend_handles_labels()[0], columns=6)
+    if "shares" in axes:
+        panel = axes["shares"]
+        panel.set_title("Label correction")
+        for label, style, (steps, values) in shares:
+            _curve(panel, steps, values, INK if style == "-" else ACCENT, label)
+        panel.set_ylim(bottom=0)
+        _finish(panel, "share", "")
+        panel.legend(loc="best")
+    if "norm" in axes:
+        panel = axes["norm"]
+        panel.set_title("Hypergradient norm")
+        steps, values = norm
+        if (values > 0).all():
+            panel.set_yscale("log")
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+            panel.yaxis.set_minor_formatter(NullFormatter())
+        _curve(panel, steps, values, INK, None)
+        _finish(panel, "‖h‖", "")
+    return figure
+
+
+def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str, label: str | None) -> None:
+    """A noisy curve: the values thin and light, their moving average on top."""
+    window = _window(values)
+    if window > 1:
+        axes.plot(steps, values, color=colour, lw=0.6, alpha=0.3)
+    marker = "." if len(values) < 12 else ""
+    axes.plot(steps, smooth(values, window), color=colour, lw=1.7, label=label, marker=marker)
+
+
+def _in_order(found: list[str], names: list[str]) -> list[str]:
+    """Species in the order of their labels, then the rest."""
+    return [name for name in names if name in found] + [name for name in found if name not in names]
+
+
+def _window(values: Sequence[Any] | np.ndarray) -> int:
+    return max(1, len(values) // 15)
+
+
+def _finish(axes: Axes, ylabel: str, when_empty: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.set_ylabel(ylabel)
+    axes.margins(x=0.02)
+    if not axes.has_data():
+        axes.text(0.5, 0.5, when_empty, transform=axes.transAxes, ha="center", color=FAINT)

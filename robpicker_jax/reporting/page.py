@@ -1,0 +1,240 @@
+"""The page: one HTML file that holds its pictures, its script and its style, and asks the network for nothing."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING
+
+from robpicker_jax.reporting.bars import f1_figure
+from robpicker_jax.reporting.corrections import corrections_figure
+from robpicker_jax.reporting.curves import meta_figure, training_figure
+from robpicker_jax.reporting.data import Absent, ReportData
+from robpicker_jax.reporting.html_tables import definition_list, score_table, tiles
+from robpicker_jax.reporting.slices import slice_figure
+from robpicker_jax.reporting.style import png_bytes, theme
+from robpicker_jax.reporting.thresholds import threshold_figure
+from robpicker_jax.reporting.viewer import MAX_TOMOGRAMS, embed_json, viewer_payload
+from robpicker_jax.reporting.weights import weights_figure
+from robpicker_jax.system.files import atomic_path, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_SLICE_FIGURES = 8
+_NAVIGATION = {
+    "results": "Results",
+    "tomograms": "Tomograms",
+    "training": "Training",
+    "labels": "Label correction",
+    "weights": "Sample weights",
+    "configuration": "Configuration",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A rendered figure and the sentence that says how to read it."""
+
+    name: str
+    png: bytes
+    caption: str
+
+    def html(self) -> str:
+        """The figure as an HTML element, its picture inside."""
+        source = base64.b64encode(self.png).decode("ascii")
+        caption = escape(self.caption)
+        return (
+            f'<figure><img alt="{caption}" src="data:image/png;base64,{source}">'
+            f"<figcaption>{caption}</figcaption></figure>"
+        )
+
+
+def write_report(data: ReportData, out: Path) -> Path:
+    """Write index.html and the figures as PNG files into `out`.
+
+    Every section that cannot be drawn says why. Figures are at most 200 KB each; the page stays below about 8 MB.
+
+    Returns:
+        Path of index.html.
+    """
+    out = Path(out)
+    pictures: dict[str, list[Picture]] = {}
+    reasons: dict[str, str] = {}
+    with theme():
+        _draw(pictures, reasons, "results", "f1", lambda: f1_figure(data), _f1_caption(data))
+        _draw(pictures, reasons, "thresholds", "thresholds", lambda: threshold_figure(data), _THRESHOLD_CAPTION)
+        _draw(pictures, reasons, "training", "training", lambda: training_figure(data), _TRAINING_CAPTION)
+        _draw(pictures, reasons, "meta", "meta_networks", lambda: meta_figure(data), _META_CAPTION)
+        _draw(pictures, reasons, "labels", "label_correction", lambda: corrections_figure(data), _LABELS_CAPTION)
+        _draw(pictures, reasons, "weights", "sample_weights", lambda: weights_figure(data), _WEIGHTS_CAPTION)
+        for index, view in enumerate(data.tomograms[:MAX_SLICE_FIGURES]):
+            name = f"slice_{index + 1}_{file_name(view.name)}"
+            caption = _SLICE_CAPTION if view.truth is not None else _SLICE_CAPTION_NO_TRUTH
+            caption = caption if index == 0 else f"{view.name}, drawn in the same way."
+            _draw(pictures, reasons, "slices", name, partial(slice_figure, data, view), caption)
+    kept = {picture.name for group in pictures.values() for picture in group}
+    for group in pictures.values():
+        for picture in group:
+            with atomic_path(out / f"{picture.name}.png") as temporary:
+                temporary.write_bytes(picture.png)
+    for old in out.glob("*.png"):
+        if old.stem not in kept and re.fullmatch(
+            r"slice_\d+_.*|f1|thresholds|training|meta_networks|label_correction|sample_weights", old.stem
+        ):
+            old.unlink()  # a figure of a former report that this one has no data for
+    index_path = out / "index.html"
+    write_text(index_path, render_page(data, pictures, reasons))
+    return index_path
+
+
+def render_page(data: ReportData, pictures: Mapping[str, list[Picture]], reasons: Mapping[str, str]) -> str:
+    """The whole page as text.
+
+    Args:
+        data: what the report is of.
+        pictures: section → its figures; sections are the keys of `ReportData.absent`, "results" and "slices".
+        reasons: section → why it has no figure.
+    """
+
+    def figures(section: str) -> str:
+        if section in pictures:
+            return "".join(picture.html() for picture in pictures[section])
+        return _absent(reasons.get(section, ""))
+
+    table = score_table(data)
+    sections = {
+        "results": table + figures("results") + (figures("thresholds") if "thresholds" in pictures else ""),
+        "tomograms": _tomograms(data, figures),
+        "training": figures("training") + "<h3>Meta networks</h3>" + figures("meta"),
+        "labels": figures("labels"),
+        "weights": figures("weights"),
+        "configuration": _configuration(data),
+    }
+    headings = {**_NAVIGATION, "results": "Results on the test tomograms", "tomograms": "Test tomograms"}
+    body = "\n".join(
+        f'<section id="{key}-section"><h2 id="{key}">{headings[key]}</h2>{content}</section>'
+        for key, content in sections.items()
+    )
+    scripts = ""
+    if data.tomograms:
+        payload = embed_json(viewer_payload(data))
+        scripts = f'<script type="application/json" id="viewer-data">{payload}</script>\n'
+        scripts += f"<script>\n{_static('viewer.js')}</script>"
+    subtitle = " · ".join(part for part in (f"{data.variant} variant", data.machine) if part)
+    return Template(_static("page.html")).substitute(
+        title=escape(data.title),
+        style=_static("style.css"),
+        subtitle=escape(subtitle),
+        tiles=tiles(data),
+        nav="".join(f'<a href="#{key}">{text}</a>' for key, text in _NAVIGATION.items()),
+        sections=body,
+        scripts=scripts,
+    )
+
+
+def file_name(name: str) -> str:
+    """A name as part of a file name: letters, digits, dot, dash and underscore, at most 60."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")[:60] or "tomogram"
+
+
+def _draw(
+    pictures: dict[str, list[Picture]],
+    reasons: dict[str, str],
+    section: str,
+    name: str,
+    figure: Callable[[], Figure],
+    caption: str,
+) -> None:
+    try:
+        picture = Picture(name, png_bytes(figure()), caption)
+    except Absent as reason:
+        reasons[section] = str(reason)
+    else:
+        pictures.setdefault(section, []).append(picture)
+
+
+def _tomograms(data: ReportData, figures: Callable[[str], str]) -> str:
+    if not data.tomograms:
+        return _absent(data.reason("tomograms", "no test tomograms were picked"))
+    has_truth = any(view.truth is not None for view in data.tomograms)
+    key = '<span><i class="dot"></i>correct pick</span><span><i class="cross"></i>false pick</span>'
+    key += '<span><i class="ring"></i>true, found</span><span><i class="ring missed"></i>true, missed</span>'
+    if not has_truth:
+        key = '<span><i class="dot"></i>pick</span>'
+    note = "Counts of the whole tomogram at this score: picks, true particles, precision P, recall R, F1."
+    viewer = Template(_static("viewer.html")).substitute(
+        key=key,
+        truth_hidden="" if has_truth else " hidden",
+        counts_note=note if has_truth else "Picks of the whole tomogram at this score.",
+    )
+    parts = ['<div id="viewer-section">' + viewer]
+    if len(data.tomograms) > MAX_TOMOGRAMS:
+        parts.append(f'<p class="soft">The first {MAX_TOMOGRAMS} of {len(data.tomograms)} tomograms are shown.</p>')
+    parts.append("</div>")
+    parts.append("<details open><summary>Fullest slice of each tomogram</summary>" + figures("slices") + "</details>")
+    return "".join(parts)
+
+
+def _configuration(data: ReportData) -> str:
+    parts = []
+    if data.config_yaml:
+        text = escape(data.config_yaml.rstrip("\n"))
+        parts.append(f"<details><summary>Resolved configuration</summary><pre>{text}</pre></details>")
+    else:
+        parts.append(_absent("the run's configuration was not given"))
+    entries = {"machine": data.machine, **data.versions} if data.machine else dict(data.versions)
+    entries = {name: value for name, value in entries.items() if value not in (None, "")}
+    parts.append(definition_list(entries) if entries else _absent("versions were not recorded"))
+    return "".join(parts)
+
+
+def _absent(reason: str) -> str:
+    return f'<p class="absent">Not shown: {escape(reason)}.</p>'
+
+
+def _static(name: str) -> str:
+    return (files("robpicker_jax.reporting") / "static" / name).read_text(encoding="utf-8")
+
+
+def _f1_caption(data: ReportData) -> str:
+    other = f", hatched: {data.comparison.name}" if data.comparison is not None and data.comparison.evaluation else ""
+    return f"Height is F1 on the test tomograms, 1 is perfect; solid: this run{other}; a dash means undefined."
+
+
+_THRESHOLD_CAPTION = (
+    "Left: each curve starts at the highest scores and ends, at its dot, with all picks kept; AP is the area under it. "
+    "Right: the dot marks the threshold of the highest F1, to the left of it precision is lost and to the right recall."
+)
+_TRAINING_CAPTION = (
+    "Both losses should fall; when the inner one (the weighted mean over training patches) falls and the outer one "
+    "rises, the network learns the noise of the labels. F1 is taken on validation tomograms, never on the test ones."
+)
+_META_CAPTION = (
+    "Left to right, where present: the weight that samples of each class get, the share of the labels that the "
+    "correction replaces (α) and changes in class, and the length of the gradient that trains both."
+)
+_LABELS_CAPTION = (
+    "Each row is one slice of a training patch: colour inside a dashed outline was in the noisy label, colour outside "
+    "of every outline was added by the correction, fainter colour is less certain."
+)
+_WEIGHTS_CAPTION = (
+    "Each dot is one training patch, boxes span the quartiles and the bar in them is the median; weights that fall "
+    "from left to right favour the small species."
+)
+_SLICE_CAPTION = (
+    "Mean of up to five slices about z, slightly smoothed; solid rings are true particles that were found, dashed "
+    "rings were missed, dots are correct picks (paler: lower score), crosses are false picks; a mark is drawn where "
+    "the particle's radius reaches z."
+)
+_SLICE_CAPTION_NO_TRUTH = (
+    "Mean of up to five slices about z, slightly smoothed; dots are picks (paler: lower score), drawn where the "
+    "particle's radius reaches z."
+)

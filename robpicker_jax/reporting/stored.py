@@ -1,0 +1,269 @@
+"""Keeping a report's inputs in a run's folder, and making the report again from that folder alone.
+
+Curves, scores, configuration and versions are always read from the run's own files; what cannot be had again without
+the network (slices, label corrections, sample weights) is kept in report/inputs.npz.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.reporting.data import ClassWeights, Comparison, LabelExample, ReportData, SpeciesInfo, TomogramView
+from robpicker_jax.reporting.image import grey, window
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import atomic_path
+
+INPUTS = Path("report") / "inputs.npz"
+MAX_EDGE_VOX = 512
+MAX_DEPTH_VOX = 256
+_EXAMPLE_MAPS = ("image", "noisy", "corrected", "true", "confidence", "probabilities")
+
+
+def save_inputs(data: ReportData, workdir: Path) -> Path:
+    """Keep what `load_workdir` cannot find in the run's other files: 8-bit densities, binned to ≤ 256 × 512 × 512."""
+    arrays: dict[str, np.ndarray] = {}
+    meta: dict[str, Any] = {
+        "title": data.title,
+        "machine": data.machine,
+        "variant": data.variant,
+        "absent": dict(data.absent),
+        "species": [list(s) for s in data.species],
+        "tomograms": [],
+        "examples": [e.name for e in data.label_examples],
+        "weights": [[row.name, float(row.size), row.unit] for row in data.weights],
+    }
+    if data.comparison is not None:
+        meta["comparison"] = {
+            "name": data.comparison.name,
+            "evaluation": dict(data.comparison.evaluation),
+            "history": [dict(row) for row in data.comparison.history],
+        }
+    for index, view in enumerate(data.tomograms):
+        small = binned(view)
+        arrays[f"tomogram{index}.density"] = grey(small.density, window(small.density, 0.05, 99.95))
+        _pack(arrays, f"tomogram{index}.picks", view.picks)
+        if view.truth is not None:
+            _pack(arrays, f"tomogram{index}.truth", view.truth)
+        if view.matches is not None:
+            arrays[f"tomogram{index}.matches"] = view.matches
+        meta["tomograms"].append(
+            {"name": view.name, "bin_zyx": list(small.bin_zyx), "voxel_size_angstrom": view.voxel_size_angstrom}
+        )
+    for index, example in enumerate(data.label_examples):
+        for name in _EXAMPLE_MAPS:
+            value = getattr(example, name)
+            if value is not None:
+                kind = np.float32 if np.issubdtype(np.asarray(value).dtype, np.floating) else np.int32
+                arrays[f"example{index}.{name}"] = np.asarray(value, kind)
+    for index, row in enumerate(data.weights):
+        arrays[f"weights{index}"] = np.asarray(row.weights, np.float32)
+    path = Path(workdir) / INPUTS
+    arrays["meta"] = np.frombuffer(json.dumps(meta, default=_plain).encode(), np.uint8)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+def load_workdir(workdir: Path, *, compare: Path | None = None) -> ReportData:
+    """Everything a report can show of a run, from its folder.
+
+    Args:
+        workdir: folder of a run; an unfinished one gives a report with fewer sections.
+        compare: folder of another run on the same data. None: an evaluated run beside this one that differs from it
+            in the variant alone, else the kept comparison.
+
+    Raises:
+        InputError: not a run's folder, or a file in it cannot be read.
+    """
+    workdir = Path(workdir)
+    if not (workdir / "config.yaml").is_file() and not (workdir / "metrics.jsonl").is_file():
+        raise InputError(
+            "not the folder of a run: no config.yaml in it", where=workdir, mend="give --workdir of a training"
+        )
+    config = workdir / "config.yaml"
+    text = config.read_text(encoding="utf-8") if config.is_file() else ""
+    settings = _settings(text, config)
+    species = (settings.get("data") or {}).get("species") or []
+    waiting = "the run has not come to its report yet"
+    versions = _read_json(workdir / "versions.json")
+    data = ReportData(
+        machine=str(versions.pop("machine", "")),
+        title=f"RobPicker run {workdir.resolve().name}",
+        config_yaml=text,
+        versions=versions,
+        species=[SpeciesInfo(s["name"], s["radius_vox"], s.get("molecular_weight_kda")) for s in species],
+        history=_history(workdir),
+        evaluation=_read_json(workdir / "evaluation.json"),
+        variant=(settings.get("train") or {}).get("variant", "robpicker"),
+        absent={"tomograms": waiting, "evaluation": waiting},
+    )
+    if (workdir / INPUTS).is_file():
+        data = _with_inputs(data, workdir / INPUTS)
+    if compare is None and config.is_file():
+        compare = _sibling(workdir)
+    if compare is not None:
+        data = dataclasses.replace(data, comparison=load_comparison(compare))
+    return data
+
+
+def load_comparison(workdir: Path, *, name: str | None = None) -> Comparison:
+    """Scores and history of another run; its name is its variant unless given.
+
+    Raises:
+        InputError: the folder holds no evaluation.
+    """
+    workdir = Path(workdir)
+    if not (workdir / "evaluation.json").is_file():
+        raise InputError(
+            "no evaluation.json in the run to compare with", where=workdir, mend="let that training finish first"
+        )
+    if name is None:
+        config = workdir / "config.yaml"
+        settings = _settings(config.read_text(encoding="utf-8"), config) if config.is_file() else {}
+        name = str((settings.get("train") or {}).get("variant", workdir.name))
+    return Comparison(name, _read_json(workdir / "evaluation.json"), _history(workdir))
+
+
+def binned(view: TomogramView, *, max_edge: int = MAX_EDGE_VOX, max_depth: int = MAX_DEPTH_VOX) -> TomogramView:
+    """The view with its density averaged over blocks, so that it is at most `max_depth` × `max_edge` × `max_edge`.
+
+    Voxels at the far ends that fill no block are left out.
+    """
+    depth, height, width = view.density.shape
+    z, yx = -(-depth // max_depth), -(-max(height, width) // max_edge)
+    if z == yx == 1:
+        return view
+    nz, ny, nx = max(depth // z, 1), max(height // yx, 1), max(width // yx, 1)
+    z, y, x = min(z, depth), min(yx, height), min(yx, width)
+    small = np.empty((nz, ny, nx), np.float32)
+    for index in range(nz):  # slab by slab: the density may be a memory map larger than memory
+        block = np.asarray(view.density[index * z : (index + 1) * z, : ny * y, : nx * x], np.float32).mean(0)
+        small[index] = block.reshape(ny, y, nx, x).mean((1, 3))
+    old = view.bin_zyx
+    return dataclasses.replace(view, density=small, bin_zyx=(old[0] * z, old[1] * y, old[2] * x))
+
+
+def _with_inputs(data: ReportData, path: Path) -> ReportData:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        meta = json.loads(arrays["meta"].tobytes())
+        views = [
+            TomogramView(
+                entry["name"],
+                arrays[f"tomogram{i}.density"],
+                _unpack(arrays, f"tomogram{i}.truth") if f"tomogram{i}.truth.positions_vox" in arrays else None,
+                _unpack(arrays, f"tomogram{i}.picks"),
+                matches=arrays.get(f"tomogram{i}.matches"),
+                bin_zyx=tuple(entry["bin_zyx"]),
+                voxel_size_angstrom=entry["voxel_size_angstrom"],
+            )
+            for i, entry in enumerate(meta["tomograms"])
+        ]
+        examples = [
+            _example(name, {key: arrays.get(f"example{i}.{key}") for key in _EXAMPLE_MAPS})
+            for i, name in enumerate(meta["examples"])
+        ]
+        weights = [
+            ClassWeights(n, size, arrays[f"weights{i}"], unit) for i, (n, size, unit) in enumerate(meta["weights"])
+        ]
+        comparison = Comparison(**meta["comparison"]) if "comparison" in meta else None
+        return dataclasses.replace(
+            data,
+            title=meta["title"],
+            machine=meta["machine"] or data.machine,
+            variant=meta["variant"],
+            absent=meta["absent"],
+            species=[SpeciesInfo(*row) for row in meta["species"]],
+            tomograms=views,
+            label_examples=examples,
+            weights=weights,
+            comparison=comparison,
+        )
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"the kept report inputs cannot be read ({error})", where=path, mend="run train again"
+        ) from None
+
+
+def _sibling(workdir: Path) -> Path | None:
+    """An evaluated run of another variant beside this one; the supervised one, or for that the full one, first."""
+    from robpicker_jax.training.run_folder import read_config, siblings
+
+    try:
+        config = read_config(workdir)
+    except InputError:
+        return None  # written by another version: a report needs no valid configuration
+    wanted = "robpicker" if config.train.variant == "supervised" else "supervised"
+    found = [
+        (other.train.variant != wanted, path)
+        for path, other in siblings(workdir, config)
+        if other.train.variant != config.train.variant and (path / "evaluation.json").is_file()
+    ]
+    return min(found)[1] if found else None
+
+
+def _example(name: str, maps: dict[str, Any]) -> LabelExample:
+    return LabelExample(name, **maps)
+
+
+def _pack(arrays: dict[str, np.ndarray], key: str, particles: Particles) -> None:
+    arrays[f"{key}.positions_vox"] = particles.positions_vox
+    arrays[f"{key}.labels"] = particles.labels
+    if particles.scores is not None:
+        arrays[f"{key}.scores"] = particles.scores
+
+
+def _unpack(arrays: Mapping[str, np.ndarray], key: str) -> Particles:
+    return Particles(arrays[f"{key}.positions_vox"], arrays[f"{key}.labels"], scores=arrays.get(f"{key}.scores"))
+
+
+def _history(workdir: Path) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl; a line cut short by a killed run is left out."""
+    path = workdir / "metrics.jsonl"
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"not valid JSON ({error})", where=path) from None
+    if not isinstance(value, dict):
+        raise InputError("not a JSON object", where=path)
+    return value
+
+
+def _settings(text: str, where: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"not valid YAML ({error})", where=where) from None
+    return value if isinstance(value, dict) else {}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"cannot keep {type(value).__name__} in a report's inputs")

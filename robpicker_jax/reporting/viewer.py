@@ -1,0 +1,159 @@
+"""Tomograms for the page's slice viewer: JPEG slices within a size budget, and particles as plain numbers."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.reporting.data import ReportData, SpeciesInfo, TomogramView
+from robpicker_jax.reporting.image import grey, window
+from robpicker_jax.reporting.outcomes import matches_of
+from robpicker_jax.reporting.style import BACKGROUND_COLOUR, class_colours
+
+MAX_TOMOGRAMS = 8
+BUDGET_BYTES = 5_000_000
+
+
+class Quality(NamedTuple):
+    """How finely a tomogram is shown: longest edge in pixels, JPEG quality, number of slices."""
+
+    edge_px: int
+    jpeg: int
+    slices: int
+
+
+LADDER = (
+    Quality(640, 85, 200),
+    Quality(640, 75, 128),
+    Quality(512, 75, 128),
+    Quality(512, 65, 96),
+    Quality(448, 60, 80),
+    Quality(384, 60, 64),
+    Quality(320, 55, 56),
+    Quality(256, 55, 48),
+    Quality(256, 45, 40),
+    Quality(192, 45, 32),
+    Quality(128, 40, 24),
+    Quality(96, 35, 16),
+    Quality(64, 30, 8),
+)
+
+
+def viewer_payload(data: ReportData, *, budget_bytes: int = BUDGET_BYTES) -> dict[str, Any]:
+    """What the viewer's script reads: classes, and for each tomogram its slices and particles.
+
+    At most `MAX_TOMOGRAMS` tomograms are taken; `budget_bytes` bounds the base64 text of all slices together.
+    """
+    colours = class_colours([s.name for s in data.species])
+    classes = [
+        {"name": s.name, "colour": colours[s.name], "radius": round(s.radius_vox, 2), "size": s.size_text}
+        for s in data.species
+    ]
+    shown = data.tomograms[:MAX_TOMOGRAMS]
+    tomograms = []
+    left = budget_bytes
+    for index, view in enumerate(shown):
+        record = _tomogram(view, data.species, left // (len(shown) - index))
+        left -= sum(len(text) for text in record["slices"])
+        tomograms.append(record)
+    return {
+        "classes": classes,
+        "unknown": {"name": "unknown class", "colour": BACKGROUND_COLOUR},
+        "tomograms": tomograms,
+    }
+
+
+def embed_json(value: Any) -> str:
+    """JSON that may stand inside a <script> element: without "<", ">", "&" and JavaScript's line separators."""
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def encode_slices(density: np.ndarray, budget_bytes: int) -> tuple[list[str], list[tuple[int, int]]]:
+    """Slices as base64 JPEG texts of at most `budget_bytes` in all, first row at the bottom.
+
+    Neighbouring slices are averaged where there are more than the budget allows, and pixels binned.
+
+    Returns:
+        The texts, and for each the half-open range of slices it is the mean of.
+    """
+    texts: list[str] = []
+    ranges: list[tuple[int, int]] = []
+    for quality in LADDER:
+        step = -(-density.shape[0] // quality.slices)
+        ranges = [(low, min(low + step, density.shape[0])) for low in range(0, density.shape[0], step)]
+        sample = ranges[:: max(1, len(ranges) // 5)]
+        limits = window(np.stack([_mean(density, bounds) for bounds in sample]), 0.3, 99.7)
+        expected = np.mean([len(_encode(density, bounds, limits, quality)) for bounds in sample]) * len(ranges)
+        if expected > 1.05 * budget_bytes and quality is not LADDER[-1]:
+            continue
+        texts = [_encode(density, bounds, limits, quality) for bounds in ranges]
+        if sum(map(len, texts)) <= budget_bytes:
+            break
+    return texts, ranges
+
+
+def _tomogram(view: TomogramView, species: Sequence[SpeciesInfo], budget_bytes: int) -> dict[str, Any]:
+    texts, ranges = encode_slices(view.density, budget_bytes)
+    bin_z = view.bin_zyx[0]
+    matches = matches_of(view, species)
+    picks = {**_columns(view.picks, len(species)), "score": _scores(view.picks)}
+    if matches is not None:
+        picks["match"] = matches.tolist()
+    depth, height, width = view.shape_zyx
+    return {
+        "name": view.name,
+        "depth": depth,
+        "height": height,
+        "width": width,
+        "voxel": view.voxel_size_angstrom,
+        # the unbinned z range that a slice is the mean of, inclusive
+        "from": [low * bin_z for low, _ in ranges],
+        "to": [high * bin_z - 1 for _, high in ranges],
+        "slices": texts,
+        "picks": picks,
+        "truth": None if view.truth is None else _columns(view.truth, len(species)),
+    }
+
+
+def _columns(particles: Particles, n_species: int) -> dict[str, list[Any]]:
+    positions = np.round(particles.positions_vox, 1)
+    known = (particles.labels >= 1) & (particles.labels <= n_species)
+    return {
+        "x": positions[:, 0].tolist(),
+        "y": positions[:, 1].tolist(),
+        "z": positions[:, 2].tolist(),
+        "label": np.where(known, particles.labels, 0).tolist(),
+    }
+
+
+def _scores(picks: Particles) -> list[float | None] | None:
+    if picks.scores is None or not np.isfinite(picks.scores).any():
+        return None
+    return [round(float(s), 4) if np.isfinite(s) else None for s in picks.scores]
+
+
+def _mean(density: np.ndarray, bounds: tuple[int, int]) -> np.ndarray:
+    mean: np.ndarray = np.asarray(density[bounds[0] : bounds[1]], np.float32).mean(0)
+    return mean
+
+
+def _encode(density: np.ndarray, bounds: tuple[int, int], limits: tuple[float, float], quality: Quality) -> str:
+    from PIL import Image
+
+    image = Image.fromarray(grey(_mean(density, bounds), limits)[::-1])
+    longest = max(image.size)
+    if longest > quality.edge_px:
+        size = [max(1, round(edge * quality.edge_px / longest)) for edge in image.size]
+        image = image.resize((size[0], size[1]), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=quality.jpeg, optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,142 @@
+"""RobPicker's inner and outer loss as pure functions of parameters (the paper's eq. 1–5).
+
+inner:  L_tr(I, C, R) = mean_i w_i ℓ_i,  ℓ_i = Dice(f(t_i; I), C(a_i)),  w_i = R(ℓ_i)
+outer:  L_val(I')     = mean_j Dice(f(t_j; I'), a_j)
+
+Means stand where the paper has sums, so that learning rates do not depend on the batch size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from robpicker_jax.training.losses import dice
+
+Tree = Any
+
+
+class Networks(NamedTuple):
+    """The three networks as pure functions.
+
+    Attributes:
+        segment: (params, batch_stats, image (n,z,y,x,1), train, dropout_key=None)
+            → (features (n,z,y,x,f), logits (n,z,y,x,c), batch_stats).
+        correct: (params, features, one-hot label (n,z,y,x,c)) → (corrected label, alpha (n,z,y,x,1 or c)).
+        reweight: (params, loss (n,)) → weight (n,).
+        dropout: whether `segment` uses its dropout key.
+    """
+
+    segment: Callable[..., tuple[Array, Array, Tree]]
+    correct: Callable[[Tree, Array, Array], tuple[Array, Array]]
+    reweight: Callable[[Tree, Array], Array]
+    dropout: bool = False
+
+
+class NetworkState(NamedTuple):
+    """What the U-Net carries from step to step beside its parameters; no gradient flows through it.
+
+    Attributes:
+        batch_stats: running statistics of batch norm, updated by training batches alone.
+        dropout_key: key of the next dropout masks.
+    """
+
+    batch_stats: Tree
+    dropout_key: Array
+
+
+class Batch(NamedTuple):
+    """Patches, their label maps, and the class each was drawn for (0: a random place)."""
+
+    image: Float[Array, "n z y x 1"]
+    label: Int[Array, "n z y x"]
+    center_class: Int[Array, " n"]
+
+
+class InnerAux(NamedTuple):
+    """What the inner loss tells beside its value; one entry a patch.
+
+    Attributes:
+        loss: Dice loss against the corrected label.
+        weight: the weight it was given.
+        alpha: mean of the label correction's α over the patch.
+        changed: share of voxels whose class the correction changed.
+    """
+
+    loss: Float[Array, " n"]
+    weight: Float[Array, " n"]
+    alpha: Float[Array, " n"]
+    changed: Float[Array, " n"]
+
+
+def inner_loss(
+    networks: Networks, *, stop_gradient_label: bool = True, stop_gradient_weight: bool = True
+) -> Callable[[Tree, Tree, NetworkState, Batch], tuple[Array, tuple[NetworkState, InnerAux]]]:
+    """The inner loss as `(params, meta, state, batch) -> (loss, (state, aux))`.
+
+    `meta` holds the parameters of the meta networks in use: "correction", "reweighting", both or none. A network that
+    is absent is the identity: labels stay as they are, weights are one. So the variants are four contents of `meta`.
+
+    Args:
+        networks: the three networks.
+        stop_gradient_label: no gradient with respect to the U-Net through the corrected label.
+        stop_gradient_weight: none through the loss value that sets the weight.
+    """
+    stop = jax.lax.stop_gradient
+
+    def loss(
+        params: Tree, meta: Tree, state: NetworkState, batch: Batch
+    ) -> tuple[Array, tuple[NetworkState, InnerAux]]:
+        this_key, next_key = None, state.dropout_key
+        if networks.dropout:
+            this_key, next_key = jax.random.split(state.dropout_key)
+        features, logits, batch_stats = networks.segment(
+            params, state.batch_stats, batch.image, train=True, dropout_key=this_key
+        )
+        probabilities = _softmax(logits)
+        noisy = jax.nn.one_hot(batch.label, logits.shape[-1], dtype=probabilities.dtype)
+
+        def target(features: Array) -> tuple[Array, Array]:
+            if "correction" not in meta:
+                return noisy, jnp.zeros_like(noisy[..., :1])
+            return networks.correct(meta["correction"], features, noisy)
+
+        corrected, alpha = target(stop(features) if stop_gradient_label else features)
+        losses = dice(probabilities, corrected)
+        weights = jnp.ones_like(losses)
+        if "reweighting" in meta:
+            # What is stopped is the U-Net alone: the weight goes on depending on the correction, through the target.
+            seen = dice(stop(probabilities), target(stop(features))[0]) if stop_gradient_weight else losses
+            weights = networks.reweight(meta["reweighting"], seen)
+        changed = jnp.mean(jnp.argmax(corrected, axis=-1) != batch.label, axis=(1, 2, 3), dtype=probabilities.dtype)
+        aux = InnerAux(losses, weights, jnp.mean(alpha, axis=(1, 2, 3, 4)), changed)
+        return jnp.mean(weights * losses), (NetworkState(batch_stats, next_key), jax.tree.map(stop, aux))
+
+    return loss
+
+
+def outer_loss(networks: Networks) -> Callable[[Tree, NetworkState, Batch], tuple[Array, Array]]:
+    """The outer loss as `(params, state, batch) -> (loss, loss of each patch)`, on clean labels.
+
+    Batch norm uses the meta batch's own statistics, and leaves the running ones alone; nothing is dropped out.
+    """
+
+    def loss(params: Tree, state: NetworkState, batch: Batch) -> tuple[Array, Array]:
+        _, logits, _ = networks.segment(params, state.batch_stats, batch.image, train=True)
+        clean = jax.nn.one_hot(batch.label, logits.shape[-1], dtype=_wide(logits))
+        losses = dice(_softmax(logits), clean)
+        return jnp.mean(losses), losses
+
+    return loss
+
+
+def _wide(array: Array) -> jnp.dtype:
+    return jnp.promote_types(array.dtype, jnp.float32)
+
+
+def _softmax(logits: Array) -> Array:
+    return jax.nn.softmax(logits.astype(_wide(logits)), axis=-1)

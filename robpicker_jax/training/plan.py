@@ -1,0 +1,233 @@
+"""Before training: what a step takes, whether it fits the memory, and smaller micro-batches where it does not.
+
+The plan is made of the very program that training then runs: it is lowered and compiled once (or read from the
+compilation cache), asked for its memory and its work, and handed to the trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from robpicker_jax import parallel
+from robpicker_jax.config import Config
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.memory import device_bytes
+from robpicker_jax.training.experiment import META_NETWORKS, Experiment, build_experiment
+from robpicker_jax.training.objective import Batch
+from robpicker_jax.training.workload import step_bytes, step_operations
+
+_USABLE = 0.9
+"""Share of the free memory that a step is given: allocators lose some, and other programs live on."""
+
+_NAMES = {"unet": "U-Net", "correction": "label correction", "reweighting": "data reweighting"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training step takes.
+
+    Attributes:
+        parameters: number of parameters of each network.
+        operations: floating-point operations of a step, on all devices together.
+        counted: whether the compiler did not say, and they were counted from the network's shape.
+        estimated_bytes: memory of a step on each device, counted from the network's shape.
+        compiled_bytes: the same of the compiled program: arguments, results and temporaries; None: not told.
+        limit_bytes: what a step may take on each device; None: unknown.
+        resident_bytes: tomograms and label maps on each device.
+        micro_batches: parts in which each device takes its share of a batch.
+        configured: the same as configured.
+        devices: what it runs on.
+    """
+
+    parameters: dict[str, int]
+    operations: float
+    counted: bool
+    estimated_bytes: float
+    compiled_bytes: int | None
+    limit_bytes: int | None
+    resident_bytes: int
+    micro_batches: int
+    configured: int
+    devices: str
+
+    @property
+    def needed_bytes(self) -> float:
+        """Memory of a step on each device, by the compiler or else by the estimate."""
+        return self.estimated_bytes if self.compiled_bytes is None else self.compiled_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether a step fits the memory, as far as is known."""
+        return self.limit_bytes is None or self.needed_bytes <= self.limit_bytes
+
+    def lines(self) -> list[str]:
+        """The plan in words, a few lines."""
+        counts = ", ".join(f"{_NAMES[name]} {n:,}" for name, n in self.parameters.items())
+        compiled = "not told by the compiler" if self.compiled_bytes is None else _gib(self.compiled_bytes)
+        limit = "unknown" if self.limit_bytes is None else _gib(self.limit_bytes)
+        resident = f"; tomograms and label maps {_gib(self.resident_bytes)}" if self.resident_bytes else ""
+        counted = " (counted)" if self.counted else ""
+        found = [
+            f"parameters: {counts}",
+            f"a step: {self.operations / 1e9:,.3g} GFLOP{counted}; memory on each device {compiled} compiled, "
+            f"{_gib(self.estimated_bytes)} estimated, {limit} allowed{resident}; {self.devices}",
+        ]
+        if self.micro_batches != self.configured:
+            found.append(
+                f"the step does not fit: parallel.micro_batches raised from {self.configured} to {self.micro_batches} "
+                "(batch norm is then over a part of the batch)"
+            )
+        return found
+
+    def record(self) -> dict[str, Any]:
+        """The plan as numbers, for versions.json."""
+        return {
+            "parameters": sum(self.parameters.values()),
+            "gflop_per_step": round(self.operations / 1e9, 3),
+            "estimated_gib": round(self.estimated_bytes / 2**30, 4),
+            "compiled_gib": None if self.compiled_bytes is None else round(self.compiled_bytes / 2**30, 4),
+            "limit_gib": None if self.limit_bytes is None else round(self.limit_bytes / 2**30, 4),
+            "resident_gib": round(self.resident_bytes / 2**30, 4),
+            "micro_batches": self.micro_batches,
+            "configured_micro_batches": self.configured,
+        }
+
+
+def prepare(experiment: Experiment, *, configured: int = 1, resident_bytes: int = 0) -> tuple[Experiment, Plan]:
+    """Compile the training step, and take more micro-batches until it fits the memory.
+
+    Args:
+        experiment: with the step as `build_experiment` leaves it.
+        configured: the micro-batches that the user asked for, where an earlier start has raised them.
+        resident_bytes: tomograms and label maps that are on each device.
+
+    Returns:
+        The experiment with its step compiled, for batches of the configuration's sizes alone, and the plan. Where
+        micro-batches were raised, it is another experiment, whose configuration says so.
+
+    Raises:
+        InputError: the step does not fit even with one sample in each micro-batch.
+    """
+    choices = micro_batch_choices(experiment.config, experiment.mesh.size)
+    while True:
+        experiment, plan, fixed = _compiled(experiment, configured, resident_bytes)
+        settings = experiment.config.parallel
+        # Processes may have different memory: they go on together.
+        if not settings.auto_micro_batches or not parallel.any_process(not plan.fits):
+            return experiment, plan
+        larger = [parts for parts in choices if parts > settings.micro_batches]
+        if not larger:
+            raise InputError(
+                f"a training step needs {_gib(plan.needed_bytes)} on each device even in {settings.micro_batches} "
+                f"micro-batches, and {_gib(plan.limit_bytes or 0)} are allowed",
+                mend="lower patches.size, set model.remat: true or model.compute_dtype: bfloat16, set patches.input: "
+                "host, or parallel.memory_limit_gib if you know better",
+            )
+        chosen = larger[0]
+        if plan.limit_bytes is not None and plan.limit_bytes > fixed:
+            # Temporaries shrink with the part: the first choice that should fit, rather than to compile them all.
+            wanted = settings.micro_batches * (plan.needed_bytes - fixed) / (plan.limit_bytes - fixed)
+            chosen = next((parts for parts in larger if parts >= wanted), larger[-1])
+        chosen = parallel.value_of_first(chosen)
+        experiment = build_experiment(
+            replace(experiment.config, parallel=replace(settings, micro_batches=chosen)), state=experiment.state
+        )
+
+
+def micro_batch_choices(config: Config, n_devices: int) -> list[int]:
+    """Numbers of micro-batches that divide every device's share of the training and the meta batch, rising."""
+    train = config.train
+    sizes = [train.batch_size]
+    if train.variant != "supervised":
+        sizes.append(train.meta_batch_size or train.batch_size)
+    most = min(sizes) // n_devices
+    return [m for m in range(1, most + 1) if all(size % (n_devices * m) == 0 for size in sizes)]
+
+
+def batch_shapes(config: Config, mesh: jax.sharding.Mesh) -> tuple[Batch, Batch]:
+    """Shapes, types and placement of the training batches and the meta batch of a step, as `training_data` makes them."""
+    train, edge = config.train, config.patches.size
+    meta_rows = 0 if train.variant == "supervised" else train.meta_batch_size or train.batch_size
+
+    def batch(lead: tuple[int, ...], axis: int) -> Batch:
+        def shape(rest: tuple[int, ...], dtype: Any) -> Any:
+            return jax.ShapeDtypeStruct((*lead, *rest), dtype, sharding=parallel.batch_sharding(mesh, axis))
+
+        cube = (edge, edge, edge)
+        return Batch(shape((*cube, 1), np.float32), shape(cube, np.uint8), shape((), np.int32))
+
+    return batch((train.inner_steps, train.batch_size), 1), batch((meta_rows,), 0)
+
+
+def _compiled(experiment: Experiment, configured: int, resident_bytes: int) -> tuple[Experiment, Plan, float]:
+    """The experiment with its step compiled, the plan, and the bytes that micro-batches do not change."""
+    config, mesh = experiment.config, experiment.mesh
+    limit = _limit(experiment, resident_bytes)
+    step: Callable[..., Any] = experiment.step.lower(experiment.state, *batch_shapes(config, mesh)).compile()  # type: ignore[attr-defined]
+    names = ("unet", *META_NETWORKS[config.train.variant])
+    trees = {"unet": experiment.state.params, **experiment.state.meta}
+    parameters = {name: sum(leaf.size for leaf in jax.tree.leaves(trees[name])) for name in names}
+    estimated = step_bytes(config, sum(parameters.values())) / mesh.size
+    found, fixed = _memory(step)
+    local = mesh.local_devices
+    if local[0].platform == "cpu":  # they share the machine's memory
+        estimated, fixed = estimated * len(local), fixed * len(local)
+        found = None if found is None else found * len(local)
+    counted, told = step_operations(config), _operations(step)
+    if told is not None:
+        told *= mesh.size
+        # The compiler counts the body of a loop (micro-batches, inner steps) once, and library calls at times not at all.
+        told = told if told > counted / 2 else None
+    plan = Plan(
+        parameters=parameters,
+        operations=counted if told is None else told,
+        counted=told is None,
+        estimated_bytes=estimated,
+        compiled_bytes=found,
+        limit_bytes=limit,
+        resident_bytes=resident_bytes,
+        micro_batches=config.parallel.micro_batches,
+        configured=configured,
+        devices=f"{mesh.size} x {local[0].device_kind}",
+    )
+    return replace(experiment, step=step), plan, fixed
+
+
+def _limit(experiment: Experiment, resident_bytes: int) -> int | None:
+    config, devices = experiment.config, experiment.mesh.local_devices
+    if config.parallel.memory_limit_gib is not None:
+        return max(0, int(config.parallel.memory_limit_gib * 2**30) - resident_bytes)
+    known = [amount for device in devices if (amount := device_bytes(device, free=True)) is not None]
+    # The state is there already, and it is among the arguments of the step.
+    present = sum(leaf.nbytes for leaf in jax.tree.leaves(experiment.state))
+    present *= len(devices) if devices[0].platform == "cpu" else 1
+    return int(_USABLE * (min(known) + present)) if known else None
+
+
+def _memory(step: Any) -> tuple[int | None, float]:
+    """(bytes of a compiled program in all, those of its arguments and results)."""
+    try:
+        sizes = step.memory_analysis()
+        fixed = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+        return int(fixed + sizes.temp_size_in_bytes), float(fixed)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # not every backend tells
+        return None, 0.0
+
+
+def _operations(step: Any) -> float | None:
+    """Operations of a compiled program on one device; None where the compiler does not say."""
+    try:
+        costs = step.cost_analysis()
+        flops = (costs[0] if isinstance(costs, list) else costs)["flops"]
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, KeyError, IndexError):
+        return None
+    return float(flops) if flops and flops > 0 else None
+
+
+def _gib(amount: float) -> str:
+    return f"{amount / 2**30:.3g} GiB"

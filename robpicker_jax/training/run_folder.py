@@ -1,0 +1,189 @@
+"""The working folder of a run: what it holds, whether a command belongs to it, and its siblings.
+
+config.yaml  versions.json  metrics.jsonl  checkpoints/  picks/  evaluation.json  report/  tensorboard/  [data/]
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import robpicker_jax
+from robpicker_jax.config import Config, default_config_path, dump_config, load_config
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import write_text
+
+# Changing these does not make another training of it: a run may be prolonged, or picked and evaluated in another way.
+_FREE = (
+    "train.steps",
+    "train.validate_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.log_every",
+    "patches.input",
+    "patches.labels",
+    "patches.threads",
+    "parallel",
+    "inference",
+    "picking",
+    "evaluation",
+)
+_PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "mrcfile",
+    "starfile",
+)
+
+
+def default_workdir(config: Config, config_path: str | None) -> Path:
+    """`runs/NAME` in the working folder, NAME after the configuration file and, unless it is robpicker, the variant."""
+    stem = (Path(config_path) if config_path else default_config_path()).stem
+    variant = config.train.variant
+    return Path("runs") / (stem if variant == "robpicker" else f"{stem}-{variant}")
+
+
+def prepare(workdir: Path, config: Config) -> None:
+    """Make the folder, or check that the run in it is the one that `config` describes; write config and versions.
+
+    Raises:
+        InputError: the folder holds another run, or cannot be written.
+    """
+    path = workdir / "config.yaml"
+    if path.exists():
+        different = [key for key in _differences(load_config(path), config) if not key.startswith(_FREE)]
+        if different:
+            shown = ", ".join(different[:3]) + (f" and {len(different) - 3} more" if len(different) > 3 else "")
+            raise InputError(
+                f"holds a run with other settings ({shown})", where=workdir, mend="use another --workdir, or delete it"
+            )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_text(path, dump_config(config))
+        plan = _stored_plan(workdir)
+        found = versions() | ({} if plan is None else {"plan": plan})
+        write_text(workdir / "versions.json", json.dumps(found, indent=2) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", where=workdir) from None
+
+
+def as_planned(workdir: Path, config: Config) -> Config:
+    """The configuration with the micro-batches that an earlier start of the run chose, so that it goes on alike.
+
+    A number that the user has changed since is the user's.
+    """
+    plan = _stored_plan(workdir)
+    settings = config.parallel
+    if plan is None or not settings.auto_micro_batches:
+        return config
+    if plan.get("configured_micro_batches") != settings.micro_batches:
+        return config
+    return replace(config, parallel=replace(settings, micro_batches=int(plan["micro_batches"])))
+
+
+def record_plan(workdir: Path, config: Config, plan: Mapping[str, Any]) -> None:
+    """Keep a run's plan in versions.json, and the configuration as planned in config.yaml."""
+    path = workdir / "versions.json"
+    found = json.loads(path.read_text(encoding="utf-8")) | {"plan": dict(plan)}
+    write_text(workdir / "config.yaml", dump_config(config))
+    write_text(path, json.dumps(found, indent=2) + "\n")
+
+
+def _stored_plan(workdir: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads((workdir / "versions.json").read_text(encoding="utf-8")).get("plan")
+    except (OSError, ValueError, AttributeError):  # a new run, or a file that somebody has edited
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("micro_batches"), int) else None
+
+
+def read_config(workdir: Path) -> Config:
+    """The configuration of the run in a folder.
+
+    Raises:
+        InputError: it holds none.
+    """
+    if not (workdir / "config.yaml").is_file():
+        raise InputError("holds no run (no config.yaml)", where=workdir, mend="give the --workdir of a training")
+    return load_config(workdir / "config.yaml")
+
+
+def siblings(workdir: Path, config: Config) -> list[tuple[Path, Config]]:
+    """Runs beside this one that differ from it in the variant alone, so that the two can be compared."""
+    found = []
+    for path in sorted(workdir.resolve().parent.glob("*/config.yaml")):
+        if path.parent == workdir.resolve():
+            continue
+        try:
+            other = load_config(path)
+        except InputError:
+            continue  # someone else's folder
+        alike = replace(
+            other,
+            train=replace(other.train, variant=config.train.variant),
+            # How it was computed, not what.
+            parallel=config.parallel,
+            patches=replace(
+                other.patches,
+                input=config.patches.input,
+                labels=config.patches.labels,
+                threads=config.patches.threads,
+            ),
+        )
+        if alike == config:
+            found.append((path.parent, other))
+    return found
+
+
+def versions() -> dict[str, Any]:
+    """What a result depends on: package versions, Python, machine, devices, date and command."""
+    import jax
+
+    found: dict[str, Any] = {"robpicker_jax": robpicker_jax.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    found["machine"] = machine()
+    found["devices"] = [device.device_kind for device in jax.devices()]
+    found["date"] = datetime.now(UTC).isoformat(timespec="seconds")
+    found["command"] = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return found
+
+
+def machine() -> str:
+    """Processor and core count, in words."""
+    import os
+
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def _differences(one: Any, other: Any, prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for field in fields(one):
+        a, b, key = getattr(one, field.name), getattr(other, field.name), f"{prefix}{field.name}"
+        if is_dataclass(a) and is_dataclass(b):
+            keys += _differences(a, b, f"{key}.")
+        elif a != b:
+            keys.append(key)
+    return keys

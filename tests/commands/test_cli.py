@@ -1,0 +1,102 @@
+"""The command line: overrides, help, exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from robpicker_jax.commands.cli import call, configured_parser, parse_configured, split_overrides
+from robpicker_jax.commands.verbs import VERBS
+from robpicker_jax.system.errors import InputError
+
+
+def test_dotted_flags_are_taken_out() -> None:
+    arguments = ["a.mrc", "--train.steps", "5", "--out", "x", "--patches.flip", "--train.inner.name=sgd", "--x.y", "-1"]
+    rest, overrides = split_overrides(arguments)
+    assert rest == ["a.mrc", "--out", "x"]
+    assert overrides == ["train.steps=5", "patches.flip=true", "train.inner.name=sgd", "x.y=-1"]
+
+
+def test_flags_override_the_configuration() -> None:
+    _, config = parse_configured(
+        configured_parser("train", "text"), ["--train.steps", "7", "--data.species.0.copies=3"]
+    )
+    assert config.train.steps == 7
+    assert config.data.species[0].copies == 3
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_is_complete_and_exits_0(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main = importlib.import_module(f"robpicker_jax.commands.{verb}").main
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert f"robpicker {verb}" in text
+    if verb in ("train", "simulate"):
+        assert "--train.inner.learning_rate" in text
+
+
+def test_bad_arguments_are_one_line_and_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(arguments: list[str]) -> int:
+        raise InputError("is truncated", where="a.mrc", mend="copy it again")
+
+    assert call(main, []) == 2
+    captured = capsys.readouterr()
+    assert captured.err.strip() == "error: a.mrc: is truncated; copy it again"
+    assert captured.out == ""
+
+
+def test_interruption_has_its_own_code(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    assert call(main, []) == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The package as a user starts it."""
+    return subprocess.run(
+        [sys.executable, "-m", "robpicker_jax", *arguments], capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_the_package_lists_its_verbs_and_corrects_a_typing_error() -> None:
+    listed = run_module("--help")
+    assert listed.returncode == 0
+    assert all(verb in listed.stdout for verb in VERBS)
+    wrong = run_module("tarin")
+    assert wrong.returncode == 2
+    assert wrong.stderr.strip() == "error: no such verb: tarin; did you mean train?"
+
+
+@pytest.mark.parametrize("arguments", [("train", "--steps", "5"), ("train", "--train.stepz", "5"), ("pick", "a.mrc")])
+def test_bad_command_lines(arguments: tuple[str, ...]) -> None:
+    result = run_module(*arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_imports_nothing_heavy(verb: str) -> None:
+    """What makes a start slow must not be imported for help (seconds are a matter of the machine; modules are not)."""
+    heavy = "jax jaxlib flax optax orbax scipy sklearn pandas matplotlib mrcfile starfile tensorboardX"
+    if verb != "convert":  # its help lists the formats, whose modules read and write arrays
+        heavy += " numpy"
+    code = (
+        "import sys\n"
+        f"sys.argv = ['robpicker', {verb!r}, '--help']\n"
+        "from robpicker_jax.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        f"print(sorted({{m.split('.')[0] for m in sys.modules}} & set({heavy!r}.split())))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert f"robpicker {verb}" in result.stdout
+    assert result.stdout.strip().endswith("[]")

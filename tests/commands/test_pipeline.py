@@ -1,0 +1,427 @@
+"""The main job on a tiny data set: what it leaves behind, resuming, reproducibility, bad input."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import mrcfile
+import numpy as np
+import pytest
+from tiny import write_tiny
+
+from robpicker_jax.annotations import read_annotations
+from robpicker_jax.commands import main_job, pick, segment, simulate, train
+from robpicker_jax.commands.cli import call
+from robpicker_jax.config import Config, load_config
+from robpicker_jax.reporting import gathering as report_data
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.training.checkpoint import Checkpoints
+from robpicker_jax.training.data import device_batches, load_training_data
+from robpicker_jax.training.experiment import Experiment, build_experiment
+from robpicker_jax.training.trainer import Interrupted, fit, read_metrics
+from robpicker_jax.volumes import read_volume, write_mrc
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny configuration as a file."""
+    return write_tiny(tmp_path_factory.mktemp("config") / "tiny.yaml")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny simulated data set."""
+    folder = tmp_path_factory.mktemp("tiny") / "data"
+    assert call(simulate.main, ["--config", str(tiny_config), "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished tiny run."""
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    assert call(train.main, ["--config", str(tiny_config), "--workdir", str(workdir)]) == 0
+    return workdir
+
+
+def test_a_run_leaves_what_the_contract_says(tiny_run: Path) -> None:
+    for name in (
+        "config.yaml",
+        "calibration.json",
+        "versions.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "evaluation.json",
+        "report/index.html",
+    ):
+        assert (tiny_run / name).exists(), name
+    for suffix in ("xml", "star", "csv"):
+        assert (tiny_run / "picks" / f"test_000.{suffix}").exists()
+    rows = read_metrics(tiny_run / "metrics.jsonl")
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [1, 2, 3, 4]
+    assert [row["step"] for row in rows if row["kind"] == "validation"] == [2, 4]
+    wanted = {"inner_loss", "outer_loss", "hypergradient_norm", "alpha_mean", "changed_share", "weight_mean"}
+    assert wanted <= rows[0].keys()
+    assert json.loads((tiny_run / "versions.json").read_text())["jax"] == jax.__version__
+    assert list((tiny_run / "tensorboard").iterdir())
+
+
+def test_run_again_it_says_that_it_is_finished(
+    tiny_run: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (tiny_run / "metrics.jsonl").read_bytes()
+    assert call(train.main, ["--config", str(tiny_config), "--workdir", str(tiny_run)]) == 0
+    assert "finished" in capsys.readouterr().out
+    assert (tiny_run / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_run_in_the_same_folder_is_refused(
+    tiny_run: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--config", str(tiny_config), "--workdir", str(tiny_run), "--train.seed", "5"]
+    assert call(train.main, arguments) == 2
+    assert "train.seed" in capsys.readouterr().err
+
+
+def test_supervised_beside_it_is_compared(
+    tiny_run: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = tiny_run.parent / "tiny-supervised"
+    arguments = ["--config", str(tiny_config), "--workdir", str(workdir), "--train.variant", "supervised"]
+    assert call(train.main, arguments) == 0
+    assert not (workdir / "data").exists()  # the same data are not made twice
+    for folder in (tiny_run, workdir):
+        page = (folder / "report" / "index.html").read_text(encoding="utf-8")
+        assert "supervised" in page
+        assert "robpicker" in page
+    rows = [row for row in read_metrics(workdir / "metrics.jsonl") if row["kind"] == "train"]
+    assert all(row["weight_mean"] == 1.0 and row["outer_loss"] is None for row in rows)
+
+
+def test_picking_needs_no_annotations(tiny_run: Path, tmp_path: Path) -> None:
+    source = tiny_run / "data" / "test" / "test_000.mrc"
+    shutil.copy(source, tmp_path / "lonely.mrc")
+    out = tmp_path / "picks"
+    arguments = ["--workdir", str(tiny_run), "--out", str(out), str(tmp_path / "lonely.mrc")]
+    assert call(pick.main, arguments) == 0
+    picks = read_annotations(out / "lonely.xml", allow_empty=True)
+    stored = read_annotations(tiny_run / "picks" / "test_000.xml", allow_empty=True)
+    np.testing.assert_allclose(picks.positions_vox, stored.positions_vox)
+    assert call(segment.main, arguments) == 0
+    with mrcfile.open(out / "lonely_classes.mrc") as classes, mrcfile.open(source) as density:
+        assert classes.data.shape == density.data.shape
+        assert set(np.unique(classes.data)) <= {0, 1, 2}
+
+
+def test_segmenting_says_what_it_takes_and_can_keep_all_scores(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two"):
+        shutil.copy(tiny_run / "data" / "test" / "test_000.mrc", tmp_path / f"{name}.mrc")
+    out = tmp_path / "maps"
+    arguments = ["--workdir", str(tiny_run), "--out", str(out), "--scores", str(tmp_path)]
+    further = ["--inference.blend", "gaussian", "--inference.rotations", "2", "--inference.overlap_vox", "24"]
+    assert call(segment.main, [*arguments, *further]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"2 tomograms, 12 tiles; memory: at most \d+ MiB beside the network; all class prob", shown), shown
+    assert "segmenting: 12/12" in shown
+    scores = np.stack([read_volume(out / f"two_score_{label}.mrc").data for label in range(3)])
+    np.testing.assert_allclose(scores.sum(axis=0), 1, atol=1e-5)
+    np.testing.assert_array_equal(read_volume(out / "two_classes.mrc").data, scores.argmax(axis=0))
+    np.testing.assert_allclose(read_volume(out / "one_probability.mrc").data, scores.max(axis=0), atol=1e-3)
+
+
+def test_picks_of_all_tomograms_in_one_file(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("rec_TS_01", "rec_TS_02"):
+        shutil.copy(tiny_run / "data" / "test" / "test_000.mrc", tmp_path / f"{name}.mrc")
+    out = tmp_path / "picks"
+    arguments = [
+        "--workdir",
+        str(tiny_run),
+        "--out",
+        str(out),
+        str(tmp_path),
+        "--together",
+        "--name-pattern",
+        "rec_(.*)",
+    ]
+    formats = [part for fmt in ("star", "relion5", "dynamo", "imod") for part in ("--format", fmt)]
+    assert call(pick.main, [*arguments, *formats]) == 2
+    assert "IMOD model cannot tell tomograms apart" in capsys.readouterr().err
+    assert not out.exists() or not any(out.iterdir())
+    assert call(pick.main, [*arguments, *formats[:-2], "--format-option", "binning=4"]) == 0
+    one = len(read_annotations(tiny_run / "picks" / "test_000.xml", allow_empty=True))
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["picks.star", "picks_relion5.star", "picks.tbl"] + (["picks_tomograms.doc"] if one else [])
+    )
+    back = read_annotations(out / "picks.star", binning=4, allow_empty=True)
+    assert len(back) == 2 * one
+    if one:
+        assert back.tomograms is not None
+        assert set(back.tomograms.tolist()) == {"TS_01", "TS_02"}
+
+
+def test_masks_reach_sampling_evaluation_and_the_report(tiny_config: Path, tiny_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_data, tmp_path / "data")
+    config = load_config(tiny_config, [f"data.dir={tmp_path / 'data'}"])
+    for split in ("train", "meta"):
+        for path in (tmp_path / "data" / split).glob("*_000.mrc"):
+            mask = np.zeros(read_volume(path).data.shape, np.uint8)
+            mask[:, :20] = 1
+            write_mrc(path.with_name(f"{path.stem}_mask.mrc"), mask, 22.0)
+    data = load_training_data(config, tmp_path / "data")
+    plans = [data.source().plan(kind, step, 0) for step in range(200) for kind in ("train", "meta")]  # type: ignore[arg-type]
+    assert any(plan.particle < 0 for plan in plans)
+    for plan, kind in zip(plans, itertools.cycle((data.train, data.meta))):
+        if plan.particle < 0:
+            assert plan.corner_zyx[1] + 8 < 20
+        else:
+            assert kind[plan.tomogram].particles.positions_vox[plan.particle, 1] < 19.5  # type: ignore[union-attr]
+    (tomogram,) = data.meta
+    assert tomogram.particles is not None
+    outside = int((tomogram.particles.positions_vox[:, 1] >= 19.5).sum())
+    assert 0 < outside < len(tomogram.particles)
+    picks = tomogram.particles.select(slice(None, None, -1))
+    evaluation = main_job._evaluate(config, data, [tomogram], {tomogram.name: picks})
+    assert evaluation.macro_f1 == 1
+    assert evaluation.left_out() == (outside, outside)
+    view = report_data._view(tomogram, picks, evaluation)
+    assert view.truth is not None
+    assert view.matches is not None
+    np.testing.assert_array_equal(view.truth.positions_vox[view.matches], view.picks.positions_vox)
+    assert len(view.truth) == len(tomogram.particles) - outside
+
+
+def test_a_real_microtubule_is_converted_and_segmented(tiny_run: Path, shared_data: Path, tmp_path: Path) -> None:
+    volume = read_volume(shared_data / "tomograms" / "cylindra_13pf_MT.tif")
+    assert volume.data.shape == (36, 206, 94)
+    path = tmp_path / "microtubule.mrc"
+    write_mrc(path, volume.data, 10.52)
+    with mrcfile.open(path) as file:
+        np.testing.assert_array_equal(file.data, volume.data)
+        assert float(file.voxel_size.x) == pytest.approx(10.52)
+    out = tmp_path / "classes"
+    assert call(segment.main, ["--workdir", str(tiny_run), "--out", str(out), str(path)]) == 0
+    with mrcfile.open(out / "microtubule_classes.mrc") as file:
+        assert file.data.shape == volume.data.shape
+
+
+@pytest.fixture(scope="session")
+def tiny_experiment(tiny_config: Path, tiny_data: Path) -> tuple[Config, Experiment]:
+    """The tiny run's compiled steps, without validation."""
+    config = load_config(tiny_config, [f"data.dir={tiny_data}"])
+    return config, build_experiment(config)
+
+
+def fresh(experiment: Experiment) -> Experiment:
+    """The experiment with a copy of its initial state, which a step would otherwise consume."""
+    return Experiment(**{**vars(experiment), "state": jax.tree.map(lambda leaf: leaf.copy(), experiment.state)})
+
+
+def train_tiny(setting: tuple[Config, Experiment], workdir: Path, fail_before: int | None = None) -> Any:
+    """Fit without validation; raise before a given step when asked to, as a crash would."""
+    config, experiment = setting
+    batches = device_batches(load_training_data(config, Path(config.data.dir or "")).source(), config, experiment.mesh)
+
+    def broken(start: int) -> Iterator[Any]:
+        for step, pair in enumerate(batches(start), start=start + 1):
+            if step == fail_before:
+                raise RuntimeError("crash")
+            yield pair
+
+    return fit(fresh(experiment), broken, workdir).last
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(tiny_experiment: tuple[Config, Experiment], tmp_path: Path) -> None:
+    whole = train_tiny(tiny_experiment, tmp_path / "whole")
+    with pytest.raises(RuntimeError, match="crash"):
+        train_tiny(tiny_experiment, tmp_path / "parts", fail_before=4)
+    resumed = train_tiny(tiny_experiment, tmp_path / "parts")
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    keys = ("step", "inner_loss", "outer_loss", "weight_mean")
+    rows = [
+        [{key: row[key] for key in keys} for row in read_metrics(tmp_path / name / "metrics.jsonl")]
+        for name in ("whole", "parts")
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_a_signal_stops_the_run_with_its_state_saved(
+    tiny_experiment: tuple[Config, Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, experiment = tiny_experiment
+    batches = device_batches(load_training_data(config, Path(config.data.dir or "")).source(), config, experiment.mesh)
+
+    def signalled(start: int) -> Iterator[Any]:
+        for step, pair in enumerate(batches(start), start=start + 1):
+            if step == 3:
+                signal.raise_signal(signal.SIGTERM)
+            yield pair
+
+    with pytest.raises(Interrupted, match="after step 3"):
+        fit(fresh(experiment), signalled, tmp_path)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.latest_step() == 3
+    checkpoints.close()
+    whole = train_tiny(tiny_experiment, tmp_path / "whole")
+    jax.tree.map(np.testing.assert_array_equal, whole, train_tiny(tiny_experiment, tmp_path))
+
+
+def test_a_validation_that_a_signal_prevented_is_made_up_for(
+    tiny_experiment: tuple[Config, Experiment], tmp_path: Path
+) -> None:
+    config, experiment = tiny_experiment
+    batches = device_batches(load_training_data(config, Path(config.data.dir or "")).source(), config, experiment.mesh)
+
+    def signalled(start: int) -> Iterator[Any]:
+        for step, pair in enumerate(batches(start), start=start + 1):
+            if step == 2:
+                signal.raise_signal(signal.SIGTERM)
+            yield pair
+
+    def validate(state: Any) -> dict[str, float]:
+        return {"macro_f1": 1.0 / int(state.step)}  # the earlier the better
+
+    with pytest.raises(Interrupted, match="after step 2"):
+        fit(fresh(experiment), signalled, tmp_path, validate=validate)
+    assert not [row for row in read_metrics(tmp_path / "metrics.jsonl") if row["kind"] == "validation"]
+    result = fit(fresh(experiment), batches, tmp_path, validate=validate)
+    rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if row["kind"] == "validation"]
+    assert [row["step"] for row in rows] == [2, 4]
+    assert result.best_step == 2
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment: tuple[Config, Experiment], tmp_path: Path) -> None:
+    config, experiment = tiny_experiment
+    batches = device_batches(load_training_data(config, Path(config.data.dir or "")).source(), config, experiment.mesh)
+
+    def poisoned(start: int) -> Iterator[Any]:
+        for step, (first, meta) in enumerate(batches(start), start=start + 1):
+            yield (first._replace(image=first.image * np.nan) if step == 3 else first), meta
+
+    with pytest.raises(InputError, match=r"nan at step 3.*last good checkpoint is kept"):
+        fit(fresh(experiment), poisoned, tmp_path)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    state = checkpoints.restore(experiment.state)
+    checkpoints.close()
+    assert int(state.step) == 2
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def replace_text(path: Path, old: str, new: str) -> None:
+    """Replace text in a file, all of it."""
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def spoil(folder: Path, fault: str) -> str:
+    """Plant a fault in a data set; returns what the message must name."""
+    volume, objects = folder / "train" / "train_000.mrc", folder / "train" / "train_000_objl.xml"
+    match fault:
+        case "missing folder":
+            shutil.rmtree(folder)
+            return str(folder)
+        case "missing split":
+            shutil.rmtree(folder / "meta")
+            return "meta"
+        case "empty list":
+            objects.write_text("<objlist/>", encoding="utf-8")
+            return "no particles"
+        case "no annotations":
+            objects.unlink()
+            return "train_000"
+        case "coordinates outside":
+            replace_text(objects, 'x="', 'x="9')
+            return "outside"
+        case "unknown class":
+            replace_text(objects, 'class_label="1"', 'class_label="7"')
+            return "class label 7"
+        case "mismatched voxel size":
+            with mrcfile.open(volume, mode="r+") as file:
+                file.voxel_size = 7.84
+            return "7.84"
+        case "truncated":
+            volume.write_bytes(volume.read_bytes()[:-1000])
+            return "train_000.mrc"
+        case "NaN voxels":
+            with mrcfile.open(volume, mode="r+") as file:
+                file.data[3, 4, 5] = np.nan
+            return "train_000.mrc"
+        case "small volume":
+            with mrcfile.open(volume) as file:
+                data, size = file.data[:12].copy(), file.voxel_size.copy()
+            with mrcfile.new(volume, data, overwrite=True) as file:
+                file.voxel_size = size
+            return "smaller than a patch"
+    raise AssertionError(fault)
+
+
+FAULTS = [
+    "missing folder",
+    "missing split",
+    "empty list",
+    "no annotations",
+    "coordinates outside",
+    "unknown class",
+    "mismatched voxel size",
+    "truncated",
+    "NaN voxels",
+    "small volume",
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_bad_data_gives_exit_2_and_one_line(
+    fault: str, tiny_config: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_data, folder)
+    named = spoil(folder, fault)
+    arguments = ["--config", str(tiny_config), "--data.dir", str(folder), "--workdir", str(tmp_path / "run")]
+    assert call(train.main, arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) == 1
+    assert named in error
+
+
+def test_applying_a_folder_that_holds_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(pick.main, ["--workdir", str(tmp_path), "--out", str(tmp_path), "a.mrc"]) == 2
+    assert "no run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("--patches.size=18", "patches.size"),
+        ("--inference.tile=34", "inference.tile"),
+        ("--train.hypergradient=unroled", "unrolled"),
+        ("--parallel.devices=64", "parallel.devices"),
+        ("--train.inner.name=lion", "hypergradient would be zero"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(
+    override: str, named: str, tiny_config: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tight = "--model.widths=[4,4,4]"
+    arguments = [
+        "--config",
+        str(tiny_config),
+        "--data.dir",
+        str(tiny_data),
+        "--workdir",
+        str(tmp_path),
+        override,
+        tight,
+    ]
+    assert call(train.main, arguments) == 2
+    assert named in capsys.readouterr().err

@@ -1,0 +1,109 @@
+"""Configuration: what is read, what is refused, and whether the message names the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robpicker_jax.config import config_folder, describe_fields, dump_config, load_config
+from robpicker_jax.system.errors import InputError
+
+
+@pytest.mark.parametrize("path", sorted(config_folder().glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configurations_load_and_survive_a_round_trip(path: Path, tmp_path: Path) -> None:
+    config = load_config(path)
+    (tmp_path / "again.yaml").write_text(dump_config(config), encoding="utf-8")
+    assert load_config(tmp_path / "again.yaml") == config
+
+
+@pytest.mark.parametrize("path", sorted(config_folder().glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configurations_open_with_what_a_user_must_know(path: Path) -> None:
+    comment = [line for line in path.read_text(encoding="utf-8").splitlines()[:25] if line.startswith("#")]
+    for word in ("command", "hardware", "time", "result"):
+        assert any(line.removeprefix("#").split()[:1] == [word] for line in comment), word
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("train.stepz=1", ["train.stepz", "unknown key", "train.steps"]),
+        ("trian.steps=1", ["trian", "unknown key", "train"]),
+        ("data.species.0.raduis_vox=1", ["data.species.0.raduis_vox", "radius_vox"]),
+        ("train.steps=-1", ["train.steps", "greater than 0", "-1"]),
+        ("train.steps=many", ["train.steps", "integer", "many"]),
+        ("train.inner.learning_rate=-0.1", ["train.inner.learning_rate", "greater than 0"]),
+        ("train.inner.momentum=1.5", ["train.inner.momentum", "less than 1"]),
+        ("train.variant=robpicker2", ["train.variant", "supervised"]),
+        ("label_noise.missing=1.5", ["label_noise.missing", "less than or equal to 1"]),
+        ("model.widths=[8,x]", ["model.widths.1", "integer"]),
+        ("data.species.7.radius_vox=1", ["data.species.7.radius_vox", "index"]),
+        ("data.species.0.radius_vox=null", ["data.species.0.radius_vox", "number"]),
+        ("data.species=[]", ["data.species", "no species"]),
+        ("data.species=[{name: a}]", ["data.species.0.radius_vox", "missing"]),
+        ("data.species=[{name: a, radius_vox: 3}]", ["data.species.0", "phantom"]),
+        ("patches.size=512", ["patches.size", "512"]),
+        ("patches.shift_vox=16", ["patches.shift_vox", "less than 16"]),
+        ("inference.overlap_vox=64", ["inference.overlap_vox", "64"]),
+        ("train.inner.eps_root=0", ["train.inner.eps_root", "hypergradient"]),
+    ],
+)
+def test_refusals_name_the_key_in_one_line(override: str, parts: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        load_config(None, [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_names_must_be_unique() -> None:
+    with pytest.raises(InputError, match="'ribosome' is given 2 times"):
+        load_config(None, ["data.species.1.name=ribosome"])
+
+
+def test_files_that_are_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such configuration"):
+        load_config(tmp_path / "absent.yaml")
+    path = tmp_path / "broken.yaml"
+    for text, expected in (
+        ("data: [", "not valid YAML"),
+        ("- a\n- b\n", "sections"),
+        ("!!python/name:os.system", "YAML"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=expected):
+            load_config(path)
+
+
+def test_paths_are_relative_to_the_file_or_to_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    text = {"data": {"dir": "../set", "species": [{"name": "a", "radius_vox": 3, "density": "maps/a.mrc"}]}}
+    (folder / "a.yaml").write_text(yaml.safe_dump(text), encoding="utf-8")
+    config = load_config(folder / "a.yaml")
+    assert config.data.dir == str((tmp_path / "set").resolve())
+    assert config.data.species[0].density == str((folder / "maps" / "a.mrc").resolve())
+    monkeypatch.chdir(tmp_path)
+    assert load_config(folder / "a.yaml", ["data.dir=here"]).data.dir == str((tmp_path / "here").resolve())
+
+
+def test_every_field_has_help() -> None:
+    fields = list(describe_fields())
+    assert len(fields) > 60
+    assert all(text for *_, text in fields)
+
+
+@given(st.floats(1e-9, 1e3), st.integers(1, 10**6), st.booleans())
+def test_overrides_take_yaml_values(rate: float, steps: int, flip: bool) -> None:
+    config = load_config(
+        None, [f"train.inner.learning_rate={rate!r}", f"train.steps={steps}", f"patches.flip={str(flip).lower()}"]
+    )
+    assert config.train.inner.learning_rate == rate
+    assert config.train.steps == steps
+    assert config.patches.flip is flip

@@ -1,0 +1,50 @@
+"""Runs in a process of its own, with as many virtual CPU devices as it is told: segments noise with a small U-Net.
+
+python inference_worker.py OUT.npz
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import jax
+import numpy as np
+
+from robpicker_jax.config import Config, DataConfig, InferenceConfig, ModelConfig, ParallelConfig, Species, TrainConfig
+from robpicker_jax.picking.inference import prediction_mesh
+from robpicker_jax.picking.picker import Picker
+from robpicker_jax.training.experiment import build_experiment
+
+
+def main() -> None:
+    """Segment, plainly and with every option, and write the results."""
+    config = Config(
+        data=DataConfig(species=(Species("a", 3), Species("b", 3))),
+        model=ModelConfig(preset="custom", widths=(3, 4), convs_per_block=1, bottleneck_convs=0, decoder_convs=1),
+        train=TrainConfig(variant="supervised", batch_size=4),
+        inference=InferenceConfig(tile=8, overlap_vox=3, batch_size=2),
+        parallel=ParallelConfig(devices=1),
+    )
+    experiment = build_experiment(config)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.3 * rng.normal(size=leaf.shape).astype(leaf.dtype), experiment.state.params
+    )
+    state = experiment.state._replace(params=params)
+    volume = rng.normal(size=(17, 22, 30)).astype(np.float32)
+    devices = len(jax.devices())
+    plain = Picker(experiment, state, devices=devices).segment(volume, keep_scores=True)
+    options = replace(config, inference=replace(config.inference, blend="gaussian", rotations=4, batch_size=3))
+    other = Picker(replace(experiment, config=options), state, devices=devices).segment(volume, keep_scores=True)
+    np.savez(
+        sys.argv[1],
+        devices=prediction_mesh(devices).size,
+        classes=plain.classes,
+        scores=plain.scores,
+        other=other.scores,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""The slice viewer: its data, and the viewer itself in a browser."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html
+import io
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from report_data import (
+    HOSTILE,
+    SPECIES,
+    make_data,
+    make_tomogram,
+    page_text,
+)
+
+from robpicker_jax.reporting import (
+    ReportData,
+)
+from robpicker_jax.reporting.outcomes import matches_of
+from robpicker_jax.reporting.stored import binned
+from robpicker_jax.reporting.viewer import embed_json, encode_slices, viewer_payload
+
+
+@pytest.fixture(scope="module")
+def data() -> ReportData:
+    return make_data()
+
+
+@given(st.lists(st.text(max_size=8) | st.none() | st.dictionaries(st.text("<>&/script!-", max_size=9), st.integers())))
+@settings(max_examples=40)
+def test_embedded_json_cannot_end_its_element(value: Any) -> None:
+    text = embed_json([value, HOSTILE, "\u2028"])
+    assert not set(text) & set("<>&\u2028\u2029")
+    assert json.loads(text) == [value, HOSTILE, "\u2028"]
+
+
+def test_slices_show_the_density_bottom_row_last() -> None:
+    view = make_tomogram(shape=(10, 40, 64), per_class=2)
+    texts, ranges = encode_slices(view.density, 1_000_000)
+    assert ranges == [(z, z + 1) for z in range(10)]
+    for (low, high), text in zip(ranges, texts, strict=True):
+        image = np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("L"), float)
+        assert image.shape == (40, 64)
+        assert np.corrcoef(image[::-1].ravel(), view.density[low:high].mean(0).ravel())[0, 1] > 0.97
+
+
+@pytest.mark.parametrize("budget", [300_000, 60_000])
+def test_slices_keep_to_their_budget(budget: int) -> None:
+    density = np.random.default_rng(0).normal(size=(90, 160, 200)).astype(np.float32)
+    texts, ranges = encode_slices(density, budget)
+    assert sum(map(len, texts)) <= budget
+    assert ranges[0][0] == 0
+    assert ranges[-1][1] == 90
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
+
+
+def test_payload_places_particles_in_unbinned_voxels(data: ReportData) -> None:
+    view = binned(data.tomograms[0], max_edge=60, max_depth=20)
+    payload = viewer_payload(dataclasses.replace(data, tomograms=[view]))["tomograms"][0]
+    assert (payload["depth"], payload["height"], payload["width"]) == (32, 96, 112)
+    assert payload["from"][0] == 0
+    assert payload["to"][-1] == 31
+    np.testing.assert_allclose(payload["picks"]["x"], view.picks.positions_vox[:, 0], atol=0.051)
+    np.testing.assert_allclose(payload["truth"]["z"], view.truth.positions_vox[:, 2], atol=0.051)
+
+
+_DRIVE = """
+<script>
+window.addEventListener("load", () => setTimeout(() => {
+  const by = (id) => document.getElementById(id), canvas = by("canvas"), log = [];
+  const set = (id, value) => { by(id).value = value; by(id).dispatchEvent(new Event("input")); };
+  const tick = (id, on) => { by(id).checked = on; by(id).dispatchEvent(new Event("change")); };
+  const state = () => ["picks", "truth", "slice"].map((key) => Number(canvas.dataset[key]));
+  const note = (what) => log.push([what, ...state()]);
+  const ink = () => {
+    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    let coloured = 0, bright = 0;
+    for (let i = 0; i < pixels.length; i += 4) {
+      const rgb = pixels.slice(i, i + 3);
+      coloured += Math.max(...rgb) - Math.min(...rgb) > 60;
+      bright += pixels[i] > 40;
+    }
+    return [coloured, bright];
+  };
+  note("start");
+  log.push(["ink", ...ink()]);
+  tick("all-z", true); note("all");
+  set("score", 0.6); note("score 0.6");
+  set("score", 0.9); note("score 0.9");
+  log.push(["table", by("counts").textContent]);
+  set("score", 0); note("score 0");
+  tick("errors-only", true); note("errors");
+  tick("errors-only", false);
+  tick("show-truth", false); note("no truth");
+  tick("show-truth", true);
+  const box = document.querySelector("#counts input");
+  box.checked = false;
+  box.dispatchEvent(new Event("change")); note("class off");
+  tick("all-z", false);
+  set("z", 3); note("z 3");
+  const press = (key) => by("stage").dispatchEvent(new KeyboardEvent("keydown", { key }));
+  press("ArrowUp"); note("arrow");
+  press("End"); note("end");
+  by("tomogram").value = 1; by("tomogram").dispatchEvent(new Event("change")); note("second");
+  const pre = document.createElement("pre");
+  pre.id = "log";
+  pre.textContent = JSON.stringify(log);
+  document.body.append(pre);
+}, 300));
+</script>
+</body>
+"""
+
+
+@pytest.mark.slow
+def test_viewer_in_a_browser(data: ReportData, tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium here")
+    driven = tmp_path / "driven.html"
+    text = page_text(dataclasses.replace(data, label_examples=()), tmp_path / "report")
+    driven.write_text(text.replace("</body>", _DRIVE), encoding="utf-8")
+    finished = subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=8000", "--dump-dom", driven.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=180, check=True,
+    )  # fmt: skip
+    assert "Uncaught" not in finished.stderr
+    assert "Content Security Policy" not in finished.stderr
+    found = re.search(r'<pre id="log">(.*?)</pre>', finished.stdout, re.DOTALL)
+    assert found is not None
+    log = {row[0]: row[1:] for row in json.loads(html.unescape(found[1]))}
+    view = data.tomograms[0]
+    matches = matches_of(view, data.species)
+    assert view.truth is not None
+    assert matches is not None
+    assert view.picks.scores is not None
+
+    coloured, bright = log["ink"]
+    assert coloured > 300  # overlays
+    assert bright > 20_000  # the slice itself
+    assert log["all"][:2] == [len(view.picks), len(view.truth)]
+    assert 0 < log["start"][0] < len(view.picks)
+    for threshold in (0.6, 0.9):
+        kept = int((view.picks.scores >= threshold).sum())
+        assert log[f"score {threshold}"][0] == kept
+        assert 0 < kept < len(view.picks)
+    assert log["score 0"] == log["all"]
+    passing = view.picks.scores >= 0.9
+    for label, (name, *_) in enumerate(SPECIES, start=1):
+        picked = int((passing & (view.picks.labels == label)).sum())
+        hits = int((passing & (view.picks.labels == label) & (matches >= 0)).sum())
+        true = int((view.truth.labels == label).sum())
+        precision = f"{hits / picked:.2f}" if picked else "–"
+        assert f"{name}{picked}{true}{precision}{hits / true:.2f}" in str(log["table"][0])
+    wrong = int((matches < 0).sum())
+    assert log["errors"][:2] == [wrong, len(view.truth) - (len(view.picks) - wrong)]
+    assert log["no truth"][:2] == [len(view.picks), 0]
+    first = [int((list_.labels == 1).sum()) for list_ in (view.picks, view.truth)]
+    assert log["class off"][:2] == [len(view.picks) - first[0], len(view.truth) - first[1]]
+    assert [log[name][2] for name in ("z 3", "arrow", "end")] == [3, 4, 31]
+    assert log["second"] != log["start"]

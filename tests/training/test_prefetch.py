@@ -1,0 +1,81 @@
+"""The thread that prepares batches ahead: order, depth, exceptions, its end."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from patch_cases import same, source
+
+from robpicker_jax.patches import prefetch
+from robpicker_jax.system.errors import InputError
+
+
+def test_prefetched_batches_are_the_batches_in_order() -> None:
+    data = source()
+    with prefetch(lambda: data.batches(range(3, 9)), depth=2) as batches:
+        received = list(batches)
+    assert len(received) == 6
+    for step, (train, meta) in zip(range(3, 9), received, strict=True):
+        assert same(train, data.train_batch(step))
+        assert same(meta, data.meta_batch(step))
+
+
+def test_it_runs_ahead_by_its_depth_and_no_more() -> None:
+    made: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for k in range(100):
+            made.append(k)
+            yield k
+
+    with prefetch(numbers, depth=3) as items:
+        assert next(items) == 0
+        deadline = time.monotonic() + 5
+        while len(made) < 5 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert len(made) == 5  # one taken, three waiting, one in hand
+    assert len(made) == 5
+
+
+def test_exceptions_reach_the_consumer_after_the_items_before_them() -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        raise InputError("broken", where="here")
+
+    items = prefetch(failing)
+    assert next(items) == 1
+    with pytest.raises(InputError, match="here: broken"):
+        next(items)
+    assert list(items) == []
+
+
+def prefetch_threads() -> int:
+    return sum(thread.name == "patch-prefetch" for thread in threading.enumerate())
+
+
+def test_threads_end_when_closed_exhausted_or_forgotten() -> None:
+    before = prefetch_threads()
+    items = prefetch(lambda: itertools.count(), depth=1)
+    assert next(items) == 0
+    items.close()
+    assert list(items) == []
+    assert list(prefetch(lambda: range(3))) == [0, 1, 2]
+    forgotten = prefetch(lambda: itertools.count(), depth=1)
+    next(forgotten)
+    del forgotten
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while prefetch_threads() > before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert prefetch_threads() == before
+
+
+def test_depth_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="depth"):
+        prefetch(lambda: range(3), depth=0)
