@@ -91,7 +91,7 @@ def comparisons(variants: Sequence[str], methods: Sequence[str]) -> list[Compari
     """
     unknown = [name for name in variants if name not in META_NETWORKS]
     if unknown:
-        raise InputError(f"unknown variant {unknown[0]!r}", mend=f"choose from {', '.join(META_NETWORKS)}")
+        raise InputError(f"unknown variant {unknown[0]!r}", fix=f"choose from {', '.join(META_NETWORKS)}")
     for name in methods:
         method_module(name)
     found = [
@@ -136,7 +136,7 @@ class Judge:
         self._options["voxel_size_angstrom"] = data.voxel_size_angstrom
         if config.data.meta_labels == "map":
             raise InputError(
-                "the study judges by label maps that it makes itself", mend="data.meta_labels: shape or sphere"
+                "the study judges by label maps that it makes itself", fix="data.meta_labels: shape or sphere"
             )
         self._maker = label_maker(
             config.data.species, config.data.meta_labels, voxel_size_angstrom=data.voxel_size_angstrom
@@ -150,7 +150,7 @@ class Judge:
         self.test = tomograms["test"]
         for tomogram in (*self.validation, *self.test):
             if tomogram.particles is None:
-                raise InputError("has no annotations", where=tomogram.name, mend="give all tomograms annotations")
+                raise InputError("has no annotations", where=tomogram.name, fix="give all tomograms annotations")
             self._instances[tomogram.name] = self._maker.instances(tomogram.density.shape, tomogram.particles)
 
     def evaluate(self, picker: Picker, tomograms: Sequence[LoadedTomogram]) -> Evaluation:

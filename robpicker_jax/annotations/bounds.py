@@ -51,7 +51,7 @@ def check_inside(
         f"{np.count_nonzero(~ok)} of {len(ok)} positions lie outside the volume of {width} x {height} x {depth} voxels "
         f"(x y z), the first in row {first + 1}: {x:g} {y:g} {z:g}",
         where=where,
-        mend=likely_reason(positions_vox, shape_zyx, voxel_size_angstrom) or "remove them or correct the file",
+        fix=likely_reason(positions_vox, shape_zyx, voxel_size_angstrom) or "remove them or correct the file",
     )
 
 

@@ -49,7 +49,7 @@ def read(
             raise InputError("not a BILD file: no line starts with a dot command", where=path)
         return Particles.empty()
     if not voxel_size_angstrom:
-        raise InputError("ChimeraX's coordinates are in Å", where=path, mend="give the voxel size")
+        raise InputError("ChimeraX's coordinates are in Å", where=path, fix="give the voxel size")
 
     def row(i: int) -> str:
         return f"line {numbers[i]}"
@@ -79,7 +79,7 @@ def write(
         InputError: the voxel size is not given.
     """
     if not voxel_size_angstrom:
-        raise InputError("ChimeraX's coordinates are in Å", where=path, mend="give the voxel size")
+        raise InputError("ChimeraX's coordinates are in Å", where=path, fix="give the voxel size")
     positions = particles.positions_vox * voxel_size_angstrom + origin_angstrom
     lines = [".comment picks"]
     for label in np.unique(particles.labels):

@@ -43,7 +43,7 @@ def read(
     if not markers:
         return Particles.empty()
     if not voxel_size_angstrom:
-        raise InputError("ChimeraX's coordinates are in Å", where=path, mend="give the voxel size")
+        raise InputError("ChimeraX's coordinates are in Å", where=path, fix="give the voxel size")
 
     def row(i: int) -> str:
         return f"marker {i + 1}"
@@ -86,7 +86,7 @@ def write(
         InputError: the voxel size is not given.
     """
     if not voxel_size_angstrom:
-        raise InputError("ChimeraX's coordinates are in Å", where=path, mend="give the voxel size")
+        raise InputError("ChimeraX's coordinates are in Å", where=path, fix="give the voxel size")
     root = Element("marker_set", {"name": "picks"})
     for i, position in enumerate(particles.positions_vox * voxel_size_angstrom + origin_angstrom):
         label = int(particles.labels[i])

@@ -188,7 +188,7 @@ def check_mixture(particles: Particles, target: Format, where: Path) -> None:
         raise InputError(
             f"particles of {len(names)} tomograms ({listed}), which {target.title} cannot tell apart",
             where=where,
-            mend="--split writes one list for each, --select NAME one of them",
+            fix="--split writes one list for each, --select NAME one of them",
         )
 
 
@@ -200,13 +200,13 @@ def by_tomogram(particles: Particles, where: Path) -> dict[str, Particles]:
     """
     if particles.tomograms is None or not _filled(particles.tomograms) == len(particles):
         raise InputError(
-            "the list does not name tomograms", where=where, mend="give --tomogram-name, or leave --split out"
+            "the list does not name tomograms", where=where, fix="give --tomogram-name, or leave --split out"
         )
     found = {}
     for name in sorted(set(particles.tomograms.tolist())):
         plain = Path(name.replace("\\", "/")).name
         if plain in ("", ".", "..") or plain in found:
-            raise InputError(f"tomogram {name!r} gives no file name of its own", where=where, mend="rename it")
+            raise InputError(f"tomogram {name!r} gives no file name of its own", where=where, fix="rename it")
         found[plain] = particles.select(particles.tomograms == name)
     return found
 
@@ -222,7 +222,7 @@ def parse_class_labels(text: str) -> dict[str, int]:
         name, equals, number = entry.partition("=")
         if not name.strip() or (equals and not number.strip().isdecimal()):
             raise InputError(
-                f"{entry!r} is not NAME=LABEL", where="--class-labels", mend="write ribosome=1,proteasome=2"
+                f"{entry!r} is not NAME=LABEL", where="--class-labels", fix="write ribosome=1,proteasome=2"
             )
         result[name.strip()] = int(number) if equals else place
     if len(result) != text.count(",") + 1 or len(set(result.values())) != len(result) or min(result.values()) < 1:

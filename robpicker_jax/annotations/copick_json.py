@@ -58,7 +58,7 @@ def _read(path: Path, voxel_size: float | None, class_labels: Mapping[str, int])
         return Particles.empty()
     spacing = voxel_size or content.get("voxel_spacing")
     if not isinstance(spacing, int | float) or not 0 < spacing < np.inf:
-        raise InputError("copick's locations are in Å", where=path, mend="give the voxel size")
+        raise InputError("copick's locations are in Å", where=path, fix="give the voxel size")
     locations = np.array([_location(point, i, path) for i, point in enumerate(points)])
     rotations = np.array([_rotation(point, i, path) for i, point in enumerate(points)])
     if not content.get("trust_orientation", True):
@@ -125,7 +125,7 @@ def write(
         InputError: the voxel size is not given, or a single file would hold several objects or runs.
     """
     if not voxel_size_angstrom:
-        raise InputError("copick's locations are in Å", where=path, mend="give the voxel size")
+        raise InputError("copick's locations are in Å", where=path, fix="give the voxel size")
     n = len(particles)
     objects = (
         np.array([f"class{label}" for label in particles.labels])
@@ -139,7 +139,7 @@ def write(
         raise InputError(
             f"copick keeps one object of one run in a file, and there are {len(groups)}",
             where=path,
-            mend="give a folder, which becomes a copick project",
+            fix="give a folder, which becomes a copick project",
         )
     for name, run in groups:
         chosen = particles.select((objects == name) & (runs == run))

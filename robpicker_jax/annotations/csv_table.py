@@ -47,7 +47,7 @@ def read(
         InputError: no coordinate columns, Å without a voxel size, or a malformed cell.
     """
     if unit not in (None, *_UNITS):
-        raise InputError(f"unit is {unit!r}", mend=f"one of {', '.join(_UNITS)}")
+        raise InputError(f"unit is {unit!r}", fix=f"one of {', '.join(_UNITS)}")
     table = text_table.read(path, header=True)
     if table.header is None:
         return _without_header(table, unit, axes, voxel_size_angstrom)
@@ -108,7 +108,7 @@ def _without_header(table: text_table.TextTable, unit: str | None, axes: str, vo
         raise InputError(f"axes is {axes!r}, not a permutation of xyz")
     if table.width != 3:
         raise InputError(
-            f"{table.width} columns without a header", where=table.path, mend="add a header with x, y, z and the others"
+            f"{table.width} columns without a header", where=table.path, fix="add a header with x, y, z and the others"
         )
     positions = np.stack([table.floats(axes.index(axis), axis) for axis in "xyz"], axis=1)
     return Particles(_to_voxels(positions, unit or "voxel", voxel_size, table.path), np.zeros(len(positions), np.int32))
@@ -129,7 +129,7 @@ def _to_voxels(positions: np.ndarray, unit: str, voxel_size: float | None, path:
     if unit == "voxel":
         return positions
     if not voxel_size:
-        raise InputError("coordinates are in Å", where=path, mend="give the voxel size")
+        raise InputError("coordinates are in Å", where=path, fix="give the voxel size")
     return positions / voxel_size
 
 

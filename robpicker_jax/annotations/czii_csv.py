@@ -18,7 +18,7 @@ def write(path: Path, particles: Particles, *, voxel_size_angstrom: float | None
         InputError: the voxel size is not given.
     """
     if not voxel_size_angstrom:
-        raise InputError("CZII's coordinates are in Å", where=path, mend="give the voxel size")
+        raise InputError("CZII's coordinates are in Å", where=path, fix="give the voxel size")
     header = ["id", "experiment", "particle_type", "x", "y", "z"]
     names = particles.labels.astype(str) if particles.class_names is None else particles.class_names
     positions = particles.positions_vox * voxel_size_angstrom

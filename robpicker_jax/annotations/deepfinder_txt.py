@@ -22,7 +22,7 @@ def read(path: Path) -> Particles:
         return Particles.empty()
     if table.width != 4:
         raise InputError(
-            f"{table.width} columns, not the four of `class_label z y x`", where=path, mend="name the format"
+            f"{table.width} columns, not the four of `class_label z y x`", where=path, fix="name the format"
         )
     positions = np.stack([table.floats(index, name) for index, name in ((3, "x"), (2, "y"), (1, "z"))], axis=1)
     return Particles(positions, table.integers(0, "class_label"))

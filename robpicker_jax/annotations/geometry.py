@@ -61,7 +61,7 @@ def _look_up(convention: str) -> _Convention:
         return _TABLE[convention]
     except KeyError:
         raise InputError(
-            f"unknown Euler-angle convention {convention!r}", mend=f"use one of {', '.join(_TABLE)}"
+            f"unknown Euler-angle convention {convention!r}", fix=f"use one of {', '.join(_TABLE)}"
         ) from None
 
 

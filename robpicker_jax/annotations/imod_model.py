@@ -57,7 +57,7 @@ def read(path: Path, *, half_pixel: bool = True) -> Particles:
     """
     content = path.read_bytes()
     if content[:4] != b"IMOD":
-        raise InputError("not an IMOD binary model", where=path, mend="convert it with IMOD's model2point or imodascii")
+        raise InputError("not an IMOD binary model", where=path, fix="convert it with IMOD's model2point or imodascii")
     try:
         model = _parse(content)
     except (struct.error, ValueError):
@@ -73,7 +73,7 @@ def read(path: Path, *, half_pixel: bool = True) -> Particles:
         positions = positions[:, [0, 2, 1]]
     if model.shift.any():
         if model.rotated or not np.isfinite(model.shift).all():
-            raise InputError("drawn on a rotated volume", where=path, mend="write the points with IMOD's model2point")
+            raise InputError("drawn on a rotated volume", where=path, fix="write the points with IMOD's model2point")
         positions = positions + model.shift
     objects = np.repeat(model.objects, counts)
     values = np.concatenate(model.values)

@@ -47,7 +47,7 @@ def options_for(path: Path, options: Mapping[str, Any] | None, *, fmt: str | Non
             raise InputError(
                 f"{KEY}.{name}: {format_.title} (format {format_.name}) has no such option",
                 where=path,
-                mend=f"{_listed(format_.name)}; {KEY}.FORMAT.{name} is for the lists of one format alone",
+                fix=f"{_listed(format_.name)}; {KEY}.FORMAT.{name} is for the lists of one format alone",
             )
         found[name] = value
     return found | {name: value for name, value in (options.get(format_.name) or {}).items() if value is not None}
@@ -63,17 +63,17 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         key = f"{KEY}.{name}"
         if name in CONTEXT:
-            raise InputError(f"{key}: not an option of a format", mend=_ELSEWHERE[name])
+            raise InputError(f"{key}: not an option of a format", fix=_ELSEWHERE[name])
         if name == "format":
             if value is not None and value not in FORMATS:
-                raise InputError(f"{key}: unknown format {value!r}", mend=f"one of {', '.join(FORMATS)}")
+                raise InputError(f"{key}: unknown format {value!r}", fix=f"one of {', '.join(FORMATS)}")
         elif name in FORMATS:
             _check_section(key, name, value)
         elif name not in everything:
             near = difflib.get_close_matches(name, [*everything, *FORMATS], n=1, cutoff=0.6)
-            mend = f"did you mean {near[0]}? " if near else ""
-            mend += f"options: {', '.join(everything)}; or format, or the name of a format with options of its own"
-            raise InputError(f"{key}: no annotation format has this option", mend=mend)
+            fix = f"did you mean {near[0]}? " if near else ""
+            fix += f"options: {', '.join(everything)}; or format, or the name of a format with options of its own"
+            raise InputError(f"{key}: no annotation format has this option", fix=fix)
         else:
             readers = [FORMATS[fmt] for fmt in FORMATS if name in known_options(fmt)]
             checked_options(readers[0], "read", {name: value}, key=KEY)
@@ -95,12 +95,12 @@ def _check_section(key: str, fmt: str, section: Any) -> None:
     if section is None:
         return
     if not isinstance(section, Mapping):
-        raise InputError(f"{key}: must hold options of the format, got {section!r}", mend=_listed(fmt))
+        raise InputError(f"{key}: must hold options of the format, got {section!r}", fix=_listed(fmt))
     for name in section:
         if name not in known_options(fmt):
             near = difflib.get_close_matches(str(name), known_options(fmt), n=1, cutoff=0.6)
-            mend = (f"did you mean {near[0]}? " if near else "") + _listed(fmt)
-            raise InputError(f"{key}.{name}: {FORMATS[fmt].title} has no such option", mend=mend)
+            fix = (f"did you mean {near[0]}? " if near else "") + _listed(fmt)
+            raise InputError(f"{key}.{name}: {FORMATS[fmt].title} has no such option", fix=fix)
     checked_options(FORMATS[fmt], "read", section, key=key)
 
 

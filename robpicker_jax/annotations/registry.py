@@ -125,7 +125,7 @@ def format_of(path: Path, fmt: str | None, verb: str = "read") -> Format:
     """
     if fmt is not None:
         if fmt not in FORMATS:
-            raise InputError(f"unknown annotation format {fmt!r}", mend=f"one of {', '.join(FORMATS)}")
+            raise InputError(f"unknown annotation format {fmt!r}", fix=f"one of {', '.join(FORMATS)}")
         return FORMATS[fmt]
     if path.is_dir():
         return FORMATS["copick"]
@@ -134,7 +134,7 @@ def format_of(path: Path, fmt: str | None, verb: str = "read") -> Format:
     candidates = [f for f in FORMATS.values() if path.name.lower().endswith(f.suffixes)]
     if not candidates:
         raise InputError(
-            "no annotation format has this suffix", where=path, mend=f"name the format, one of {', '.join(FORMATS)}"
+            "no annotation format has this suffix", where=path, fix=f"name the format, one of {', '.join(FORMATS)}"
         )
     if len(candidates) > 1 and verb == "read" and path.is_file():
         start = _start(path)
@@ -144,16 +144,16 @@ def format_of(path: Path, fmt: str | None, verb: str = "read") -> Format:
 
 def _text_format(path: Path, verb: str) -> str:
     """Which of the `.txt` formats a file is, by its name or by the width of its rows."""
-    mend = "name the format: txt (label z y x), imod_points (contour x y z) or shrec"
+    fix = "name the format: txt (label z y x), imod_points (contour x y z) or shrec"
     if path.stem.endswith("_objl"):
         return "txt"
     if verb != "read" or not path.is_file():
-        raise InputError("the suffix .txt does not tell the format", where=path, mend=mend)
+        raise InputError("the suffix .txt does not tell the format", where=path, fix=fix)
     lines = (line.split() for line in _start(path).splitlines() if line.strip() and not line.lstrip().startswith(b"#"))
     width = len(next(lines, []))
     if width in (3, 5, 7):
         return "shrec" if width == 7 else "imod_points"
-    raise InputError(f"rows of {width} columns do not tell the format", where=path, mend=mend)
+    raise InputError(f"rows of {width} columns do not tell the format", where=path, fix=fix)
 
 
 def _start(path: Path) -> bytes:
@@ -177,7 +177,7 @@ def call(format_: Format, verb: str, path: Path, *positional: Any, **options: An
             raise InputError(
                 f"format {format_.name!r} has no option {name!r}",
                 where=path,
-                mend=f"its options: {', '.join(known)}" if known else "it has none",
+                fix=f"its options: {', '.join(known)}" if known else "it has none",
             )
     arguments = {name: value for name, value in given.items() if name in known}
     arguments |= checked_options(format_, verb, {k: v for k, v in arguments.items() if k not in CONTEXT}, where=path)

@@ -41,7 +41,7 @@ def write(
         InputError: voxel size or tomogram size is not given, or a tomogram is not in the table.
     """
     if not voxel_size_angstrom:
-        raise InputError("RELION 5 coordinates are in Å", where=path, mend="give the voxel size")
+        raise InputError("RELION 5 coordinates are in Å", where=path, fix="give the voxel size")
     pixel, listed = pixel_size_angstrom or voxel_size_angstrom, None
     if tomograms is not None and particles.tomograms is not None:
         table = read_tomograms(Path(tomograms))
@@ -62,7 +62,7 @@ def write(
         raise InputError(
             "RELION 5 measures coordinates from the tomogram's centre",
             where=path,
-            mend="give RELION's tomograms table or the volume's size",
+            fix="give RELION's tomograms table or the volume's size",
         )
     positions = particles.positions_vox * voxel_size_angstrom - corner
     columns = dict(zip(relion_star.CENTRED, positions.T, strict=True)) | relion_star.common_columns(particles)

@@ -109,7 +109,7 @@ def _without_positions(tables: Mapping[str, star.Table], path: Path) -> star.Tab
     """The refusal of a file without positions, which says what it is instead; an empty particle loop passes."""
     for table in tables.values():
         if "rlnTomoSizeX" in table:
-            raise InputError("a table of tomograms, not of particles", where=path, mend="give the particles file")
+            raise InputError("a table of tomograms, not of particles", where=path, fix="give the particles file")
         if "rlnCoordinateX" in table and not len(table["rlnCoordinateX"]):
             return {}
     wanted = "rlnCoordinateX/Y/Z or rlnCenteredCoordinateX/Y/ZAngst"
@@ -148,7 +148,7 @@ def _from_centred(
     path: Path,
 ) -> np.ndarray:
     if centre not in _CENTRES:
-        raise InputError(f"unknown centre rule {centre!r}", mend=f"one of {', '.join(_CENTRES)}")
+        raise InputError(f"unknown centre rule {centre!r}", fix=f"one of {', '.join(_CENTRES)}")
     if table is not None and names is not None:
         rows = table.rows(names)
         pixel = table.pixel_size_angstrom[rows, None]
@@ -156,7 +156,7 @@ def _from_centred(
         voxel = np.full((len(rows), 1), voxel_size) if voxel_size else pixel * table.binning[rows, None]
         if not np.isfinite(voxel).all():
             raise InputError(
-                "the tomograms table has no rlnTomoTomogramBinning", where=table.path, mend="give the voxel size"
+                "the tomograms table has no rlnTomoTomogramBinning", where=table.path, fix="give the voxel size"
             )
         return (centred + corner) / voxel
     if shape_zyx is not None and voxel_size:
@@ -165,7 +165,7 @@ def _from_centred(
     raise InputError(
         "coordinates are measured from each tomogram's centre, and its size is not in this file",
         where=path,
-        mend="give RELION's tomograms table (tomograms=…/tomograms.star), or the volume's size and voxel size",
+        fix="give RELION's tomograms table (tomograms=…/tomograms.star), or the volume's size and voxel size",
     )
 
 
@@ -226,7 +226,7 @@ def from_pixels(
             raise InputError(
                 "origins are in Å and the size of the coordinates' pixels is not in this file",
                 where=path,
-                mend="give pixel_size_angstrom, or the voxel size",
+                fix="give pixel_size_angstrom, or the voxel size",
             )
         coordinates = coordinates - shift_angstrom / pixel
     elif shift_angstrom is None and star.has(table, _ORIGIN_PIXELS):
@@ -253,7 +253,7 @@ def record(
 
     n = len(positions)
     if class_column is not None and class_column not in table:
-        raise InputError(f"column {class_column} is missing", where=path, mend=f"its columns: {', '.join(table)}")
+        raise InputError(f"column {class_column} is missing", where=path, fix=f"its columns: {', '.join(table)}")
     species = next((name for name in _NAMES if name in table), None)
     chosen = (
         class_column or (species if class_labels else None) or ("rlnClassNumber" if "rlnClassNumber" in table else None)

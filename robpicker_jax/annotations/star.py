@@ -87,14 +87,14 @@ def find_table(tables: Mapping[str, Table], wanted: Sequence[str], block: str | 
     """
     if block is not None:
         if block not in tables:
-            raise InputError(f"no block {block!r}", where=path, mend=f"its blocks: {', '.join(map(repr, tables))}")
+            raise InputError(f"no block {block!r}", where=path, fix=f"its blocks: {', '.join(map(repr, tables))}")
         return tables[block]
     fitting = [name for name, table in tables.items() if any(set(w.split()) <= set(table) for w in wanted)]
     if len(fitting) > 1 and "particles" in fitting:
         fitting = ["particles"]
     if len(fitting) > 1:
         raise InputError(
-            f"several blocks hold particles: {', '.join(fitting)}", where=path, mend="name one with the option block"
+            f"several blocks hold particles: {', '.join(fitting)}", where=path, fix="name one with the option block"
         )
     return tables[fitting[0]] if fitting else None
 

@@ -40,7 +40,7 @@ def accumulated(problem: BilevelProblem, micro_batches: int) -> BilevelProblem:
         InputError: fewer than one micro-batch; when called, a batch that does not divide.
     """
     if micro_batches < 1:
-        raise InputError(f"micro_batches is {micro_batches}", mend="give at least 1")
+        raise InputError(f"micro_batches is {micro_batches}", fix="give at least 1")
     if micro_batches == 1:
         return problem
 
@@ -87,7 +87,7 @@ def _split(batch: Tree, parts: int) -> Tree:
         if leaf.shape[0] % parts:
             raise InputError(
                 f"a batch of {leaf.shape[0]} samples does not divide into {parts} micro-batches",
-                mend="choose a batch size that is a multiple of their number",
+                fix="choose a batch size that is a multiple of their number",
             )
         return jnp.moveaxis(leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]), 1, 0)
 

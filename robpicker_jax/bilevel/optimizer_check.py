@@ -47,7 +47,7 @@ def check_optimizer(
             raise InputError(
                 "its update does not change with the gradient (a sign-based rule?): the hypergradient would be zero",
                 where="inner optimiser",
-                mend="choose an optimiser with a smooth update, such as sgd or adam with eps_root > 0",
+                fix="choose an optimiser with a smooth update, such as sgd or adam with eps_root > 0",
             )
 
 
@@ -68,7 +68,7 @@ def _depends_on_gradient(
                 "its update has no finite derivative at a zero gradient (Adam without eps_root takes the square root "
                 "of zero): the hypergradient would be NaN",
                 where="inner optimiser",
-                mend="set eps_root to a small positive number such as 1e-12, or choose another optimiser",
+                fix="set eps_root to a small positive number such as 1e-12, or choose another optimiser",
             )
         if any(leaf.any() for leaf in leaves):
             return True

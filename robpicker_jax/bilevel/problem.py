@@ -197,5 +197,5 @@ def check_batches(batches: Tree, inner_steps: int) -> None:
                 f"leaf {jax.tree_util.keystr(path) or '(the batch)'} has shape {shape}, not a leading axis of "
                 f"{inner_steps} inner steps",
                 where="inner_batches",
-                mend="stack one batch for each inner step along a new first axis",
+                fix="stack one batch for each inner step along a new first axis",
             )

@@ -28,7 +28,7 @@ class ArgumentParser(argparse.ArgumentParser):
     """argparse whose complaints are one line, as every other bad input."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(message, where=self.prog, mend="see --help")
+        raise InputError(message, where=self.prog, fix="see --help")
 
 
 def parser(verb: str, description: str, **kwargs: object) -> ArgumentParser:

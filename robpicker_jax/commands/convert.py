@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from robpicker_jax.system.errors import InputError
 
     if options.split and options.to_format is None:
-        raise InputError("needs the format to write", where="--split", mend=f"--to, one of {', '.join(FORMATS)}")
+        raise InputError("needs the format to write", where="--split", fix=f"--to, one of {', '.join(FORMATS)}")
     target = format_of(options.target, options.to_format, "write")
     context = _context(options)
     reading: dict[str, Any] = {**context, "class_labels": options.class_labels, "binning": options.binning}
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     particles = conversion.named_classes(source.particles, options.class_labels)
     if options.tomogram_name is not None:
         if particles.tomograms is not None and options.select is None:
-            raise InputError("IN names its tomograms", where="--tomogram-name", mend="leave it out, or add --select")
+            raise InputError("IN names its tomograms", where="--tomogram-name", fix="leave it out, or add --select")
         particles = particles.with_(tomograms=[options.tomogram_name] * len(particles))
     if options.select is not None:
         names = source.particles.tomograms
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not any(chosen):
             listed = "none" if names is None else ", ".join(sorted(set(names.tolist()))[:5])
             raise InputError(
-                f"no particle of tomogram {options.select}", where=options.source, mend=f"it names {listed}"
+                f"no particle of tomogram {options.select}", where=options.source, fix=f"it names {listed}"
             )
         particles = particles.select(chosen)
 
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     taken = [path for path in (*files, *keys) if path.exists() and (not path.is_dir() or any(path.iterdir()))]
     if taken and not options.overwrite:
         more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
-        raise InputError(f"exists{more}", where=taken[0], mend="--overwrite replaces it")
+        raise InputError(f"exists{more}", where=taken[0], fix="--overwrite replaces it")
     if options.dry_run:
         console.print("dry run: nothing was written")
         return 0

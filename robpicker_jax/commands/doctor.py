@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = given if known else None
     data = options.data or (Path(given.data.dir) if given.data.dir else None)
     if data is None:
-        raise InputError("no data set", mend="give --data DIR")
+        raise InputError("no data set", fix="give --data DIR")
     with console.status(f"examining {data}") as status:
         diagnosis = diagnose(
             data,
@@ -59,6 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json is not None:
         write_text(options.json, json.dumps(diagnosis.as_dict(), indent=2) + "\n")
     if diagnosis.count("error"):
-        raise InputError(diagnosis.summary, where=data, mend="mend the errors above, then train")
+        raise InputError(diagnosis.summary, where=data, fix="fix the errors above, then train")
     console.print(f"{data}: {diagnosis.summary}", highlight=False, soft_wrap=True)
     return 0

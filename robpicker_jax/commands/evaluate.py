@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     labels = options.labels or (config.data.meta_labels if known and options.radii is None else "sphere")
     if settings["rule"] == "mask" and labels == "shape":
         if not known:
-            raise InputError("needs the species' shapes", where="--labels shape", mend="give --config")
+            raise InputError("needs the species' shapes", where="--labels shape", fix="give --config")
         settings["instance_maps"] = _shapes(config, truth, picks, voxel_size)
     evaluation = evaluate(truth, picks, missing_picks_as_empty=options.missing_as_empty, **settings)
     console.print(evaluation_table(evaluation))

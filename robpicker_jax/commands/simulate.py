@@ -55,7 +55,7 @@ def _placement(text: str) -> Placement:
 
     split, separator, rest = text.partition("=")
     if not separator or split not in SPLITS:
-        raise InputError("must read SPLIT=FILE", where=f"--at {text}", mend=f"SPLIT is one of {', '.join(SPLITS)}")
+        raise InputError("must read SPLIT=FILE", where=f"--at {text}", fix=f"SPLIT is one of {', '.join(SPLITS)}")
     path, _, tomogram = rest.partition("#") if not Path(rest).exists() else (rest, "", "")
     return Placement(split, Path(path), tomogram or None)
 

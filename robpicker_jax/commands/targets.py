@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overrides.append(f"data.dir={json.dumps(options.data)}")
     config = load_config(options.config, overrides)
     if config.data.dir is None:
-        raise InputError("no data set", mend="give --data DIR")
+        raise InputError("no data set", fix="give --data DIR")
     written = write_targets(config, config.data.dir, labels=options.labels, overwrite=options.overwrite)
     if not written:
         console.print("every annotated tomogram has its label map; --overwrite makes them anew", highlight=False)

@@ -54,7 +54,7 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[
     """
     source = default_config_path() if path is None else Path(path)
     if not source.is_file():
-        raise InputError("no such configuration file", where=source, mend="give --config an existing YAML file")
+        raise InputError("no such configuration file", where=source, fix="give --config an existing YAML file")
     try:
         data = yaml.safe_load(source.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -186,14 +186,14 @@ def _assign(data: Any, parts: Sequence[str], value: Any, key: str) -> None:
     head, *rest = parts
     if isinstance(data, list):
         if not head.isdigit() or int(head) >= len(data):
-            raise InputError(f"{head!r} is no index of a list of {len(data)}", where=key, mend="count from 0")
+            raise InputError(f"{head!r} is no index of a list of {len(data)}", where=key, fix="count from 0")
         if rest:
             _assign(data[int(head)], rest, value, key)
         else:
             data[int(head)] = value
         return
     if not isinstance(data, dict):
-        raise InputError("has no such key below it", where=key, mend="see --help for the valid keys")
+        raise InputError("has no such key below it", where=key, fix="see --help for the valid keys")
     if not rest:
         data[head] = value
         return

@@ -16,8 +16,8 @@ def check(config: Config, source: str | Path = "") -> None:
         InputError: naming the first key at fault and the remedy.
     """
 
-    def fail(key: str, what: str, mend: str = "") -> None:
-        raise InputError(f"{key}: {what}", where=source, mend=mend)
+    def fail(key: str, what: str, fix: str = "") -> None:
+        raise InputError(f"{key}: {what}", where=source, fix=fix)
 
     species = config.data.species
     if not species:
@@ -69,5 +69,5 @@ def _check_optimizer(variant: str, key: str, optimizer: OptimizerConfig, source:
             f"{key}.eps_root: {optimizer.name} with eps_root 0 has no finite derivative where a gradient is zero, "
             "so no hypergradient",
             where=source,
-            mend="use a small positive value such as 1e-12",
+            fix="use a small positive value such as 1e-12",
         )

@@ -74,7 +74,7 @@ def discover(directory: str | Path) -> dict[str, list[Tomogram]]:
         raise InputError(
             "no train, meta, val or test folder in it",
             where=directory,
-            mend="put the tomograms into train/, meta/, test/",
+            fix="put the tomograms into train/, meta/, test/",
         )
     for folder in folders:
         found[_FOLDERS[folder]] += _in_folder(directory / folder, _FOLDERS[folder])
@@ -82,7 +82,7 @@ def discover(directory: str | Path) -> dict[str, list[Tomogram]]:
         raise InputError(
             f"no volume in {', '.join(f'{name}/' for name in folders)}",
             where=directory,
-            mend=f"known: {_suffix_list()}",
+            fix=f"known: {_suffix_list()}",
         )
     for split, tomograms in found.items():
         _refuse_repeats(tomograms, split)
@@ -105,12 +105,12 @@ def tomograms_from(paths: Iterable[str | Path], *, annotations: bool = True) -> 
         if path.is_dir() and not is_volume(path):
             inside = _in_folder(path, "", annotations=annotations)
             if not inside:
-                raise InputError("no volume in this folder", where=path, mend=f"known: {_suffix_list()}")
+                raise InputError("no volume in this folder", where=path, fix=f"known: {_suffix_list()}")
             found += inside
         elif not path.exists():
             raise InputError("no such file", where=path)
         elif not is_volume(path):
-            raise InputError("no volume format has this suffix", where=path, mend=f"known: {_suffix_list()}")
+            raise InputError("no volume format has this suffix", where=path, fix=f"known: {_suffix_list()}")
         else:
             found += _in_folder(path.parent, "", annotations=annotations, only=path.name)
     return list(dict.fromkeys(found))
@@ -168,7 +168,7 @@ def _annotation_of(name: str, files: Mapping[str, Path]) -> Path | None:
 def _only(candidates: Sequence[Path], folder: Path, what: str) -> Path | None:
     if len(candidates) > 1:
         names = ", ".join(path.name for path in candidates)
-        raise InputError(f"several {what}: {names}", where=folder, mend="keep one of them")
+        raise InputError(f"several {what}: {names}", where=folder, fix="keep one of them")
     return candidates[0] if candidates else None
 
 
@@ -179,7 +179,7 @@ def _refuse_repeats(tomograms: Sequence[Tomogram], split: str) -> None:
             raise InputError(
                 f"two volumes named {tomogram.name} in {split}: {seen[tomogram.name].volume_path.name} and this one",
                 where=tomogram.volume_path,
-                mend="keep one of them or rename it",
+                fix="keep one of them or rename it",
             )
         seen[tomogram.name] = tomogram
 

@@ -77,7 +77,7 @@ def read_lists(
     for name, file in _choose(folder).items():
         for tomogram, particles in _by_tomogram(read(file, None, None), name).items():
             if tomogram in found:
-                raise InputError(f"a second list of tomogram {tomogram}", where=file, mend="keep one of them")
+                raise InputError(f"a second list of tomogram {tomogram}", where=file, fix="keep one of them")
             found[tomogram] = particles
     return found
 
@@ -117,7 +117,7 @@ def pair_tomograms(
         if not matching:
             strange.append(name)
         elif matching[0] in paired:
-            raise InputError(f"two lists of picks for tomogram {matching[0]}", where="picks", mend="keep one of them")
+            raise InputError(f"two lists of picks for tomogram {matching[0]}", where="picks", fix="keep one of them")
         else:
             paired[matching[0]] = particles
     return paired, strange
@@ -149,7 +149,7 @@ def agree_on_classes(
     elif (labels == 0).any() or (bare and labels.max() > 1):
         raise InputError(
             "some particles have a class label and others only a class name, or none",
-            mend="give --classes with the names of label 1, 2, … or a --config",
+            fix="give --classes with the names of label 1, 2, … or a --config",
         )
     else:
         chosen = [_name_of_label(everything, label) for label in range(1, int(labels.max()) + 1)]
@@ -196,7 +196,7 @@ def split_folder(path: Path, split: str) -> Path:
     for name in (split, "valid" if split == "val" else split):
         if (path / name).is_dir():
             return path / name
-    raise InputError(f"no {split} folder in it", where=path, mend="name another --split")
+    raise InputError(f"no {split} folder in it", where=path, fix="name another --split")
 
 
 def _beside_volumes(folder: Path, read: _Read) -> dict[str, Particles]:
@@ -213,9 +213,7 @@ def _beside_volumes(folder: Path, read: _Read) -> dict[str, Particles]:
             particles = particles.select(np.array(mine, dtype=bool))
         found[tomogram.name] = particles
     if not found:
-        raise InputError(
-            "no tomogram in it has a particle list", where=folder, mend="put {name}_objl.xml beside {name}"
-        )
+        raise InputError("no tomogram in it has a particle list", where=folder, fix="put {name}_objl.xml beside {name}")
     return found
 
 
@@ -232,7 +230,7 @@ def _choose(folder: Path) -> dict[str, Path]:
         if name not in chosen or rank < chosen[name][0]:
             chosen[name] = (rank, file)
     if not chosen:
-        raise InputError("no particle list in it", where=folder, mend=f"known suffixes: {' '.join(SUFFIXES)}")
+        raise InputError("no particle list in it", where=folder, fix=f"known suffixes: {' '.join(SUFFIXES)}")
     return {name: file for name, (_, file) in chosen.items()}
 
 

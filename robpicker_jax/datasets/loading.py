@@ -88,7 +88,7 @@ def load_particles(
         raise InputError(
             "tomogram without annotations",
             where=tomogram.volume_path,
-            mend=f"put {tomogram.name}_objl.xml (or .star, .csv, …) beside it or move the tomogram to test/",
+            fix=f"put {tomogram.name}_objl.xml (or .star, .csv, …) beside it or move the tomogram to test/",
         )
     labels = {name: k + 1 for k, name in enumerate(species_names)}
     particles = read_annotations(
@@ -117,14 +117,14 @@ def _of_tomogram(particles: Particles, tomogram: Tomogram) -> Particles:
         raise InputError(
             f"no particle of tomogram {tomogram.name}; the list names {listed}",
             where=tomogram.annotation_path or "",
-            mend="rename the volume or the list's tomograms",
+            fix="rename the volume or the list's tomograms",
         )
     return particles.select(np.isin(particles.tomograms, mine))
 
 
 def _with_checked_labels(particles: Particles, species_names: Sequence[str], path: Path) -> Particles:
     species = ", ".join(f"{k + 1} {name}" for k, name in enumerate(species_names)) or "none"
-    mend = f"add the species to data.species or correct the file (data.species: {species})"
+    fix = f"add the species to data.species or correct the file (data.species: {species})"
     labels, names = particles.labels, particles.class_names
     if len(species_names) == 1 and names is None and not labels.any():
         return particles.with_(labels=np.ones(len(particles), np.int32))  # no class in the file, one to choose from
@@ -137,7 +137,7 @@ def _with_checked_labels(particles: Particles, species_names: Sequence[str], pat
             what = f"class {str(names[first])!r} is unknown"
         else:
             what = "no class is given"
-        raise InputError(f"{what} (row {first + 1} and {np.count_nonzero(unknown) - 1} more)", where=path, mend=mend)
+        raise InputError(f"{what} (row {first + 1} and {np.count_nonzero(unknown) - 1} more)", where=path, fix=fix)
     if names is not None:
         for name in np.unique(names[np.isin(names, species_names)]):
             expected = list(species_names).index(str(name)) + 1
@@ -146,7 +146,7 @@ def _with_checked_labels(particles: Particles, species_names: Sequence[str], pat
                 raise InputError(
                     f"row {other[0] + 1} is named {str(name)!r} but labelled {labels[other[0]]}, not {expected}",
                     where=path,
-                    mend=f"order data.species as the file does (now: {species})",
+                    fix=f"order data.species as the file does (now: {species})",
                 )
     return particles
 
@@ -169,7 +169,7 @@ def agreed_voxel_size(tomograms: Iterable[Tomogram], configured: float | None = 
             raise InputError(
                 f"voxel size {header:.4g} Å, but {source} says {size:.4g} Å",
                 where=tomogram.volume_path,
-                mend="correct the header or the configuration, or resample the tomogram",
+                fix="correct the header or the configuration, or resample the tomogram",
             )
     return size
 
@@ -185,7 +185,7 @@ def check_patch_fits(shape_zyx: Sequence[int], patch_size: int, where: Path | st
         raise InputError(
             f"volume of {width} x {height} x {depth} voxels (x y z) is smaller than a patch of {patch_size}",
             where=where,
-            mend="lower patches.size or use a larger volume",
+            fix="lower patches.size or use a larger volume",
         )
 
 
@@ -215,7 +215,7 @@ def load_tomogram(tomogram: Tomogram, data: DataConfig) -> LoadedTomogram:
         mask = load_mask(tomogram, shape)
         density = normalise(density, data.normalise, mask=mask, copy=False)
     except InputError as error:
-        raise InputError(error.what, where=tomogram.volume_path, mend=error.mend) from None
+        raise InputError(error.what, where=tomogram.volume_path, fix=error.fix) from None
     return LoadedTomogram(tomogram.name, density, particles, voxel_size, tomogram, mask)
 
 
@@ -251,7 +251,7 @@ def load_target(tomogram: Tomogram, n_species: int, shape_zyx: tuple[int, int, i
     path = tomogram.target_path
     if path is None:
         raise InputError(
-            "tomogram without a label map", where=tomogram.volume_path, mend=f"put {tomogram.name}_target.mrc beside it"
+            "tomogram without a label map", where=tomogram.volume_path, fix=f"put {tomogram.name}_target.mrc beside it"
         )
     with open_volume(path) as reader:
         _check_same_shape(reader.shape_zyx, shape_zyx, "label map", path)
@@ -261,7 +261,7 @@ def load_target(tomogram: Tomogram, n_species: int, shape_zyx: tuple[int, int, i
         raise InputError(
             f"label map holds values from {stored.min():g} to {stored.max():g}, not whole numbers 0 to {n_species}",
             where=path,
-            mend="add the species to data.species or make the map again",
+            fix="add the species to data.species or make the map again",
         )
     return labels.astype(np.uint8)
 
@@ -280,7 +280,7 @@ def check_dataset(dataset: Mapping[str, Sequence[Tomogram]], data: DataConfig, p
             raise InputError(
                 f"no tomogram in {split}/",
                 where=data.dir or "",
-                mend="meta/ needs at least one carefully annotated tomogram"
+                fix="meta/ needs at least one carefully annotated tomogram"
                 if split == "meta"
                 else "add tomograms to it",
             )

@@ -71,13 +71,11 @@ def read_masks(
     if is_volume(path):
         if len(truth) != 1:
             raise InputError(
-                f"one mask for {len(truth)} tomograms", where=path, mend="give a folder with {name}_mask.mrc for each"
+                f"one mask for {len(truth)} tomograms", where=path, fix="give a folder with {name}_mask.mrc for each"
             )
         return {name: _read(path, particles) for name, particles in truth.items()}
     if not path.is_dir():
-        raise InputError(
-            "no volume format has this suffix", where=path, mend="give a mask as MRC, or a folder of masks"
-        )
+        raise InputError("no volume format has this suffix", where=path, fix="give a mask as MRC, or a folder of masks")
     volumes = [file for file in sorted(split_folder(path, split).iterdir()) if is_volume(file)]
     marked = [file for file in volumes if volume_stem(file).endswith("_mask")]
     files = {file: volume_stem(file).removesuffix("_mask") for file in marked or volumes}
@@ -91,7 +89,7 @@ def read_masks(
             found[name] = _read(mine[0], particles)
     if not found:
         names = ", ".join(list(truth)[:3])
-        raise InputError(f"no mask of the truth's tomograms ({names})", where=path, mend="name them {name}_mask.mrc")
+        raise InputError(f"no mask of the truth's tomograms ({names})", where=path, fix="name them {name}_mask.mrc")
     return found
 
 
@@ -104,6 +102,6 @@ def _read(path: Path, particles: Particles) -> NDArray[np.bool_]:
                 f"{out} of {len(particles)} true particles lie outside this volume of {width} x {height} x {depth} "
                 "voxels (x y z)",
                 where=path,
-                mend="give the mask of the tomogram, at the tomogram's binning",
+                fix="give the mask of the tomogram, at the tomogram's binning",
             )
         return np.asarray(reader.read(dtype=None) != 0)

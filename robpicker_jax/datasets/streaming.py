@@ -78,7 +78,7 @@ def stream_tomogram(tomogram: Tomogram, data: DataConfig) -> StreamedTomogram:
             mask = load_mask(tomogram, reader.shape_zyx)
             found = scaling(planes, reader.shape_zyx, data.normalise, mask=mask)
         except InputError as error:
-            raise InputError(error.what, where=error.where or tomogram.volume_path, mend=error.mend) from None
+            raise InputError(error.what, where=error.where or tomogram.volume_path, fix=error.fix) from None
         reader.release()
         stack.pop_all()
     return StreamedTomogram(tomogram, reader, found, data.invert_contrast, voxel_size, mask)

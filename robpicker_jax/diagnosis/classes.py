@@ -60,12 +60,12 @@ def check_counts(counts: Mapping[str, Mapping[str, int]], kinds: Sequence[Kind])
             if n == 0:
                 why = "cannot be learnt" if split == "train" else "gets no clean example"
                 what = f"no {kind.name} in {split}: it {why}"
-                mend = f"annotate some in {split}/, or take it out of data.species"
-                findings.append(Finding("error", "class_missing", what, mend, (split,), {"label": kind.label}))
+                fix = f"annotate some in {split}/, or take it out of data.species"
+                findings.append(Finding("error", "class_missing", what, fix, (split,), {"label": kind.label}))
             elif n < few:
                 what = f"only {n} {kind.name} in {split}"
-                mend = f"annotate {few} or more" + (": meta steers the training" if split == "meta" else "")
-                findings.append(Finding("warning", "class_rare", what, mend, (split,), {"count": n, "wished": few}))
+                fix = f"annotate {few} or more" + (": meta steers the training" if split == "meta" else "")
+                findings.append(Finding("warning", "class_rare", what, fix, (split,), {"count": n, "wished": few}))
     if counts:
         text = "; ".join(f"{split}: " + ", ".join(f"{n} {k}" for k, n in row.items()) for split, row in counts.items())
         findings.append(Finding("info", "class_counts", f"particles in {text}", "", (), {"counts": counts}))
@@ -102,9 +102,9 @@ def check_labels(observations: Sequence[Observation], kinds: Sequence[Kind]) -> 
                 what = (
                     f"{observation.name}: a particle named {particles.class_names[i]} has label {particles.labels[i]}"
                 )
-                mend = f"order data.species as the file's labels do ({particles.class_names[i]} is {wanted[i]} there)"
+                fix = f"order data.species as the file's labels do ({particles.class_names[i]} is {wanted[i]} there)"
                 evidence = {"count": int(wrong.sum()), "species": labels}
-                findings.append(Finding("error", "class_order", what, mend, (observation.name,), evidence))
+                findings.append(Finding("error", "class_order", what, fix, (observation.name,), evidence))
     return findings
 
 
@@ -143,15 +143,15 @@ def check_distances(observations: Sequence[Observation], kinds: Sequence[Kind]) 
     if twice:
         where = tuple(twice)
         what = f"{sum(twice.values())} particles lie within {_DUPLICATE_VOX} voxels of another one ({names(where)})"
-        mend = "remove the second of each: they count twice in sampling and evaluation"
-        findings.append(Finding("warning", "duplicates", what, mend, where, {"duplicates": twice}))
+        fix = "remove the second of each: they count twice in sampling and evaluation"
+        findings.append(Finding("warning", "duplicates", what, fix, where, {"duplicates": twice}))
     if close:
         where, most = tuple(close), max(close.values())
         what = (
             f"up to {most:.0%} of the particles are closer than {_OVERLAP} of the sum of their radii ({names(where)})"
         )
-        mend = "check radius_vox (too large?) and repeated picks of one particle: their labels merge"
-        findings.append(Finding("warning", "overlaps", what, mend, where, {"share": close, "limit": _OVERLAP_SHARE}))
+        fix = "check radius_vox (too large?) and repeated picks of one particle: their labels merge"
+        findings.append(Finding("warning", "overlaps", what, fix, where, {"share": close, "limit": _OVERLAP_SHARE}))
     return findings
 
 
@@ -180,9 +180,9 @@ def check_sizes(observations: Sequence[Observation], kinds: Sequence[Kind]) -> l
             if distance > max(1.5, 0.35 * kind.radius_vox):
                 x, y, z = centre
                 what = f"the picks of {kind.name} lie {distance:.1f} voxels beside the particles' centres"
-                mend = f"add {x:.1f} {y:.1f} {z:.1f} to x y z; an origin, a crop or a centre rule is off"
+                fix = f"add {x:.1f} {y:.1f} {z:.1f} to x y z; an origin, a crop or a centre rule is off"
                 offset = {"offset_xyz_vox": centre, "particles": n}
-                findings.append(Finding("warning", "centre_offset", what, mend, (), offset))
+                findings.append(Finding("warning", "centre_offset", what, fix, (), offset))
     return findings
 
 

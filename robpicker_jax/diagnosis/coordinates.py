@@ -57,7 +57,7 @@ def _misread(hypothesis: Hypothesis, concerned: Sequence[Observation]) -> Findin
         hypothesis.code,
         f"the coordinates of {names(where)} fit the density when read as: {hypothesis.name} "
         f"(score {abs(best.z):.1f}, as they are {abs(given.z):.1f})",
-        hypothesis.mend,
+        hypothesis.fix,
         where,
         {
             "reading": hypothesis.name,
@@ -85,13 +85,13 @@ def _outside(observation: Observation, voxel_size: float | None) -> list[Finding
     n = int(np.count_nonzero(~ok))
     first = particles.positions_vox[np.flatnonzero(~ok)[0]]
     depth, height, width = header.shape_zyx
-    mend = likely_reason(particles.positions_vox, header.shape_zyx, voxel_size)
+    fix = likely_reason(particles.positions_vox, header.shape_zyx, voxel_size)
     return [
         Finding(
             "error",
             "outside",
             f"{observation.name}: {n} of {len(ok)} positions lie outside the volume of {width} x {height} x {depth} voxels",
-            mend or "remove them or correct the file",
+            fix or "remove them or correct the file",
             (observation.name,),
             {"outside": n, "of": len(ok), "first_xyz": first, "shape_zyx": header.shape_zyx},
         )
@@ -159,5 +159,5 @@ def _signs(signs: dict[str, float]) -> list[Finding]:
         return []
     kind = "dark" if dark else "bright"
     what = f"particles are {kind}er than their surroundings in all {len(signs)} tomograms where they can be seen"
-    mend = "nothing to do; set data.invert_contrast only to use a model trained on the opposite sign"
-    return [Finding("info", "contrast", what, mend, (), {"score": signs})]
+    fix = "nothing to do; set data.invert_contrast only to use a model trained on the opposite sign"
+    return [Finding("info", "contrast", what, fix, (), {"score": signs})]

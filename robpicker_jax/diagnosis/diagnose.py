@@ -65,7 +65,7 @@ def diagnose(
         dataset = discover(data)
     except InputError as error:
         what = f"{error.where}: {error.what}" if error.where else error.what
-        return Diagnosis(str(data), (Finding("error", "layout", what, error.mend),))
+        return Diagnosis(str(data), (Finding("error", "layout", what, error.fix),))
 
     configured = voxel_size_angstrom or (config.data.voxel_size_angstrom if config else None)
     findings: list[Finding] = []

@@ -65,7 +65,7 @@ class Finding:
         severity: "error" (training would fail or learn nonsense), "warning" (worth a look) or "info".
         code: a key of `CODES`.
         what: one sentence.
-        mend: what to do about it, "" where there is nothing to do.
+        fix: what to do about it, "" where there is nothing to do.
         where: the tomograms (`split/name`) or files concerned.
         evidence: the numbers it rests on.
     """
@@ -73,7 +73,7 @@ class Finding:
     severity: Severity
     code: str
     what: str
-    mend: str = ""
+    fix: str = ""
     where: tuple[str, ...] = ()
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
@@ -87,7 +87,7 @@ class Finding:
             "severity": self.severity,
             "code": self.code,
             "what": self.what,
-            "mend": self.mend,
+            "fix": self.fix,
             "where": list(self.where),
             "evidence": plain(self.evidence),
         }

@@ -33,7 +33,7 @@ class Hypothesis:
     Attributes:
         name: as tables show it.
         code: code of the finding when it fits best; "" for the reading as it is.
-        mend: how to mend the file.
+        fix: how to fix the file.
         order: column of the file that holds x, y, z.
         flip: axes mirrored, of "xyz".
         factor: the file's unit in voxels.
@@ -42,7 +42,7 @@ class Hypothesis:
 
     name: str
     code: str = ""
-    mend: str = ""
+    fix: str = ""
     order: tuple[int, ...] = (0, 1, 2)
     flip: str = ""
     factor: float = 1.0
@@ -85,11 +85,11 @@ def readings(voxel_size_angstrom: float | None) -> list[Hypothesis]:
     for n in (1, 2, 3):
         for axes in combinations("xyz", n):
             flip = "".join(axes)
-            mend = ", ".join(f"replace {axis} by size_{axis} − 1 − {axis}" for axis in axes)
-            found.append(Hypothesis(f"mirrored in {' '.join(axes)}", "flipped", mend, flip=flip))
+            fix = ", ".join(f"replace {axis} by size_{axis} − 1 − {axis}" for axis in axes)
+            found.append(Hypothesis(f"mirrored in {' '.join(axes)}", "flipped", fix, flip=flip))
     for axis in "yz":
-        mend = f"the volume was turned about x after picking (trimvol -rx, clip rotx): swap y and z, mirror {axis}"
-        found.append(Hypothesis(f"y z swapped, {axis} mirrored", "axes_swapped", mend, (0, 2, 1), axis))
+        fix = f"the volume was turned about x after picking (trimvol -rx, clip rotx): swap y and z, mirror {axis}"
+        found.append(Hypothesis(f"y z swapped, {axis} mirrored", "axes_swapped", fix, (0, 2, 1), axis))
     v = voxel_size_angstrom
     lengths = {"in Å": 1 / v, "in nm": 10 / v} if v else {}
     # Where a unit and a binning factor coincide, Å is likelier than binning, and binning likelier than nm.
@@ -109,8 +109,8 @@ def readings(voxel_size_angstrom: float | None) -> list[Hypothesis]:
                 )
     found.append(Hypothesis("from the centre", "centred", "add half the volume's size", centred=True))
     if v:
-        mend = f"divide by {v:g} and add half the volume's size"
-        found.append(Hypothesis("from the centre, in Å", "centred", mend, factor=1 / v, centred=True))
+        fix = f"divide by {v:g} and add half the volume's size"
+        found.append(Hypothesis("from the centre, in Å", "centred", fix, factor=1 / v, centred=True))
     return found
 
 

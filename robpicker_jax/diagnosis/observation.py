@@ -117,9 +117,9 @@ def read_particles(
     if path is None:
         if not needed:
             return observation, []
-        mend = f"put {tomogram.name}_objl.xml (or .star, .csv, …) beside it, or move the volume to test/"
+        fix = f"put {tomogram.name}_objl.xml (or .star, .csv, …) beside it, or move the volume to test/"
         what = f"{observation.name} has no particle list"
-        return observation, [Finding("error", "no_annotations", what, mend, (observation.name,))]
+        return observation, [Finding("error", "no_annotations", what, fix, (observation.name,))]
     voxel_size = voxel_size_angstrom or (header.voxel_size_angstrom if header else None)
     try:
         particles = read_annotations(
@@ -135,8 +135,8 @@ def read_particles(
         return observation, [unreadable("unreadable_annotations", tomogram, error)]
     if not len(particles) and needed:
         what = f"the list of {observation.name} holds none of its particles"
-        mend = "check the list, and that it names the tomogram as its volume is called"
-        return observation, [Finding("error", "no_annotations", what, mend, (observation.name,), {"file": str(path)})]
+        fix = "check the list, and that it names the tomogram as its volume is called"
+        return observation, [Finding("error", "no_annotations", what, fix, (observation.name,), {"file": str(path)})]
     return replace(observation, particles=particles), []
 
 
@@ -167,8 +167,8 @@ def measure(
     low, high = float(density.min()), float(density.max())
     if bad or not high > low:
         what = f"{bad} of {density.size} voxels are NaN or infinite" if bad else f"all voxels are {low:g}"
-        mend = "replace them by the volume's mean" if bad else "the reconstruction is empty: copy or make it again"
-        finding = Finding("error", "bad_voxels", f"{observation.name}: {what}", mend, (observation.name,), {"bad": bad})
+        fix = "replace them by the volume's mean" if bad else "the reconstruction is empty: copy or make it again"
+        finding = Finding("error", "bad_voxels", f"{observation.name}: {what}", fix, (observation.name,), {"bad": bad})
         return observation, [finding]
     mask = None
     try:
@@ -205,8 +205,8 @@ def unreadable(code: str, tomogram: Tomogram, error: BaseException) -> Finding:
     where = f"{tomogram.split}/{tomogram.name}"
     if isinstance(error, InputError):
         at = f"{error.where}: " if error.where else ""
-        mend = error.mend or "copy or make the file again"
-        return Finding("error", code, f"{at}{error.what}", mend, (where,))
+        fix = error.fix or "copy or make the file again"
+        return Finding("error", code, f"{at}{error.what}", fix, (where,))
     what = f"{where}: {type(error).__name__}: {error}"[:300]
     return Finding("error", code, what, "copy or make the file again", (where,))
 

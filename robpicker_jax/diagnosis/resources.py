@@ -29,35 +29,35 @@ def check_patches(observations: Sequence[Observation], config: Config) -> list[F
     if small:
         depth, height, width = small[0].header.shape_zyx if small[0].header else (0, 0, 0)
         what = f"a patch of {size} does not fit {small[0].name} of {width} x {height} x {depth} voxels"
-        mend = f"set patches.size to {min(depth, height, width)} or less"
+        fix = f"set patches.size to {min(depth, height, width)} or less"
         where = tuple(o.name for o in small)
-        findings.append(Finding("error", "patch_too_large", what, mend, where, {"patch": size}))
+        findings.append(Finding("error", "patch_too_large", what, fix, where, {"patch": size}))
     factor = stride(config.model)
     for key, edge in (("patches.size", size), ("inference.tile", config.inference.tile or size)):
         if edge % factor:
             lower = edge - edge % factor
             what = f"{key}: {edge} cannot be halved as often as the U-Net does"
-            mend = f"use a multiple of {factor}" + (f", {lower} or {lower + factor}" if lower else "")
-            findings.append(Finding("error", "patch_stride", what, mend, (), {"stride": factor, "edge": edge}))
+            fix = f"use a multiple of {factor}" + (f", {lower} or {lower + factor}" if lower else "")
+            findings.append(Finding("error", "patch_stride", what, fix, (), {"stride": factor, "edge": edge}))
     largest = max(config.data.species, key=lambda species: species.radius_vox)
     radius = largest.radius_vox
     if size < _RADII_IN_PATCH * radius:
         what = f"a patch of {size} voxels holds {size / radius:.1f} radii of {largest.name} ({radius:g} voxels)"
-        mend = f"set patches.size to {-(-int(np.ceil(4 * radius)) // factor) * factor} or more"
-        findings.append(Finding("warning", "patch_small", what, mend, (), {"patch": size, "radius_vox": radius}))
+        fix = f"set patches.size to {-(-int(np.ceil(4 * radius)) // factor) * factor} or more"
+        findings.append(Finding("warning", "patch_small", what, fix, (), {"patch": size, "radius_vox": radius}))
     elif shift > size / 2 - 0.5 * radius:
         what = f"shifts of {shift} voxels cut particles of radius {radius:g} at the border of a patch of {size}"
-        mend = f"set patches.shift_vox to {max(0, int(size / 2 - radius))} or less"
+        fix = f"set patches.shift_vox to {max(0, int(size / 2 - radius))} or less"
         evidence = {"patch": size, "shift_vox": shift, "radius_vox": radius}
-        findings.append(Finding("warning", "shift", what, mend, (), evidence))
+        findings.append(Finding("warning", "shift", what, fix, (), evidence))
     for species in config.data.species:
         smallest = species.min_cluster_vox or config.picking.min_cluster_vox
         volume = 4 / 3 * np.pi * species.radius_vox**3
         if smallest > volume:
             what = f"{species.name}: clusters under {smallest} voxels are dropped, its sphere has {volume:.0f}"
-            mend = f"set min_cluster_vox to about {max(1, round(volume / 5))}"
+            fix = f"set min_cluster_vox to about {max(1, round(volume / 5))}"
             evidence = {"min_cluster_vox": smallest, "sphere_vox": volume}
-            findings.append(Finding("warning", "min_cluster", what, mend, (), evidence))
+            findings.append(Finding("warning", "min_cluster", what, fix, (), evidence))
     return findings
 
 
@@ -148,8 +148,8 @@ def check_resources(observations: Sequence[Observation], config: Config) -> list
     total = needs.step_gib + (needs.data_gib if on_cpu else 0.0)
     if have is not None and total > 0.9 * have:
         what = f"training needs about {total:.1f} GiB, this machine has {have:.1f} ({needs.device})"
-        mend = "lower train.batch_size or patches.size, set model.remat: true or model.compute_dtype: bfloat16"
-        findings.append(Finding("warning", "memory", what, mend, (), {"needed_gib": total, "available_gib": have}))
+        fix = "lower train.batch_size or patches.size, set model.remat: true or model.compute_dtype: bfloat16"
+        findings.append(Finding("warning", "memory", what, fix, (), {"needed_gib": total, "available_gib": have}))
     what = (
         f"{needs.parameters:,} parameters; a step about {needs.step_gib:.2f} GiB and {needs.step_tflop:.3g} TFLOP; "
         f"{config.train.steps:,} steps about {_duration(needs.train_hours * 3600)}, one tomogram about "

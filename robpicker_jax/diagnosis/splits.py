@@ -21,21 +21,21 @@ def check_splits(observations: Sequence[Observation]) -> list[Finding]:
     findings = []
     for split in ("train", "meta"):
         if not any(o.tomogram.split == split for o in observations):
-            mend = "put a carefully annotated tomogram into meta/" if split == "meta" else "put tomograms into train/"
-            findings.append(Finding("error", "split_missing", f"no tomogram in {split}/", mend, (split,)))
+            fix = "put a carefully annotated tomogram into meta/" if split == "meta" else "put tomograms into train/"
+            findings.append(Finding("error", "split_missing", f"no tomogram in {split}/", fix, (split,)))
     for first, second in combinations(observations, 2):
         severity = "error" if first.tomogram.split != second.tomogram.split else "warning"
         where = (first.name, second.name)
-        mend = "keep it in one split: meta, val and test must be new to the training"
+        fix = "keep it in one split: meta, val and test must be new to the training"
         alike = _alike(first, second)
         if alike is not None:
             what = f"{first.name} and {second.name} are the same volume"
-            findings.append(Finding(severity, "same_volume", what, mend, where, {"correlation": alike}))  # type: ignore[arg-type]
+            findings.append(Finding(severity, "same_volume", what, fix, where, {"correlation": alike}))  # type: ignore[arg-type]
         share = _shared_particles(first, second)
         if share >= _SAME_SHARE and alike is None:
             what = f"{share:.0%} of the particles of {first.name} and {second.name} are at the same places"
-            mend = f"check that each has its own list; of two versions of one tomogram, {mend[:23]}"
-            findings.append(Finding(severity, "same_particles", what, mend, where, {"share": share}))  # type: ignore[arg-type]
+            fix = f"check that each has its own list; of two versions of one tomogram, {fix[:23]}"
+            findings.append(Finding(severity, "same_particles", what, fix, where, {"share": share}))  # type: ignore[arg-type]
     return findings
 
 

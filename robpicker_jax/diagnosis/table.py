@@ -13,11 +13,11 @@ _SHOWN = 6
 
 
 def findings_table(diagnosis: Diagnosis) -> Table:
-    """Severity, code, what was found and how to mend it."""
-    table = Table("", "code", "finding", "how to mend it", show_lines=True)
+    """Severity, code, what was found and how to fix it."""
+    table = Table("", "code", "finding", "how to fix it", show_lines=True)
     for finding in diagnosis.findings:
         style = _STYLES[finding.severity]
-        table.add_row(Text(finding.severity, style), finding.code, Text(finding.what), Text(finding.mend))
+        table.add_row(Text(finding.severity, style), finding.code, Text(finding.what), Text(finding.fix))
     return table
 
 

@@ -85,7 +85,7 @@ def pairs_in_instances(truth: Particles, picks: Particles, instance_map: NDArray
         raise InputError(
             f"the instance map names particle {owners.max() + 1}, the truth has {len(truth)}",
             where=where,
-            mend="make the instance map from the same list",
+            fix="make the instance map from the same list",
         )
     hits = np.flatnonzero(owners >= 0)
     hits = hits[truth.labels[owners[hits]] == picks.labels[hits]]

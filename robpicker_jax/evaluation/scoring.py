@@ -97,7 +97,7 @@ def evaluate(
         raise InputError(f"{len(molecular_weights_kda)} molecular weights for {len(names)} classes")
     unknown = [name for name in weights or () if name not in names]
     if unknown:
-        raise InputError(f"weight of an unknown class {unknown[0]!r}", mend=f"classes are {', '.join(names)}")
+        raise InputError(f"weight of an unknown class {unknown[0]!r}", fix=f"classes are {', '.join(names)}")
     counting: Counting = "one_to_one" if one_to_one else ("particles" if rule == "czii" else "picks")
 
     judged = []
@@ -106,7 +106,7 @@ def evaluate(
         _check_labels(picked, names, f"picks of {tomogram}")
         if rule == "mask" and instance_maps is not None:
             if tomogram not in instance_maps:
-                raise InputError("no instance map", where=tomogram, mend="give one for each tomogram, or none at all")
+                raise InputError("no instance map", where=tomogram, fix="give one for each tomogram, or none at all")
             pairs = pairs_in_instances(true, picked, instance_maps[tomogram], tomogram)
         else:
             pairs = pairs_within(true, picked, limits)
@@ -271,7 +271,7 @@ def _limits(
     rule: str, tolerance_vox: float, radii_vox: Sequence[float] | None, has_instances: bool, n_classes: int
 ) -> NDArray[np.float64]:
     if rule not in get_args(Rule):
-        raise InputError(f"unknown rule {rule!r}", where="rule", mend=f"use one of {', '.join(get_args(Rule))}")
+        raise InputError(f"unknown rule {rule!r}", where="rule", fix=f"use one of {', '.join(get_args(Rule))}")
     if rule == "tolerance":
         if not (np.isfinite(tolerance_vox) and tolerance_vox > 0):
             raise InputError(f"must be a positive number, got {tolerance_vox}", where="tolerance_vox")
@@ -281,7 +281,7 @@ def _limits(
     if radii_vox is None:
         raise InputError(
             f"the {rule} rule needs the radius of each class",
-            mend="give the radii or a configuration, or use the tolerance rule",
+            fix="give the radii or a configuration, or use the tolerance rule",
         )
     radii = np.asarray(radii_vox, dtype=np.float64)
     if radii.shape != (n_classes,) or not (np.isfinite(radii) & (radii > 0)).all():
@@ -299,14 +299,14 @@ def _together(
         raise InputError(
             f"no picks for {len(missing)} of {len(truth)} tomograms: {', '.join(missing[:5])}",
             where="picks",
-            mend="pick them, or say that a missing list means no picks",
+            fix="pick them, or say that a missing list means no picks",
         )
     strange = [name for name in picks if name not in truth]
     if strange:
         raise InputError(
             f"picks of {len(strange)} tomograms without truth: {', '.join(strange[:5])}",
             where="picks",
-            mend="leave these picks out, or give their true particles",
+            fix="leave these picks out, or give their true particles",
         )
     return [(name, true, picks.get(name, Particles.empty())) for name, true in truth.items()]
 
@@ -317,5 +317,5 @@ def _check_labels(particles: Particles, names: Sequence[str], where: str) -> Non
         raise InputError(
             f"{wrong.size} class labels outside 1 … {len(names)}, the first {particles.labels[wrong[0]]}",
             where=where,
-            mend=f"the classes are {', '.join(names)}",
+            fix=f"the classes are {', '.join(names)}",
         )

@@ -183,19 +183,19 @@ class LabelMaker:
         if low < 1:
             raise InputError(
                 f"{int((particles.labels < 1).sum())} of {len(particles)} particles have no class label",
-                mend="give every particle a class label from 1",
+                fix="give every particle a class label from 1",
             )
         if high > len(self._stamps):
             raise InputError(
                 f"class label {high}, but there are {len(self._stamps)} species",
-                mend="list every species in data.species, in the order of the class labels",
+                fix="list every species in data.species, in the order of the class labels",
             )
         if self._needs_rotations:
             unknown = len(particles) if particles.rotations is None else int(_unknown(particles.rotations).sum())
             if unknown:
                 raise InputError(
                     f"{unknown} of {len(particles)} particles have no orientation, which shape labels need",
-                    mend='give Euler angles, or use sphere labels, or draw them unturned (unoriented="identity")',
+                    fix='give Euler angles, or use sphere labels, or draw them unturned (unoriented="identity")',
                 )
 
     def _draw(
@@ -272,7 +272,7 @@ class ShapeLabels(LabelMaker):
             if np.ndim(mask) != 3:
                 raise InputError(f"the mask of class label {label} has {np.ndim(mask)} dimensions; masks have 3")
             if not (np.asarray(mask) >= 0.5).any():
-                raise InputError(f"the mask of class label {label} is empty", mend="check its file and its threshold")
+                raise InputError(f"the mask of class label {label} is empty", fix="check its file and its threshold")
         _check_count(len(masks))
         self._needs_rotations = unoriented == "error"
         self._stamps = [_Shape(mask) for mask in masks]
@@ -339,7 +339,7 @@ def label_maker(
     if kind == "sphere":
         return SphereLabels([entry.radius_vox for entry in species])
     if voxel_size_angstrom is None:
-        raise InputError("shape labels need the voxel size, which no header tells", mend="set data.voxel_size_angstrom")
+        raise InputError("shape labels need the voxel size, which no header tells", fix="set data.voxel_size_angstrom")
     from robpicker_jax.molecules.densities import species_mask
 
     return ShapeLabels([species_mask(entry, voxel_size_angstrom) for entry in species], unoriented=unoriented)

@@ -35,7 +35,7 @@ def write_targets(
     tomograms = [tomogram for split in discover(directory).values() for tomogram in split]
     annotated = [tomogram for tomogram in tomograms if tomogram.annotation_path is not None]
     if not annotated:
-        raise InputError("no annotated tomogram in it", where=directory, mend="put {name}_objl.xml beside {name}.mrc")
+        raise InputError("no annotated tomogram in it", where=directory, fix="put {name}_objl.xml beside {name}.mrc")
     voxel_size = agreed_voxel_size(annotated, config.data.voxel_size_angstrom)
     todo = [tomogram for tomogram in annotated if overwrite or tomogram.target_path is None]
     makers: dict[str, LabelMaker] = {}
@@ -61,7 +61,7 @@ def _kind(config: Config, tomogram: Tomogram) -> str:
         raise InputError(
             f"data.{key} is map: there is nothing to make it from",
             where=tomogram.volume_path,
-            mend="say --labels sphere or --labels shape",
+            fix="say --labels sphere or --labels shape",
         )
     return kind
 
@@ -80,7 +80,7 @@ def _write(tomogram: Tomogram, config: Config, maker: LabelMaker, voxel_size: fl
     try:
         label_map = maker.labels(shape, particles)
     except InputError as error:
-        raise InputError(error.what, where=tomogram.annotation_path or "", mend=error.mend) from None
+        raise InputError(error.what, where=tomogram.annotation_path or "", fix=error.fix) from None
     path = tomogram.target_path or tomogram.volume_path.with_name(f"{tomogram.name}_target.mrc")
     write_mrc(path, label_map, voxel_size)
     share = np.count_nonzero(label_map) / label_map.size

@@ -68,7 +68,7 @@ def unet_shape(model: ModelConfig) -> UNetShape:
     base = PRESETS[model.preset]
     widths = base.widths if model.widths is None else tuple(model.widths)
     if len(widths) < 2:
-        raise InputError("a U-Net has at least two levels", where="model.widths", mend="give two or more widths")
+        raise InputError("a U-Net has at least two levels", where="model.widths", fix="give two or more widths")
     before, after = base.convs_before_pool, base.convs_after_pool
     if model.convs_per_block is not None:
         after = model.convs_per_block // 2 if after else 0

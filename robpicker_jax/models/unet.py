@@ -203,7 +203,7 @@ class UNet:
         if any(edge % self.stride for edge in image.shape[1:4]):
             raise InputError(
                 f"a patch of {image.shape[1:4]} voxels cannot be halved {self.shape.levels} times",
-                mend=f"make every edge a multiple of {self.stride}",
+                fix=f"make every edge a multiple of {self.stride}",
             )
         if self.device_axis is not None and train and dropout_key is not None:
             dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(self.device_axis))

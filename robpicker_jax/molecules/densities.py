@@ -48,14 +48,14 @@ def species_density(
     if species.phantom is not None:
         return phantom_density(species.phantom, voxel_size_angstrom)
     if species.density is None:
-        raise InputError(f"species {species.name!r} has no density", mend="give it a phantom or a density map")
+        raise InputError(f"species {species.name!r} has no density", fix="give it a phantom or a density map")
     volume = read_volume(species.density)
     size = map_voxel_size_angstrom or volume.voxel_size_angstrom
     if size is None:
         raise InputError(
             "the header does not know the voxel size (it says 0 or 1)",
             where=species.density,
-            mend="write the voxel size, in Å, into the header",
+            fix="write the voxel size, in Å, into the header",
         )
     return density_from_map(
         volume.data,
@@ -98,7 +98,7 @@ def density_from_map(
     box = box - background
     box[box < max(3 * noise, _FLOOR * float(box.max()))] = 0
     if not box.max() > 0:
-        raise InputError("no density stands out of the background", where=where, mend="invert the map's contrast")
+        raise InputError("no density stands out of the background", where=where, fix="invert the map's contrast")
     box = _trim(box, box > 0)
     weight = molecular_weight_kda or estimate_weight_kda(box, voxel_size_angstrom)
     return box * np.float32(weight * 1000 / (box.sum(dtype=np.float64) * voxel_size_angstrom**3))
@@ -137,7 +137,7 @@ def species_mask(species: Species, voxel_size_angstrom: float) -> np.ndarray:
         mask = box >= 0.5 * box.max()
     elif species.phantom is None and species.density is None:
         raise InputError(
-            f"species {species.name!r} has no shape", mend="give it a mask, a density map or a phantom, or use spheres"
+            f"species {species.name!r} has no shape", fix="give it a mask, a density map or a phantom, or use spheres"
         )
     else:
         sigma = MASK_BLUR_ANGSTROM / voxel_size_angstrom

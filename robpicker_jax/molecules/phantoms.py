@@ -223,7 +223,7 @@ def get_phantom(name: str) -> Phantom:
     try:
         return PHANTOMS[name]
     except KeyError:
-        raise InputError(f"no built-in phantom {name!r}", mend=f"use one of {', '.join(PHANTOMS)}") from None
+        raise InputError(f"no built-in phantom {name!r}", fix=f"use one of {', '.join(PHANTOMS)}") from None
 
 
 def phantom_density(name: str, voxel_size_angstrom: float) -> np.ndarray:

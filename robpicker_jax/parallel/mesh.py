@@ -28,12 +28,12 @@ def data_mesh(n_devices: int | None = None) -> Mesh:
     counts = [len(devices) for devices in by_process.values()]
     if n_devices is not None and n_devices > min(counts):
         raise InputError(
-            f"parallel.devices is {n_devices}, but this machine has {min(counts)}", mend="lower it or leave it out"
+            f"parallel.devices is {n_devices}, but this machine has {min(counts)}", fix="lower it or leave it out"
         )
     if n_devices is None and len(set(counts)) > 1:
         raise InputError(
             f"the processes have different numbers of devices ({', '.join(map(str, counts))})",
-            mend=f"set parallel.devices to {min(counts)}",
+            fix=f"set parallel.devices to {min(counts)}",
         )
     chosen = [device for devices in by_process.values() for device in devices[:n_devices]]
     return Mesh(np.array(chosen), (DATA_AXIS,), axis_types=(AxisType.Auto,))
@@ -51,7 +51,7 @@ def check_batch(name: str, size: int, mesh: Mesh, micro_batches: int = 1) -> Non
         fits = f"{lower} or {lower + n}" if lower else str(n)
         parts = f"{mesh.size} devices" + (f" times {micro_batches} micro-batches" if micro_batches > 1 else "")
         fewer = "fewer parallel.devices" + (" or parallel.micro_batches" if micro_batches > 1 else "")
-        raise InputError(f"{name} {size} does not divide by {parts}", mend=f"use {fits}, or {fewer}")
+        raise InputError(f"{name} {size} does not divide by {parts}", fix=f"use {fits}, or {fewer}")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

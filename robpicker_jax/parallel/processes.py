@@ -52,7 +52,7 @@ def start(config: ParallelConfig) -> None:
         raise InputError(
             f"the processes of this run could not be joined: {reason}",
             where="parallel",
-            mend="give coordinator_address (process 0's HOST:PORT), num_processes and process_id, or distributed false",
+            fix="give coordinator_address (process 0's HOST:PORT), num_processes and process_id, or distributed false",
         ) from error
 
 

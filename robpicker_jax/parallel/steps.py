@@ -90,5 +90,5 @@ def check_method(method: str) -> None:
             f"train.hypergradient {method} cannot run in the pmap form: it differentiates through the inner update, "
             "and so would through the average of gradients over devices",
             where="parallel.form",
-            mend=f"use train.hypergradient tangent (as exact; also {able}), or parallel.form jit",
+            fix=f"use train.hypergradient tangent (as exact; also {able}), or parallel.form jit",
         )

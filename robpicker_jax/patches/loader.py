@@ -64,11 +64,11 @@ class BatchSource:
         self._tomograms: dict[str, tuple[PatchTomogram, ...]] = {"train": tuple(train), "meta": tuple(meta)}
         self._samplers = {"train": PatchSampler(train, patches.size)}
         if patches.background_share < 1 and not self._samplers["train"].n_particles:
-            raise InputError("the training set has no particles", mend="check its annotations and masks")
+            raise InputError("the training set has no particles", fix="check its annotations and masks")
         if meta:
             self._samplers["meta"] = PatchSampler(meta, patches.size)
             if not self._samplers["meta"].n_particles:
-                raise InputError("the meta set has no particles", mend="check its annotations and masks")
+                raise InputError("the meta set has no particles", fix="check its annotations and masks")
         self._rows = {"train": batch_size, "meta": meta_batch_size or batch_size}
         self._config, self._seed, self._choice = patches, seed, particle_choice
         self._meta_shift = patches.shift_vox // 2 if meta_shift_vox is None else meta_shift_vox
@@ -122,12 +122,12 @@ class BatchSource:
             InputError: as `train_batch` and `meta_batch`.
         """
         if kind not in self._samplers:
-            raise InputError("there is no meta set", mend="add tomograms to meta/, or train the supervised variant")
+            raise InputError("there is no meta set", fix="add tomograms to meta/, or train the supervised variant")
         index, count = shard
         if self._rows[kind] % count or not 0 <= index < count:
             raise InputError(
                 f"a {kind} batch of {self._rows[kind]} patches has no part {index} of {count} equal ones",
-                mend="choose a batch size that is a multiple of the number of hosts",
+                fix="choose a batch size that is a multiple of the number of hosts",
             )
         rows = self._rows[kind] // count
         return [self.plan(kind, step, index * rows + row) for row in range(rows)]

@@ -120,7 +120,7 @@ class PatchSampler:
                 raise InputError(
                     f"volume of shape {tomogram.density.shape} (z, y, x) is smaller than a patch of {size} voxels",
                     where=tomogram.name,
-                    mend="reduce patches.size",
+                    fix="reduce patches.size",
                 )
         self.size = size
         self._last_corner = np.array([np.array(t.density.shape) - size for t in tomograms])
@@ -152,7 +152,7 @@ class PatchSampler:
         if not self._place_edges[-1]:
             raise InputError(
                 f"the masks leave no place for the centre of a patch of {self.size} voxels",
-                mend="correct the masks (1 in the sample, 0 elsewhere) or reduce patches.size",
+                fix="correct the masks (1 in the sample, 0 elsewhere) or reduce patches.size",
             )
         # Rounding may leave the last edge below 1; a tomogram without places is passed over, its edge repeats.
         draw = min(rng.random(), np.nextafter(self._place_edges[-1], 0.0))
@@ -177,7 +177,7 @@ class PatchSampler:
             InputError: there are no particles, or none inside the masks.
         """
         if not self.n_particles:
-            raise InputError("no particles to cut patches around", mend="check the annotations and the masks")
+            raise InputError("no particles to cut patches around", fix="check the annotations and the masks")
         if choice == "particle":
             chosen = int(rng.integers(self.n_particles))
         else:

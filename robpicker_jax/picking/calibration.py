@@ -66,14 +66,14 @@ def min_scores(workdir: Path, class_names: Sequence[str], precision: float) -> l
     path = workdir / FILE
     if not path.is_file():
         raise InputError(
-            "the run was not calibrated", where=path, mend="let the training finish, or leave --precision out"
+            "the run was not calibrated", where=path, fix="let the training finish, or leave --precision out"
         )
     classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
     scores = []
     for name in class_names:
         if name not in classes:
             raise InputError(
-                f"no picks of {name} on the calibration tomograms", where=path, mend="leave --precision out"
+                f"no picks of {name} on the calibration tomograms", where=path, fix="leave --precision out"
             )
         calibration = ClassCalibration(**{key: tuple(value) for key, value in classes[name].items()})
         threshold = calibration.threshold_for(precision)
@@ -82,7 +82,7 @@ def min_scores(workdir: Path, class_names: Sequence[str], precision: float) -> l
             raise InputError(
                 f"{name} never reached a precision of {precision:g} from its best picks down (highest: {best:.2f})",
                 where=path,
-                mend="ask for less, or train longer",
+                fix="ask for less, or train longer",
             )
         scores.append(threshold)
     return scores

@@ -60,7 +60,7 @@ class PickFiles:
         """
         for fmt in self.formats:
             if fmt not in FORMATS:
-                raise InputError(f"unknown format {fmt!r}", where="--format", mend=f"one of {', '.join(FORMATS)}")
+                raise InputError(f"unknown format {fmt!r}", where="--format", fix=f"one of {', '.join(FORMATS)}")
         for name in self.options:
             takers = [fmt for fmt in self.formats if name in FORMATS[fmt].arguments("write") and name not in CONTEXT]
             if not takers:
@@ -69,7 +69,7 @@ class PickFiles:
                 raise InputError(
                     f"{', '.join(self.formats)} has no option {name!r}",
                     where="--format-option",
-                    mend=f"known: {listed}",
+                    fix=f"known: {listed}",
                 )
             checked_options(FORMATS[takers[0]], "write", {name: self.options[name]}, where="--format-option")
         seen: set[str] = set()
@@ -78,7 +78,7 @@ class PickFiles:
                 raise InputError(
                     f"two tomograms are called {place.name}; their picks would have one name",
                     where=self.folder,
-                    mend="rename one, or pick them into different folders",
+                    fix="rename one, or pick them into different folders",
                 )
             seen.add(place.name)
         for fmt in self.formats:
@@ -91,7 +91,7 @@ class PickFiles:
             raise InputError(
                 f"{format_.title} is in Å, and nobody knows the voxel size of {unknown[0]}",
                 where="--format",
-                mend="say --data.voxel_size_angstrom",
+                fix="say --data.voxel_size_angstrom",
             )
         if not self.together:
             return
@@ -100,7 +100,7 @@ class PickFiles:
             raise InputError(
                 f"{format_.title} cannot tell tomograms apart in one file",
                 where="--together",
-                mend=f"leave it out, or choose a format that names them: {', '.join(able)}",
+                fix=f"leave it out, or choose a format that names them: {', '.join(able)}",
             )
         sizes = [place.voxel_size_angstrom for place in places if place.voxel_size_angstrom is not None]
         mixed = bool(sizes) and (bool(unknown) or max(sizes) > min(sizes) * (1 + _LENGTH_TOLERANCE))
@@ -109,7 +109,7 @@ class PickFiles:
             raise InputError(
                 f"tomograms of {listed} voxel sizes in one file of {format_.title}",
                 where="--together",
-                mend="pick those of one voxel size at a time",
+                fix="pick those of one voxel size at a time",
             )
 
     def write(self, place: Place, picks: Particles) -> list[Path]:
@@ -179,6 +179,6 @@ def listed_name(name: str, pattern: re.Pattern[str] | None) -> str:
     found = None if match is None else (match.group(1) if pattern.groups else match.group())
     if not found:
         raise InputError(
-            f"{pattern.pattern!r} does not occur in {name!r}", where="--name-pattern", mend="for example 'rec_(.*)'"
+            f"{pattern.pattern!r} does not occur in {name!r}", where="--name-pattern", fix="for example 'rec_(.*)'"
         )
     return found

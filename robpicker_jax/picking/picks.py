@@ -63,7 +63,7 @@ def particles_from_class_map(
     sizes_kept = _per_class("min_cluster_vox", min_cluster_vox, picking.min_cluster_vox, n_classes)
     scores_kept = _per_class("min_score", min_score, picking.min_score, n_classes)
     if probabilities is None and max(scores_kept, default=0.0) > 0:
-        raise InputError("a smallest score needs probabilities, and there are none", mend="set picking.min_score: 0")
+        raise InputError("a smallest score needs probabilities, and there are none", fix="set picking.min_score: 0")
     if class_names is not None and len(class_names) != n_classes - 1:
         raise InputError(f"{len(class_names)} class names for {n_classes - 1} classes")
 
@@ -168,7 +168,7 @@ def _moments(
     if flat is None:
         return sizes, sums[:3].T, None
     if not np.isfinite(sums[3]).all():
-        raise InputError("the probabilities are not all finite", mend="segment the tomogram again")
+        raise InputError("the probabilities are not all finite", fix="segment the tomogram again")
     return sizes, sums[:3].T, sums[3]
 
 

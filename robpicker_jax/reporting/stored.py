@@ -87,7 +87,7 @@ def load_workdir(workdir: Path, *, compare: Path | None = None) -> ReportData:
     workdir = Path(workdir)
     if not (workdir / "config.yaml").is_file() and not (workdir / "metrics.jsonl").is_file():
         raise InputError(
-            "not the folder of a run: no config.yaml in it", where=workdir, mend="give --workdir of a training"
+            "not the folder of a run: no config.yaml in it", where=workdir, fix="give --workdir of a training"
         )
     config = workdir / "config.yaml"
     text = config.read_text(encoding="utf-8") if config.is_file() else ""
@@ -124,7 +124,7 @@ def load_comparison(workdir: Path, *, name: str | None = None) -> Comparison:
     workdir = Path(workdir)
     if not (workdir / "evaluation.json").is_file():
         raise InputError(
-            "no evaluation.json in the run to compare with", where=workdir, mend="let that training finish first"
+            "no evaluation.json in the run to compare with", where=workdir, fix="let that training finish first"
         )
     if name is None:
         config = workdir / "config.yaml"
@@ -191,7 +191,7 @@ def _with_inputs(data: ReportData, path: Path) -> ReportData:
         )
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
-            f"the kept report inputs cannot be read ({error})", where=path, mend="run train again"
+            f"the kept report inputs cannot be read ({error})", where=path, fix="run train again"
         ) from None
 
 

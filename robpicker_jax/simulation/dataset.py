@@ -110,7 +110,7 @@ def simulate_dataset(
     out = Path(out)
     jobs = list(_jobs(config, placements))
     if not jobs:
-        raise InputError("no tomogram to simulate", where="simulation", mend="set simulation.train, meta, val or test")
+        raise InputError("no tomogram to simulate", where="simulation", fix="set simulation.train, meta, val or test")
     settings = _settings(config, placements)
     manifest = _open_manifest(out, settings)
     done: dict[str, Any] = manifest["tomograms"]
@@ -167,7 +167,7 @@ def _jobs(config: Config, placements: Sequence[Placement]) -> Iterator[_Job]:
         counts = dict.fromkeys(SPLITS, 0)
         for placement in placements:
             if placement.split not in counts:
-                raise InputError(f"unknown split {placement.split!r}", mend=f"use one of {', '.join(SPLITS)}")
+                raise InputError(f"unknown split {placement.split!r}", fix=f"use one of {', '.join(SPLITS)}")
             yield _Job(placement.split, counts[placement.split], placement)
             counts[placement.split] += 1
         return
@@ -245,13 +245,11 @@ def _read_placement(placement: Placement, config: Config) -> Particles:
             raise InputError(
                 f"no particle of tomogram {placement.tomogram!r}",
                 where=placement.path,
-                mend=f"it lists {', '.join(listed) or 'no tomogram names'}",
+                fix=f"it lists {', '.join(listed) or 'no tomogram names'}",
             )
         particles = particles.select(np.array(names) == placement.tomogram)
     elif len(listed) > 1:
-        raise InputError(
-            f"lists several tomograms ({', '.join(listed)})", where=placement.path, mend="name one of them"
-        )
+        raise InputError(f"lists several tomograms ({', '.join(listed)})", where=placement.path, fix="name one of them")
     last = np.array(config.simulation.shape_zyx[::-1]) - 1
     outside = ((particles.positions_vox < 0) | (particles.positions_vox > last)).any(axis=1)
     if outside.any():
@@ -260,7 +258,7 @@ def _read_placement(placement: Placement, config: Config) -> Particles:
         raise InputError(
             f"{outside.sum()} particles lie outside the volume, the first at x y z = {place}",
             where=placement.path,
-            mend="set simulation.shape_zyx to the size of that tomogram",
+            fix="set simulation.shape_zyx to the size of that tomogram",
         )
     return particles
 
@@ -309,7 +307,7 @@ def _open_manifest(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
         foreign = sorted(file for split in SPLITS for file in out.glob(f"{split}/[!.]*"))
         if foreign:
             raise InputError(
-                f"holds files but no {MANIFEST} ({foreign[0].name} …)", where=out, mend="use another folder"
+                f"holds files but no {MANIFEST} ({foreign[0].name} …)", where=out, fix="use another folder"
             )
         packages = {name: metadata.version(name) for name in ("numpy", "scipy", "mrcfile")}
         versions = {"robpicker_jax": robpicker_jax.__version__, "python": platform.python_version(), **packages}
@@ -319,14 +317,14 @@ def _open_manifest(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
         found = manifest["settings"]
         manifest["finished"], manifest["tomograms"].items()
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError("is no manifest of a simulation", where=path, mend="delete the folder") from None
+        raise InputError("is no manifest of a simulation", where=path, fix="delete the folder") from None
     different = _differences(found, settings)
     if different:
         shown = ", ".join(different[:3]) + (" …" if len(different) > 3 else "")
         raise InputError(
             f"holds a data set simulated with other settings ({shown})",
             where=out,
-            mend="use another folder, or delete this one",
+            fix="use another folder, or delete this one",
         )
     return manifest
 

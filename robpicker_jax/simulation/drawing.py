@@ -69,7 +69,7 @@ def check_labels(particles: Particles, n_species: int) -> None:
         first = int(np.flatnonzero(bad)[0])
         raise InputError(
             f"particle {first + 1} has class label {particles.labels[first]}, but there are {n_species} species",
-            mend="list every class in data.species",
+            fix="list every class in data.species",
         )
 
 

@@ -61,7 +61,7 @@ def add_label_noise(
     if n and (particles.labels.min() < 1 or particles.labels.max() > n_classes):
         raise InputError(f"class labels must lie between 1 and {n_classes} to plant label noise")
     if config.swap > 0 and n_classes < 2:
-        raise InputError("there is one class only", where="label_noise.swap", mend="set it to 0")
+        raise InputError("there is one class only", where="label_noise.swap", fix="set it to 0")
     missing_rng, swap_rng, jitter_rng, false_rng = (
         np.random.default_rng(child)
         for child in np.random.SeedSequence(config.seed, spawn_key=tuple(int(k) for k in key)).spawn(4)
@@ -177,7 +177,7 @@ def _false_picks(
             raise InputError(
                 f"no room for {count} false picks away from {n} true particles",
                 where="label_noise.false_picks",
-                mend="lower it, or the copies of the species",
+                fix="lower it, or the copies of the species",
             )
         positions[rows] = candidates[free[: len(rows)]]
         used[free[: len(rows)]] = True

@@ -165,7 +165,7 @@ class _Filler:
         raise InputError(
             f"only {placed} of {wanted} particles of class {self.label} fit into a volume of shape {shape}",
             where="simulation.shape_zyx",
-            mend="lower the copies of the species, make the volume larger or lower simulation.min_gap_vox",
+            fix="lower the copies of the species, make the volume larger or lower simulation.min_gap_vox",
         )
 
     def _bounds(self, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -66,7 +66,7 @@ class Checkpoints:
         manager = self._best if best and self._best.latest_step() is not None else self._latest
         step = manager.latest_step()
         if step is None:
-            raise InputError("no checkpoint", where=self._folder, mend="train first")
+            raise InputError("no checkpoint", where=self._folder, fix="train first")
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
             return manager.restore(step, args=ocp.args.StandardRestore(target))
@@ -74,7 +74,7 @@ class Checkpoints:
             raise InputError(
                 f"the checkpoint of step {step} does not fit this configuration ({str(error).splitlines()[0]})",
                 where=self._folder,
-                mend="use the configuration it was trained with, or another --workdir",
+                fix="use the configuration it was trained with, or another --workdir",
             ) from error
 
     def close(self) -> None:

@@ -214,7 +214,7 @@ def _load(tomogram: Tomogram, config: Config, place: np.ndarray | None, kept: Sc
         try:
             known = known or scaling(lambda first, last: place[first:last], shape, data.normalise, mask=mask)
         except InputError as error:
-            raise InputError(error.what, where=error.where or tomogram.volume_path, mend=error.mend) from None
+            raise InputError(error.what, where=error.where or tomogram.volume_path, fix=error.fix) from None
         density = known.apply(place)
     kept.remember(tomogram, data, known)
     return LoadedTomogram(tomogram.name, density, particles, voxel_size, tomogram, mask)
@@ -234,7 +234,7 @@ def _labels(
                 return maker.bind(shape, particles)
             labels = maker.labels(shape, particles)
         except InputError as error:
-            raise InputError(error.what, where=tomogram.tomogram.annotation_path or "", mend=error.mend) from None
+            raise InputError(error.what, where=tomogram.tomogram.annotation_path or "", fix=error.fix) from None
     if place is None:
         return labels
     place[...] = labels

@@ -190,7 +190,7 @@ def _check_sizes(config: Config) -> None:
         if size % factor:
             lower = size - size % factor
             fits = f"{lower} or {lower + factor}" if lower else str(factor)
-            raise InputError(f"{key}: {size} is not divisible by the U-Net's stride {factor}", mend=f"use {fits}")
+            raise InputError(f"{key}: {size} is not divisible by the U-Net's stride {factor}", fix=f"use {fits}")
 
 
 def _predict(networks: Networks) -> Callable[..., jax.Array]:

@@ -125,7 +125,7 @@ def prepare(experiment: Experiment, *, configured: int = 1, resident_bytes: int 
             raise InputError(
                 f"a training step needs {_gib(plan.needed_bytes)} on each device even in {settings.micro_batches} "
                 f"micro-batches, and {_gib(plan.limit_bytes or 0)} are allowed",
-                mend="lower patches.size, set model.remat: true or model.compute_dtype: bfloat16, set patches.input: "
+                fix="lower patches.size, set model.remat: true or model.compute_dtype: bfloat16, set patches.input: "
                 "host, or parallel.memory_limit_gib if you know better",
             )
         chosen = larger[0]

@@ -68,7 +68,7 @@ def prepare(workdir: Path, config: Config) -> None:
         if different:
             shown = ", ".join(different[:3]) + (f" and {len(different) - 3} more" if len(different) > 3 else "")
             raise InputError(
-                f"holds a run with other settings ({shown})", where=workdir, mend="use another --workdir, or delete it"
+                f"holds a run with other settings ({shown})", where=workdir, fix="use another --workdir, or delete it"
             )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def read_config(workdir: Path) -> Config:
         InputError: it holds none.
     """
     if not (workdir / "config.yaml").is_file():
-        raise InputError("holds no run (no config.yaml)", where=workdir, mend="give the --workdir of a training")
+        raise InputError("holds no run (no config.yaml)", where=workdir, fix="give the --workdir of a training")
     return load_config(workdir / "config.yaml")
 
 

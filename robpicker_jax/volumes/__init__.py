@@ -65,7 +65,7 @@ def open_volume(path: str | os.PathLike[str], *, level: int | None = None) -> Vo
         raise InputError("no such file", where=path)
     in_zarr = path.name.lower().endswith(_ZARR) or (path.is_dir() and path.parent.name.lower().endswith(_ZARR))
     if not is_volume(path) and not in_zarr:
-        raise InputError("no volume format has this suffix", where=path, mend=f"known: {' '.join(VOLUME_SUFFIXES)}")
+        raise InputError("no volume format has this suffix", where=path, fix=f"known: {' '.join(VOLUME_SUFFIXES)}")
     if level is not None and not in_zarr:
         raise InputError("only OME-Zarr images have levels", where=path)
     try:

@@ -185,7 +185,7 @@ def _truncated(path: Path, layout: _Layout, size: int) -> InputError:
     return InputError(
         f"truncated: {size} bytes, but the header announces {layout.offset + layout.data_bytes}",
         where=path,
-        mend="copy or reconstruct the file again",
+        fix="copy or reconstruct the file again",
     )
 
 
@@ -199,7 +199,7 @@ def _layout(path: Path, raw: bytes) -> _Layout:
     shape = (int(header["nz"]), int(header["ny"]), int(header["nx"]))
     if _is_volume_stack(header):
         raise InputError(
-            f"a stack of {shape[0] // int(header['mz'])} volumes, not one volume", where=path, mend="split the stack"
+            f"a stack of {shape[0] // int(header['mz'])} volumes, not one volume", where=path, fix="split the stack"
         )
     order = header.dtype["mode"].byteorder
     dtype = np.dtype("u1" if mode == _NIBBLES else _DTYPES[mode]).newbyteorder(order)

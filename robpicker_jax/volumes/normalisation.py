@@ -79,7 +79,7 @@ def scaling(
         InputError: NaN or infinite voxels, a volume of one single value, an empty mask, an unknown method.
     """
     if method not in ("zscore", "none"):
-        raise InputError(f"unknown normalisation {method!r}", mend="zscore or none")
+        raise InputError(f"unknown normalisation {method!r}", fix="zscore or none")
     sample = _sample(read, shape_zyx, mask if method == "zscore" else None)
     if method == "none":
         return Scaling()
@@ -89,7 +89,7 @@ def scaling(
         low, high = float(extremes[:, 0].min()), float(extremes[:, 1].max())
     mean, std = _mean_and_std(_blocks(read, shape_zyx, mask), low, high)
     if not std > 1e-6 * max(abs(mean), float(np.finfo(np.float32).tiny)):
-        raise InputError("all voxels have the same value", mend="check that the reconstruction is not empty")
+        raise InputError("all voxels have the same value", fix="check that the reconstruction is not empty")
     return Scaling(low, high, mean, std)
 
 
@@ -97,7 +97,7 @@ def _sample(read: Planes, shape_zyx: Sequence[int], mask: np.ndarray | None) -> 
     """Voxels drawn with replacement, or all where they are few, after a look at every voxel for NaN and infinity."""
     count = int(np.prod(shape_zyx)) if mask is None else int(np.count_nonzero(mask))
     if count == 0:
-        raise InputError("the mask is empty", mend="give a mask that covers the sample")
+        raise InputError("the mask is empty", fix="give a mask that covers the sample")
     wanted = np.arange(min(count, _QUANTILE_SAMPLE))
     if count > _QUANTILE_SAMPLE:
         wanted = np.sort(np.random.default_rng(0).integers(count, size=_QUANTILE_SAMPLE))

@@ -55,7 +55,7 @@ def open_zarr(path: Path, level: int | None = None) -> VolumeReader:
     try:
         import tensorstore
     except ImportError:
-        raise InputError("reading Zarr needs the tensorstore package", where=path, mend=_INSTALL) from None
+        raise InputError("reading Zarr needs the tensorstore package", where=path, fix=_INSTALL) from None
     driver = "zarr3" if (array / "zarr.json").is_file() else "zarr"
     spec = {"driver": driver, "kvstore": {"driver": "file", "path": str(array.absolute())}}
     try:

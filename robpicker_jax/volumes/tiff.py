@@ -24,14 +24,14 @@ def open_tiff(path: Path) -> VolumeReader:
     try:
         import tifffile
     except ImportError:
-        raise InputError("reading TIFF needs the tifffile package", where=path, mend="pip install tifffile") from None
+        raise InputError("reading TIFF needs the tifffile package", where=path, fix="pip install tifffile") from None
     try:
         with tifffile.TiffFile(path) as tiff:
             if not tiff.series:
                 raise InputError("a TIFF without images", where=path)
             if len(tiff.series) > 1:
                 raise InputError(
-                    f"{len(tiff.series)} image series, not one volume", where=path, mend="export one series"
+                    f"{len(tiff.series)} image series, not one volume", where=path, fix="export one series"
                 )
             series = tiff.series[0]
             shape = tuple(n for n in series.shape if n > 1) if len(series.shape) > 3 else series.shape

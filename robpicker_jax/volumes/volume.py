@@ -153,7 +153,7 @@ def _cubic_edge(sizes: tuple[float, float, float] | None, path: Path) -> float |
         raise InputError(
             f"voxels are not cubes: {x:.4g} x {y:.4g} x {z:.4g} Å (x, y, z)",
             where=path,
-            mend="correct the header or resample the volume",
+            fix="correct the header or resample the volume",
         )
     return float(sizes[2])
 
@@ -220,7 +220,7 @@ def check_finite_planes(read: Planes, shape_zyx: Sequence[int], path: Path | str
         raise InputError(
             f"{bad} of {total} voxels are NaN or infinite, the first at x y z = {first[0]} {first[1]} {first[2]}",
             where=path,
-            mend="replace them, for instance by the mean of the volume",
+            fix="replace them, for instance by the mean of the volume",
         )
 
 

@@ -42,7 +42,7 @@ def test_help_is_complete_and_exits_0(verb: str, capsys: pytest.CaptureFixture[s
 
 def test_bad_arguments_are_one_line_and_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     def main(arguments: list[str]) -> int:
-        raise InputError("is truncated", where="a.mrc", mend="copy it again")
+        raise InputError("is truncated", where="a.mrc", fix="copy it again")
 
     assert call(main, []) == 2
     captured = capsys.readouterr()

@@ -302,7 +302,7 @@ def test_each_fault_is_found_by_its_code(fault: str, data: Path, config: Config)
     assert code in diagnosis.codes, [f.as_dict() for f in diagnosis.findings]
     found = next(finding for finding in diagnosis.findings if finding.code == code)
     assert found.what
-    assert found.mend
+    assert found.fix
     json.dumps(diagnosis.as_dict(), allow_nan=False)
 
 

@@ -41,7 +41,7 @@ def method_module(name: str) -> ModuleType:
     if name not in METHODS:
         near = difflib.get_close_matches(str(name), METHODS, n=3, cutoff=0.4)
         known = f"did you mean {' or '.join(near)}?" if near else "choose one"
-        raise InputError(f"unknown hypergradient method {name!r}", mend=f"{known} (known: {', '.join(METHODS)})")
+        raise InputError(f"unknown hypergradient method {name!r}", fix=f"{known} (known: {', '.join(METHODS)})")
     return importlib.import_module(f"{__name__}.{name}")
 
 
@@ -63,14 +63,14 @@ def hypergradient(name: str, problem: BilevelProblem, inner_steps: int = 1, **op
     """
     build = method_module(name).build
     if inner_steps < 1:
-        raise InputError(f"inner_steps is {inner_steps}", where=f"hypergradient {name}", mend="give at least 1")
+        raise InputError(f"inner_steps is {inner_steps}", where=f"hypergradient {name}", fix="give at least 1")
     known = [option.name for option in _options(build)]
     for option in options:
         if not accepts(name, option):
             raise InputError(
                 f"unknown option {option!r}",
                 where=f"hypergradient {name}",
-                mend=f"its options are {', '.join(known)}" if known else "it has no options",
+                fix=f"its options are {', '.join(known)}" if known else "it has no options",
             )
     return build(problem, inner_steps, **options)
 

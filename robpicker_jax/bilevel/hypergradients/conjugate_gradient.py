@@ -55,7 +55,7 @@ def build(
         raise InputError(
             f"terms is {terms}, damping {damping}, tolerance {tolerance}",
             where="hypergradient conjugate_gradient",
-            mend="give terms ≥ 1, damping ≥ 0 and tolerance ≥ 0",
+            fix="give terms ≥ 1, damping ≥ 0 and tolerance ≥ 0",
         )
 
     def response(point: Point, v: Tree) -> Tree:

@@ -68,4 +68,4 @@ def central_difference(
 def check_epsilon(method: str, epsilon: float) -> None:
     """Raise InputError unless `epsilon` is a positive number."""
     if not epsilon > 0:
-        raise InputError(f"epsilon is {epsilon}", where=f"hypergradient {method}", mend="give a positive length")
+        raise InputError(f"epsilon is {epsilon}", where=f"hypergradient {method}", fix="give a positive length")

@@ -51,7 +51,7 @@ def build(
         raise InputError(
             f"terms is {terms}, step {step}, damping {damping}",
             where="hypergradient neumann",
-            mend="give terms ≥ 0, step > 0 and damping ≥ 0",
+            fix="give terms ≥ 0, step > 0 and damping ≥ 0",
         )
 
     def response(point: Point, v: Tree) -> Tree:

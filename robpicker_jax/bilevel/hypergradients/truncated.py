@@ -58,7 +58,7 @@ def build(
         raise InputError(
             f"last is {last} of {inner_steps} inner steps",
             where="hypergradient truncated",
-            mend="give a number from 1 to inner_steps",
+            fix="give a number from 1 to inner_steps",
         )
     if mean is not no_mean:
         options["mean"] = mean

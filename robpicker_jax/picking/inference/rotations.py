@@ -53,7 +53,7 @@ def over_rotations(predict: Callable[[Any], Any], rotations: int) -> Callable[[A
         InputError: no such group.
     """
     if rotations not in ROTATIONS:
-        raise InputError(f"no group of {rotations} rotations", mend=f"one of {', '.join(map(str, ROTATIONS))}")
+        raise InputError(f"no group of {rotations} rotations", fix=f"one of {', '.join(map(str, ROTATIONS))}")
     if rotations == 1:
         return predict
 

@@ -46,7 +46,7 @@ def window(tile: int, blend: str) -> np.ndarray:
         InputError: an unknown blend.
     """
     if blend not in BLENDS:
-        raise InputError(f"unknown blend {blend!r}", mend=f"one of {', '.join(BLENDS)}")
+        raise InputError(f"unknown blend {blend!r}", fix=f"one of {', '.join(BLENDS)}")
     if blend == "average":
         return np.ones(tile, np.float32)
     distance = np.arange(tile) - (tile - 1) / 2
