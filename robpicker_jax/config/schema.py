@@ -105,10 +105,46 @@ class LabelNoiseConfig:
     """Faults planted in the training annotations of a simulated data set."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    missing: Annotated[Fraction, _help("share of particles removed")] = 0.0
-    false_picks: Annotated[NonNegative, _help("false picks added, as a share of the true count")] = 0.0
-    jitter_vox: Annotated[NonNegative, _help("standard deviation of the position error per axis, voxels")] = 0.0
-    swap: Annotated[Fraction, _help("share of particles given another class")] = 0.0
+    preset: Annotated[
+        str,
+        _help(
+            "structure of the errors: none, template_matching, spheres, non_exhaustive, look_alikes; rates stated here win"
+        ),
+    ] = "none"
+    missing: Annotated[
+        Fraction | dict[str, Fraction] | None,
+        _help("share of particles removed, one for all or by species; none: the preset's"),
+    ] = field(default=None, hash=False)
+    crowded_missing: Annotated[
+        Fraction | dict[str, Fraction] | None,
+        _help("the same for particles with a near neighbour; none: the preset's, or as missing"),
+    ] = field(default=None, hash=False)
+    crowded_diameters: Annotated[
+        NonNegative, _help("a neighbour is near within this many diameters, centre to centre")
+    ] = 1.25
+    false_picks: Annotated[
+        NonNegative | None, _help("false picks added, as a share of the true count; none: the preset's")
+    ] = None
+    false_on_contrast: Annotated[
+        Fraction | None, _help("share of false picks on gold beads (simulation.beads); none: the preset's")
+    ] = None
+    false_between: Annotated[
+        Fraction | None, _help("share of false picks on rims and in gaps of particles; none: the preset's")
+    ] = None
+    jitter_vox: Annotated[
+        NonNegative | None,
+        _help("standard deviation of the position error per axis, voxels; none: the preset's"),
+    ] = None
+    jitter_z_vox: Annotated[NonNegative | None, _help("the same along z; none: as the other axes, or the preset's")] = (
+        None
+    )
+    swap: Annotated[
+        Fraction | dict[str, Fraction] | None,
+        _help("share of particles given another class, one for all or by species; none: the preset's"),
+    ] = field(default=None, hash=False)
+    swap_to: Annotated[
+        dict[str, str], _help("the class that a species' swapped particles get, by name; others draw any class")
+    ] = field(default_factory=dict, hash=False)
     seed: Annotated[Count, _help("seed of the label noise")] = 0
 
 

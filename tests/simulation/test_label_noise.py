@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +13,31 @@ from hypothesis import strategies as st
 
 from robpicker_jax.annotations.geometry import random_rotations
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.config import LabelNoiseConfig
-from robpicker_jax.simulation.label_noise import add_label_noise
+from robpicker_jax.config import LabelNoiseConfig, Species
+from robpicker_jax.simulation import label_noise
+from robpicker_jax.simulation.noise_presets import PRESETS, noise_rates
 from robpicker_jax.system.errors import InputError
 
 SHAPE = (40, 60, 80)
 N_CLASSES = 3
+VOXEL_SIZE = 10.0
+
+
+def some_species(*radii_vox: float) -> list[Species]:
+    return [Species(name, radius) for name, radius in zip("abcdef", radii_vox, strict=False)]
+
+
+def add_label_noise(
+    true: Particles,
+    n_classes: int,
+    shape_zyx: tuple[int, int, int],
+    config: LabelNoiseConfig,
+    *,
+    radii_vox: Sequence[float] | None = None,
+    **more: Any,
+) -> tuple[Particles, dict[str, Any]]:
+    species = some_species(*(radii_vox or (2.5,) * n_classes))
+    return label_noise.add_label_noise(true, species, shape_zyx, config, voxel_size_angstrom=VOXEL_SIZE, **more)
 
 
 def some_particles(n: int = 60, seed: int = 0) -> Particles:
@@ -71,12 +92,14 @@ def test_shares_are_met_and_the_record_tells_all(
     config = LabelNoiseConfig(missing=missing, false_picks=false_picks, jitter_vox=jitter, swap=swap, seed=seed)
     noisy, record = add_label_noise(true, N_CLASSES, SHAPE, config, key=(1, 2))
     record = json.loads(json.dumps(record))
-    kept = n - int(np.floor(missing * n + 0.5))
+    counts = np.bincount(true.labels, minlength=N_CLASSES + 1)[1:]
+    left = counts - np.floor(missing * counts + 0.5).astype(int)
+    kept = int(left.sum())
     added = int(np.floor(false_picks * n + 0.5))
     assert len(noisy) == kept + added
     assert (len(record["kept"]), len(record["dropped"]), len(record["added"])) == (kept, n - kept, added)
     assert sorted(record["kept"] + [entry["index"] for entry in record["dropped"]]) == list(range(n))
-    assert len(record["swapped"]) == int(np.floor(swap * kept + 0.5))
+    assert len(record["swapped"]) == int(np.floor(swap * left + 0.5).sum())
     assert all(entry["from_label"] != entry["to_label"] for entry in record["swapped"])
     positions, labels = replay(true, record)
     np.testing.assert_array_equal(noisy.positions_vox, positions)
@@ -153,3 +176,71 @@ def test_bad_input_is_named() -> None:
         add_label_noise(some_particles(60), 2, SHAPE, LabelNoiseConfig())
     with pytest.raises(InputError, match=r"label_noise\.false_picks.*no room"):
         add_label_noise(true, N_CLASSES, SHAPE, LabelNoiseConfig(false_picks=1.0), radii_vox=(100.0, 100.0, 100.0))
+
+
+def test_presets_are_complete_and_a_stated_rate_wins() -> None:
+    species = some_species(9, 7, 5, 3)
+    for name in PRESETS:
+        rates = noise_rates(LabelNoiseConfig(preset=name), species, VOXEL_SIZE)
+        assert rates.missing.shape == rates.crowded_missing.shape == rates.swap.shape == (4,)
+        stated = noise_rates(LabelNoiseConfig(preset=name, missing={"b": 0.9}, jitter_z_vox=7.0), species, VOXEL_SIZE)
+        assert stated.missing[1] == stated.crowded_missing[1] == 0.9
+        assert stated.missing[0] == rates.missing[0]
+        assert stated.jitter_vox == (*rates.jitter_vox[:2], 7.0)
+
+
+def test_template_matching_has_the_measured_structure() -> None:
+    rng = np.random.default_rng(0)
+    lone = rng.permutation(np.stack(np.meshgrid(*[np.arange(50, 950, 60)] * 3), -1).reshape(-1, 3))[:600]
+    pairs = np.concatenate([lone[:200], lone[:200] + np.array([12, 0, 0]), lone[200:]]).astype(float)
+    true = Particles(pairs, np.ones(len(pairs), int))
+    spots = rng.uniform(0, 999, (5000, 3))
+    noisy, record = label_noise.add_label_noise(
+        true,
+        some_species(6.0),
+        (1000, 1000, 1000),
+        LabelNoiseConfig(preset="template_matching"),
+        voxel_size_angstrom=VOXEL_SIZE,
+        spots_vox=spots,
+    )
+    dropped = np.array([entry["index"] for entry in record["dropped"]])
+    assert (dropped < 400).sum() == 200  # half of those with a neighbour at one diameter
+    assert (dropped >= 400).sum() == round(0.36 * 400)
+    steps = np.array([np.subtract(e["to_xyz"], e["from_xyz"]) for e in record["moved"]])
+    np.testing.assert_allclose(steps.std(axis=0), (2.4, 2.4, 4.8), rtol=0.1)
+    false = np.array([entry["position_xyz"] for entry in record["added"]])
+    assert len(false) == round(0.38 * len(true))
+    to_spot = np.linalg.norm(false[:, None] - spots[None], axis=-1).min(axis=1)
+    assert (to_spot == 0).sum() == round(0.6 * len(false))
+    to_particle = np.linalg.norm(false[:, None] - pairs[None], axis=-1).min(axis=1)
+    rest = to_spot > 0
+    assert ((to_particle < 12.01) & rest).sum() >= round(0.2 * len(false))
+    assert (to_particle[rest] >= 12.0).sum() >= rest.sum() - round(0.2 * len(false))
+    assert len(noisy) == len(true) - len(dropped) + len(false)
+
+
+def test_non_exhaustive_picking_loses_small_species_and_look_alikes_swap_them() -> None:
+    rng = np.random.default_rng(1)
+    labels = np.repeat([1, 2, 3, 4], 100)
+    true = Particles(rng.uniform(0, 999, (400, 3)), labels)
+    species, shape = some_species(9, 8, 5, 4), (1000, 1000, 1000)
+
+    def noisy_labels(preset: str) -> tuple[Particles, dict[str, Any]]:
+        config = LabelNoiseConfig(preset=preset)
+        return label_noise.add_label_noise(true, species, shape, config, voxel_size_angstrom=VOXEL_SIZE)
+
+    kept, _ = noisy_labels("non_exhaustive")
+    assert np.bincount(kept.labels, minlength=5)[1:].tolist() == [90, 90, 34, 34]
+    _, record = noisy_labels("look_alikes")
+    assert {(e["from_label"], e["to_label"]) for e in record["swapped"]} == {(2, 1), (4, 3)}
+    assert len(record["swapped"]) == 2 * round(0.6 * 90)
+
+
+def test_names_of_presets_and_species_are_checked() -> None:
+    true = some_particles(5)
+    with pytest.raises(InputError, match=r"label_noise\.preset.*unknown preset 'tm'"):
+        add_label_noise(true, N_CLASSES, SHAPE, LabelNoiseConfig(preset="tm"))
+    with pytest.raises(InputError, match=r"label_noise\.missing.*no species is named 'z'"):
+        add_label_noise(true, N_CLASSES, SHAPE, LabelNoiseConfig(missing={"z": 0.5}))
+    with pytest.raises(InputError, match=r"label_noise\.swap_to"):
+        add_label_noise(true, N_CLASSES, SHAPE, LabelNoiseConfig(swap=0.5, swap_to={"a": "a"}))
