@@ -37,7 +37,7 @@ from benchmarks._common import Row, row
 from robpicker_jax.bilevel.hypergradients import METHODS, method_module
 from robpicker_jax.bilevel.step import TrainState
 from robpicker_jax.config import Config, load_config
-from robpicker_jax.datasets.loading import LoadedTomogram, load_tomogram
+from robpicker_jax.datasets import OpenedTomogram
 from robpicker_jax.evaluation import Evaluation, evaluate, options_from_config
 from robpicker_jax.labels import label_maker
 from robpicker_jax.patches import BatchSource, PatchTomogram
@@ -142,22 +142,19 @@ class Judge:
             config.data.species, config.data.meta_labels, voxel_size_angstrom=data.voxel_size_angstrom
         )
         self._instances: dict[str, np.ndarray] = {}
-        tomograms = {
-            split: [load_tomogram(tomogram, config.data) for tomogram in data.splits[split]]
-            for split in ("val", "test")
-        }
+        tomograms = {split: data.open(split) for split in ("val", "test")}
         self.validation = tomograms["val"] or data.meta
         self.test = tomograms["test"]
         for tomogram in (*self.validation, *self.test):
             if tomogram.particles is None:
                 raise InputError("has no annotations", where=tomogram.name, fix="give all tomograms annotations")
-            self._instances[tomogram.name] = self._maker.instances(tomogram.density.shape, tomogram.particles)
+            self._instances[tomogram.name] = self._maker.instances(tomogram.shape_zyx, tomogram.particles)
 
-    def evaluate(self, picker: Picker, tomograms: Sequence[LoadedTomogram]) -> Evaluation:
+    def evaluate(self, picker: Picker, tomograms: Sequence[OpenedTomogram]) -> Evaluation:
         """Pick the tomograms and compare with the truth."""
         return evaluate(
             {t.name: t.particles for t in tomograms if t.particles is not None},
-            {t.name: picker.pick(t.density) for t in tomograms},
+            {t.name: picker.pick(t) for t in tomograms},
             instance_maps={t.name: self._instances[t.name] for t in tomograms},
             resamples=100,  # of an interval that nobody reads here
             **self._options,
@@ -168,8 +165,8 @@ class Judge:
         patches = []
         for tomogram in self.validation:
             assert tomogram.particles is not None
-            labels = self._maker.labels(tomogram.density.shape, tomogram.particles)
-            patches.append(PatchTomogram(tomogram.name, tomogram.density, tomogram.particles, labels))
+            labels = self._maker.labels(tomogram.shape_zyx, tomogram.particles)
+            patches.append(PatchTomogram(tomogram.name, np.asarray(tomogram), tomogram.particles, labels))
         rows = min(VALIDATION_PATCHES, 4 * config.train.batch_size)
         source = BatchSource(patches, patches, config.patches, seed=0, batch_size=rows, augment_meta=False)
         arrays: dict[str, Any] = source.meta_batch(0)

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from robpicker_jax.commands.cli import ArgumentParser, parser, split_overrides
 
 if TYPE_CHECKING:
-    from robpicker_jax.datasets.discovery import Tomogram
-    from robpicker_jax.datasets.streaming import StreamedTomogram
+    from robpicker_jax.datasets import OpenedTomogram, TomogramFiles
     from robpicker_jax.picking.picker import Picker
 
 
@@ -27,7 +26,7 @@ class Queued:
         resident_bytes: memory that its reader and mask take while it is open.
     """
 
-    tomogram: Tomogram
+    tomogram: TomogramFiles
     shape_zyx: tuple[int, int, int]
     resident_bytes: int
 
@@ -57,7 +56,7 @@ def prepared(
     rest, overrides = split_overrides(arguments)
     options = argument_parser.parse_args(rest)
     from robpicker_jax.config import load_config
-    from robpicker_jax.datasets.discovery import tomograms_from
+    from robpicker_jax.datasets import tomograms_from
     from robpicker_jax.picking.picker import Picker
     from robpicker_jax.system.compilation import enable_persistent_cache
     from robpicker_jax.training.run_folder import read_config
@@ -93,12 +92,12 @@ def plan(picker: Picker, queue: Sequence[Queued], *, keep_scores: bool = False) 
     )
 
 
-def streamed(picker: Picker, queue: Sequence[Queued]) -> Iterator[StreamedTomogram]:
+def streamed(picker: Picker, queue: Sequence[Queued]) -> Iterator[OpenedTomogram]:
     """The tomograms, opened one by one; the next one's normalisation is found while the present one is segmented.
 
     Raises:
         InputError: a volume that cannot be used, when its turn comes.
     """
-    from robpicker_jax.datasets.streaming import stream_tomograms
+    from robpicker_jax.datasets import stream_tomograms
 
     return stream_tomograms([queued.tomogram for queued in queue], picker.config.data)

@@ -25,6 +25,10 @@ def _help(text: str) -> object:
     return Field(description=text)
 
 
+MAX_SPECIES = 255
+"""Label maps have 8 bits a voxel, and class 0 is background."""
+
+
 @dataclass(frozen=True)
 class Species:
     """One particle species; its class label is its place in `data.species`, counted from 1."""

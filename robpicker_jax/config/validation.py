@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from robpicker_jax.config.schema import Config, OptimizerConfig
+from robpicker_jax.config.schema import MAX_SPECIES, Config, OptimizerConfig
 from robpicker_jax.system.errors import InputError
 
 
@@ -22,8 +22,8 @@ def check(config: Config, source: str | Path = "") -> None:
     species = config.data.species
     if not species:
         fail("data.species", "no species", "list at least one {name, radius_vox}")
-    if len(species) > 254:
-        fail("data.species", f"{len(species)} species, but label maps hold 254 at most")
+    if len(species) > MAX_SPECIES:
+        fail("data.species", f"{len(species)} species, but label maps hold {MAX_SPECIES} at most")
     for name, count in Counter(entry.name for entry in species).items():
         if count > 1:
             fail("data.species", f"the name {name!r} is given {count} times", "make the names unique")
