@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from tiny import write_tiny
 
 from robpicker_jax import parallel, volumes
 from robpicker_jax.annotations import registry
@@ -29,6 +28,7 @@ from robpicker_jax.training.objective import Batch
 from robpicker_jax.training.trainer import SilentLog, next_batch
 from robpicker_jax.training.workload import step_bytes
 from robpicker_jax.volumes import normalisation
+from tests.tiny import write_tiny
 
 
 @pytest.fixture(scope="module")
