@@ -98,7 +98,7 @@ def _places(queue: Sequence[Queued], pattern: str | None, configured: float | No
         queued.tomogram.volume_path: Place(
             listed_name(queued.tomogram.name, compiled),
             queued.shape_zyx,
-            agreed_voxel_size([queued.tomogram], configured),
+            agreed_voxel_size([queued.reader], configured),
         )
         for queued in queue
     }

@@ -95,7 +95,7 @@ def tomograms_from(paths: Iterable[str | Path], *, annotations: bool = True) -> 
 
     Args:
         paths: the files and folders.
-        annotations: look for the lists beside the volumes; inference needs none, and does not mind several.
+        annotations: look for the lists beside the volumes. Without, a volume with several lists is accepted.
 
     Raises:
         InputError: a path that does not exist, is no volume, or is a folder without volumes.

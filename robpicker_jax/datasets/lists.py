@@ -41,15 +41,15 @@ def read_lists(
 
     A file is one tomogram's list, named after it, or a list that names several. A folder holds one list for each
     tomogram (`{name}.xml`, `{name}_objl.xml`, `{name}.star`, …); where several hold one tomogram's, `{name}_truth…`
-    goes before others (a data set keeps the clean truth of noisy annotations so), and then the order of
-    `annotations.FORMATS`. Of a folder with volumes, the lists of these volumes are taken; of a data set (folders
+    goes before others (so a data set keeps the clean truth of noisy annotations), and then the order of
+    `annotations.FORMATS` decides. Of a folder with volumes, the lists of these volumes are taken; of a data set (folders
     train/, meta/, val/, test/), one split.
 
     Args:
         path: file or folder.
         split: which split of a data set.
-        fmt: annotation format, by default told by the file.
-        voxel_size_angstrom: for formats in Å; by default the headers' of the volumes beside the lists.
+        fmt: annotation format; by default, suffix and content of the file decide.
+        voxel_size_angstrom: for formats in Å; by default the one in the header of the volume beside each list.
         class_names: name of class 1, 2, …, for formats that name classes.
         allow_empty: accept lists without particles.
         options: how the lists are read, as `data.annotation_options` has it.
@@ -112,16 +112,16 @@ def pair_tomograms(
     if len(truth) == 1 and len(picks) == 1:
         return {next(iter(truth)): next(iter(picks.values()))}, []
     paired: dict[str, Particles] = {}
-    strange = []
+    unknown = []
     for name, particles in picks.items():
         matching = matching_names(name, truth)
         if not matching:
-            strange.append(name)
+            unknown.append(name)
         elif matching[0] in paired:
             raise InputError(f"two lists of picks for tomogram {matching[0]}", where="picks", fix="keep one of them")
         else:
             paired[matching[0]] = particles
-    return paired, strange
+    return paired, unknown
 
 
 def agree_on_classes(

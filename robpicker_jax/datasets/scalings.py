@@ -10,7 +10,7 @@ from typing import Any
 from robpicker_jax.config.schema import DataConfig
 from robpicker_jax.datasets.discovery import TomogramFiles
 from robpicker_jax.system.files import write_text
-from robpicker_jax.volumes.normalisation import Scaling
+from robpicker_jax.volumes import Scaling
 
 
 class Scalings:

@@ -18,8 +18,7 @@ from robpicker_jax.datasets.headers import agreed_voxel_size, check_patch_fits
 from robpicker_jax.datasets.particle_lists import load_particles, needs_particles
 from robpicker_jax.datasets.tomogram import Mode, OpenedTomogram, with_voxels
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.volumes import VolumeReader, open_volume
-from robpicker_jax.volumes.normalisation import Scaling
+from robpicker_jax.volumes import Scaling, VolumeReader, open_volume
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,7 @@ from robpicker_jax.datasets.headers import agreed_voxel_size
 from robpicker_jax.datasets.particle_lists import load_particles, needs_particles
 from robpicker_jax.datasets.stored_maps import load_mask
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.volumes import VolumeReader, normalisation, open_volume
-from robpicker_jax.volumes.normalisation import Scaling
+from robpicker_jax.volumes import Scaling, VolumeReader, normalisation, open_volume
 from robpicker_jax.volumes.volume import Slices, slabs
 
 Mode = Literal["memory", "mapped", "streamed"]
@@ -121,6 +120,7 @@ def open_tomogram(
     mode: Mode = "memory",
     into: np.ndarray | None = None,
     scaling: Scaling | None = None,
+    reader: VolumeReader | None = None,
 ) -> OpenedTomogram:
     """Open a tomogram: its header, its mask, its particles, and its normalisation.
 
@@ -130,11 +130,12 @@ def open_tomogram(
         mode: where its voxels are while it is open; see `Mode`.
         into: float32 (z, y, x), which receives the densities in mode "memory"; a new array by default.
         scaling: its normalisation, where it is known; else it is found, which takes two passes over the voxels.
+        reader: its volume, where that is open already; the tomogram takes it over, and closes it.
 
     Raises:
         InputError: whatever is wrong with its files; in train and meta also that there are no annotations.
     """
-    reader = open_volume(files.volume_path)
+    reader = reader or open_volume(files.volume_path)
     try:
         voxel_size = agreed_voxel_size([reader], data.voxel_size_angstrom)
         particles = None
@@ -187,10 +188,17 @@ def with_voxels(
     )
 
 
-def stream_tomograms(tomograms: Sequence[TomogramFiles], data: DataConfig) -> Iterator[OpenedTomogram]:
+def stream_tomograms(
+    tomograms: Sequence[TomogramFiles], data: DataConfig, readers: Sequence[VolumeReader] | None = None
+) -> Iterator[OpenedTomogram]:
     """Yield streamed tomograms one by one; while one is in use, the next one's normalisation is found.
 
     Each is closed when the next one is asked for.
+
+    Args:
+        tomograms: the tomograms.
+        data: contrast, normalisation and voxel size.
+        readers: their volumes, where these are open already, for instance since their headers were checked.
 
     Raises:
         InputError: whatever is wrong with a tomogram's files, when its turn comes.
@@ -200,7 +208,9 @@ def stream_tomograms(tomograms: Sequence[TomogramFiles], data: DataConfig) -> It
 
         def begin(number: int) -> None:
             if number < len(tomograms):
-                following.append(pool.submit(open_tomogram, tomograms[number], data, mode="streamed"))
+                reader = None if readers is None else readers[number]
+                files = tomograms[number]
+                following.append(pool.submit(open_tomogram, files, data, mode="streamed", reader=reader))
 
         begin(0)
         try:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from robpicker_jax import parallel, volumes
+from robpicker_jax import parallel
 from robpicker_jax.annotations import registry
 from robpicker_jax.commands import main_job
 from robpicker_jax.commands.cli import call
@@ -27,7 +27,7 @@ from robpicker_jax.training.input_forms import lives_on_devices
 from robpicker_jax.training.objective import Batch
 from robpicker_jax.training.trainer import SilentLog, next_batch
 from robpicker_jax.training.workload import step_bytes
-from robpicker_jax.volumes import normalisation
+from robpicker_jax.volumes import formats, normalisation
 from tests.tiny import write_tiny
 
 
@@ -185,7 +185,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counter[Path | None]]:
 
         monkeypatch.setattr(module, name, counted)
 
-    count(volumes, "open_mrc", "opened")
+    count(formats, "open_mrc", "opened")
     count(registry, "read", "parsed")
     return found
 
