@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from robpicker_jax.annotations import Particles, write_annotations
-from robpicker_jax.annotations.bounds import inside, likely_reason
-from robpicker_jax.config.schema import DataConfig, Species
+from robpicker_jax.annotations.bounds import inside, likely_reason, nearest_voxel
+from robpicker_jax.config.schema import MAX_SPECIES, Config, DataConfig, Species
+from robpicker_jax.config.validation import check
 from robpicker_jax.datasets import (
     TomogramFiles,
     agreed_voxel_size,
@@ -22,6 +26,7 @@ from robpicker_jax.datasets import (
     tomograms_from,
 )
 from robpicker_jax.datasets.headers import check_patch_fits
+from robpicker_jax.labels import label_maker
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import write_mrc
 
@@ -242,6 +247,29 @@ def test_hints_are_only_given_when_they_explain_everything() -> None:
     assert inside(np.array([[-0.5, 0, 0], [31.4, 23.4, 15.4], [31.5, 0, 0]]), SHAPE).tolist() == [True, True, False]
 
 
+@given(st.lists(st.sampled_from(np.arange(-1.5, 34, 0.25).tolist()), min_size=3, max_size=3))
+def test_a_position_inside_has_its_nearest_voxel_inside(position: list[float]) -> None:
+    positions = np.array([position])
+    voxels = nearest_voxel(positions)
+    distance = positions - voxels  # a half belongs to the upper voxel
+    assert ((distance >= -0.5) & (distance < 0.5)).all()
+    in_volume = ((voxels >= 0) & (voxels < SHAPE[::-1])).all(axis=1)
+    assert inside(positions, SHAPE).tolist() == in_volume.tolist()
+
+
+def test_label_maps_hold_every_species_that_a_configuration_may_have() -> None:
+    species = tuple(Species(f"s{k}", 0.5, density="map.mrc") for k in range(MAX_SPECIES))
+    check(Config(data=DataConfig(species=species)))
+    maker = label_maker(species, "sphere")
+    last = Particles([[1.0, 2, 3]], [MAX_SPECIES])
+    assert np.argwhere(maker.labels((5, 5, 5), last) == MAX_SPECIES).tolist() == [[3, 2, 1]]
+    more = (*species, Species("one too many", 0.5, density="map.mrc"))
+    with pytest.raises(InputError, match="256 species, but label maps hold 255"):
+        check(Config(data=DataConfig(species=more)))
+    with pytest.raises(InputError, match="256 species"):
+        label_maker(more, "sphere")
+
+
 def test_voxel_sizes_must_agree(tmp_path: Path) -> None:
     tomograms = [
         TomogramFiles("a", "train", volume(tmp_path / "a.mrc", voxel_size=7.84)),
@@ -256,6 +284,39 @@ def test_voxel_sizes_must_agree(tmp_path: Path) -> None:
     tomograms.append(TomogramFiles("d", "test", volume(tmp_path / "d.mrc", voxel_size=13.48)))
     with pytest.raises(InputError, match=r"d.mrc: voxel size 13.48 Å, but .*a.mrc says 7.84 Å"):
         agreed_voxel_size(tomograms)
+
+
+def test_a_header_that_does_not_know_its_voxel_size_takes_the_others(tmp_path: Path) -> None:
+    data_set(tmp_path)
+    volume(tmp_path / "train" / "train0.mrc", voxel_size=None)
+    (tmp_path / "train" / "train0_objl.xml").unlink()
+    table = "tomo_name,x,y,z,class\n" + "train0,100,50,20,ribosome\n" * 2
+    (tmp_path / "train" / "train0_objl.csv").write_text(table)
+    found = discover(tmp_path)
+    data = replace(DATA, annotation_options={"csv": {"unit": "angstrom"}})
+    surveyed = survey(found, data, 16)
+    opened = surveyed.open(found["train"][0])
+    assert opened.voxel_size_angstrom == surveyed.voxel_size_angstrom == pytest.approx(10.0)
+    assert opened.particles is not None
+    np.testing.assert_allclose(opened.particles.positions_vox[0], [10, 5, 2])
+
+
+def test_a_survey_hands_on_each_volume_once_and_opens_it_anew_after_that(tmp_path: Path) -> None:
+    found = discover(data_set(tmp_path))
+    surveyed = survey(found, DATA, 16)
+    files = found["train"][0]
+    first, second = surveyed.open(files), surveyed.open(files, mode="mapped")
+    np.testing.assert_array_equal(np.asarray(first), np.asarray(second))
+    assert second.particles is first.particles
+    second.close()
+    with pytest.raises(ValueError, match="closed"):
+        second.read((slice(0, 2),) * 3)
+    assert len(surveyed.readers) == 3
+    reader = surveyed.readers[found["test"][0]]
+    surveyed.close()
+    with pytest.raises(ValueError, match="closed"):
+        reader.read()
+    assert surveyed.open(found["test"][0]).density is not None
 
 
 def test_volume_smaller_than_a_patch(tmp_path: Path) -> None:
