@@ -107,9 +107,20 @@ def load_training_data(config: Config, directory: Path, *, scalings: Path | None
         InputError: whatever is wrong with it, named by file.
     """
     found = survey(discover(directory), config.data, config.patches.size)
+    kept = Scalings(scalings)
+    try:
+        data = _loaded(config, found, kept)
+    except BaseException:
+        found.close()
+        raise
+    kept.save()
+    return data
+
+
+def _loaded(config: Config, found: Survey, kept: Scalings) -> TrainingData:
+    """Open the training and meta tomograms of a surveyed data set, and make their label maps."""
     shapes = {split: [found.shapes_zyx[files] for files in found.splits[split]] for split in ("train", "meta")}
     resident = lives_on_devices(shapes, config.patches, config.parallel, step_bytes(config, 0))
-    kept = Scalings(scalings)
     opened: dict[str, list[OpenedTomogram]] = {}
     label_maps: dict[tuple[str, str], Labels] = {}
     stacks: dict[str, Stack] = {}
@@ -125,7 +136,6 @@ def load_training_data(config: Config, directory: Path, *, scalings: Path | None
             label_maps |= {(kind, tomogram.name): one for tomogram, one in zip(opened[kind], made, strict=True)}
             if density is not None:
                 stacks[kind] = Stack(density, labels, np.array(shapes[kind], np.int32))
-    kept.save()
     return TrainingData(config, found, opened["train"], opened["meta"], label_maps, stacks)
 
 
