@@ -37,7 +37,9 @@ def reference_page(room: str) -> str:
 
 
 def with_site_links(markdown: str) -> str:
-    """The text with links to source files of the package turned into links to the reference."""
+    """The text with links to source files and to pages of the root turned into links to their pages on the site."""
+    for page, original in ROOT_PAGES.items():
+        markdown = markdown.replace(f"](../{original}", f"]({page}")
     return SOURCE_LINK.sub(r"](reference/\1.md)", markdown)
 
 
