@@ -65,12 +65,14 @@ class InnerAux(NamedTuple):
         weight: the weight it was given.
         alpha: mean of the label correction's α over the patch.
         changed: share of voxels whose class the correction changed.
+        center_class: the class that the patch was drawn for (0: a random position).
     """
 
     loss: Float[Array, " n"]
     weight: Float[Array, " n"]
     alpha: Float[Array, " n"]
     changed: Float[Array, " n"]
+    center_class: Int[Array, " n"]
 
 
 def inner_loss(
@@ -113,7 +115,7 @@ def inner_loss(
             seen = dice(stop(probabilities), target(stop(features))[0]) if stop_gradient_weight else losses
             weights = networks.reweight(meta["reweighting"], seen)
         changed = jnp.mean(jnp.argmax(corrected, axis=-1) != batch.label, axis=(1, 2, 3), dtype=probabilities.dtype)
-        aux = InnerAux(losses, weights, jnp.mean(alpha, axis=(1, 2, 3, 4)), changed)
+        aux = InnerAux(losses, weights, jnp.mean(alpha, axis=(1, 2, 3, 4)), changed, batch.center_class)
         return jnp.mean(weights * losses), (NetworkState(batch_stats, next_key), jax.tree.map(stop, aux))
 
     return loss

@@ -288,7 +288,7 @@ def _report(
             "input_wait_share": wait_share,
         }
         for label, name in enumerate(class_names, start=1):
-            weights = values.inner.weight[values.center_class == label]
+            weights = values.inner.weight[values.inner.center_class == label]
             if len(weights):
                 row[f"weight_mean/{name}"] = float(weights.mean())
                 row[f"weight_std/{name}"] = float(weights.std())

@@ -120,7 +120,7 @@ def main() -> None:
             checkpoints.close()
         kept = {"params": state.params, "meta": state.meta, "stats": state.network_state.batch_stats}
         kept |= {"loss": metrics.inner_loss, "outer": metrics.outer_loss, "aux": metrics.inner}
-        kept |= {"center_class": metrics.center_class, "step": state.step, "slope": metrics.hypergradient_norm}
+        kept |= {"step": state.step, "slope": metrics.hypergradient_norm}
         for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(kept)):
             found[f"{case} {jax.tree_util.keystr(path)}"] = leaf
     if parallel.is_first():
