@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from robpicker_jax.bilevel.accumulation import accumulated
-from robpicker_jax.bilevel.hypergradients import METHODS, accepts, hypergradient
+from robpicker_jax.bilevel.hypergradients import METHODS, accepts, configured_options, hypergradient
 from robpicker_jax.bilevel.optimizer_check import check_optimizer
 from robpicker_jax.bilevel.problem import BilevelProblem, Estimate, LossAux
 from robpicker_jax.bilevel.step import Metrics, Step, TrainState, bilevel_step, initial_state, plain_step
@@ -20,6 +20,7 @@ __all__ = [
     "accumulated",
     "bilevel_step",
     "check_optimizer",
+    "configured_options",
     "hypergradient",
     "initial_state",
     "plain_step",

@@ -79,20 +79,20 @@ class TrainingData:
             self.config.patches,
             seed=train.seed,
             batch_size=train.batch_size,
-            meta_batch_size=train.meta_batch_size,
+            meta_batch_size=train.meta_batch,
             threads=self.config.patches.threads or min(8, os.cpu_count() or 1),
         )
 
     def batches(self, mesh: Mesh) -> Batches:
         """The batches, cut where the tomograms are; tomograms that are to live on the devices are placed there now."""
         if self.stacks:
-            return resident_batches(self.source(), self.stacks, self.config, mesh)
-        return device_batches(self.source(), self.config, mesh)
+            return resident_batches(self.source(), self.stacks, self.config.train, self.config.patches, mesh)
+        return device_batches(self.source(), self.config.train, mesh)
 
     @property
     def resident_bytes(self) -> int:
         """Memory that tomograms and label maps take on each device."""
-        kinds = ("train",) if self.config.train.variant == "supervised" else ("train", "meta")
+        kinds = ("train", "meta") if self.config.train.is_bilevel else ("train",)
         return sum(leaf.nbytes for kind in kinds for leaf in jax.tree.leaves(self.stacks.get(kind)))
 
     def _patches(self, split: str, tomogram: LoadedTomogram) -> PatchTomogram:
@@ -177,7 +177,7 @@ def _drawn(config: Config, split: str, tomograms: Sequence[LoadedTomogram], resi
     count = sum(0 if tomogram.particles is None else len(tomogram.particles) for tomogram in tomograms)
     reach = patches.size + 2 * max(species.radius_vox for species in config.data.species)
     near = max(1.0, count * reach**3 / voxels)
-    rows = train.batch_size * train.inner_steps if split == "train" else train.meta_batch_size or train.batch_size
+    rows = train.batch_size * train.inner_steps if split == "train" else train.meta_batch
     return train.steps * rows * near < count
 
 

@@ -19,7 +19,6 @@ import optax
 jax.config.update("jax_enable_x64", True)
 
 from robpicker_jax import parallel  # noqa: E402
-from robpicker_jax.bilevel import BilevelProblem  # noqa: E402
 from robpicker_jax.bilevel.accumulation import accumulated  # noqa: E402
 from robpicker_jax.bilevel.step import Step, TrainState, bilevel_step, initial_state, plain_step  # noqa: E402
 from robpicker_jax.config import ModelConfig, ParallelConfig  # noqa: E402
@@ -76,7 +75,7 @@ def build(case: str, mesh: Any) -> tuple[Step, TrainState]:
     form, method, micro, norm = fields + ["", "", "1", "norm"][len(fields) :]
     pmap = form == "pmap"
     nets, trees = networks(parallel.DATA_AXIS if pmap else None, batch_norm=norm != "plain")
-    problem = accumulated(BilevelProblem(objective.inner_loss(nets), objective.outer_loss(nets), INNER), int(micro))
+    problem = accumulated(objective.robpicker_problem(nets, INNER), int(micro))
     averages = {"mean": parallel.mean_over_devices} if pmap else {}
     step = plain_step(problem, **averages)
     if method != "plain":

@@ -21,8 +21,9 @@ from robpicker_jax.config import Config, load_config
 from robpicker_jax.datasets.loading import load_tomogram
 from robpicker_jax.datasets.mapped import MappedDensity
 from robpicker_jax.training.data import TrainingData, lives_on_devices, load_training_data
+from robpicker_jax.training.metrics_log import SilentLog
 from robpicker_jax.training.objective import Batch
-from robpicker_jax.training.trainer import SilentLog, next_batch
+from robpicker_jax.training.trainer import next_batch
 
 
 @pytest.fixture(scope="module")
