@@ -36,7 +36,7 @@ from benchmarks._ablation_figures import Curves, comparison_figure
 from benchmarks._common import Row, row
 from robpicker_jax.bilevel.hypergradients import METHODS, method_module
 from robpicker_jax.bilevel.step import TrainState
-from robpicker_jax.config import Config, load_config
+from robpicker_jax.config import META_NETWORKS, Config, load_config
 from robpicker_jax.datasets import OpenedTomogram
 from robpicker_jax.evaluation import Evaluation, evaluate, options_from_config
 from robpicker_jax.labels import label_maker
@@ -49,9 +49,10 @@ from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path, write_text
 from robpicker_jax.training import run_folder as folders
 from robpicker_jax.training.data import TrainingData, device_batches, load_training_data
-from robpicker_jax.training.experiment import META_NETWORKS, Experiment, build_experiment
+from robpicker_jax.training.experiment import Experiment, build_experiment
+from robpicker_jax.training.metrics_log import read_metrics
 from robpicker_jax.training.objective import Batch
-from robpicker_jax.training.trainer import fit, read_metrics
+from robpicker_jax.training.trainer import fit
 
 BENCHMARK = "ablation"
 EXACT = "unrolled"
@@ -187,7 +188,7 @@ def train_run(config: Config, workdir: Path, data: TrainingData, judge: Judge) -
 
     source = replace(data, config=config).source()
     result = fit(
-        experiment, device_batches(source, config, experiment.mesh), workdir, validate=validate, class_names=names
+        experiment, device_batches(source, config.train, experiment.mesh), workdir, validate=validate, class_names=names
     )
     evaluation = judge.evaluate(Picker(experiment, result.best), judge.test)
     stored = {**evaluation.as_dict(), "model_of_step": result.best_step}
@@ -258,7 +259,7 @@ class Study:
         for case in self.cases():
             config = self.config(case, 0)
             experiment = build_experiment(config)
-            batches = device_batches(replace(data, config=config).source(), config, experiment.mesh)(0)
+            batches = device_batches(replace(data, config=config).source(), config.train, experiment.mesh)(0)
             batch = next(batches)
             state, _ = jax.block_until_ready(experiment.step(experiment.state, *batch))
             ready[case] = experiment.step, state, batch

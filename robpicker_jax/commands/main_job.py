@@ -70,14 +70,21 @@ def run(config: Config, workdir: Path) -> None:
     validation = [tomogram for tomogram in validation if tomogram.particles is not None]
 
     def validate(state: TrainState) -> Mapping[str, float]:
+        from robpicker_jax.evaluation.validation import validation_scores
+
         picker = Picker(experiment, state)
         scores = _evaluate(config, data, validation, {t.name: picker.pick(t, mask=t.mask) for t in validation})
-        return {
-            "macro_f1": _number(scores.macro_f1),
-            **{f"f1/{score.name}": _number(score.rates.f1) for score in scores.classes},
-        }
+        return validation_scores(scores, config.evaluation.choose_by)
 
-    result = fit(experiment, batches, workdir, validate=validate, class_names=names, on_pace=_say_pace)
+    result = fit(
+        experiment,
+        batches,
+        workdir,
+        validate=validate,
+        choose_by=config.evaluation.choose_by,
+        class_names=names,
+        on_pace=_say_pace,
+    )
     if result.input_wait_share is not None:
         _say(f"the devices waited for input {100 * result.input_wait_share:.1f} % of the time")
     if not parallel.is_first():
@@ -184,10 +191,6 @@ def _particles(tomogram: OpenedTomogram) -> Particles:
 
 def _counts(data: TrainingData) -> str:
     return "tomograms: " + ", ".join(f"{len(data.survey.splits[split])} {split}" for split in SPLITS)
-
-
-def _number(value: float) -> float:
-    return 0.0 if np.isnan(value) else float(value)
 
 
 def _scalings(workdir: Path) -> Path | None:
