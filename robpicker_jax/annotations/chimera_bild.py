@@ -11,6 +11,7 @@ import numpy as np
 
 from robpicker_jax.annotations import columns
 from robpicker_jax.annotations.colours import COLOURS, label_of
+from robpicker_jax.annotations.format import ORIGIN, Format
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
@@ -89,3 +90,15 @@ def write(
             for position in positions[particles.labels == label]
         )
     write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+FORMAT = Format(
+    name="bild",
+    title="ChimeraX BILD spheres, Å",
+    suffixes=(".bild", ".bld"),
+    read=read,
+    write=write,
+    keeps=frozenset({"labels"}),
+    unit="angstrom",
+    options={"origin_angstrom": ORIGIN, "radius_angstrom": "radius of the spheres that ChimeraX draws, Å"},
+)

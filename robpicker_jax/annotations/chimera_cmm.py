@@ -16,6 +16,7 @@ from defusedxml.ElementTree import fromstring
 
 from robpicker_jax.annotations import columns
 from robpicker_jax.annotations.colours import COLOURS, label_of
+from robpicker_jax.annotations.format import ORIGIN, Format
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path
@@ -101,3 +102,15 @@ def write(
     indent(root)
     with atomic_path(path) as temporary:
         ElementTree(root).write(temporary, encoding="utf-8")
+
+
+FORMAT = Format(
+    name="cmm",
+    title="ChimeraX marker set, Å",
+    suffixes=(".cmm",),
+    read=read,
+    write=write,
+    keeps=frozenset({"labels", "scores", "class_names"}),
+    unit="angstrom",
+    options={"origin_angstrom": ORIGIN, "radius_angstrom": "radius of the spheres that ChimeraX draws, Å"},
+)

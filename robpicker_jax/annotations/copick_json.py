@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.annotations import columns
+from robpicker_jax.annotations.format import Format
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
@@ -184,3 +185,16 @@ def _content(
         "points": points,
         "trust_orientation": bool(known.all() and len(known)),
     }
+
+
+FORMAT = Format(
+    name="copick",
+    title="copick picks, Å",
+    suffixes=(".json",),
+    read=read,
+    write=write,
+    keeps=frozenset({"rotations", "scores", "class_names", "tomograms"}),
+    unit="angstrom",
+    is_folder=True,
+    options={"user_id": "copick's user of the picks", "session_id": "copick's session of the picks"},
+)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from robpicker_jax.annotations import columns, csv_table, text_table
+from robpicker_jax.annotations.format import Format
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
-
-read = csv_table.read
 
 
 def write(path: Path, particles: Particles, *, voxel_size_angstrom: float | None = None) -> None:
@@ -35,3 +34,16 @@ def write(path: Path, particles: Particles, *, voxel_size_angstrom: float | None
         header.append("conf")
         rows = [[*row, columns.cell(score)] for row, score in zip(rows, particles.scores, strict=True)]
     text_table.write(path, rows, header=header, delimiter=",")
+
+
+FORMAT = Format(
+    name="czii",
+    title="CZII submission table, Å",
+    suffixes=(".csv",),
+    read=csv_table.read,
+    write=write,
+    keeps=frozenset({"scores", "class_names", "tomograms"}),
+    unit="angstrom",
+    options=csv_table.OPTIONS,
+    assumptions=csv_table.ASSUMPTIONS,
+)

@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import relion_star, star
+from robpicker_jax.annotations.format import ALL_COLUMNS, Format
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.annotations.relion_tables import read_tomograms
 from robpicker_jax.system.errors import InputError
-
-read = relion_star.read
-keeps_column = relion_star.keeps_column
 
 
 def write(
@@ -70,3 +68,17 @@ def write(
         columns["rlnTomoName"] = listed
     columns["rlnOpticsGroup"] = np.ones(len(particles), np.int64)
     star.write_tables(path, {"optics": relion_star.optics_table(pixel), "particles": columns})
+
+
+FORMAT = Format(
+    name="relion5",
+    title="RELION 5 particles, centred Å",
+    suffixes=(".star",),  # read alike by `star`, the default of this suffix, so that nothing need recognise it
+    read=relion_star.read,
+    write=write,
+    keeps=ALL_COLUMNS,
+    unit="angstrom",
+    options=relion_star.READING_OPTIONS,
+    assumptions=relion_star.ASSUMPTIONS,
+    keeps_column=relion_star.keeps_column,
+)

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.annotations import columns, star
+from robpicker_jax.annotations.format import ALL_COLUMNS, BINNING, VOXELS_NOT_PIXELS, Assumption, Format
 from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.annotations.relion_tables import TOMOSTAR, TomogramTable, optimisation_set, read_tomograms
@@ -355,3 +356,36 @@ def common_columns(particles: Particles) -> dict[str, Any]:
         if name not in table and keeps_column(name):
             table[name] = values
     return table
+
+
+READING_OPTIONS = {
+    "tomograms": "RELION's tomograms table, for centred coordinates",
+    "centre": "centre that coordinates are measured from: N/2 (RELION 5) or N/2-1, in tilt-series pixels",
+    "pixel_size_angstrom": "pixel size of the list's coordinates, where it does not state it",
+    "binning": BINNING,
+    "block": "data block of the particles",
+    "class_column": "column of the class",
+}
+
+ASSUMPTIONS = (
+    VOXELS_NOT_PIXELS,
+    Assumption(
+        "centre",
+        "N/2",
+        "N/2-1",
+        "the centre is taken to be at N/2, as in RELION 5",
+        otherwise="centre=N/2-1 for one pixel before it",
+    ),
+)
+
+FORMAT = Format(
+    name="star",
+    title="RELION particles (reads 3 to 5, writes 4)",
+    suffixes=(".star",),
+    read=read,
+    write=write,
+    keeps=ALL_COLUMNS,
+    options=READING_OPTIONS,
+    assumptions=ASSUMPTIONS,
+    keeps_column=keeps_column,
+)

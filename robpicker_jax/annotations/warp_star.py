@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import columns, relion_star, star
+from robpicker_jax.annotations.format import ALL_COLUMNS, Format
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.annotations.relion_tables import TOMOSTAR
-
-keeps_column = relion_star.keeps_column
 
 
 def read(
@@ -78,3 +77,17 @@ def write(path: Path, particles: Particles, *, voxel_size_angstrom: float | None
     if voxel_size_angstrom is not None:
         table["rlnPixelSize"] = np.full(len(particles), voxel_size_angstrom / binning)
     star.write_tables(path, {"": table | {name: values for name, values in rest.items() if name not in table}})
+
+
+FORMAT = Format(
+    name="warp",
+    title="Warp, WarpTools and M particles",
+    suffixes=(".star",),
+    read=read,
+    write=write,
+    keeps=ALL_COLUMNS,
+    options=relion_star.READING_OPTIONS,
+    assumptions=relion_star.ASSUMPTIONS,
+    recognises=lambda start: TOMOSTAR.encode() in start,
+    keeps_column=relion_star.keeps_column,
+)

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from robpicker_jax.annotations import SUFFIXES
+from robpicker_jax.annotations import suffixes
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import VOLUME_SUFFIXES, is_volume, volume_stem
 
@@ -142,7 +142,7 @@ def _in_folder(folder: Path, split: str, *, annotations: bool = True, only: str 
 
 
 def _annotation_stem(name: str) -> str | None:
-    for suffix in SUFFIXES:
+    for suffix in suffixes():
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return None
@@ -158,7 +158,7 @@ def _annotation_of(name: str, files: Mapping[str, Path]) -> Path | None:
         if f"{stem}_objl.xml" in files:
             return files[f"{stem}_objl.xml"]
     for marker in ("_objl", ""):
-        wanted = {f"{stem}{marker}{suffix}" for stem in stems for suffix in SUFFIXES}
+        wanted = {f"{stem}{marker}{suffix}" for stem in stems for suffix in suffixes()}
         candidates = [path for file_name, path in files.items() if file_name in wanted and not is_volume(path)]
         if candidates:
             return _only(candidates, candidates[0].parent, f"annotation files for tomogram {name}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from robpicker_jax.annotations import FORMATS, SUFFIXES, Particles, read_annotations
+from robpicker_jax.annotations import Particles, read_annotations, suffixes
 from robpicker_jax.annotations.options import options_for
 from robpicker_jax.datasets.discovery import SHARED_LIST, SPLITS, same_tomogram, tomograms_from
 from robpicker_jax.datasets.loading import agreed_voxel_size
@@ -19,7 +19,6 @@ from robpicker_jax.volumes import is_volume, open_volume
 _Read = Callable[[Path, float | None, tuple[int, int, int] | None], Particles]
 _FOLDERS = (*SPLITS, "valid")
 _MARKERS = re.compile(r"(_truth)?(_objl|_picks)?$")
-_SUFFIX_ORDER = list(dict.fromkeys(suffix for fmt in FORMATS.values() for suffix in fmt.suffixes))
 
 
 def read_lists(
@@ -202,7 +201,7 @@ def split_folder(path: Path, split: str) -> Path:
 def _beside_volumes(folder: Path, read: _Read) -> dict[str, Particles]:
     found: dict[str, Particles] = {}
     for tomogram in tomograms_from([folder]):
-        clean = [file for suffix in _SUFFIX_ORDER if (file := folder / f"{tomogram.name}_truth_objl{suffix}").is_file()]
+        clean = [file for suffix in suffixes() if (file := folder / f"{tomogram.name}_truth_objl{suffix}").is_file()]
         path = clean[0] if clean else tomogram.annotation_path
         if path is None:
             continue
@@ -225,17 +224,17 @@ def _choose(folder: Path) -> dict[str, Path]:
         suffix = _suffix(file)
         if suffix is None:
             continue
-        rank = ("_truth" not in file.name, _SUFFIX_ORDER.index(suffix))
+        rank = ("_truth" not in file.name, suffixes().index(suffix))
         name = _name(file)
         if name not in chosen or rank < chosen[name][0]:
             chosen[name] = (rank, file)
     if not chosen:
-        raise InputError("no particle list in it", where=folder, fix=f"known suffixes: {' '.join(SUFFIXES)}")
+        raise InputError("no particle list in it", where=folder, fix=f"known suffixes: {' '.join(suffixes())}")
     return {name: file for name, (_, file) in chosen.items()}
 
 
 def _suffix(file: Path) -> str | None:
-    matching = [suffix for suffix in _SUFFIX_ORDER if file.name.lower().endswith(suffix)]
+    matching = [suffix for suffix in suffixes() if file.name.lower().endswith(suffix)]
     return max(matching, key=len) if matching else None
 
 
