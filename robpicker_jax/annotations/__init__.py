@@ -30,7 +30,7 @@ def read_annotations(
 
     Args:
         path: the file.
-        fmt: name of the format (a key of `FORMATS`); by default the suffix and the first lines tell it.
+        fmt: name of the format (a key of `FORMATS`); by default recognised by the suffix and the first lines.
         voxel_size_angstrom: voxel size of the tomogram, for formats whose coordinates are in Å or in other pixels.
         shape_zyx: size of the tomogram, for formats whose coordinates are measured from its centre.
         class_labels: label of each class name, for formats that name classes; names not in it get label 0.
@@ -72,7 +72,7 @@ def write_annotations(
     Args:
         path: the file to write.
         particles: what to write.
-        fmt: name of the format (a key of `FORMATS`); by default the suffix tells it.
+        fmt: name of the format (a key of `FORMATS`); by default that of the suffix.
         voxel_size_angstrom: voxel size of the tomogram, for formats that store Å.
         shape_zyx: size of the tomogram, for formats that measure from its centre.
         shapes_zyx: size of each tomogram by its name, where the list holds several.

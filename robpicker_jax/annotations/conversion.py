@@ -64,7 +64,7 @@ def read_source(path: Path, fmt: str | None, options: Mapping[str, Any]) -> Sour
 
     Args:
         path: the file, or a copick project's folder.
-        fmt: format, by default told by the file.
+        fmt: format, by default recognised by suffix and first lines.
         options: options of `read_annotations` and of the format.
 
     Raises:

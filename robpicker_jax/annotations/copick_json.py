@@ -125,8 +125,7 @@ def write(
     Raises:
         InputError: the voxel size is not given, or a single file would hold several objects or runs.
     """
-    if not voxel_size_angstrom:
-        raise InputError("copick's locations are in Å", where=path, fix="give the voxel size")
+    voxel_size = columns.required_voxel_size(voxel_size_angstrom, "copick", path)
     n = len(particles)
     objects = (
         np.array([f"class{label}" for label in particles.labels])
@@ -146,7 +145,7 @@ def write(
         chosen = particles.select((objects == name) & (runs == run))
         file = f"{_plain(user_id)}_{_plain(session_id)}_{_plain(name) or 'particle'}.json"
         target = path if single else path / "ExperimentRuns" / (_plain(run) or "tomogram") / "Picks" / file
-        content = _content(chosen, name, run or None, voxel_size_angstrom, user_id, session_id)
+        content = _content(chosen, name, run or None, voxel_size, user_id, session_id)
         write_text(target, json.dumps(content, indent=2) + "\n")
 
 

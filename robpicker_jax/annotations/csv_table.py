@@ -129,9 +129,7 @@ def _coordinate_columns(header: list[str], path: Path) -> tuple[list[int], str |
 def _to_voxels(positions: np.ndarray, unit: str, voxel_size: float | None, path: Path) -> np.ndarray:
     if unit == "voxel":
         return positions
-    if not voxel_size:
-        raise InputError("coordinates are in Å", where=path, fix="give the voxel size")
-    return positions / voxel_size
+    return positions / columns.required_voxel_size(voxel_size, "the table", path)
 
 
 def _whole(cell: str) -> bool:

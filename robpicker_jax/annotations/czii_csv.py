@@ -7,7 +7,6 @@ from pathlib import Path
 from robpicker_jax.annotations import columns, csv_table, text_table
 from robpicker_jax.annotations.format import Format
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.system.errors import InputError
 
 
 def write(path: Path, particles: Particles, *, voxel_size_angstrom: float | None = None) -> None:
@@ -16,11 +15,10 @@ def write(path: Path, particles: Particles, *, voxel_size_angstrom: float | None
     Raises:
         InputError: the voxel size is not given.
     """
-    if not voxel_size_angstrom:
-        raise InputError("CZII's coordinates are in Å", where=path, fix="give the voxel size")
+    voxel_size = columns.required_voxel_size(voxel_size_angstrom, "CZII", path)
     header = ["id", "experiment", "particle_type", "x", "y", "z"]
     names = particles.labels.astype(str) if particles.class_names is None else particles.class_names
-    positions = particles.positions_vox * voxel_size_angstrom
+    positions = particles.positions_vox * voxel_size
     rows = [
         [
             str(i),

@@ -1,4 +1,4 @@
-"""What a configuration says of the particle lists of a data set (`data.annotation_options`), brought to one file.
+"""How the particle lists of a data set are read: `data.annotation_options` as arguments of reading one list.
 
 annotation_options: {binning: 4}                                  every list; one whose format has no binning is refused
 annotation_options: {format: deepetpicker, axes: zyx}             the format of lists with that format's suffix
@@ -28,8 +28,8 @@ def options_for(path: Path, options: Mapping[str, Any] | None, *, fmt: str | Non
         fmt: its format, where that is known otherwise.
 
     Raises:
-        InputError: an option that no format has, or not that of the list, or a value of another type; the message
-            says what the format knows.
+        InputError: an option that no format or not the list's format has, or a value of another type; the message
+            lists the options that there are.
     """
     found: dict[str, Any] = {} if fmt is None else {"fmt": fmt}
     if not options:
@@ -55,7 +55,7 @@ def options_for(path: Path, options: Mapping[str, Any] | None, *, fmt: str | Non
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse what no list of whatever format could be read with.
+    """Refuse options with which no list could be read, of whatever format it is.
 
     Raises:
         InputError: naming the key, the nearest valid one, and what there is.

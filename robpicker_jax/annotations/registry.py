@@ -1,4 +1,4 @@
-"""The annotation formats by name, how a file's format is told, and calls of a format's reader and writer."""
+"""The annotation formats by name, how a file's format is recognised, and calls of a format's reader and writer."""
 
 from __future__ import annotations
 

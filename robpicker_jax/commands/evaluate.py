@@ -82,7 +82,7 @@ class _Settings:
         config: the configuration, with its overrides.
         has_species: whether the user named its species; those of the embedded default are not the user's.
         class_names: names of class 1, 2, …, None where the lists must tell.
-        voxel_size_angstrom: voxel size, None where nobody knows it.
+        voxel_size_angstrom: voxel size, None where it is not known.
     """
 
     config: Config
@@ -120,9 +120,9 @@ def _read(options: Namespace, settings: _Settings) -> tuple[dict[str, Particles]
     truth = read_lists(options.truth, fmt=options.truth_format, options=how, **reading)
     how = parse_options(options.picks_option, "--picks-option")
     found = read_lists(options.picks, fmt=options.picks_format, allow_empty=True, options=how, **reading)
-    picks, strange = pair_tomograms(truth, found)
-    if strange:
-        console.print(f"no truth, so left out: {', '.join(strange)}", highlight=False, soft_wrap=True)
+    picks, without_truth = pair_tomograms(truth, found)
+    if without_truth:
+        console.print(f"no truth, so left out: {', '.join(without_truth)}", highlight=False, soft_wrap=True)
     return truth, picks
 
 

@@ -182,10 +182,10 @@ def _together(
             where="picks",
             fix="pick them, or say that a missing list means no picks",
         )
-    strange = [name for name in picks if name not in truth]
-    if strange:
+    unknown = [name for name in picks if name not in truth]
+    if unknown:
         raise InputError(
-            f"picks of {len(strange)} tomograms without truth: {', '.join(strange[:5])}",
+            f"picks of {len(unknown)} tomograms without truth: {', '.join(unknown[:5])}",
             where="picks",
             fix="leave these picks out, or give their true particles",
         )
