@@ -38,7 +38,7 @@ from robpicker_jax.bilevel.hypergradients import METHODS, method_module
 from robpicker_jax.bilevel.step import TrainState
 from robpicker_jax.config import META_NETWORKS, Config, load_config
 from robpicker_jax.datasets import OpenedTomogram
-from robpicker_jax.evaluation import Evaluation, evaluate, options_from_config
+from robpicker_jax.evaluation import Evaluation, EvaluationOptions, evaluate
 from robpicker_jax.labels import label_maker
 from robpicker_jax.patches import BatchSource, PatchTomogram
 from robpicker_jax.picking.picker import Picker
@@ -133,8 +133,10 @@ class Judge:
     """Scores of a model on validation and test tomograms; made once for all runs on a data set."""
 
     def __init__(self, config: Config, data: TrainingData) -> None:
-        self._options = options_from_config(config)
-        self._options["voxel_size_angstrom"] = data.voxel_size_angstrom
+        options = EvaluationOptions.from_config(
+            config.evaluation, config.data.species, voxel_size_angstrom=data.voxel_size_angstrom
+        )
+        self._options = replace(options, resamples=100)  # of an interval that nobody reads here
         if config.data.meta_labels == "map":
             raise InputError(
                 "the study judges by label maps that it makes itself", fix="data.meta_labels: shape or sphere"
@@ -156,9 +158,8 @@ class Judge:
         return evaluate(
             {t.name: t.particles for t in tomograms if t.particles is not None},
             {t.name: picker.pick(t) for t in tomograms},
+            self._options,
             instance_maps={t.name: self._instances[t.name] for t in tomograms},
-            resamples=100,  # of an interval that nobody reads here
-            **self._options,
         )
 
     def batch(self, config: Config) -> Batch:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -171,17 +171,18 @@ def pick_all(picker: Picker, tomograms: list[OpenedTomogram], folder: Path) -> d
 def _evaluate(
     config: Config, data: TrainingData, tomograms: list[OpenedTomogram], picks: Mapping[str, Particles]
 ) -> Evaluation:
-    from robpicker_jax.evaluation import evaluate, options_from_config
+    from robpicker_jax.evaluation import EvaluationOptions, evaluate
 
     truth = {tomogram.name: _particles(tomogram) for tomogram in tomograms}
     instances: dict[str, np.ndarray] | None = None
     if config.evaluation.rule == "mask" and config.data.meta_labels == "shape":
         maker = label_maker(config.data.species, "shape", voxel_size_angstrom=data.voxel_size_angstrom)
         instances = {t.name: maker.instances(t.shape_zyx, _particles(t)) for t in tomograms}
-    options: dict[str, Any] = options_from_config(config)
-    options["voxel_size_angstrom"] = data.voxel_size_angstrom
+    options = EvaluationOptions.from_config(
+        config.evaluation, config.data.species, voxel_size_angstrom=data.voxel_size_angstrom
+    )
     masks = {tomogram.name: tomogram.mask for tomogram in tomograms if tomogram.mask is not None}
-    return evaluate(truth, picks, instance_maps=instances, regions=masks or None, **options)
+    return evaluate(truth, picks, options, instance_maps=instances, regions=masks or None)
 
 
 def _particles(tomogram: OpenedTomogram) -> Particles:
