@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -70,14 +70,21 @@ def run(config: Config, workdir: Path) -> None:
     validation = [tomogram for tomogram in validation if tomogram.particles is not None]
 
     def validate(state: TrainState) -> Mapping[str, float]:
+        from robpicker_jax.evaluation.validation import validation_scores
+
         picker = Picker(experiment, state)
         scores = _evaluate(config, data, validation, {t.name: picker.pick(t, mask=t.mask) for t in validation})
-        return {
-            "macro_f1": _number(scores.macro_f1),
-            **{f"f1/{score.name}": _number(score.rates.f1) for score in scores.classes},
-        }
+        return validation_scores(scores, config.evaluation.choose_by)
 
-    result = fit(experiment, batches, workdir, validate=validate, class_names=names, on_pace=_say_pace)
+    result = fit(
+        experiment,
+        batches,
+        workdir,
+        validate=validate,
+        choose_by=config.evaluation.choose_by,
+        class_names=names,
+        on_pace=_say_pace,
+    )
     if result.input_wait_share is not None:
         _say(f"the devices waited for input {100 * result.input_wait_share:.1f} % of the time")
     if not parallel.is_first():
@@ -164,17 +171,18 @@ def pick_all(picker: Picker, tomograms: list[OpenedTomogram], folder: Path) -> d
 def _evaluate(
     config: Config, data: TrainingData, tomograms: list[OpenedTomogram], picks: Mapping[str, Particles]
 ) -> Evaluation:
-    from robpicker_jax.evaluation import evaluate, options_from_config
+    from robpicker_jax.evaluation import EvaluationOptions, evaluate
 
     truth = {tomogram.name: _particles(tomogram) for tomogram in tomograms}
     instances: dict[str, np.ndarray] | None = None
     if config.evaluation.rule == "mask" and config.data.meta_labels == "shape":
         maker = label_maker(config.data.species, "shape", voxel_size_angstrom=data.voxel_size_angstrom)
         instances = {t.name: maker.instances(t.shape_zyx, _particles(t)) for t in tomograms}
-    options: dict[str, Any] = options_from_config(config)
-    options["voxel_size_angstrom"] = data.voxel_size_angstrom
+    options = EvaluationOptions.from_config(
+        config.evaluation, config.data.species, voxel_size_angstrom=data.voxel_size_angstrom
+    )
     masks = {tomogram.name: tomogram.mask for tomogram in tomograms if tomogram.mask is not None}
-    return evaluate(truth, picks, instance_maps=instances, regions=masks or None, **options)
+    return evaluate(truth, picks, options, instance_maps=instances, regions=masks or None)
 
 
 def _particles(tomogram: OpenedTomogram) -> Particles:
@@ -184,10 +192,6 @@ def _particles(tomogram: OpenedTomogram) -> Particles:
 
 def _counts(data: TrainingData) -> str:
     return "tomograms: " + ", ".join(f"{len(data.survey.splits[split])} {split}" for split in SPLITS)
-
-
-def _number(value: float) -> float:
-    return 0.0 if np.isnan(value) else float(value)
 
 
 def _scalings(workdir: Path) -> Path | None:

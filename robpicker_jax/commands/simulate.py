@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="SPLIT=FILE[#TOMOGRAM]",
         action="append",
         default=[],
-        help="one tomogram of that split with its particles at the places and angles of an annotation file, instead "
+        help="one tomogram of that split with its particles at the positions and angles of an annotation file, instead "
         "of random ones; #TOMOGRAM picks one where the file lists several; may be repeated",
     )
     options, config = parse_configured(parser, list(arguments or ()))

@@ -58,13 +58,12 @@ def check(config: Config, source: str | Path = "") -> None:
     tile = config.inference.tile or config.patches.size
     if config.inference.overlap_vox >= tile:
         fail("inference.overlap_vox", f"must be smaller than the tile ({tile})")
-    _check_optimizer(config.train.variant, "train.inner", config.train.inner, source)
+    if config.train.is_bilevel:
+        _check_optimizer("train.inner", config.train.inner, source)
 
 
-def _check_optimizer(variant: str, key: str, optimizer: OptimizerConfig, source: str | Path) -> None:
-    if variant == "supervised" or optimizer.name not in ("adam", "adamw", "rmsprop"):
-        return
-    if optimizer.eps_root == 0:
+def _check_optimizer(key: str, optimizer: OptimizerConfig, source: str | Path) -> None:
+    if optimizer.name in ("adam", "adamw", "rmsprop") and optimizer.eps_root == 0:
         raise InputError(
             f"{key}.eps_root: {optimizer.name} with eps_root 0 has no finite derivative where a gradient is zero, "
             "so no hypergradient",

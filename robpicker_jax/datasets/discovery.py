@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from robpicker_jax.annotations import SUFFIXES
+from robpicker_jax.annotations import suffixes
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import VOLUME_SUFFIXES, is_volume, volume_stem
 
@@ -166,7 +166,7 @@ def _in_folder(folder: Path, split: str, *, annotations: bool = True, only: str 
 
 def list_suffix(name: str) -> str | None:
     """The longest suffix of an annotation format that a file's name ends in; None where it is no particle list."""
-    return max((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), key=len, default=None)
+    return max((suffix for suffix in suffixes() if name.lower().endswith(suffix)), key=len, default=None)
 
 
 def _annotation_stem(name: str) -> str | None:
@@ -184,7 +184,7 @@ def _annotation_of(name: str, files: Mapping[str, Path]) -> Path | None:
         if f"{stem}_objl.xml" in files:
             return files[f"{stem}_objl.xml"]
     for marker in ("_objl", ""):
-        names = {f"{stem}{marker}{suffix}" for stem in stems for suffix in SUFFIXES}
+        names = {f"{stem}{marker}{suffix}" for stem in stems for suffix in suffixes()}
         candidates = [path for file_name, path in files.items() if file_name in names and not is_volume(path)]
         if candidates:
             return _only(candidates, candidates[0].parent, f"annotation files for tomogram {name}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from robpicker_jax.annotations import SUFFIXES, Particles, read_annotations
+from robpicker_jax.annotations import Particles, read_annotations, suffixes
 from robpicker_jax.annotations.options import options_for
 from robpicker_jax.datasets.discovery import (
     TomogramFiles,
@@ -193,7 +193,7 @@ def _relabelled(particles: Particles, names: Sequence[str]) -> Particles:
 def _beside_volumes(folder: Path, tomograms: Sequence[TomogramFiles], read: _Read) -> dict[str, Particles]:
     found: dict[str, Particles] = {}
     for tomogram in tomograms:
-        clean = [file for suffix in SUFFIXES if (file := folder / f"{tomogram.name}_truth_objl{suffix}").is_file()]
+        clean = [file for suffix in suffixes() if (file := folder / f"{tomogram.name}_truth_objl{suffix}").is_file()]
         path = clean[0] if clean else tomogram.annotation_path
         if path is None:
             continue
@@ -213,12 +213,12 @@ def _choose(folder: Path) -> dict[str, Path]:
         suffix = list_suffix(file.name)
         if suffix is None:
             continue
-        rank = ("_truth" not in file.name, SUFFIXES.index(suffix))
+        rank = ("_truth" not in file.name, suffixes().index(suffix))
         name = _name(file)
         if name not in chosen or rank < chosen[name][0]:
             chosen[name] = (rank, file)
     if not chosen:
-        raise InputError("no particle list in it", where=folder, fix=f"known suffixes: {' '.join(SUFFIXES)}")
+        raise InputError("no particle list in it", where=folder, fix=f"known suffixes: {' '.join(suffixes())}")
     return {name: file for name, (_, file) in chosen.items()}
 
 

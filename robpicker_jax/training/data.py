@@ -72,20 +72,20 @@ class TrainingData:
             patches,
             seed=train.seed,
             batch_size=train.batch_size,
-            meta_batch_size=train.meta_batch_size,
+            meta_batch_size=train.meta_batch,
             threads=patches.threads or min(8, os.cpu_count() or 1),
         )
 
     def batches(self, mesh: Mesh) -> Batches:
         """The batches, cut where the tomograms are; those that are to live on the devices are copied there now."""
         if self.stacks:
-            return resident_batches(self.source(), self.stacks, self.config, mesh)
-        return device_batches(self.source(), self.config, mesh)
+            return resident_batches(self.source(), self.stacks, self.config.train, self.config.patches, mesh)
+        return device_batches(self.source(), self.config.train, mesh)
 
     @property
     def resident_bytes(self) -> int:
         """Memory that tomograms and label maps take on each device."""
-        kinds = ("train",) if self.config.train.variant == "supervised" else ("train", "meta")
+        kinds = ("train", "meta") if self.config.train.is_bilevel else ("train",)
         return sum(leaf.nbytes for kind in kinds for leaf in jax.tree.leaves(self.stacks.get(kind)))
 
     def _patches(self, split: str, tomogram: OpenedTomogram) -> PatchTomogram:
@@ -203,7 +203,7 @@ def _labels_are_drawn(split: Kind, tomograms: Sequence[OpenedTomogram], config: 
 
 def _rows_per_step(train: TrainConfig) -> Mapping[Kind, int]:
     """Patches that a training step takes of each split."""
-    return {"train": train.batch_size * train.inner_steps, "meta": train.meta_batch_size or train.batch_size}
+    return {"train": train.batch_size * train.inner_steps, "meta": train.meta_batch}
 
 
 def _stack(sizes: Sequence[Shape], dtype: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from robpicker_jax.annotations import FORMATS, Particles, write_annotations
-from robpicker_jax.annotations.options import check_options, known_options, options_for
+from robpicker_jax.annotations.options import check_options, options_for
 from robpicker_jax.commands import doctor, evaluate, targets
 from robpicker_jax.commands.cli import call
 from robpicker_jax.config import dump_config, load_config
@@ -155,7 +155,7 @@ def test_the_page_of_formats_lists_every_option_with_its_formats() -> None:
     page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([a-z0-9_, ]+) \|$", page, re.MULTILINE)
     listed = {(fmt, option) for option, formats in rows for fmt in formats.split(", ")}
-    assert listed == {(name, option) for name in FORMATS for option in known_options(name)}
+    assert listed == {(name, option) for name in FORMATS for option in FORMATS[name].reading_options}
     blocks = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
     assert len(blocks) == 2
     for block in blocks:

@@ -24,8 +24,9 @@ from robpicker_jax.config import Config, load_config
 from robpicker_jax.datasets import discover, open_tomogram
 from robpicker_jax.training.data import TrainingData, load_training_data
 from robpicker_jax.training.input_forms import lives_on_devices
+from robpicker_jax.training.metrics_log import SilentLog
 from robpicker_jax.training.objective import Batch
-from robpicker_jax.training.trainer import SilentLog, next_batch
+from robpicker_jax.training.trainer import next_batch
 from robpicker_jax.training.workload import step_bytes
 from robpicker_jax.volumes import formats, normalisation
 from tests.tiny import write_tiny
