@@ -171,7 +171,7 @@ class Judge:
             labels = self._maker.labels(tomogram.density.shape, tomogram.particles)
             patches.append(PatchTomogram(tomogram.name, tomogram.density, tomogram.particles, labels))
         rows = min(VALIDATION_PATCHES, 4 * config.train.batch_size)
-        source = BatchSource(patches, patches, config.patches, seed=0, batch_size=rows, augment_meta=False)
+        source = BatchSource(patches, patches, replace(config.patches, augment=()), seed=0, batch_size=rows)
         arrays: dict[str, Any] = source.meta_batch(0)
         return Batch(**arrays)
 
