@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from robpicker_jax.training.trainer import fit
 
 if TYPE_CHECKING:
     from robpicker_jax.evaluation import Evaluation
+    from robpicker_jax.reporting.gathering import TrainingExamples
 
 # What is wanted after training alone is imported then: nobody waits for it at the start.
 
@@ -106,8 +108,19 @@ def run(config: Config, workdir: Path) -> None:
     else:
         _say("no test tomogram has annotations: nothing to evaluate")
         write_text(workdir / "evaluation.json", json.dumps({"macro": {"f1": None}}) + "\n")
-    page = write_run_report(workdir, picker, data, test, picks, evaluation)
-    for sibling, _ in folders.siblings(workdir, config):
+    comparable = [sibling for sibling, _ in folders.siblings(workdir, config)]
+    page = write_run_report(
+        workdir,
+        config.data,
+        _training_examples(picker, data),
+        test,
+        picks,
+        evaluation,
+        variant=config.train.variant,
+        machine=folders.machine(),
+        comparable=comparable,
+    )
+    for sibling in comparable:
         if (sibling / "report" / "index.html").exists():
             _say(f"compared with {sibling} in the report")
     _say(f"picks: {workdir / 'picks'}\nreport: {page}")
@@ -182,6 +195,20 @@ def _evaluate(
 def _particles(tomogram: LoadedTomogram) -> Particles:
     assert tomogram.particles is not None
     return tomogram.particles
+
+
+def _training_examples(picker: Picker, data: TrainingData) -> TrainingExamples:
+    """Training patches and what the trained meta networks make of them, for the report."""
+    from robpicker_jax.reporting.gathering import TrainingExamples
+    from robpicker_jax.training.objective import Batch
+
+    experiment, state = picker.experiment, picker.state
+    correct = partial(experiment.corrected, state) if "correction" in state.meta else None
+
+    def weigh(batch: dict[str, Any]) -> np.ndarray:
+        return np.asarray(experiment.inner_aux(state, Batch(**batch)).weight)
+
+    return TrainingExamples(data.train, data.source(), correct, weigh if "reweighting" in state.meta else None)
 
 
 def _counts(data: TrainingData) -> str:
