@@ -144,18 +144,19 @@ def data_folder(config: Config, workdir: Path) -> Path:
     """
     if config.data.dir is not None:
         return Path(config.data.dir)
-    from robpicker_jax.simulation import count_tomograms, is_finished, simulate_dataset
+    from robpicker_jax.simulation import DatasetRecipe, is_finished, simulate_dataset
 
+    recipe = DatasetRecipe(config.data.species, config.simulation, config.label_noise)
     own = workdir / "data"
-    while not parallel.is_first() and not is_finished(config, own):
-        if any(is_finished(config, sibling / "data") for sibling, _ in folders.siblings(workdir, config)):
+    while not parallel.is_first() and not is_finished(recipe, own):
+        if any(is_finished(recipe, sibling / "data") for sibling, _ in folders.siblings(workdir, config)):
             break
         time.sleep(1.0)
     for folder in (own, *(sibling / "data" for sibling, _ in folders.siblings(workdir, config))):
-        if is_finished(config, folder):
+        if is_finished(recipe, folder):
             return folder
-    with progress("simulating", count_tomograms(config)) as bar:
-        simulate_dataset(config, own, bar)
+    with progress("simulating", recipe.count()) as bar:
+        simulate_dataset(recipe, own, bar)
     return own
 
 

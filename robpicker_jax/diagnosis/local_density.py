@@ -52,7 +52,7 @@ class LocalDensity:
         factor = self._factor(radius_vox)
         ball = _offsets(0, radius_vox / factor)
         shell = _offsets(1.5 * radius_vox / factor, 2.2 * radius_vox / factor)
-        return self._means(positions_vox, ball, factor) - self._means(positions_vox, shell, factor)
+        return np.asarray(self._means(positions_vox, ball, factor) - self._means(positions_vox, shell, factor))
 
     def profile(self, positions_vox: np.ndarray, radius_vox: float) -> np.ndarray:
         """Mean density over particles and directions at `RINGS` distances from 0 to `REACH` radii, in the volume's
@@ -61,7 +61,7 @@ class LocalDensity:
         distances = np.linspace(0, REACH * radius_vox / factor, RINGS)
         offsets = (distances[:, None, None] * _sphere(DIRECTIONS)).reshape(-1, 3)
         values = self._mean_at_offsets(positions_vox, offsets, factor).reshape(RINGS, -1).mean(axis=1)
-        return values / self._scale(factor)
+        return np.asarray(values / self._scale(factor))
 
     def centroid(self, positions_vox: np.ndarray, radius_vox: float, sign: float) -> np.ndarray:
         """Where the centre of the averaged particle lies, x y z, voxels from the picks.

@@ -148,12 +148,6 @@ def species_mask(species: Species, voxel_size_angstrom: float) -> np.ndarray:
     return _trim(mask, mask)
 
 
-def bounding_radius_vox(density: np.ndarray, level: float = 0.1) -> float:
-    """Largest distance from the centre of an odd cube to a voxel of at least `level` times its maximum."""
-    inside = np.argwhere(density >= level * density.max())
-    return float(np.linalg.norm(inside - (np.array(density.shape) - 1) / 2, axis=1).max())
-
-
 def _odd_cube(data: np.ndarray) -> np.ndarray:
     """Pad to a cube of odd size whose middle is voxel `size // 2` of every axis, with the nearest values."""
     half = max(max(size // 2, size - 1 - size // 2) for size in data.shape)
@@ -171,9 +165,11 @@ def _resample(box: np.ndarray, ratio: float) -> np.ndarray:
     offset = old_half - half / ratio
     order = 1 if ratio < 1 else 3
     size = 2 * half + 1
-    return scipy.ndimage.affine_transform(
-        box, np.full(3, 1 / ratio), offset=offset, output_shape=(size,) * 3, order=order, mode="nearest"
+    scale = np.full(3, 1 / ratio)
+    resampled = scipy.ndimage.affine_transform(
+        box, scale, offset=offset, output_shape=(size,) * 3, order=order, mode="nearest"
     )
+    return np.asarray(resampled)
 
 
 def _trim(box: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -225,9 +225,9 @@ class _Filler:
         flat = np.flatnonzero(free)
         for pick in self.rng.permutation(flat)[:200] if len(flat) < 10**6 else self.rng.choice(flat, 200):
             zyx = np.array(np.unravel_index(int(pick), free.shape))
-            place = zyx[::-1] + start
-            jittered = np.clip(place + self.rng.uniform(-0.5, 0.5, 3), low[0], high[0])
-            for candidate in (jittered, place.astype(float)):
+            voxel = zyx[::-1] + start
+            jittered: np.ndarray = np.clip(voxel + self.rng.uniform(-0.5, 0.5, 3), low[0], high[0])
+            for candidate in (jittered, voxel.astype(float)):
                 centres = candidate + offsets
                 if self._is_free(centres[None])[0]:
                     self.own = np.concatenate([self.own, centres])

@@ -81,7 +81,7 @@ def _ramp(n: int) -> np.ndarray:
     m = np.minimum(np.arange(n), n - np.arange(n))
     kernel = np.where(m % 2 == 1, -1 / (math.pi * np.maximum(m, 1)) ** 2, 0.0)
     kernel[0] = 0.25
-    return scipy.fft.rfft(kernel).real
+    return np.asarray(scipy.fft.rfft(kernel).real)
 
 
 def _angle_measure(angles_deg: np.ndarray) -> np.ndarray:

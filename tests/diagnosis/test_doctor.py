@@ -17,7 +17,7 @@ from robpicker_jax.commands.cli import call
 from robpicker_jax.commands.doctor import main
 from robpicker_jax.config import Config, load_config
 from robpicker_jax.diagnosis import CODES, Diagnosis, diagnose
-from robpicker_jax.simulation import simulate_dataset
+from robpicker_jax.simulation import DatasetRecipe, simulate_dataset
 from robpicker_jax.volumes import read_volume, write_mrc
 
 VOXEL = 20.0
@@ -68,7 +68,7 @@ def config(config_file: Path) -> Config:
 @pytest.fixture(scope="session")
 def clean(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "clean"
-    simulate_dataset(config, folder)
+    simulate_dataset(DatasetRecipe(config.data.species, config.simulation, config.label_noise), folder)
     return folder
 
 
