@@ -2,13 +2,13 @@
 
 `SAMPLERS` say where patches lie, `AUGMENTATIONS` how they are turned; both are chosen by name in the configuration.
 `BatchSource` cuts the batches on the host, from tomograms in memory or in files, `device.cut` on the device, from
-tomograms that lie there; `prefetch` has the next ones cut while a step runs.
+tomograms in its memory; `prefetch` prepares the next ones while a step runs.
 """
 
 from __future__ import annotations
 
 from robpicker_jax.patches.augmentation import AUGMENTATIONS, Augmentation, Augmenter
-from robpicker_jax.patches.loader import Batch, BatchSource
+from robpicker_jax.patches.loader import Batch, BatchSource, check_names
 from robpicker_jax.patches.prefetch import Prefetcher, prefetch
 from robpicker_jax.patches.samplers import SAMPLERS, Draw, Sampler, SamplerSettings
 from robpicker_jax.patches.tomogram_set import PatchPlan, PatchTomogram, TomogramSet
@@ -27,5 +27,6 @@ __all__ = [
     "Sampler",
     "SamplerSettings",
     "TomogramSet",
+    "check_names",
     "prefetch",
 ]

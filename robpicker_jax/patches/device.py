@@ -1,4 +1,4 @@
-"""Patches cut and augmented on the device, from tomograms that lie there.
+"""Patches cut and augmented on the device, from tomograms in its memory.
 
 Which patches a batch has and the random numbers of their augmentations are the host's draws (`BatchSource.plan`), so
 that a batch is the same function of (seed, step) wherever it is cut; for each patch a few numbers go to the device.

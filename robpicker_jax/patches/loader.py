@@ -26,7 +26,7 @@ class BatchSource:
     """Training and meta batches as pure functions of (seed, step).
 
     Row i of a batch depends on (seed, step, i) alone: not on the batch size, the number of hosts, or what was drawn
-    before. So a resumed run goes on with the very batches, and each host cuts only its own rows.
+    before. So a resumed run continues with the same batches, and each host cuts only its own rows.
 
     Patches are drawn by the samplers `patches.train_sampler` and `patches.meta_sampler`; meta patches have no share of
     background, and shifts of at most half of `patches.shift_vox`. Both are then augmented.
@@ -66,10 +66,11 @@ class BatchSource:
         names = {"train": patches.train_sampler, "meta": patches.meta_sampler}
         titles = {"train": "training set", "meta": "meta set"}
         self._draws: dict[str, Draw] = {}
+        check_names(patches)
         for kind, tomograms in self._tomograms.items():
-            sampler = look_up(SAMPLERS, names[kind], what="sampler", where=f"patches.{kind}_sampler")
             if tomograms or kind == "train":
-                self._draws[kind] = sampler(TomogramSet(tomograms, patches.size, name=titles[kind]), settings[kind])
+                chosen = TomogramSet(tomograms, patches.size, name=titles[kind])
+                self._draws[kind] = SAMPLERS[names[kind]](chosen, settings[kind])
         self._rows = {"train": batch_size, "meta": meta_batch_size or batch_size}
         self._pool = ThreadPoolExecutor(threads, "patch-cutter") if threads > 1 else None
 
@@ -160,6 +161,17 @@ class BatchSource:
         """One augmented patch; `read` gives a box of the volume."""
         patch = cut_box(read, tomogram.density.shape, plan.corner_zyx, self._size, self._augmenter.margin)
         return np.asarray(self._augmenter.apply(patch, plan.drawn, nearest=nearest))
+
+
+def check_names(patches: PatchConfig) -> None:
+    """Refuse samplers and augmentations that do not exist, before any data are read.
+
+    Raises:
+        InputError: an unknown name; the message lists the known ones.
+    """
+    for key in ("train_sampler", "meta_sampler"):
+        look_up(SAMPLERS, getattr(patches, key), what="sampler", where=f"patches.{key}")
+    Augmenter(patches.augment, patches.size)
 
 
 def cut_box(

@@ -89,7 +89,7 @@ def write_run_report(
 
 
 def _view(tomogram: LoadedTomogram, picks: Particles, evaluation: Evaluation | None) -> TomogramView:
-    """What the report shows of a tomogram: true particles and picks that count, where some lie outside its mask."""
+    """What the report shows of a tomogram: true particles and picks, those outside its mask left out."""
     truth, matches = tomogram.particles, None
     if truth is not None and evaluation is not None and tomogram.name in evaluation.matches:
         matches = evaluation.matches[tomogram.name]

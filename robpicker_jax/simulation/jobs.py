@@ -16,12 +16,12 @@ from robpicker_jax.system.errors import InputError
 
 @dataclass(frozen=True)
 class Placement:
-    """A tomogram whose particles are placed as in an annotation file.
+    """A tomogram whose particles have the positions of an annotation file.
 
     Attributes:
         split: "train", "meta", "val" or "test".
-        path: annotation file of any supported format; positions and labels count, and angles where it has them.
-        tomogram: which one, where the file lists several.
+        path: annotation file of any supported format; its positions and labels are used, and its angles if it has any.
+        tomogram: the name of the one to take, if the file lists several.
     """
 
     split: str

@@ -112,7 +112,7 @@ def _trapezoid_cdf(t: np.ndarray, wide: float, narrow: float) -> np.ndarray:
 
 
 def take_tilt_series(sample: np.ndarray, config: SimulationConfig, rng: np.random.Generator) -> TiltSeries:
-    """Image a sample as the configuration says.
+    """Take the tilt series of a sample.
 
     The phase shift of the projected mass is filtered by the CTF into contrast; then comes the noise of `config.noise`:
 

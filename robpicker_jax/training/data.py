@@ -28,7 +28,7 @@ from robpicker_jax.datasets.loading import (
 from robpicker_jax.datasets.mapped import MappedDensity, Scalings
 from robpicker_jax.datasets.streaming import StreamedTomogram, stream_tomogram
 from robpicker_jax.labels import LabelMaker, Region, label_maker
-from robpicker_jax.patches import BatchSource, PatchTomogram
+from robpicker_jax.patches import BatchSource, PatchTomogram, check_names
 from robpicker_jax.patches.device import Stack
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.memory import device_bytes, machine_bytes
@@ -112,6 +112,7 @@ def load_training_data(config: Config, directory: Path, *, scalings: Path | None
     Raises:
         InputError: whatever is wrong with it, named by file.
     """
+    check_names(config.patches)
     splits = discover(directory)
     voxel_size = check_dataset(splits, config.data, config.patches.size)
     shapes = {split: [_shape(tomogram) for tomogram in splits[split]] for split in ("train", "meta")}

@@ -15,7 +15,15 @@ from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config import load_config
 from robpicker_jax.config.schema import PatchConfig
 from robpicker_jax.labels import SphereLabels
-from robpicker_jax.patches import SAMPLERS, BatchSource, Draw, PatchTomogram, SamplerSettings, TomogramSet
+from robpicker_jax.patches import (
+    SAMPLERS,
+    BatchSource,
+    Draw,
+    PatchTomogram,
+    SamplerSettings,
+    TomogramSet,
+    check_names,
+)
 from robpicker_jax.system.errors import InputError
 from tests.patches.patch_cases import RADII, SMALL, same, source, tomogram, within
 
@@ -270,8 +278,9 @@ def test_a_sampler_from_outside_is_chosen_by_name(tmp_path: Path, monkeypatch: p
         "patches: {size: 16, shift_vox: 3, train_sampler: rarest}\ninference: {overlap_vox: 4}\n"
     )
     config = load_config(tmp_path / "mine.yaml").patches
-    with pytest.raises(InputError, match=r"patches\.train_sampler.*rarest.*particles, class_balanced, uniform"):
-        source(config)
+    for build in (check_names, source):
+        with pytest.raises(InputError, match=r"patches\.train_sampler.*rarest.*particles, class_balanced, uniform"):
+            build(config)
     monkeypatch.setitem(SAMPLERS, "rarest", rarest)
     data = source(config)
     assert data.train_batch(0)["center_class"].tolist() == [3] * 8
