@@ -43,7 +43,7 @@ from robpicker_jax.labels import label_maker
 from robpicker_jax.patches import BatchSource, PatchTomogram
 from robpicker_jax.picking.picker import Picker
 from robpicker_jax.reporting.style import png_bytes, theme
-from robpicker_jax.simulation import simulate_dataset
+from robpicker_jax.simulation import DatasetRecipe, simulate_dataset
 from robpicker_jax.system.compilation import enable_persistent_cache, jit
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path, write_text
@@ -170,7 +170,7 @@ class Judge:
             labels = self._maker.labels(tomogram.shape_zyx, tomogram.particles)
             patches.append(PatchTomogram(tomogram.name, np.asarray(tomogram), tomogram.particles, labels))
         rows = min(VALIDATION_PATCHES, 4 * config.train.batch_size)
-        source = BatchSource(patches, patches, config.patches, seed=0, batch_size=rows, augment_meta=False)
+        source = BatchSource(patches, patches, replace(config.patches, augment=()), seed=0, batch_size=rows)
         arrays: dict[str, Any] = source.meta_batch(0)
         return Batch(**arrays)
 
@@ -232,7 +232,9 @@ class Study:
     def train(self) -> None:
         """Do what is missing: the data, the runs (a comparison's seeds one after the other), the timing."""
         if self.base.data.dir is None:
-            simulate_dataset(self.base, self.data)
+            base = self.base
+            recipe = DatasetRecipe(base.data.species, base.simulation, base.label_noise)
+            simulate_dataset(recipe, self.data)
         runs = [(case, seed) for group in self.groups for seed in self.seeds for case in group.cases.values()]
         missing = [run for run in dict.fromkeys(runs) if run[1] not in self.finished(run[0])]
         timed = [case.name for case in self.cases() if case.name not in self.step_seconds()]

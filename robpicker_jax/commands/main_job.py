@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from robpicker_jax.training.trainer import fit
 
 if TYPE_CHECKING:
     from robpicker_jax.evaluation import Evaluation
+    from robpicker_jax.reporting.gathering import TrainingExamples
 
 # What is wanted after training alone is imported then: nobody waits for it at the start.
 
@@ -111,8 +113,19 @@ def run(config: Config, workdir: Path) -> None:
     else:
         _say("no test tomogram has annotations: nothing to evaluate")
         write_text(workdir / "evaluation.json", json.dumps({"macro": {"f1": None}}) + "\n")
-    page = write_run_report(workdir, picker, data, test, picks, evaluation)
-    for sibling, _ in folders.siblings(workdir, config):
+    comparable = [sibling for sibling, _ in folders.siblings(workdir, config)]
+    page = write_run_report(
+        workdir,
+        config.data,
+        _training_examples(picker, data),
+        test,
+        picks,
+        evaluation,
+        variant=config.train.variant,
+        machine=folders.machine(),
+        comparable=comparable,
+    )
+    for sibling in comparable:
         if (sibling / "report" / "index.html").exists():
             _say(f"compared with {sibling} in the report")
     _say(f"picks: {workdir / 'picks'}\nreport: {page}")
@@ -136,18 +149,19 @@ def data_folder(config: Config, workdir: Path) -> Path:
     """
     if config.data.dir is not None:
         return Path(config.data.dir)
-    from robpicker_jax.simulation import count_tomograms, is_finished, simulate_dataset
+    from robpicker_jax.simulation import DatasetRecipe, is_finished, simulate_dataset
 
+    recipe = DatasetRecipe(config.data.species, config.simulation, config.label_noise)
     own = workdir / "data"
-    while not parallel.is_first() and not is_finished(config, own):
-        if any(is_finished(config, sibling / "data") for sibling, _ in folders.siblings(workdir, config)):
+    while not parallel.is_first() and not is_finished(recipe, own):
+        if any(is_finished(recipe, sibling / "data") for sibling, _ in folders.siblings(workdir, config)):
             break
         time.sleep(1.0)
     for folder in (own, *(sibling / "data" for sibling, _ in folders.siblings(workdir, config))):
-        if is_finished(config, folder):
+        if is_finished(recipe, folder):
             return folder
-    with progress("simulating", count_tomograms(config)) as bar:
-        simulate_dataset(config, own, bar)
+    with progress("simulating", recipe.count()) as bar:
+        simulate_dataset(recipe, own, bar)
     return own
 
 
@@ -188,6 +202,20 @@ def _evaluate(
 def _particles(tomogram: OpenedTomogram) -> Particles:
     assert tomogram.particles is not None
     return tomogram.particles
+
+
+def _training_examples(picker: Picker, data: TrainingData) -> TrainingExamples:
+    """Training patches and what the trained meta networks make of them, for the report."""
+    from robpicker_jax.reporting.gathering import TrainingExamples
+    from robpicker_jax.training.objective import Batch
+
+    experiment, state = picker.experiment, picker.state
+    correct = partial(experiment.corrected, state) if "correction" in state.meta else None
+
+    def weigh(batch: dict[str, Any]) -> np.ndarray:
+        return np.asarray(experiment.inner_aux(state, Batch(**batch)).weight)
+
+    return TrainingExamples(data.train, data.source(), correct, weigh if "reweighting" in state.meta else None)
 
 
 def _counts(data: TrainingData) -> str:

@@ -36,14 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options, config = parse_configured(parser, list(arguments or ()))
     # After parsing, so that --help and bad arguments answer at once.
-    from robpicker_jax.simulation import count_tomograms, is_finished, simulate_dataset
+    from robpicker_jax.simulation import DatasetRecipe, is_finished, simulate_dataset
 
-    placements = [_placement(text) for text in options.at]
-    if is_finished(config, options.out, placements):
+    placements = tuple(_placement(text) for text in options.at)
+    recipe = DatasetRecipe(config.data.species, config.simulation, config.label_noise, placements)
+    if is_finished(recipe, options.out):
         console.print(f"{options.out}: the data set is complete; nothing to do", highlight=False, soft_wrap=True)
         return 0
-    with progress("simulate", count_tomograms(config, placements)) as bar:
-        manifest = simulate_dataset(config, options.out, bar, placements=placements)
+    with progress("simulate", recipe.count()) as bar:
+        manifest = simulate_dataset(recipe, options.out, bar)
     _summary(config, manifest["tomograms"].values())
     console.print(f"data set in {options.out}", highlight=False, soft_wrap=True)
     return 0
@@ -64,7 +65,7 @@ def _summary(config: Config, tomograms: object) -> None:
     from rich.table import Table
 
     from robpicker_jax.datasets import SPLITS
-    from robpicker_jax.simulation import get_phantom
+    from robpicker_jax.molecules import get_phantom
 
     entries = list(tomograms)  # type: ignore[call-overload]
     table = Table("label", "species", "kDa", *SPLITS)

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = load_config(options.config, overrides)
     if config.data.dir is None:
         raise InputError("no data set", fix="give --data DIR")
-    written = write_targets(config, config.data.dir, labels=options.labels, overwrite=options.overwrite)
+    written = write_targets(config.data, config.data.dir, labels=options.labels, overwrite=options.overwrite)
     if not written:
         console.print("every annotated tomogram has its label map; --overwrite makes them anew", highlight=False)
     return 0

@@ -132,12 +132,20 @@ class PatchConfig:
     size: Annotated[PositiveInt, _help("edge of the cubic patches, voxels")] = 64
     shift_vox: Annotated[Count, _help("largest random shift of a patch from its particle, per axis")] = 10
     background_share: Annotated[Fraction, _help("share of training patches at uniformly random positions")] = 0.1
-    rotate_180: Annotated[bool, _help("half-turns about x, y and z (keep handedness and missing wedge)")] = True
-    flip: Annotated[bool, _help("mirror along each axis (keeps the missing wedge, changes handedness)")] = False
-    rotate_z90: Annotated[bool, _help("quarter-turns in the x-y plane (turn the missing wedge)")] = False
-    rotate_any: Annotated[bool, _help("uniformly random 3D rotations with interpolation (turn the missing wedge)")] = (
-        False
-    )
+    train_sampler: Annotated[
+        str, _help("how training patches are drawn, by name: particles, class_balanced, uniform or an added one")
+    ] = "particles"
+    meta_sampler: Annotated[
+        str, _help("how meta patches are drawn: as train_sampler, but half the shift and no background share")
+    ] = "class_balanced"
+    augment: Annotated[
+        tuple[str, ...],
+        _help(
+            "augmentations, by name: rotate_180 (half-turns; keep missing wedge and handedness), flip (mirror images; "
+            "keep the wedge), rotate_z90 (quarter turns about z; turn the wedge), rotate_any (any rotation, "
+            "interpolated; turns the wedge), or added ones"
+        ),
+    ] = ("rotate_180",)
     input: Annotated[
         Literal["auto", "device", "host"],
         _help("tomograms on the devices, patches cut there, or in their files, cut by threads; auto: by what fits"),

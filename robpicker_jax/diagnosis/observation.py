@@ -83,7 +83,14 @@ class Measures:
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """One tomogram as far as it could be read."""
+    """One tomogram as far as it could be read.
+
+    Attributes:
+        tomogram: its files.
+        header: size and voxel size; None where the volume cannot be opened.
+        particles: its list; None where there is none or it cannot be read.
+        measures: what was measured in its voxels; None before, or where they cannot be read.
+    """
 
     tomogram: TomogramFiles
     header: Header | None = None
@@ -111,7 +118,7 @@ def read_particles(
     voxel_size_angstrom: float | None,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[Observation, list[Finding]]:
-    """Add the tomogram's particles, of any class and at any place."""
+    """Add the tomogram's particles, of any class and position, even outside the volume."""
     tomogram, header = observation.tomogram, observation.header
     path, needed = tomogram.annotation_path, tomogram.split in ("train", "meta")
     if path is None:
@@ -222,15 +229,15 @@ def _profiles(
     reading: Hypothesis,
 ) -> dict[int, Profile]:
     depth, height, width = local.shape_zyx
-    places = reading.apply(particles.positions_vox, (depth, height, width))
-    ok = inside(places, (depth, height, width))
+    positions = reading.apply(particles.positions_vox, (depth, height, width))
+    ok = inside(positions, (depth, height, width))
     z = scores[reading.name].z if reading.name in scores else scores[AS_IS].z
     found: dict[int, Profile] = {}
     if abs(z) < _CLEAR_SCORE:  # what is not seen has no size
         return found
     sign = 1.0 if z >= 0 else -1.0
     for label, radius in radii_vox.items():
-        mine = places[ok & (particles.labels == label)]
+        mine = positions[ok & (particles.labels == label)]
         if len(mine) < 3:
             continue
         mine = mine[np.random.default_rng(label).permutation(len(mine))[:_MOST_FOR_PROFILE]]

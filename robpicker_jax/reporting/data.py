@@ -1,6 +1,6 @@
 """What a report is made from: plain records that whoever ran the job fills in.
 
-Every part may be missing; its section then says why. A class label is the place of its species in
+Every part may be missing; its section then says why. A class label is the index of its species in
 `ReportData.species`, counted from 1; label 0 in a label map is the background.
 """
 

@@ -38,7 +38,7 @@ def add_label_noise(
     - `swap`: that share of the remaining ones gets another class, drawn uniformly;
     - `jitter_vox`: each remaining one is displaced by a Gaussian of that standard deviation along each axis, and kept
       inside the volume;
-    - `false_picks`: that share of the original number is added at random places away from all true particles, with
+    - `false_picks`: that share of the original number is added at random positions away from all true particles, with
       classes drawn uniformly and, where the list has orientations, random ones.
 
     Args:

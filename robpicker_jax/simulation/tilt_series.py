@@ -101,17 +101,18 @@ def _footprints(nz: int, nx: int, n_u: int, angle: float) -> scipy.sparse.csc_ar
 def _trapezoid_cdf(t: np.ndarray, wide: float, narrow: float) -> np.ndarray:
     """Integral up to t of box(width `wide`) ⊗ box(width `narrow`), both of unit area and centred on 0."""
     if narrow < 1e-6:
-        return np.clip(t / wide + 0.5, 0, 1)
+        return np.asarray(np.clip(t / wide + 0.5, 0, 1))
 
     def half_square(s: np.ndarray) -> np.ndarray:
-        return np.square(np.maximum(s, 0)) / 2
+        return np.asarray(np.square(np.maximum(s, 0)) / 2)
 
     a, b = (wide + narrow) / 2, (wide - narrow) / 2
-    return (half_square(t + a) - half_square(t + b) - half_square(t - b) + half_square(t - a)) / (wide * narrow)
+    integral = half_square(t + a) - half_square(t + b) - half_square(t - b) + half_square(t - a)
+    return np.asarray(integral / (wide * narrow))
 
 
 def take_tilt_series(sample: np.ndarray, config: SimulationConfig, rng: np.random.Generator) -> TiltSeries:
-    """Image a sample as the configuration says.
+    """Take the tilt series of a sample.
 
     The phase shift of the projected mass is filtered by the CTF into contrast; then comes the noise of `config.noise`:
 

@@ -15,7 +15,7 @@ from robpicker_jax.simulation.placement import Outline, outline, place_particles
 from robpicker_jax.simulation.reconstruction import reconstruct
 from robpicker_jax.simulation.tilt_series import TiltSeries, take_tilt_series
 
-_PLACES, _ORIENTATIONS, _NOISE = 0, 1, 2
+_POSITIONS, _ORIENTATIONS, _NOISE = 0, 1, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ def simulate_tomogram(
     key: Sequence[int] = (),
     outlines: Sequence[Outline] | None = None,
 ) -> SimulatedTomogram:
-    """Simulate a tomogram with particles at random places, without overlap, in random orientations.
+    """Simulate a tomogram with particles at random positions, without overlap, in random orientations.
 
     Args:
         densities: odd cubes in Da/Å³, one a species (see `species_density`), on the grid of the tomogram.
@@ -57,7 +57,7 @@ def simulate_tomogram(
     """
     if outlines is None:
         outlines = [outline(density, margin_vox=config.min_gap_vox / 2) for density in densities]
-    rng = _generator(config, _PLACES, key)
+    rng = _generator(config, _POSITIONS, key)
     particles = place_particles(config.shape_zyx, outlines, copies, rng, min_gap_vox=config.min_gap_vox)
     return simulate_at(particles, densities, config, key=key)
 
@@ -69,7 +69,7 @@ def simulate_at(
     *,
     key: Sequence[int] = (),
 ) -> SimulatedTomogram:
-    """Simulate a tomogram with particles at given places, for instance those of a real object list.
+    """Simulate a tomogram with particles at given positions, for instance those of a real object list.
 
     Args:
         particles: positions and labels; orientations that are unknown are drawn at random.

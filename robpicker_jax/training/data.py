@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from robpicker_jax.config import Config, DataConfig, TrainConfig
 from robpicker_jax.datasets import OpenedTomogram, Scalings, Survey, TomogramFiles, discover, load_target, survey
 from robpicker_jax.labels import LabelMaker, Region, label_maker
-from robpicker_jax.patches import BatchSource, PatchTomogram
+from robpicker_jax.patches import BatchSource, PatchTomogram, check_names
 from robpicker_jax.patches.device import Stack
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.feeding import Batches, device_batches, resident_batches
@@ -106,6 +106,7 @@ def load_training_data(config: Config, directory: Path, *, scalings: Path | None
     Raises:
         InputError: whatever is wrong with it, named by file.
     """
+    check_names(config.patches)
     found = survey(discover(directory), config.data, config.patches.size)
     kept = Scalings(scalings)
     try:

@@ -14,10 +14,10 @@ from robpicker_jax.system.errors import InputError
 
 
 def test_dotted_flags_are_taken_out() -> None:
-    arguments = ["a.mrc", "--train.steps", "5", "--out", "x", "--patches.flip", "--train.inner.name=sgd", "--x.y", "-1"]
+    arguments = ["a.mrc", "--train.steps", "5", "--out", "x", "--model.remat", "--train.inner.name=sgd", "--x.y", "-1"]
     rest, overrides = split_overrides(arguments)
     assert rest == ["a.mrc", "--out", "x"]
-    assert overrides == ["train.steps=5", "patches.flip=true", "train.inner.name=sgd", "x.y=-1"]
+    assert overrides == ["train.steps=5", "model.remat=true", "train.inner.name=sgd", "x.y=-1"]
 
 
 def test_flags_override_the_configuration() -> None:

@@ -83,7 +83,7 @@ def test_bad_input_is_one_line_and_exit_code_2(dataset: Path, capsys: pytest.Cap
         (line,) = capsys.readouterr().err.strip().splitlines()
         return line
 
-    assert "say --labels sphere" in refused("--data.train_labels", "map")
+    assert "--labels sphere" in refused("--data.train_labels", "map")
     assert "no such folder" in refused("--data", str(dataset / "nowhere"))
     bare = particles(1).with_(rotations=None)
     write_annotations(dataset / "data" / "meta" / "meta0_objl.xml", bare)

@@ -9,11 +9,11 @@ import pytest
 from scipy import ndimage
 
 from robpicker_jax.config import SimulationConfig
+from robpicker_jax.molecules import phantom_density
 from robpicker_jax.simulation import (
     Optics,
     Outline,
     draw_sample,
-    phantom_density,
     place_particles,
     project,
     reconstruct,

@@ -61,11 +61,13 @@ def batches(data: TrainingData, steps: int = 3) -> list[tuple[Batch, Batch]]:
 
 @pytest.mark.parametrize(
     "turns",
-    [{}, {"rotate_180": False}, {"flip": True, "rotate_z90": True}],
+    [{}, {"augment": ()}, {"augment": ("rotate_180", "flip", "rotate_z90")}],
     ids=["half-turns", "none", "mirrors and quarter-turns"],
 )
 @pytest.mark.parametrize("labels", ["stored", "drawn"])
-def test_device_and_host_form_give_the_same_batches(config: Config, turns: dict[str, bool], labels: str) -> None:
+def test_device_and_host_form_give_the_same_batches(
+    config: Config, turns: dict[str, tuple[str, ...]], labels: str
+) -> None:
     device = loaded(config, input="device", labels=labels, **turns)
     host = loaded(config, input="host", labels="drawn" if labels == "stored" else "stored", threads=3, **turns)
     assert device.stacks
@@ -79,7 +81,7 @@ def test_device_and_host_form_give_the_same_batches(config: Config, turns: dict[
 
 
 def test_rotations_by_interpolation_agree_to_rounding(config: Config) -> None:
-    turns = {"rotate_any": True, "flip": True}
+    turns = {"augment": ("rotate_any", "rotate_180", "flip")}
     device, host = loaded(config, input="device", **turns), loaded(config, input="host", **turns)
     differing = []
     for one, other in zip(batches(device), batches(host), strict=True):
