@@ -54,8 +54,8 @@ def _parser() -> ArgumentParser:
 
 
 def _placement(text: str) -> Placement:
+    from robpicker_jax.datasets import SPLITS
     from robpicker_jax.simulation import Placement
-    from robpicker_jax.simulation.dataset import SPLITS
 
     split, separator, rest = text.partition("=")
     if not separator or split not in SPLITS:
@@ -68,8 +68,8 @@ def _report(config: Config, tomograms: Sequence[Mapping[str, Any]]) -> None:
     """Print how many particles of each species the splits have."""
     from rich.table import Table
 
+    from robpicker_jax.datasets import SPLITS
     from robpicker_jax.simulation import get_phantom
-    from robpicker_jax.simulation.dataset import SPLITS
 
     table = Table("label", "species", "kDa", *SPLITS)
     for label, species in enumerate(config.data.species, start=1):
