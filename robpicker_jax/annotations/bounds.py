@@ -13,7 +13,7 @@ from robpicker_jax.system.errors import InputError
 def inside(positions_vox: np.ndarray, shape_zyx: tuple[int, int, int]) -> np.ndarray:
     """Which positions (n, 3) x y z lie in one of the voxels of a volume: −0.5 <= position < size − 0.5 on each axis."""
     size_xyz = np.array(shape_zyx[::-1])
-    return np.all((positions_vox >= -0.5) & (positions_vox < size_xyz - 0.5), axis=1)
+    return np.asarray(np.all((positions_vox >= -0.5) & (positions_vox < size_xyz - 0.5), axis=1))
 
 
 def nearest_voxel(positions_vox: np.ndarray) -> np.ndarray:

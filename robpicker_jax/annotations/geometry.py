@@ -159,7 +159,8 @@ def rotation_angle_deg(first: ArrayLike, second: ArrayLike) -> NDArray[np.float6
     skew = relative - np.swapaxes(relative, -1, -2)
     sine = np.sqrt(skew[..., 0, 1] ** 2 + skew[..., 0, 2] ** 2 + skew[..., 1, 2] ** 2) / 2
     cosine = (np.trace(relative, axis1=-2, axis2=-1) - 1) / 2
-    return np.rad2deg(np.arctan2(sine, cosine))
+    angle: NDArray[np.float64] = np.rad2deg(np.arctan2(sine, cosine))
+    return angle
 
 
 def _wrap_deg(angles: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,7 +20,8 @@ def needs_key(fmt: Format, tomograms: np.ndarray | None) -> bool:
     """Whether a list of this format would hold numbers that do not tell its several tomograms by their names."""
     if not fmt.numbered or tomograms is None or len(set(tomograms.tolist())) < 2:
         return False
-    return [str(number) for number in tomogram_numbers(tomograms, len(tomograms))] != tomograms.tolist()
+    names: list[str] = tomograms.tolist()
+    return [str(number) for number in tomogram_numbers(tomograms, len(tomograms))] != names
 
 
 def key_path(fmt: Format, path: Path, tomograms: np.ndarray | None) -> Path | None:

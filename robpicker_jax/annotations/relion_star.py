@@ -162,7 +162,7 @@ def _from_centred(
             raise InputError(
                 "the tomograms table has no rlnTomoTomogramBinning", where=table.path, fix="give the voxel size"
             )
-        return (centred + corner) / voxel
+        return np.asarray((centred + corner) / voxel)
     if shape_zyx is not None and voxel_size:
         size = np.array(shape_zyx[::-1], dtype=np.float64)
         return centred / voxel_size + size / 2 - _CENTRES[centre]

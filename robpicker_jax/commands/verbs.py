@@ -42,5 +42,5 @@ def _dispatch(arguments: list[str]) -> int | None:
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         raise InputError(f"no such verb: {verb}", fix=f"did you mean {near[0]}?" if near else "see robpicker --help")
-    module = importlib.import_module(f"robpicker_jax.commands.{verb}")
-    return module.main(rest)
+    code: int | None = importlib.import_module(f"robpicker_jax.commands.{verb}").main(rest)
+    return code

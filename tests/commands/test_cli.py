@@ -55,7 +55,7 @@ def test_interruption_has_its_own_code(capsys: pytest.CaptureFixture[str]) -> No
         raise KeyboardInterrupt
 
     assert call(main, []) == 130
-    assert "run the same command again" in capsys.readouterr().err
+    assert "interrupted" in capsys.readouterr().err
 
 
 def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -71,7 +71,8 @@ def test_the_package_lists_its_verbs_and_corrects_a_typing_error() -> None:
     assert all(verb in listed.stdout for verb in VERBS)
     wrong = run_module("tarin")
     assert wrong.returncode == 2
-    assert wrong.stderr.strip() == "error: no such verb: tarin; did you mean train?"
+    assert "tarin" in wrong.stderr
+    assert "did you mean train?" in wrong.stderr
 
 
 @pytest.mark.parametrize("arguments", [("train", "--steps", "5"), ("train", "--train.stepz", "5"), ("pick", "a.mrc")])
