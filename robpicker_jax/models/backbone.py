@@ -74,17 +74,20 @@ class Backbone(Protocol):
 class BackboneBuilder(Protocol):
     """Builds a backbone: `build(model, n_classes, device_axis=None, **options) -> Backbone`.
 
-    Args:
-        model: the configuration's section; `compute_dtype` and `remat` should be honoured.
-        n_classes: c, background included.
-        device_axis: name of the mesh axis along which a batch is split when `apply` runs inside `shard_map` (the pmap
-            form): batch statistics must then be those of the whole batch. None: `apply` sees the whole batch.
-        options: the builder's further keyword-only parameters are the backbone's options; `model.backbone_options` is
-            checked against their names and annotations.
+    `device_axis` is the name of the mesh axis along which a batch is split when `apply` runs inside `shard_map` (the pmap
+    form): batch statistics must then be those of the whole batch. None: `apply` sees the whole batch.
     """
 
     def __call__(self, model: ModelConfig, n_classes: int, /, *args: Any, **options: Any) -> Backbone:
-        """The backbone of a configuration; `device_axis` and options are given by name (`*args` is there for typing)."""
+        """The backbone of a configuration.
+
+        Args:
+            model: the configuration's section; `compute_dtype` and `remat` should be honoured.
+            n_classes: c, background included.
+            args: not used; it lets builders with other parameters fit this type.
+            options: `device_axis`, and the builder's further keyword-only parameters: these are the backbone's options,
+                and `model.backbone_options` is checked against their names and annotations.
+        """
         ...
 
 
