@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import Particles
+from robpicker_jax.bilevel.step import TrainState
 from robpicker_jax.config import Config
 from robpicker_jax.datasets.loading import LoadedTomogram, load_target
 from robpicker_jax.evaluation import Evaluation
 from robpicker_jax.patches import BatchSource, PatchPlan
-from robpicker_jax.picking.picker import Picker
 from robpicker_jax.reporting.data import ClassWeights, LabelExample, ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.page import write_report
 from robpicker_jax.reporting.stored import load_workdir, save_inputs
 from robpicker_jax.training import run_folder as folders
 from robpicker_jax.training.data import TrainingData
+from robpicker_jax.training.experiment import Experiment
 from robpicker_jax.training.objective import Batch
 
 _EXAMPLES = 4
@@ -26,7 +27,8 @@ _WEIGHT_BATCHES = 12
 
 def write_run_report(
     workdir: Path,
-    picker: Picker,
+    experiment: Experiment,
+    state: TrainState,
     data: TrainingData,
     test: Sequence[LoadedTomogram],
     picks: Mapping[str, Particles],
@@ -37,7 +39,7 @@ def write_run_report(
     Returns:
         The page.
     """
-    config = picker.config
+    config = experiment.config
     source = data.source()
     report = ReportData(
         title=f"RobPicker: {workdir.resolve().name}",
@@ -45,8 +47,8 @@ def write_run_report(
         variant=config.train.variant,
         species=[SpeciesInfo(s.name, s.radius_vox, s.molecular_weight_kda) for s in config.data.species],
         tomograms=[_view(tomogram, picks[tomogram.name], evaluation) for tomogram in test],
-        label_examples=label_examples(picker, data, source),
-        weights=sample_weights(picker, config, source),
+        label_examples=label_examples(experiment, state, data, source),
+        weights=sample_weights(experiment, state, source),
     )
     save_inputs(report, workdir)
     page = write_report(load_workdir(workdir), workdir / "report")
@@ -74,11 +76,13 @@ def _view(tomogram: LoadedTomogram, picks: Particles, evaluation: Evaluation | N
     )
 
 
-def label_examples(picker: Picker, data: TrainingData, source: BatchSource) -> list[LabelExample]:
+def label_examples(
+    experiment: Experiment, state: TrainState, data: TrainingData, source: BatchSource
+) -> list[LabelExample]:
     """Central slices of training patches: noisy, corrected and, where a clean map is stored, true labels."""
-    if "correction" not in picker.state.meta:
+    if "correction" not in state.meta:
         return []
-    truths = {tomogram.name: _stored_truth(tomogram, picker.config) for tomogram in data.train}
+    truths = {tomogram.name: _stored_truth(tomogram, experiment.config) for tomogram in data.train}
     # Patches whose noisy label is furthest from the truth show most of what the correction does.
     candidates = []
     for step in range(_EXAMPLES * 2):
@@ -91,8 +95,8 @@ def label_examples(picker: Picker, data: TrainingData, source: BatchSource) -> l
             candidates.append((wrong, step, row, batch["image"][row], batch["label"][row], true))
     candidates.sort(key=lambda item: -item[0])
     chosen = candidates[:_EXAMPLES]
-    corrected = picker.experiment.corrected(
-        picker.state, np.stack([item[3] for item in chosen]), np.stack([item[4] for item in chosen])
+    corrected = experiment.corrected(
+        state, np.stack([item[3] for item in chosen]), np.stack([item[4] for item in chosen])
     )
     examples = []
     for (_, step, row, image, noisy, true), soft in zip(chosen, corrected, strict=True):
@@ -111,17 +115,17 @@ def label_examples(picker: Picker, data: TrainingData, source: BatchSource) -> l
     return examples
 
 
-def sample_weights(picker: Picker, config: Config, source: BatchSource) -> list[ClassWeights]:
+def sample_weights(experiment: Experiment, state: TrainState, source: BatchSource) -> list[ClassWeights]:
     """Weights that the reweighting network gives to training patches, by the species each was drawn for."""
-    if "reweighting" not in picker.state.meta:
+    if "reweighting" not in state.meta:
         return []
     weights, classes = [], []
     for step in range(_WEIGHT_BATCHES):
         batch = Batch(**source.train_batch(step))  # type: ignore[arg-type]
-        weights.append(picker.experiment.inner_aux(picker.state, batch).weight)
+        weights.append(experiment.inner_aux(state, batch).weight)
         classes.append(batch.center_class)
     weight, label = np.concatenate(weights), np.concatenate(classes)
-    by_mass = all(species.molecular_weight_kda for species in config.data.species)
+    by_mass = all(species.molecular_weight_kda for species in experiment.config.data.species)
     return [
         ClassWeights(
             species.name,
@@ -129,7 +133,7 @@ def sample_weights(picker: Picker, config: Config, source: BatchSource) -> list[
             weight[label == index],
             "molecular weight, kDa" if by_mass else "radius, voxels",
         )
-        for index, species in enumerate(config.data.species, start=1)
+        for index, species in enumerate(experiment.config.data.species, start=1)
         if (label == index).any()
     ]
 

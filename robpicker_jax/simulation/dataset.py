@@ -25,7 +25,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-import robpicker_jax
 from robpicker_jax.annotations import read_annotations, write_annotations
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config import Config
@@ -36,6 +35,7 @@ from robpicker_jax.simulation.placement import outline
 from robpicker_jax.simulation.tomogram import SimulatedTomogram, simulate_at, simulate_tomogram
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path, write_text
+from robpicker_jax.system.version import __version__
 from robpicker_jax.volumes import write_mrc
 
 MANIFEST = "simulation.json"
@@ -310,7 +310,7 @@ def _open_manifest(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
                 f"holds files but no {MANIFEST} ({foreign[0].name} …)", where=out, fix="use another folder"
             )
         packages = {name: metadata.version(name) for name in ("numpy", "scipy", "mrcfile")}
-        versions = {"robpicker_jax": robpicker_jax.__version__, "python": platform.python_version(), **packages}
+        versions = {"robpicker_jax": __version__, "python": platform.python_version(), **packages}
         return {"finished": False, "settings": settings, "versions": versions, "tomograms": {}}
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

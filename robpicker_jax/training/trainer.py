@@ -30,6 +30,7 @@ from robpicker_jax.training.experiment import Experiment
 
 Validate = Callable[[TrainState], Mapping[str, float]]
 OnPace = Callable[[float, float], None]
+OnBest = Callable[[TrainState, float], None]
 _TIMED_STEPS = 5
 
 
@@ -62,6 +63,7 @@ def fit(
     validate: Validate | None = None,
     class_names: Sequence[str] = (),
     on_pace: OnPace | None = None,
+    on_best: OnBest | None = None,
 ) -> FitResult:
     """Train from the latest checkpoint of `workdir` (or from the start) to `train.steps`.
 
@@ -71,6 +73,7 @@ def fit(
         workdir: gets metrics.jsonl, tensorboard/ and checkpoints/.
         validate: state → scores, of which "macro_f1" chooses the best checkpoint.
         class_names: species, in the order of their labels from 1 (names of per-class metrics).
+        on_best: called with each new best state and its score, once its checkpoint is written.
         on_pace: told once, after the first few steps, seconds a step and seconds left (validations left out).
 
     Raises:
@@ -99,6 +102,8 @@ def fit(
             if parallel.as_first(scores["macro_f1"] > best_score):
                 best_score = scores["macro_f1"]
                 checkpoints.save_best(step, state)
+                if on_best is not None:
+                    on_best(state, best_score)
             log.write({"step": step, "kind": "validation", **scores})
 
         # A run that was stopped between a checkpoint and its validation makes up for it.

@@ -190,7 +190,7 @@ def test_masks_reach_sampling_evaluation_and_the_report(tiny_config: Path, tiny_
     outside = int((tomogram.particles.positions_vox[:, 1] >= 19.5).sum())
     assert 0 < outside < len(tomogram.particles)
     picks = tomogram.particles.select(slice(None, None, -1))
-    evaluation = main_job._evaluate(config, data, [tomogram], {tomogram.name: picks})
+    evaluation = main_job.evaluate(config, data, [tomogram], {tomogram.name: picks})
     assert evaluation.macro_f1 == 1
     assert evaluation.left_out() == (outside, outside)
     view = report_data._view(tomogram, picks, evaluation)
