@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import particles as particle_lists
 
 from robpicker_jax.annotations import FORMATS, Particles, read_annotations, write_annotations
 from robpicker_jax.annotations.columns import number, typed
 from robpicker_jax.annotations.geometry import matrix_from_euler, rotation_angle_deg
 from robpicker_jax.system.errors import InputError
+from tests.annotations.strategies import particles as particle_lists
 
 OBJECT = '<object tomo_idx="7" class_label="1" x="1" y="2" z="3" phi="10" psi="20" the="30"/>'
 

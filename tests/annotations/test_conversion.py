@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import particles as particle_lists
 
 from robpicker_jax.annotations import FORMATS, Particles, read_annotations, write_annotations
 from robpicker_jax.annotations.geometry import random_rotations, rotation_angle_deg
 from robpicker_jax.system.errors import InputError
+from tests.annotations.strategies import particles as particle_lists
 
 VOXEL_SIZE = 7.84
 SHAPE = (200, 512, 512)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
-from star_text import relion_rotation, star_rows, xyz
 
 from robpicker_jax.annotations import Particles, read_annotations, write_annotations
 from robpicker_jax.annotations.registry import format_of
 from robpicker_jax.system.errors import InputError
+from tests.annotations.star_text import relion_rotation, star_rows, xyz
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,11 @@ from xml.etree import ElementTree
 import mrcfile
 import numpy as np
 import pytest
-from star_text import relion_rotation, star_rows, xyz
 
 from robpicker_jax.annotations import read_annotations
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import open_volume, read_volume
+from tests.annotations.star_text import relion_rotation, star_rows, xyz
 
 # --- independent readings of lists: positions x y z (n, 3), voxels ---------------------------------------------------
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from star_text import star_rows, xyz
 
 from robpicker_jax.annotations import Particles, read_annotations, write_annotations
 from robpicker_jax.annotations.registry import format_of
+from tests.annotations.star_text import star_rows, xyz
 
 POSITIONS = np.array([[10.0, 20.0, 30.0], [40.5, 50.0, 12.25]])
 SIZE = np.array([220, 240, 160])  # x y z, tilt-series pixels of 5 Å

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from tiny import TINY
 
 from benchmarks import ablation
 from benchmarks._ablation_figures import Curves, comparison_figure
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.trainer import Interrupted, read_metrics
+from tests.tiny import TINY
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import optax
 import pytest
-from bilevel_problems import quadratic, relative_error
 
 from robpicker_jax.bilevel import METHODS, hypergradient
+from tests.bilevel.bilevel_problems import quadratic, relative_error
 
 DOCS = Path(__file__).parents[2] / "docs" / "hypergradients.md"
 

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from bilevel_problems import OPTIMIZERS, Case, flat, float64, network_case, relative_error
 
 from robpicker_jax.bilevel import METHODS, BilevelProblem, Estimate, accepts, check_optimizer, hypergradient
 from robpicker_jax.bilevel.hypergradients import method_module
 from robpicker_jax.system.errors import InputError
+from tests.bilevel.bilevel_problems import OPTIMIZERS, Case, flat, float64, network_case, relative_error
 
 # Compiling takes far longer than running problems this small, so most tests run operation by operation.
 CASES = [

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from bilevel_problems import Case, Quadratic, flat, float64, network_case, quadratic, relative_error
 
 from robpicker_jax.bilevel import Estimate, hypergradient
+from tests.bilevel.bilevel_problems import Case, Quadratic, flat, float64, network_case, quadratic, relative_error
 
 
 @pytest.fixture(autouse=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import write_tiny
 
 from robpicker_jax.annotations import Particles, read_annotations, write_annotations
 from robpicker_jax.commands.cli import call
 from robpicker_jax.commands.verbs import VERBS
 from robpicker_jax.config import load_config
 from robpicker_jax.simulation import simulate_dataset
+from tests.tiny import write_tiny
 
 DOCS = Path(__file__).parents[2] / "docs"
 VOXEL = 20.0

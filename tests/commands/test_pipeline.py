@@ -15,7 +15,6 @@ import jax
 import mrcfile
 import numpy as np
 import pytest
-from tiny import write_tiny
 
 from robpicker_jax.annotations import read_annotations
 from robpicker_jax.commands import main_job, pick, segment, simulate, train
@@ -28,6 +27,7 @@ from robpicker_jax.training.data import device_batches, load_training_data
 from robpicker_jax.training.experiment import Experiment, build_experiment
 from robpicker_jax.training.trainer import Interrupted, fit, read_metrics
 from robpicker_jax.volumes import read_volume, write_mrc
+from tests.tiny import write_tiny
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from metric_cases import NAMES, RULES, pairs_of, particle_sets, particles, score
 
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.evaluation import (
@@ -18,6 +17,7 @@ from robpicker_jax.evaluation import (
     evaluation_table,
     precision_recall_curve,
 )
+from tests.evaluation.metric_cases import NAMES, RULES, pairs_of, particle_sets, particles, score
 
 
 @settings(max_examples=40, deadline=None)

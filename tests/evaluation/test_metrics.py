@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from metric_cases import NAMES, RULES, pairs_of, particle_sets, particles, score
 
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config import Config, DataConfig, EvaluationConfig, Species
@@ -23,6 +22,7 @@ from robpicker_jax.evaluation import (
 )
 from robpicker_jax.evaluation.matching import assign_one_to_one, gains_by_rank, pairs_in_instances, pairs_within
 from robpicker_jax.system.errors import InputError
+from tests.evaluation.metric_cases import NAMES, RULES, pairs_of, particle_sets, particles, score
 
 
 def brute_force(distances: dict[tuple[int, int], float], n_picks: int, n_truths: int) -> tuple[int, float]:

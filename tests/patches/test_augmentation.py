@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from patch_cases import RADII, tomogram, within
 from scipy.spatial.transform import Rotation
 
 from robpicker_jax.annotations.geometry import random_rotations
 from robpicker_jax.config.schema import PatchConfig
 from robpicker_jax.patches import BatchSource, PatchTomogram, Turn, draw_turn, rotated_patch
+from tests.patches.patch_cases import RADII, tomogram, within
 
 
 def wedge_volume(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,13 +9,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import scipy.stats
-from patch_cases import RADII, SMALL, same, source, tomogram, within
 
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config.schema import PatchConfig
 from robpicker_jax.labels import SphereLabels
 from robpicker_jax.patches import BatchSource, PatchTomogram, Turn
 from robpicker_jax.system.errors import InputError
+from tests.patches.patch_cases import RADII, SMALL, same, source, tomogram, within
 
 
 def test_shapes_and_types() -> None:

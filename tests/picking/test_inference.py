@@ -249,9 +249,7 @@ def test_four_devices_give_the_classes_of_one(tmp_path: Path) -> None:
             **os.environ,
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
             "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": os.pathsep.join(
-                [str(WORKER.parents[1]), str(WORKER.parents[2]), os.environ.get("PYTHONPATH", "")]
-            ),
+            "PYTHONPATH": os.pathsep.join([str(WORKER.parents[2]), os.environ.get("PYTHONPATH", "")]),
         }
         done = subprocess.run(
             [sys.executable, str(WORKER), str(out)], env=environment, capture_output=True, text=True, check=False

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from star_text import star_rows, xyz
 
 from robpicker_jax.annotations import FORMATS, Particles, read_annotations, write_annotations
 from robpicker_jax.commands import convert
 from robpicker_jax.commands.cli import call
 from robpicker_jax.picking.pick_files import PickFiles, PickTarget, listed_name
 from robpicker_jax.system.errors import InputError
+from tests.annotations.star_text import star_rows, xyz
 
 A, B = PickTarget("TS_07", (40, 60, 80), 10.0), PickTarget("TS_31", (30, 50, 70), 10.0)
 ABLE = [name for name, fmt in FORMATS.items() if fmt.numbered or "tomograms" in fmt.keeps]

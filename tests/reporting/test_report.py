@@ -15,17 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from report_data import (
-    HOSTILE,
-    SPECIES,
-    Page,
-    make_data,
-    make_evaluation,
-    make_example,
-    make_history,
-    make_tomogram,
-    page_text,
-)
 
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.reporting import (
@@ -36,6 +25,17 @@ from robpicker_jax.reporting import (
     write_report,
 )
 from robpicker_jax.reporting.style import MAX_PNG_BYTES, class_colours
+from tests.reporting.report_data import (
+    HOSTILE,
+    SPECIES,
+    Page,
+    make_data,
+    make_evaluation,
+    make_example,
+    make_history,
+    make_tomogram,
+    page_text,
+)
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +130,11 @@ def test_same_data_same_bytes(data: ReportData, tmp_path: Path) -> None:
 
 def test_no_window_system_is_started(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from report_data import *\n"
+        "import sys; from pathlib import Path; from tests.reporting.report_data import *\n"
         "few = dataclasses.replace(make_data(tomograms=1), label_examples=(), history=())\n"
         f"write_report(few, Path({str(tmp_path)!r})); assert 'matplotlib.pyplot' not in sys.modules"
     )
-    here = Path(__file__).parents[1]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 

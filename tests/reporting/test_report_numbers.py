@@ -10,12 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_data import (
-    SPECIES,
-    Page,
-    make_data,
-    page_text,
-)
 from scipy.stats import spearmanr
 
 from robpicker_jax.annotations.particles import Particles
@@ -36,6 +30,12 @@ from robpicker_jax.reporting.stored import binned
 from robpicker_jax.reporting.tables import read_evaluation, series, smooth
 from robpicker_jax.reporting.weights import rank_correlation
 from robpicker_jax.system.errors import InputError
+from tests.reporting.report_data import (
+    SPECIES,
+    Page,
+    make_data,
+    page_text,
+)
 
 
 @pytest.fixture(scope="module")

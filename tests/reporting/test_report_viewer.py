@@ -19,13 +19,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from report_data import (
-    HOSTILE,
-    SPECIES,
-    make_data,
-    make_tomogram,
-    page_text,
-)
 
 from robpicker_jax.reporting import (
     ReportData,
@@ -33,6 +26,13 @@ from robpicker_jax.reporting import (
 from robpicker_jax.reporting.outcomes import matches_of
 from robpicker_jax.reporting.stored import binned
 from robpicker_jax.reporting.viewer import embed_json, encode_slices, viewer_payload
+from tests.reporting.report_data import (
+    HOSTILE,
+    SPECIES,
+    make_data,
+    make_tomogram,
+    page_text,
+)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from tiny import write_tiny
 
 from robpicker_jax import parallel
 from robpicker_jax.commands.cli import call
@@ -23,6 +22,7 @@ from robpicker_jax.datasets.mapped import MappedDensity
 from robpicker_jax.training.data import TrainingData, lives_on_devices, load_training_data
 from robpicker_jax.training.objective import Batch
 from robpicker_jax.training.trainer import SilentLog, next_batch
+from tests.tiny import write_tiny
 
 
 @pytest.fixture(scope="module")

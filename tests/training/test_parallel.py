@@ -11,7 +11,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny import write_tiny
 
 from robpicker_jax import parallel
 from robpicker_jax.bilevel import METHODS, accepts
@@ -20,6 +19,7 @@ from robpicker_jax.parallel import processes
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.experiment import build_experiment
 from robpicker_jax.training.trainer import read_metrics
+from tests.tiny import write_tiny
 
 WORKER = Path(__file__).with_name("parallel_worker.py")
 Results = dict[str, dict[str, np.ndarray]]
@@ -31,9 +31,7 @@ def start_python(devices: int, *arguments: str) -> subprocess.Popen[str]:
         **os.environ,
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join(
-            [str(WORKER.parents[1]), str(WORKER.parents[2]), os.environ.get("PYTHONPATH", "")]
-        ),
+        "PYTHONPATH": os.pathsep.join([str(WORKER.parents[2]), os.environ.get("PYTHONPATH", "")]),
     }
     return subprocess.Popen([sys.executable, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
 

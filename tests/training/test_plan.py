@@ -8,7 +8,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny import write_tiny
 
 from robpicker_jax.config import Config, load_config
 from robpicker_jax.system.errors import InputError
@@ -18,6 +17,7 @@ from robpicker_jax.training.experiment import Experiment, build_experiment
 from robpicker_jax.training.objective import Batch
 from robpicker_jax.training.plan import Plan, batch_shapes, micro_batch_choices, prepare
 from robpicker_jax.training.workload import count_parameters, step_operations
+from tests.tiny import write_tiny
 
 GIB = 2**30
 

@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from patch_cases import same, source
 
 from robpicker_jax.patches import prefetch
 from robpicker_jax.system.errors import InputError
+from tests.patches.patch_cases import same, source
 
 
 def test_prefetched_batches_are_the_batches_in_order() -> None:
