@@ -2,11 +2,13 @@
 
 The file is a safetensors container (https://github.com/huggingface/safetensors): a JSON header, then the arrays as raw
 bytes; reading it executes nothing. Arrays are named by their path, `params/…` and `batch_stats/…`. The header's
-metadata holds
+metadata holds one entry, `robpicker_jax`, which is JSON again:
 
-    format   "robpicker_jax.model.1"
-    card     the `ModelCard` as JSON
+    format   1
+    card     the `ModelCard`
     sha256   of the card and of every array with its name, type and shape, so that damage anywhere is found
+
+The same model always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ from robpicker_jax.system.files import atomic_path
 MODEL_FILE = "model.rpk"
 """Name of the model's file in a run's folder."""
 
-_FORMAT = "robpicker_jax.model.1"
+_ENTRY = "robpicker_jax"
+_FORMAT = 1
 _DAMAGED = "copy the file again, or take the model from its run's folder"
 
 
@@ -49,11 +52,10 @@ def save_model(path: str | os.PathLike[str], model: TrainedModel) -> None:
     """
     arrays = _flat({"params": model.params, "batch_stats": model.batch_stats})
     tensors = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    card = json.dumps(_adapter().dump_python(model.card, mode="json"), sort_keys=True)
-    metadata = {"format": _FORMAT, "card": card, "sha256": _digest(card, tensors)}
+    entry = json.dumps(_entry(_adapter().dump_python(model.card, mode="json"), tensors))
     try:
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+            save_file(tensors, temporary, metadata={_ENTRY: entry})
     except OSError as error:
         raise InputError(f"cannot be written ({error.strerror or error})", where=path) from None
 
@@ -67,16 +69,7 @@ def load_model_file(path: str | os.PathLike[str]) -> TrainedModel:
     """
     path = Path(path)
     metadata, tensors = _container(path)
-    if metadata.get("format") != _FORMAT:
-        raise InputError(
-            f"is no trained model of this package (format {metadata.get('format')!r})",
-            where=path,
-            fix=f"give a {MODEL_FILE} that training wrote, or a newer version of robpicker_jax",
-        )
-    card_text = metadata.get("card", "")
-    if metadata.get("sha256") != _digest(card_text, tensors):
-        raise InputError("is damaged: its contents do not agree with its checksum", where=path, fix=_DAMAGED)
-    card = _read_card(card_text, path)
+    card = _read_card(_checked_card(metadata, tensors, path), path)
     network = build_network(card)
     params, batch_stats = jax.eval_shape(network.init, jax.random.key(0))
     expected = {"params": params, "batch_stats": batch_stats}
@@ -103,13 +96,31 @@ def _container(path: Path) -> tuple[Mapping[str, str], dict[str, np.ndarray]]:
         ) from None
 
 
-def _read_card(text: str, path: Path) -> ModelCard:
+def _checked_card(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray], path: Path) -> dict[str, Any]:
+    """The card's fields, once format and checksum have been found right."""
+    if _ENTRY not in metadata:
+        raise InputError(
+            "is no trained model of this package", where=path, fix=f"give a {MODEL_FILE} that training wrote"
+        )
     try:
-        data = json.loads(text)
-    except ValueError as error:
+        entry = json.loads(metadata[_ENTRY])
+    except (ValueError, RecursionError) as error:
         raise InputError(f"its card is not valid JSON ({error})", where=path, fix=_DAMAGED) from None
-    if not isinstance(data, dict):
+    card = entry.get("card") if isinstance(entry, dict) else None
+    if not isinstance(card, dict):
         raise InputError("its card holds no fields", where=path, fix=_DAMAGED)
+    if entry.get("format") != _FORMAT:
+        raise InputError(
+            f"is written in format {entry.get('format')!r}, this version reads {_FORMAT}",
+            where=path,
+            fix=f"install version {card.get('package_version', 'unknown')} of robpicker_jax",
+        )
+    if entry != _entry(card, tensors):
+        raise InputError("is damaged: its contents do not agree with its checksum", where=path, fix=_DAMAGED)
+    return card
+
+
+def _read_card(data: dict[str, Any], path: Path) -> ModelCard:
     try:
         card = validated(_adapter(), data, path)
         check_tiles(card)
@@ -140,12 +151,13 @@ def _check_arrays(
             )
 
 
-def _digest(card: str, tensors: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(card.encode())
+def _entry(card: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What the header's metadata says of a model."""
+    digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode())
     for name, array in sorted(tensors.items()):
         digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-        digest.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
-    return digest.hexdigest()
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return {"format": _FORMAT, "card": dict(card), "sha256": digest.hexdigest()}
 
 
 def _flat(tree: Any) -> dict[str, np.ndarray]:

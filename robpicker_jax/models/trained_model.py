@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from robpicker_jax.config import (
     DataConfig,
@@ -50,6 +50,7 @@ class ModelCard:
         package_version: the version of this package that wrote the model.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     model: ModelConfig
     data: DataConfig
     inference: InferenceConfig
@@ -75,6 +76,7 @@ class ModelCard:
 class _Applied:
     """What a user may override when a model is applied: everything but the network itself."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     data: DataConfig
     inference: InferenceConfig
     picking: PickingConfig
@@ -118,11 +120,11 @@ class TrainedModel:
         card = self.card
         for override in overrides:
             section = override.partition(".")[0]
-            if section not in _Applied.__dataclass_fields__:
+            if section not in _sections():
                 raise InputError(
                     "a trained model cannot change this",
                     where=override.partition("=")[0],
-                    fix=f"override {', '.join(_Applied.__dataclass_fields__)} alone, or train anew",
+                    fix=f"override {', '.join(_sections())} alone, or train anew",
                 )
         given = _applied_adapter().dump_python(_Applied(card.data, card.inference, card.picking), mode="json")
         changed = validated(_applied_adapter(), apply_overrides(given, overrides), "")
@@ -171,6 +173,10 @@ def check_tiles(card: ModelCard) -> None:
 def build_network(card: ModelCard) -> UNet:
     """The segmentation network that a card describes, without parameters."""
     return build_unet(card.model, card.n_classes)
+
+
+def _sections() -> list[str]:
+    return [section.name for section in fields(_Applied)]
 
 
 @functools.cache

@@ -62,7 +62,8 @@ class Clusters:
         """Clusters from a volume of cluster numbers, as `scipy.ndimage.label` and most libraries give them.
 
         Args:
-            labels: integers (z, y, x): 0 or less where there is no cluster, else 1 + the cluster's number.
+            labels: integers (z, y, x): 0 or less where there is no cluster, else 1 + the cluster's number. A number
+                that no voxel has is an empty cluster, which becomes no pick.
 
         Raises:
             InputError: labels not three-dimensional.

@@ -23,8 +23,9 @@ def components(
     """The clustering `components`: voxels of one class that touch are one cluster; no voxel is noise.
 
     The partition is that of `scipy.ndimage.label` with `generate_binary_structure(3, connectivity)`. It is computed as
-    DBSCAN in which every voxel is a core voxel, with the radius √connectivity: neighbours share a face (distance 1),
-    an edge (√2) or a corner (√3). This takes memory by runs of voxels instead of a volume of labels.
+    DBSCAN in which every voxel is a core voxel: neighbours share a face (distance 1), an edge (√2) or a corner (√3),
+    and the radius lies between the distances that count and those that do not. This takes memory by runs of voxels
+    instead of a volume of labels.
 
     Args:
         class_map: integers (z, y, x), 0 background.
@@ -46,4 +47,4 @@ def components(
         if probability is None:
             raise InputError("needs probabilities, and there are none", where=where, fix="set it to 0")
         class_map = np.where(probability >= min_probability, class_map, 0).astype(class_map.dtype)
-    return dbscan_classes(class_map, class_labels, float(np.sqrt(connectivity)), 1)
+    return dbscan_classes(class_map, class_labels, float(np.sqrt(connectivity + 0.5)), 1)
