@@ -37,7 +37,7 @@ from robpicker_jax.training.trainer import FitResult, fit
 if TYPE_CHECKING:
     from robpicker_jax.evaluation import Evaluation
 
-# What is needed after training alone is imported then: nobody waits for it at the start.
+# Modules that are needed after training alone are imported then, so that the start does not take longer for them.
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,8 @@ class Model:
 
         Args:
             tomogram: a volume file, or an array (z, y, x).
-            voxel_size: edge of a voxel in Å. A file's header is asked where it is None; where nobody tells, as for an
-                array, the model's own voxel size is assumed.
+            voxel_size: edge of a voxel in Å. None: as the file's header says; for an array, or a header
+                that does not say, the model's own voxel size is assumed.
             mask: bool (z, y, x), where the sample is: normalisation and picks keep to it. A file's own mask,
                 `{name}_mask.mrc` beside it, serves where it is None.
             progress: show a progress bar.

@@ -115,7 +115,7 @@ class ModelPicker:
             blend=inference.blend,
             keep_scores=keep_scores,
             on_tiles=on_tiles,
-            place=self._predictor.place,
+            to_devices=self._predictor.to_devices,
             device=self._predictor.first,
         )
 

@@ -134,6 +134,23 @@ def test_before_the_first_validation_the_latest_checkpoint_is_the_model_and_is_n
     assert not (tmp_path / "model.rpk").exists()
 
 
+def test_a_run_that_is_killed_leaves_its_best_model(
+    tiny_config: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(experiment: Experiment, *arguments: Any, on_best: Any, **options: Any) -> None:
+        on_best(experiment.state._replace(step=experiment.state.step + 3), 0.25)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main_job, "fit", killed)
+    arguments = ["--config", str(tiny_config), "--data.dir", str(tiny_data), "--workdir", str(tmp_path / "run")]
+    assert call(train.main, arguments) == 130
+    card = load_trained_model(tmp_path / "run").card
+    assert (card.step, card.score, card.voxel_size_angstrom) == (3, 0.25, 22.0)
+    source = tiny_data / "test" / "test_000.mrc"
+    arguments = ["--workdir", str(tmp_path / "run"), "--out", str(tmp_path / "picks"), str(source)]
+    assert call(pick.main, arguments) == 0
+
+
 def test_other_settings_of_picking_become_a_finished_runs_own(
     tiny_run: Path, tiny_config: Path, tmp_path: Path
 ) -> None:
