@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from robpicker_jax.commands.cli import ArgumentParser, console, parser, split_overrides
 
 if TYPE_CHECKING:
-    from robpicker_jax.datasets.discovery import Tomogram
-    from robpicker_jax.datasets.streaming import StreamedTomogram
+    from robpicker_jax.datasets import OpenedTomogram, TomogramFiles
     from robpicker_jax.picking.inference import MemoryBound
     from robpicker_jax.picking.picker import Picker
+    from robpicker_jax.volumes import VolumeReader
 
 VOXEL_SIZE_TOLERANCE = 0.02
 """Largest relative difference of a tomogram's voxel size from that of the training tomograms that goes unmentioned."""
@@ -28,13 +28,13 @@ class Queued:
     Attributes:
         tomogram: the files.
         shape_zyx: size in voxels.
-        voxel_size_angstrom: as the header has it, Å; None where it does not tell.
+        reader: its volume, open since the header was checked.
         resident_bytes: memory that its reader and mask take while it is open.
     """
 
-    tomogram: Tomogram
+    tomogram: TomogramFiles
     shape_zyx: tuple[int, int, int]
-    voxel_size_angstrom: float | None
+    reader: VolumeReader
     resident_bytes: int
 
 
@@ -70,15 +70,15 @@ def checked_tomograms(options: argparse.Namespace) -> list[Queued]:
     Raises:
         InputError: a volume that cannot be read.
     """
-    from robpicker_jax.datasets.discovery import tomograms_from
+    from robpicker_jax.datasets import tomograms_from
     from robpicker_jax.system.compilation import enable_persistent_cache
     from robpicker_jax.volumes import open_volume
 
     queue = []
     for tomogram in tomograms_from(options.tomograms, annotations=False):
-        with open_volume(tomogram.volume_path) as reader:
-            mask = 0 if tomogram.mask_path is None else math.prod(reader.shape_zyx)
-            queue.append(Queued(tomogram, reader.shape_zyx, reader.voxel_size_angstrom, reader.resident_bytes + mask))
+        reader = open_volume(tomogram.volume_path)
+        mask = 0 if tomogram.mask_path is None else math.prod(reader.shape_zyx)
+        queue.append(Queued(tomogram, reader.shape_zyx, reader, reader.resident_bytes + mask))
     options.out.mkdir(parents=True, exist_ok=True)
     enable_persistent_cache()
     return queue
@@ -98,7 +98,7 @@ def say_plan(picker: Picker, queue: Sequence[Queued], bounds: Sequence[MemoryBou
     largest = max(bounds, key=lambda bound: bound.host + bound.device)
     _say(f"{len(queue)} tomogram{'s' * (len(queue) > 1)}, {tiles} tiles; memory: {largest}{held}")
     for queued in queue:
-        here, trained = queued.voxel_size_angstrom, picker.voxel_size_angstrom
+        here, trained = queued.reader.voxel_size_angstrom, picker.voxel_size_angstrom
         if here is not None and trained is not None and abs(here - trained) > VOXEL_SIZE_TOLERANCE * trained:
             _say(
                 f"{queued.tomogram.name}: voxels of {here:.4g} Å, but trained on {trained:.4g} Å; "
@@ -112,15 +112,16 @@ def resident_bytes(queue: Sequence[Queued]) -> list[int]:
     return [queued.resident_bytes + after for queued, after in zip(queue, following, strict=True)]
 
 
-def streamed(picker: Picker, queue: Sequence[Queued]) -> Iterator[StreamedTomogram]:
+def streamed(picker: Picker, queue: Sequence[Queued]) -> Iterator[OpenedTomogram]:
     """The tomograms, opened one by one; the next one's normalisation is found while the present one is segmented.
 
     Raises:
         InputError: a volume that cannot be used, when its turn comes.
     """
-    from robpicker_jax.datasets.streaming import stream_tomograms
+    from robpicker_jax.datasets import stream_tomograms
 
-    return stream_tomograms([queued.tomogram for queued in queue], picker.data)
+    readers = [queued.reader for queued in queue]
+    return stream_tomograms([queued.tomogram for queued in queue], picker.data, readers)
 
 
 def _say(text: str) -> None:

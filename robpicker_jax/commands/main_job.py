@@ -15,13 +15,11 @@ from robpicker_jax import parallel
 from robpicker_jax.annotations import Particles
 from robpicker_jax.bilevel.step import TrainState
 from robpicker_jax.config import Config
-from robpicker_jax.datasets.discovery import SPLITS
-from robpicker_jax.datasets.loading import LoadedTomogram, load_tomogram
+from robpicker_jax.datasets import SPLITS, OpenedTomogram
 from robpicker_jax.labels import label_maker
 from robpicker_jax.models.model_file import MODEL_FILE, save_model
 from robpicker_jax.models.trained_model import TrainedModel
 from robpicker_jax.picking.clustering import build_clustering
-from robpicker_jax.picking.inference import ArrayReader
 from robpicker_jax.picking.model_picker import ModelPicker
 from robpicker_jax.system.compilation import enable_persistent_cache
 from robpicker_jax.system.files import write_text
@@ -29,7 +27,7 @@ from robpicker_jax.system.progress import clock, console, progress
 from robpicker_jax.training import run_folder as folders
 from robpicker_jax.training.checkpoint import Checkpoints
 from robpicker_jax.training.data import TrainingData, load_training_data
-from robpicker_jax.training.experiment import Experiment, build_experiment
+from robpicker_jax.training.experiment import Experiment, build_experiment, check_names
 from robpicker_jax.training.export import refresh_settings, trained_model, validation_score
 from robpicker_jax.training.plan import prepare
 from robpicker_jax.training.trainer import FitResult, fit
@@ -56,7 +54,7 @@ class Job:
     workdir: Path
     data: TrainingData
     experiment: Experiment
-    validation: list[LoadedTomogram]
+    validation: list[OpenedTomogram]
 
 
 def run(config: Config, workdir: Path) -> None:
@@ -65,6 +63,7 @@ def run(config: Config, workdir: Path) -> None:
     Raises:
         InputError: bad data or configuration, another run in the folder, or a training that diverged.
     """
+    check_names(config)
     build_clustering(config.picking.clustering, config.picking.clustering_options)  # complains now, not after hours
     configured_micro_batches = config.parallel.micro_batches
     config = start(config, workdir)
@@ -73,13 +72,13 @@ def run(config: Config, workdir: Path) -> None:
         return
     data = load_data(config, workdir)
     experiment, batches = plan(config, workdir, data, configured_micro_batches)
-    job = Job(experiment.config, workdir, data, experiment, validation_tomograms(experiment.config, data))
+    job = Job(experiment.config, workdir, data, experiment, validation_tomograms(data))
     result = train(job, batches)
     if not parallel.is_first():
         return  # process 0 alone picks, evaluates and reports
     picker = keep_model(job, result)
     calibrate(job, picker)
-    test = [load_tomogram(tomogram, job.config.data) for tomogram in data.splits["test"]]
+    test = data.open("test")
     picks = pick_all(picker, test, workdir / "picks")
     evaluation = evaluate_test(job, test, picks, result.best_step)
     report(job, result, test, picks, evaluation)
@@ -136,21 +135,22 @@ def plan(
     return experiment, batches
 
 
-def validation_tomograms(config: Config, data: TrainingData) -> list[LoadedTomogram]:
+def validation_tomograms(data: TrainingData) -> list[OpenedTomogram]:
     """The annotated tomograms of val, or of meta where there is no val."""
-    tomograms = [load_tomogram(tomogram, config.data) for tomogram in data.splits["val"]] or data.meta
+    tomograms = data.open("val") or data.meta
     return [tomogram for tomogram in tomograms if tomogram.particles is not None]
 
 
 def train(job: Job, batches: Callable[[int], Any]) -> FitResult:
     """Train to the last step; each new best model is kept as a file, so that a run that is killed leaves its best."""
 
+    from robpicker_jax.evaluation.validation import validation_scores
+
+    choose_by = job.config.evaluation.choose_by
+
     def validate(state: TrainState) -> Mapping[str, float]:
         scores = evaluate_picks(job, ModelPicker(trained_model(job.config, state)), job.validation)
-        return {
-            "macro_f1": _number(scores.macro_f1),
-            **{f"f1/{score.name}": _number(score.rates.f1) for score in scores.classes},
-        }
+        return validation_scores(scores, choose_by)
 
     def keep_best(state: TrainState, score: float) -> None:
         if parallel.is_first():
@@ -161,6 +161,7 @@ def train(job: Job, batches: Callable[[int], Any]) -> FitResult:
         batches,
         job.workdir,
         validate=validate,
+        choose_by=choose_by,
         class_names=_species_names(job.config),
         on_best=keep_best,
         on_pace=_say_pace,
@@ -172,7 +173,7 @@ def train(job: Job, batches: Callable[[int], Any]) -> FitResult:
 
 def keep_model(job: Job, result: FitResult) -> ModelPicker:
     """Write the best model as the run's model file, and give the picker that applies it."""
-    model = _model(job, result.best, validation_score(job.workdir, result.best_step))
+    model = _model(job, result.best, validation_score(job.workdir, result.best_step, job.config.evaluation.choose_by))
     save_model(job.workdir / MODEL_FILE, model)
     return ModelPicker(model)
 
@@ -220,25 +221,24 @@ def data_folder(config: Config, workdir: Path) -> Path:
     return own
 
 
-def pick_all(picker: ModelPicker, tomograms: Sequence[LoadedTomogram], folder: Path) -> dict[str, Particles]:
+def pick_all(picker: ModelPicker, tomograms: Sequence[OpenedTomogram], folder: Path) -> dict[str, Particles]:
     """Pick every tomogram and write its picks."""
     from robpicker_jax.picking.pick_files import PICK_FORMATS, PickFiles, PickTarget
 
     files = PickFiles(folder, PICK_FORMATS)
     picks = {}
-    total = sum(picker.tiles(tomogram.density.shape) for tomogram in tomograms)
+    total = sum(picker.tiles(tomogram.shape_zyx) for tomogram in tomograms)
     with progress("picking", total) as bar:
         for tomogram in tomograms:
-            picks[tomogram.name] = picker.pick(tomogram.density, bar.advance, mask=tomogram.mask)
-            shape_zyx = ArrayReader(tomogram.density).shape_zyx
-            target = PickTarget(tomogram.name, shape_zyx, tomogram.voxel_size_angstrom)
+            picks[tomogram.name] = picker.pick(tomogram, bar.advance, mask=tomogram.mask)
+            target = PickTarget(tomogram.name, tomogram.shape_zyx, tomogram.voxel_size_angstrom)
             files.check([target])
             files.write(target, picks[tomogram.name])
     return picks
 
 
 def evaluate_test(
-    job: Job, test: Sequence[LoadedTomogram], picks: Mapping[str, Particles], step: int
+    job: Job, test: Sequence[OpenedTomogram], picks: Mapping[str, Particles], step: int
 ) -> Evaluation | None:
     """Evaluate the picks of the annotated test tomograms, show the table and keep the numbers; None: there are none."""
     from robpicker_jax.evaluation import evaluation_table
@@ -258,7 +258,7 @@ def evaluate_test(
 def report(
     job: Job,
     result: FitResult,
-    test: Sequence[LoadedTomogram],
+    test: Sequence[OpenedTomogram],
     picks: Mapping[str, Particles],
     evaluation: Evaluation | None,
 ) -> None:
@@ -273,31 +273,31 @@ def report(
     _say(f"picks: {job.workdir / 'picks'}\nreport: {page}")
 
 
-def evaluate_picks(job: Job, picker: ModelPicker, tomograms: list[LoadedTomogram]) -> Evaluation:
+def evaluate_picks(job: Job, picker: ModelPicker, tomograms: list[OpenedTomogram]) -> Evaluation:
     """Pick annotated tomograms and compare with their annotations."""
-    picks = {tomogram.name: picker.pick(tomogram.density, mask=tomogram.mask) for tomogram in tomograms}
+    picks = {tomogram.name: picker.pick(tomogram, mask=tomogram.mask) for tomogram in tomograms}
     return evaluate(job.config, job.data, tomograms, picks)
 
 
 def evaluate(
-    config: Config, data: TrainingData, tomograms: list[LoadedTomogram], picks: Mapping[str, Particles]
+    config: Config, data: TrainingData, tomograms: Sequence[OpenedTomogram], picks: Mapping[str, Particles]
 ) -> Evaluation:
     """Compare picks with the annotations of their tomograms, by the configuration's rule."""
     from robpicker_jax import evaluation
-    from robpicker_jax.evaluation import options_from_config
 
     truth = {tomogram.name: _particles(tomogram) for tomogram in tomograms}
     instances: dict[str, np.ndarray] | None = None
     if config.evaluation.rule == "mask" and config.data.meta_labels == "shape":
         maker = label_maker(config.data.species, "shape", voxel_size_angstrom=data.voxel_size_angstrom)
-        instances = {t.name: maker.instances(t.density.shape, _particles(t)) for t in tomograms}
-    options: dict[str, Any] = options_from_config(config)
-    options["voxel_size_angstrom"] = data.voxel_size_angstrom
+        instances = {t.name: maker.instances(t.shape_zyx, _particles(t)) for t in tomograms}
+    options = evaluation.EvaluationOptions.from_config(
+        config.evaluation, config.data.species, voxel_size_angstrom=data.voxel_size_angstrom
+    )
     masks = {tomogram.name: tomogram.mask for tomogram in tomograms if tomogram.mask is not None}
-    return evaluation.evaluate(truth, picks, instance_maps=instances, regions=masks or None, **options)
+    return evaluation.evaluate(truth, picks, options, instance_maps=instances, regions=masks or None)
 
 
-def _particles(tomogram: LoadedTomogram) -> Particles:
+def _particles(tomogram: OpenedTomogram) -> Particles:
     assert tomogram.particles is not None
     return tomogram.particles
 
@@ -311,11 +311,7 @@ def _species_names(config: Config) -> list[str]:
 
 
 def _counts(data: TrainingData) -> str:
-    return "tomograms: " + ", ".join(f"{len(data.splits[split])} {split}" for split in SPLITS)
-
-
-def _number(value: float) -> float:
-    return 0.0 if np.isnan(value) else float(value)
+    return "tomograms: " + ", ".join(f"{len(data.survey.splits[split])} {split}" for split in SPLITS)
 
 
 def _scalings(workdir: Path) -> Path | None:

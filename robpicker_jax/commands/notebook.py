@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,11 +16,9 @@ from robpicker_jax.annotations import Particles
 from robpicker_jax.commands.applying import VOXEL_SIZE_TOLERANCE
 from robpicker_jax.commands.train import run_job
 from robpicker_jax.config import Config, load_config
-from robpicker_jax.datasets.discovery import Tomogram, tomograms_from
+from robpicker_jax.datasets import TomogramFiles, agreed_voxel_size, open_tomogram, tomograms_from
 from robpicker_jax.datasets.lists import agree_on_classes, pair_tomograms, read_lists
-from robpicker_jax.datasets.loading import agreed_voxel_size
-from robpicker_jax.datasets.streaming import stream_tomogram
-from robpicker_jax.evaluation.scoring import Rule
+from robpicker_jax.evaluation.options import Rule
 from robpicker_jax.models.model_file import save_model
 from robpicker_jax.models.trained_model import ModelCard
 from robpicker_jax.picking.inference import Reader, Segmentation
@@ -151,12 +149,13 @@ class Model:
             yield self._normalised(tomogram, mask, "the tomogram")
             return
         files = _one_tomogram(tomogram)
-        self._check_voxel_size(agreed_voxel_size([files], voxel_size), str(tomogram))
-        if mask is None:
-            with closing(stream_tomogram(files, replace(self.card.data, voxel_size_angstrom=voxel_size))) as opened:
-                yield opened, opened.mask
-            return
         with open_volume(files.volume_path) as volume:
+            self._check_voxel_size(agreed_voxel_size([volume], voxel_size), str(tomogram))
+            if mask is None:
+                data = replace(self.card.data, voxel_size_angstrom=voxel_size)
+                with open_tomogram(files, data, mode="streamed", reader=volume) as opened:
+                    yield opened, opened.mask
+                return
             density = volume.read()
         yield self._normalised(density, mask, str(tomogram))
 
@@ -294,17 +293,16 @@ def evaluate(
     true = _by_tomogram(truth, voxel_size, class_names, allow_empty=False)
     found, _ = pair_tomograms(true, _by_tomogram(picks, voxel_size, class_names, allow_empty=True))
     true, found, names = agree_on_classes(true, found, class_names)
-    return evaluation.evaluate(
-        true,
-        found,
+    options = evaluation.EvaluationOptions(
         class_names=names,
         rule=rule,
         tolerance_vox=tolerance_vox,
-        radii_vox=radii_vox,
         one_to_one=one_to_one,
         beta=beta,
+        radii_vox=radii_vox,
         voxel_size_angstrom=voxel_size,
     )
+    return evaluation.evaluate(true, found, options)
 
 
 def _configuration(config: Config | PathLike | None, overrides: Sequence[str]) -> Config:
@@ -325,7 +323,7 @@ def _by_tomogram(
     return read_lists(Path(lists), voxel_size_angstrom=voxel_size, class_names=class_names, allow_empty=allow_empty)
 
 
-def _one_tomogram(path: PathLike) -> Tomogram:
+def _one_tomogram(path: PathLike) -> TomogramFiles:
     found = tomograms_from([Path(path)], annotations=False)
     if len(found) != 1:
         raise InputError(f"a folder of {len(found)} tomograms", where=path, fix="give one of its files at a time")

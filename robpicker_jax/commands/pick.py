@@ -90,7 +90,7 @@ def _files(options: argparse.Namespace) -> PickFiles:
 
 def _targets(queue: Sequence[Queued], pattern: str | None, configured: float | None) -> dict[Path, PickTarget]:
     """Name, size and voxel size of each tomogram, by its volume."""
-    from robpicker_jax.datasets.loading import agreed_voxel_size
+    from robpicker_jax.datasets import agreed_voxel_size
     from robpicker_jax.picking.pick_files import PickTarget, listed_name
     from robpicker_jax.system.errors import InputError
 
@@ -102,7 +102,7 @@ def _targets(queue: Sequence[Queued], pattern: str | None, configured: float | N
         queued.tomogram.volume_path: PickTarget(
             listed_name(queued.tomogram.name, compiled),
             queued.shape_zyx,
-            agreed_voxel_size([queued.tomogram], configured),
+            agreed_voxel_size([queued.reader], configured),
         )
         for queued in queue
     }
@@ -127,7 +127,7 @@ def _pick(
     with progress("picking", sum(picker.tiles(queued.shape_zyx) for queued in queue)) as bar:
         for tomogram in streamed(picker, queue):
             picks = picker.pick(tomogram, bar.advance, mask=tomogram.mask)
-            target = targets[tomogram.tomogram.volume_path]
+            target = targets[tomogram.files.volume_path]
             picked.append((target, picks))
             written = target.name if files.together else str(files.write(target, picks)[0])
             counts = Counter(picks.labels.tolist())

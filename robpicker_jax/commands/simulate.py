@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="SPLIT=FILE[#TOMOGRAM]",
         action="append",
         default=[],
-        help="one tomogram of that split with its particles at the places and angles of an annotation file, instead "
+        help="one tomogram of that split with its particles at the positions and angles of an annotation file, instead "
         "of random ones; #TOMOGRAM picks one where the file lists several; may be repeated",
     )
     options, config = parse_configured(parser, list(arguments or ()))
@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _placement(text: str) -> Placement:
+    from robpicker_jax.datasets import SPLITS
     from robpicker_jax.simulation import Placement
-    from robpicker_jax.simulation.dataset import SPLITS
 
     split, separator, rest = text.partition("=")
     if not separator or split not in SPLITS:
@@ -63,8 +63,8 @@ def _placement(text: str) -> Placement:
 def _summary(config: Config, tomograms: object) -> None:
     from rich.table import Table
 
+    from robpicker_jax.datasets import SPLITS
     from robpicker_jax.simulation import get_phantom
-    from robpicker_jax.simulation.dataset import SPLITS
 
     entries = list(tomograms)  # type: ignore[call-overload]
     table = Table("label", "species", "kDa", *SPLITS)

@@ -10,6 +10,7 @@ from robpicker_jax.config.loading import (
     validated,
 )
 from robpicker_jax.config.schema import (
+    META_NETWORKS,
     Config,
     DataConfig,
     EvaluationConfig,
@@ -26,6 +27,7 @@ from robpicker_jax.config.schema import (
 )
 
 __all__ = [
+    "META_NETWORKS",
     "Config",
     "DataConfig",
     "EvaluationConfig",

@@ -128,7 +128,8 @@ def _read_card(data: dict[str, Any], path: Path) -> ModelCard:
         raise InputError(
             f"its card cannot be used: {error.what}",
             where=path,
-            fix=f"it was written by version {data.get('package_version', 'unknown')} of robpicker_jax: install that one",
+            fix=error.fix
+            or f"it was written by version {data.get('package_version', 'unknown')} of robpicker_jax: install that one",
         ) from None
     return card
 

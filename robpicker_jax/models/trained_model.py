@@ -7,9 +7,9 @@ needs to pick with it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from robpicker_jax.config import (
     apply_overrides,
     validated,
 )
-from robpicker_jax.models.unet import UNet, build_unet
+from robpicker_jax.models.backbone import BACKBONES, Backbone, build_backbone
 from robpicker_jax.system.compilation import jit
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.version import __version__
@@ -102,7 +102,9 @@ class TrainedModel:
     @property
     def predict(self) -> Callable[[Tree, Tree, Any], jax.Array]:
         """Compiled (params, batch_stats, tiles (n, z, y, x, 1)) → class probabilities (n, z, y, x, c), float32."""
-        return _compiled(build_network(self.card))
+        return _compiled(
+            self.card.model, self.card.n_classes, cast("Hashable", BACKBONES.get(self.card.model.backbone))
+        )
 
     def with_overrides(self, overrides: Sequence[str]) -> TrainedModel:
         """The model, applied in another way.
@@ -170,9 +172,13 @@ def check_tiles(card: ModelCard) -> None:
         raise InputError(f"must be smaller than the tile ({tile})", where="inference.overlap_vox")
 
 
-def build_network(card: ModelCard) -> UNet:
-    """The segmentation network that a card describes, without parameters."""
-    return build_unet(card.model, card.n_classes)
+def build_network(card: ModelCard) -> Backbone:
+    """The segmentation network that a card describes, without parameters.
+
+    Raises:
+        InputError: a backbone or an option of it that is not known here.
+    """
+    return build_backbone(card.model, card.n_classes)
 
 
 def _sections() -> list[str]:
@@ -185,7 +191,10 @@ def _applied_adapter() -> TypeAdapter[_Applied]:
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(network: UNet) -> Callable[[Tree, Tree, Any], jax.Array]:
+def _compiled(model: ModelConfig, n_classes: int, builder: Hashable) -> Callable[[Tree, Tree, Any], jax.Array]:
+    """The compiled network, once for all models of one shape; `builder` tells apart what was registered under a name."""
+    network = build_backbone(model, n_classes)
+
     def predict(params: Tree, batch_stats: Tree, tiles: Any) -> jax.Array:
         _, logits, _ = network.apply(params, batch_stats, tiles, train=False)
         return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)

@@ -12,7 +12,7 @@ from robpicker_jax.annotations import Particles
 from robpicker_jax.config import DataConfig
 from robpicker_jax.picking.inference import MemoryBound, Reader
 from robpicker_jax.picking.model_picker import ModelPicker
-from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.registry import look_up
 from robpicker_jax.training.export import load_trained_model
 
 
@@ -106,6 +106,4 @@ def build_picker(name: str, source: Path, overrides: Sequence[str]) -> Picker:
     Raises:
         InputError: an unknown name (the error lists the known ones), or whatever building it raises.
     """
-    if name not in PICKERS:
-        raise InputError(f"no picker is called {name!r}", where="--picker", fix=f"one of {', '.join(PICKERS)}")
-    return PICKERS[name](source, overrides)
+    return look_up(PICKERS, name, key="--picker")(source, overrides)

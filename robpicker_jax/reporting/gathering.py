@@ -10,7 +10,7 @@ import numpy as np
 from robpicker_jax.annotations import Particles
 from robpicker_jax.bilevel.step import TrainState
 from robpicker_jax.config import Config
-from robpicker_jax.datasets.loading import LoadedTomogram, load_target
+from robpicker_jax.datasets import OpenedTomogram, load_target
 from robpicker_jax.evaluation import Evaluation
 from robpicker_jax.patches import BatchSource, PatchPlan
 from robpicker_jax.reporting.data import ClassWeights, LabelExample, ReportData, SpeciesInfo, TomogramView
@@ -30,7 +30,7 @@ def write_run_report(
     experiment: Experiment,
     state: TrainState,
     data: TrainingData,
-    test: Sequence[LoadedTomogram],
+    test: Sequence[OpenedTomogram],
     picks: Mapping[str, Particles],
     evaluation: Evaluation | None,
 ) -> Path:
@@ -58,7 +58,7 @@ def write_run_report(
     return page
 
 
-def _view(tomogram: LoadedTomogram, picks: Particles, evaluation: Evaluation | None) -> TomogramView:
+def _view(tomogram: OpenedTomogram, picks: Particles, evaluation: Evaluation | None) -> TomogramView:
     """What the report shows of a tomogram: true particles and picks that count, where some lie outside its mask."""
     truth, matches = tomogram.particles, None
     if truth is not None and evaluation is not None and tomogram.name in evaluation.matches:
@@ -68,7 +68,7 @@ def _view(tomogram: LoadedTomogram, picks: Particles, evaluation: Evaluation | N
         matches, truth, picks = places[matches[judged]], truth.select(counted), picks.select(judged)
     return TomogramView(
         tomogram.name,
-        tomogram.density,
+        np.asarray(tomogram),
         truth,
         picks,
         matches=matches,
@@ -138,11 +138,11 @@ def sample_weights(experiment: Experiment, state: TrainState, source: BatchSourc
     ]
 
 
-def _stored_truth(tomogram: LoadedTomogram, config: Config) -> np.ndarray | None:
+def _stored_truth(tomogram: OpenedTomogram, config: Config) -> np.ndarray | None:
     """The clean label map that a simulated data set keeps beside its noisy annotations."""
-    if config.data.train_labels == "map" or tomogram.tomogram.target_path is None:
+    if config.data.train_labels == "map" or tomogram.files.target_path is None:
         return None
-    return load_target(tomogram.tomogram, len(config.data.species), tomogram.density.shape)
+    return load_target(tomogram.files, len(config.data.species), tomogram.shape_zyx)
 
 
 def _cut(volume: np.ndarray, plan: PatchPlan, size: int) -> np.ndarray:

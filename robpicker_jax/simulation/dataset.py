@@ -28,6 +28,7 @@ import numpy as np
 from robpicker_jax.annotations import read_annotations, write_annotations
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config import Config
+from robpicker_jax.datasets import SPLITS
 from robpicker_jax.labels import ShapeLabels
 from robpicker_jax.molecules.densities import species_density, species_mask
 from robpicker_jax.simulation.label_noise import add_label_noise
@@ -39,7 +40,6 @@ from robpicker_jax.system.version import __version__
 from robpicker_jax.volumes import write_mrc
 
 MANIFEST = "simulation.json"
-SPLITS = ("train", "meta", "val", "test")
 
 _FIRST_LABEL = 224  # offset in an MRC header
 _FORMAT = 1  # raised whenever the same settings would give other data

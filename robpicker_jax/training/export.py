@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from robpicker_jax import parallel
 from robpicker_jax.config import Config, ParallelConfig
-from robpicker_jax.datasets.discovery import discover
-from robpicker_jax.datasets.loading import agreed_voxel_size
+from robpicker_jax.datasets import agreed_voxel_size, discover
 from robpicker_jax.models.model_file import MODEL_FILE, load_model_file, save_model
 from robpicker_jax.models.trained_model import ModelCard, TrainedModel, portable
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.training.metrics_log import read_metrics
 from robpicker_jax.training.run_folder import read_config
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def trained_model(
         voxel_size_angstrom=voxel_size_angstrom,
         step=int(step),
         score=score,
+        score_name=config.evaluation.choose_by,
     )
     return TrainedModel(params, batch_stats, card, devices=config.parallel.devices)
 
@@ -76,12 +77,10 @@ def refresh_settings(workdir: Path, config: Config) -> None:
         save_model(workdir / MODEL_FILE, replace(model, card=card))
 
 
-def validation_score(workdir: Path, step: int) -> float | None:
-    """The score that the model of a step had at its validation; None where it was not validated."""
-    from robpicker_jax.training.trainer import read_metrics
-
+def validation_score(workdir: Path, step: int, choose_by: str) -> float | None:
+    """The score (`evaluation.choose_by`) that the model of a step had at its validation; None where there was none."""
     rows = read_metrics(workdir / "metrics.jsonl")
-    return next((row["macro_f1"] for row in rows if row["kind"] == "validation" and row["step"] == step), None)
+    return next((row[choose_by] for row in rows if row["kind"] == "validation" and row["step"] == step), None)
 
 
 def _from_checkpoint(workdir: Path) -> TrainedModel:
@@ -98,7 +97,7 @@ def _from_checkpoint(workdir: Path) -> TrainedModel:
         state = checkpoints.restore(experiment.state, best=True)
     finally:
         checkpoints.close()
-    score = validation_score(workdir, int(state.step))
+    score = validation_score(workdir, int(state.step), config.evaluation.choose_by)
     model = trained_model(config, state, voxel_size_angstrom=_voxel_size(config), score=score)
     if validated:
         save_model(workdir / MODEL_FILE, model)

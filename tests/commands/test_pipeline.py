@@ -26,7 +26,8 @@ from robpicker_jax.training.checkpoint import Checkpoints
 from robpicker_jax.training.data import device_batches, load_training_data
 from robpicker_jax.training.experiment import Experiment, build_experiment
 from robpicker_jax.training.export import load_trained_model
-from robpicker_jax.training.trainer import Interrupted, fit, read_metrics
+from robpicker_jax.training.metrics_log import read_metrics
+from robpicker_jax.training.trainer import Interrupted, fit
 from robpicker_jax.volumes import read_volume, write_mrc
 
 
@@ -170,8 +171,8 @@ def test_other_settings_of_picking_become_a_finished_runs_own(
         (["--model.widths", "[4,8]"], "model.widths: a trained model cannot change this"),
         (["--picking.min_scor", "0.5"], "did you mean picking.min_score"),
         (["--inference.tile", "33"], "inference.tile: 33 is not divisible"),
-        (["--picking.clustering", "dbscn"], "picking.clustering.*one of dbscan, components"),
-        (["--picker", "modle"], "--picker: no picker is called 'modle'; one of model"),
+        (["--picking.clustering", "dbscn"], "picking.clustering: unknown name 'dbscn'.*known: dbscan, components"),
+        (["--picker", "modle"], "--picker: unknown name 'modle'.*known: model"),
     ],
 )
 def test_settings_that_a_model_cannot_be_applied_with(
@@ -294,7 +295,9 @@ def fresh(experiment: Experiment) -> Experiment:
 def train_tiny(setting: tuple[Config, Experiment], workdir: Path, fail_before: int | None = None) -> Any:
     """Fit without validation; raise before a given step when asked to, as a crash would."""
     config, experiment = setting
-    batches = device_batches(load_training_data(config, Path(config.data.dir or "")).source(), config, experiment.mesh)
+    batches = device_batches(
+        load_training_data(config, Path(config.data.dir or "")).source(), config.train, experiment.mesh
+    )
 
     def broken(start: int) -> Iterator[Any]:
         for step, pair in enumerate(batches(start), start=start + 1):
@@ -323,7 +326,9 @@ def test_a_signal_stops_the_run_with_its_state_saved(
     tiny_experiment: tuple[Config, Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, experiment = tiny_experiment
-    batches = device_batches(load_training_data(config, Path(config.data.dir or "")).source(), config, experiment.mesh)
+    batches = device_batches(
+        load_training_data(config, Path(config.data.dir or "")).source(), config.train, experiment.mesh
+    )
 
     def signalled(start: int) -> Iterator[Any]:
         for step, pair in enumerate(batches(start), start=start + 1):
@@ -344,7 +349,9 @@ def test_a_validation_that_a_signal_prevented_is_made_up_for(
     tiny_experiment: tuple[Config, Experiment], tmp_path: Path
 ) -> None:
     config, experiment = tiny_experiment
-    batches = device_batches(load_training_data(config, Path(config.data.dir or "")).source(), config, experiment.mesh)
+    batches = device_batches(
+        load_training_data(config, Path(config.data.dir or "")).source(), config.train, experiment.mesh
+    )
 
     def signalled(start: int) -> Iterator[Any]:
         for step, pair in enumerate(batches(start), start=start + 1):
@@ -374,7 +381,9 @@ def test_a_validation_that_a_signal_prevented_is_made_up_for(
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment: tuple[Config, Experiment], tmp_path: Path) -> None:
     config, experiment = tiny_experiment
-    batches = device_batches(load_training_data(config, Path(config.data.dir or "")).source(), config, experiment.mesh)
+    batches = device_batches(
+        load_training_data(config, Path(config.data.dir or "")).source(), config.train, experiment.mesh
+    )
 
     def poisoned(start: int) -> Iterator[Any]:
         for step, (first, meta) in enumerate(batches(start), start=start + 1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from robpicker_jax.picking.clustering.clusters import Clusters
 from robpicker_jax.picking.clustering.components import components
 from robpicker_jax.picking.clustering.dbscan import ball_offsets, dbscan, dbscan_classes, dbscan_grid
-from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.registry import checked_options, look_up
 
 __all__ = [
     "CLUSTERINGS",
@@ -76,22 +75,5 @@ def build_clustering(name: str, options: Mapping[str, Any]) -> Clustering:
     Raises:
         InputError: an unknown name, or an option that the clustering does not have; the error lists the known ones.
     """
-    if name not in CLUSTERINGS:
-        raise InputError(
-            f"no clustering is called {name!r}", where="picking.clustering", fix=f"one of {', '.join(CLUSTERINGS)}"
-        )
-    clustering = CLUSTERINGS[name]
-    parameters = inspect.signature(clustering).parameters.values()
-    known = {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    for option, value in options.items():
-        where = f"picking.clustering_options.{option}"
-        if option not in known and not takes_any:
-            raise InputError(f"{name} has no such option", where=where, fix=f"known: {', '.join(known) or 'none'}")
-        if _is_number(known.get(option)) and not _is_number(value):
-            raise InputError(f"must be a number, got {value!r}", where=where)
-    return partial(clustering, **options)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    clustering = look_up(CLUSTERINGS, name, key="picking.clustering")
+    return partial(clustering, **checked_options(clustering, options, key="picking.clustering_options"))
