@@ -60,7 +60,7 @@ def measure(path: Path) -> list[Figure]:
         figures.append((f"{name}, time", time.monotonic() - start, "s"))
         figures.append((f"peak memory after {name}", peak_gib(), "GiB"))
 
-    batch = network.place(np.zeros((batch_size, TILE, TILE, TILE, 1), np.float32))
+    batch = network.to_devices(np.zeros((batch_size, TILE, TILE, TILE, 1), np.float32))
     jax.block_until_ready(predict(batch))
     figures.append(("peak memory after compilation", peak_gib(), "GiB"))
     start = time.monotonic()
@@ -82,7 +82,7 @@ def measure(path: Path) -> list[Figure]:
             tile=TILE,
             overlap_vox=OVERLAP,
             batch_size=batch_size,
-            place=network.place,
+            to_devices=network.to_devices,
             device=network.first,
         )
         stage("segmentation", start)

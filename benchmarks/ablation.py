@@ -41,7 +41,7 @@ from robpicker_jax.datasets import OpenedTomogram
 from robpicker_jax.evaluation import Evaluation, EvaluationOptions, evaluate
 from robpicker_jax.labels import label_maker
 from robpicker_jax.patches import BatchSource, PatchTomogram
-from robpicker_jax.picking.picker import Picker
+from robpicker_jax.picking.model_picker import ModelPicker
 from robpicker_jax.reporting.style import png_bytes, theme
 from robpicker_jax.simulation import DatasetRecipe, simulate_dataset
 from robpicker_jax.system.compilation import enable_persistent_cache, jit
@@ -50,6 +50,7 @@ from robpicker_jax.system.files import atomic_path, write_text
 from robpicker_jax.training import run_folder as folders
 from robpicker_jax.training.data import TrainingData, device_batches, load_training_data
 from robpicker_jax.training.experiment import Experiment, build_experiment
+from robpicker_jax.training.export import trained_model
 from robpicker_jax.training.metrics_log import read_metrics
 from robpicker_jax.training.objective import Batch
 from robpicker_jax.training.trainer import fit
@@ -153,7 +154,7 @@ class Judge:
                 raise InputError("has no annotations", where=tomogram.name, fix="give all tomograms annotations")
             self._instances[tomogram.name] = self._maker.instances(tomogram.shape_zyx, tomogram.particles)
 
-    def evaluate(self, picker: Picker, tomograms: Sequence[OpenedTomogram]) -> Evaluation:
+    def evaluate(self, picker: ModelPicker, tomograms: Sequence[OpenedTomogram]) -> Evaluation:
         """Pick the tomograms and compare with the truth."""
         return evaluate(
             {t.name: t.particles for t in tomograms if t.particles is not None},
@@ -183,7 +184,7 @@ def train_run(config: Config, workdir: Path, data: TrainingData, judge: Judge) -
     names = [species.name for species in config.data.species]
 
     def validate(state: TrainState) -> Mapping[str, float]:
-        scores = judge.evaluate(Picker(experiment, state), judge.validation)
+        scores = judge.evaluate(ModelPicker(trained_model(config, state)), judge.validation)
         each = {f"f1/{score.name}": _number(score.rates.f1) for score in scores.classes}
         return {"macro_f1": _number(scores.macro_f1), **each, "outer_loss": loss(state)}
 
@@ -191,7 +192,7 @@ def train_run(config: Config, workdir: Path, data: TrainingData, judge: Judge) -
     result = fit(
         experiment, device_batches(source, config.train, experiment.mesh), workdir, validate=validate, class_names=names
     )
-    evaluation = judge.evaluate(Picker(experiment, result.best), judge.test)
+    evaluation = judge.evaluate(ModelPicker(trained_model(config, result.best)), judge.test)
     stored = {**evaluation.as_dict(), "model_of_step": result.best_step}
     write_text(workdir / "evaluation.json", json.dumps(stored, indent=2) + "\n")
     jax.clear_caches()  # a study is many runs in one process

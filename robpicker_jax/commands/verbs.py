@@ -35,7 +35,7 @@ def _dispatch(arguments: list[str]) -> int | None:
         return 0
     verb, *rest = arguments
     if verb == "--version":
-        from robpicker_jax import __version__
+        from robpicker_jax.system.version import __version__
 
         print(f"robpicker_jax {__version__}")
         return 0

@@ -7,6 +7,7 @@ from robpicker_jax.config.loading import (
     describe_fields,
     dump_config,
     load_config,
+    validated,
 )
 from robpicker_jax.config.schema import (
     META_NETWORKS,
@@ -46,4 +47,5 @@ __all__ = [
     "describe_fields",
     "dump_config",
     "load_config",
+    "validated",
 ]

@@ -286,13 +286,17 @@ class InferenceConfig:
 
 @dataclass(frozen=True)
 class PickingConfig:
-    """From class map to picks: DBSCAN per class and centres of gravity."""
+    """From class map to picks: clusters of the voxels of each class, and their centres of gravity."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    radius_vox: Annotated[Positive, _help("DBSCAN neighbourhood radius, voxels")] = 1.0
-    min_neighbours: Annotated[
-        PositiveInt, _help("DBSCAN: voxels within the radius that make a core voxel, itself counted")
-    ] = 5
+    clustering: Annotated[str, _help("how voxels of a class become clusters, by name: dbscan, components")] = "dbscan"
+    clustering_options: Annotated[
+        dict[str, Any],
+        _help(
+            "the clustering's options; dbscan: radius_vox 1, min_neighbours 5; components: connectivity 1 (faces) to "
+            "3 (corners), min_probability 0"
+        ),
+    ] = field(default_factory=dict, hash=False)
     min_cluster_vox: Annotated[PositiveInt, _help("smallest cluster kept as a pick, voxels")] = 5
     min_score: Annotated[Fraction, _help("smallest score kept as a pick")] = 0.0
     edge_vox: Annotated[NonNegative, _help("smallest distance of a pick from the volume's edge, voxels")] = 0.0

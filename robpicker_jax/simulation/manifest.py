@@ -10,12 +10,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import robpicker_jax
 from robpicker_jax.config.differences import differing_keys
 from robpicker_jax.datasets.discovery import SPLITS
 from robpicker_jax.simulation.jobs import DatasetRecipe
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
+from robpicker_jax.system.version import __version__
 
 MANIFEST = "simulation.json"
 
@@ -74,7 +74,7 @@ def open_manifest(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
                 f"holds files but no {MANIFEST} ({foreign[0].name} …)", where=out, fix="use another folder"
             )
         packages = {name: metadata.version(name) for name in ("numpy", "scipy", "mrcfile")}
-        versions = {"robpicker_jax": robpicker_jax.__version__, "python": platform.python_version(), **packages}
+        versions = {"robpicker_jax": __version__, "python": platform.python_version(), **packages}
         return {"finished": False, "settings": settings, "versions": versions, "tomograms": {}}
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -41,7 +41,7 @@ _SMOOTH = ("sgd", "adam", "adamw", "rmsprop")
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that training and inference need of a configuration.
+    """All that training needs of a configuration.
 
     Attributes:
         config: the configuration.
@@ -52,7 +52,6 @@ class Experiment:
         state: the initial state, on the devices.
         step: the compiled training step; its state argument is donated.
         warmup: the compiled step that leaves the meta networks as they are.
-        predict: compiled (params, batch_stats, tiles (n, z, y, x, 1)) → probabilities (n, z, y, x, c).
     """
 
     config: Config
@@ -63,7 +62,6 @@ class Experiment:
     state: TrainState
     step: Step
     warmup: Step
-    predict: Callable[..., jax.Array]
 
     def inner_aux(self, state: TrainState, batch: Batch) -> InnerAux:
         """Losses, weights and corrections of training patches (no leading axis of inner steps), for reports."""
@@ -148,7 +146,6 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
         state=state,
         step=compiled(step, mesh),
         warmup=compiled(warmup, mesh),
-        predict=jit(_predict(networks)),
     )
 
 
@@ -246,11 +243,3 @@ def _steps(
         **averages,
     )
     return step, plain
-
-
-def _predict(networks: Networks) -> Callable[..., jax.Array]:
-    def predict(params: Any, batch_stats: Any, tiles: Any) -> jax.Array:
-        _, logits, _ = networks.segment(params, batch_stats, tiles, train=False)
-        return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
-
-    return predict

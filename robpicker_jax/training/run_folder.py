@@ -15,11 +15,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import robpicker_jax
 from robpicker_jax.config import Config, default_config_path, dump_config, load_config
 from robpicker_jax.config.differences import differing_keys
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
+from robpicker_jax.system.version import __version__
 
 # Changing these does not make another training of it: a run may be prolonged, or picked and evaluated in another way.
 _FREE = (
@@ -155,7 +155,7 @@ def versions() -> dict[str, Any]:
     """What a result depends on: package versions, Python, machine, devices, date and command."""
     import jax
 
-    found: dict[str, Any] = {"robpicker_jax": robpicker_jax.__version__, "python": platform.python_version()}
+    found: dict[str, Any] = {"robpicker_jax": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)

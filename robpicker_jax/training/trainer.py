@@ -28,6 +28,7 @@ from robpicker_jax.training.metrics_log import MetricsLog, SilentLog
 
 Validate = Callable[[TrainState], Mapping[str, float]]
 OnPace = Callable[[float, float], None]
+OnBest = Callable[[TrainState, float], None]
 _TIMED_STEPS = 5
 
 
@@ -61,6 +62,7 @@ def fit(
     choose_by: str = "macro_f1",
     class_names: Sequence[str] = (),
     on_pace: OnPace | None = None,
+    on_best: OnBest | None = None,
 ) -> FitResult:
     """Train from the latest checkpoint of `workdir` (or from the start) to `train.steps`.
 
@@ -72,6 +74,7 @@ def fit(
         choose_by: name of the score that chooses the best checkpoint, the larger the better.
         class_names: species, in the order of their labels from 1 (names of per-class metrics).
         on_pace: called once, after the first few steps, with seconds a step and seconds left (without validations).
+        on_best: called with each new best state and its score, once its checkpoint is written.
 
     Raises:
         InputError: the loss or a parameter stopped being finite; the last good checkpoint is kept.
@@ -83,7 +86,7 @@ def fit(
     try:
         state = experiment.state if checkpoints.latest_step() is None else checkpoints.restore(experiment.state)
         log.truncate(int(state.step))
-        validation = _Validation(train, validate, choose_by, log, checkpoints)
+        validation = _Validation(train, validate, choose_by, log, checkpoints, on_best)
         validation.catch_up(state)
         state = _train(experiment, state, batches, validation, log, checkpoints, class_names, on_pace)
         best = checkpoints.restore(state, best=True)
@@ -152,13 +155,20 @@ class _Validation:
         choose_by: name of the score that chooses the best checkpoint.
         log: gets the scores; its rows tell the best score of earlier starts.
         checkpoints: gets the best state.
+        on_best: called with each new best state and its score.
     """
 
     def __init__(
-        self, train: TrainConfig, validate: Validate | None, choose_by: str, log: MetricsLog, checkpoints: Checkpoints
+        self,
+        train: TrainConfig,
+        validate: Validate | None,
+        choose_by: str,
+        log: MetricsLog,
+        checkpoints: Checkpoints,
+        on_best: OnBest | None,
     ) -> None:
         self._train, self._validate, self._choose_by = train, validate, choose_by
-        self._log, self._checkpoints = log, checkpoints
+        self._log, self._checkpoints, self._on_best = log, checkpoints, on_best
         self._best = log.best_score(choose_by)
 
     def is_due(self, step: int) -> bool:
@@ -179,6 +189,8 @@ class _Validation:
         if parallel.as_first(scores[self._choose_by] > self._best):
             self._best = scores[self._choose_by]
             self._checkpoints.save_best(step, state)
+            if self._on_best is not None:
+                self._on_best(state, self._best)
         self._log.write({"step": step, "kind": "validation", **scores})
 
 
