@@ -29,8 +29,7 @@ import numpy as np
 from benchmarks._common import Row, main, row, seconds
 from robpicker_jax import parallel
 from robpicker_jax.config import Config, Species, load_config
-from robpicker_jax.datasets.discovery import Tomogram
-from robpicker_jax.datasets.streaming import StreamedTomogram, stream_tomogram
+from robpicker_jax.datasets import OpenedTomogram, TomogramFiles, open_tomogram
 from robpicker_jax.picking.inference import DevicePredictor, number_of_tiles, over_rotations, prediction_mesh, segment
 from robpicker_jax.picking.inference.segmentation import PREDICTIONS_UNDER_WAY
 from robpicker_jax.system.large_pages import environment_with_large_pages
@@ -110,8 +109,9 @@ def throughput(shape: tuple[int, int, int], folder: Path, variants: tuple[Varian
     network, batch_size = predictor(config)
     path = folder / "throughput.mrc"
     write_volume(path, shape)
-    opened: list[StreamedTomogram] = []
-    statistics_s = seconds(lambda: opened.append(stream_tomogram(Tomogram("t", "test", path), config.data)), repeats=2)
+    files = TomogramFiles("t", "test", path)
+    opened: list[OpenedTomogram] = []
+    statistics_s = seconds(lambda: opened.append(open_tomogram(files, config.data, mode="streamed")), repeats=2)
     tiles = number_of_tiles(shape, TILE, OVERLAP)
     calls = -(-tiles // batch_size)
     voxels = int(np.prod(shape))

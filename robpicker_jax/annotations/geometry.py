@@ -33,7 +33,7 @@ _GIMBAL = 1e-7  # below this sine of the middle angle the outer two cannot be to
 
 @dataclass(frozen=True)
 class _Convention:
-    """One convention, as places in Rz(first + shift) Rx(middle) Rz(last − shift), or that product's transpose.
+    """One convention: index of each angle in Rz(first + shift) Rx(middle) Rz(last − shift), or in its transpose.
 
     A shift of 90° turns Rx into Ry: Ry(b) = Rz(90°) Rx(b) Rz(−90°).
     """

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from robpicker_jax.commands.cli import ArgumentParser, parser, split_overrides
 
 if TYPE_CHECKING:
-    from robpicker_jax.datasets.discovery import Tomogram
-    from robpicker_jax.datasets.streaming import StreamedTomogram
+    from robpicker_jax.datasets import OpenedTomogram, TomogramFiles
     from robpicker_jax.picking.picker import Picker
+    from robpicker_jax.volumes import VolumeReader
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,13 @@ class Queued:
         tomogram: the files.
         shape_zyx: size in voxels.
         resident_bytes: memory that its reader and mask take while it is open.
+        reader: its volume, open since the header was checked.
     """
 
-    tomogram: Tomogram
+    tomogram: TomogramFiles
     shape_zyx: tuple[int, int, int]
     resident_bytes: int
+    reader: VolumeReader
 
 
 def apply_parser(verb: str, description: str) -> ArgumentParser:
@@ -57,7 +59,7 @@ def prepared(
     rest, overrides = split_overrides(arguments)
     options = argument_parser.parse_args(rest)
     from robpicker_jax.config import load_config
-    from robpicker_jax.datasets.discovery import tomograms_from
+    from robpicker_jax.datasets import tomograms_from
     from robpicker_jax.picking.picker import Picker
     from robpicker_jax.system.compilation import enable_persistent_cache
     from robpicker_jax.training.run_folder import read_config
@@ -67,9 +69,9 @@ def prepared(
     config = load_config(options.workdir / "config.yaml", overrides)
     queue = []
     for tomogram in tomograms_from(options.tomograms, annotations=False):
-        with open_volume(tomogram.volume_path) as reader:
-            mask = 0 if tomogram.mask_path is None else math.prod(reader.shape_zyx)
-            queue.append(Queued(tomogram, reader.shape_zyx, reader.resident_bytes + mask))
+        reader = open_volume(tomogram.volume_path)
+        mask = 0 if tomogram.mask_path is None else math.prod(reader.shape_zyx)
+        queue.append(Queued(tomogram, reader.shape_zyx, reader.resident_bytes + mask, reader))
     options.out.mkdir(parents=True, exist_ok=True)
     enable_persistent_cache()
     return options, Picker.from_workdir(options.workdir, config), queue
@@ -93,12 +95,13 @@ def plan(picker: Picker, queue: Sequence[Queued], *, keep_scores: bool = False) 
     )
 
 
-def streamed(picker: Picker, queue: Sequence[Queued]) -> Iterator[StreamedTomogram]:
+def streamed(picker: Picker, queue: Sequence[Queued]) -> Iterator[OpenedTomogram]:
     """The tomograms, opened one by one; the next one's normalisation is found while the present one is segmented.
 
     Raises:
         InputError: a volume that cannot be used, when its turn comes.
     """
-    from robpicker_jax.datasets.streaming import stream_tomograms
+    from robpicker_jax.datasets import stream_tomograms
 
-    return stream_tomograms([queued.tomogram for queued in queue], picker.config.data)
+    readers = [queued.reader for queued in queue]
+    return stream_tomograms([queued.tomogram for queued in queue], picker.config.data, readers)

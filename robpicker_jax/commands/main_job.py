@@ -15,10 +15,8 @@ from robpicker_jax import parallel
 from robpicker_jax.annotations import Particles
 from robpicker_jax.bilevel.step import TrainState
 from robpicker_jax.config import Config
-from robpicker_jax.datasets.discovery import Tomogram
-from robpicker_jax.datasets.loading import LoadedTomogram, load_tomogram
+from robpicker_jax.datasets import SPLITS, OpenedTomogram
 from robpicker_jax.labels import label_maker
-from robpicker_jax.picking.inference import ArrayReader
 from robpicker_jax.picking.picker import Picker, write_picks
 from robpicker_jax.system.compilation import enable_persistent_cache
 from robpicker_jax.system.files import write_text
@@ -70,18 +68,25 @@ def run(config: Config, workdir: Path) -> None:
     for line in plan.lines():
         _say(line)
     names = [species.name for species in config.data.species]
-    validation = [load_tomogram(tomogram, config.data) for tomogram in data.splits["val"]] or data.meta
+    validation = data.open("val") or data.meta
     validation = [tomogram for tomogram in validation if tomogram.particles is not None]
 
     def validate(state: TrainState) -> Mapping[str, float]:
-        picker = Picker(experiment, state)
-        scores = _evaluate(config, data, validation, {t.name: picker.pick(t.density, mask=t.mask) for t in validation})
-        return {
-            "macro_f1": _number(scores.macro_f1),
-            **{f"f1/{score.name}": _number(score.rates.f1) for score in scores.classes},
-        }
+        from robpicker_jax.evaluation.validation import validation_scores
 
-    result = fit(experiment, batches, workdir, validate=validate, class_names=names, on_pace=_say_pace)
+        picker = Picker(experiment, state)
+        scores = _evaluate(config, data, validation, {t.name: picker.pick(t, mask=t.mask) for t in validation})
+        return validation_scores(scores, config.evaluation.choose_by)
+
+    result = fit(
+        experiment,
+        batches,
+        workdir,
+        validate=validate,
+        choose_by=config.evaluation.choose_by,
+        class_names=names,
+        on_pace=_say_pace,
+    )
     if result.input_wait_share is not None:
         _say(f"the devices waited for input {100 * result.input_wait_share:.1f} % of the time")
     if not parallel.is_first():
@@ -94,9 +99,9 @@ def run(config: Config, workdir: Path) -> None:
     # On the meta tomograms (and those of validation, where there are any): clean, and not the test set's.
     known = {tomogram.name for tomogram in data.meta}
     clean = data.meta + [tomogram for tomogram in validation if tomogram.name not in known]
-    on_clean = _evaluate(config, data, clean, {t.name: picker.pick(t.density, mask=t.mask) for t in clean})
+    on_clean = _evaluate(config, data, clean, {t.name: picker.pick(t, mask=t.mask) for t in clean})
     calibration.save(workdir, calibration.calibrate(on_clean), [tomogram.name for tomogram in clean])
-    test = [load_tomogram(tomogram, config.data) for tomogram in data.splits["test"]]
+    test = data.open("test")
     picks = pick_all(picker, test, workdir / "picks")
     judged = [tomogram for tomogram in test if tomogram.particles is not None]
     evaluation = None
@@ -160,40 +165,41 @@ def data_folder(config: Config, workdir: Path) -> Path:
     return own
 
 
-def pick_all(picker: Picker, tomograms: list[LoadedTomogram], folder: Path) -> dict[str, Particles]:
+def pick_all(picker: Picker, tomograms: list[OpenedTomogram], folder: Path) -> dict[str, Particles]:
     """Pick every tomogram and write its picks."""
     picks = {}
-    total = sum(picker.tiles(tomogram.density.shape) for tomogram in tomograms)
+    total = sum(picker.tiles(tomogram.shape_zyx) for tomogram in tomograms)
     with progress("picking", total) as bar:
         for tomogram in tomograms:
-            picks[tomogram.name] = picker.pick(tomogram.density, bar.advance, mask=tomogram.mask)
+            picks[tomogram.name] = picker.pick(tomogram, bar.advance, mask=tomogram.mask)
             write_picks(
                 folder,
                 tomogram.name,
                 picks[tomogram.name],
                 voxel_size_angstrom=tomogram.voxel_size_angstrom,
-                shape_zyx=ArrayReader(tomogram.density).shape_zyx,
+                shape_zyx=tomogram.shape_zyx,
             )
     return picks
 
 
 def _evaluate(
-    config: Config, data: TrainingData, tomograms: list[LoadedTomogram], picks: Mapping[str, Particles]
+    config: Config, data: TrainingData, tomograms: list[OpenedTomogram], picks: Mapping[str, Particles]
 ) -> Evaluation:
-    from robpicker_jax.evaluation import evaluate, options_from_config
+    from robpicker_jax.evaluation import EvaluationOptions, evaluate
 
     truth = {tomogram.name: _particles(tomogram) for tomogram in tomograms}
     instances: dict[str, np.ndarray] | None = None
     if config.evaluation.rule == "mask" and config.data.meta_labels == "shape":
         maker = label_maker(config.data.species, "shape", voxel_size_angstrom=data.voxel_size_angstrom)
-        instances = {t.name: maker.instances(t.density.shape, _particles(t)) for t in tomograms}
-    options: dict[str, Any] = options_from_config(config)
-    options["voxel_size_angstrom"] = data.voxel_size_angstrom
+        instances = {t.name: maker.instances(t.shape_zyx, _particles(t)) for t in tomograms}
+    options = EvaluationOptions.from_config(
+        config.evaluation, config.data.species, voxel_size_angstrom=data.voxel_size_angstrom
+    )
     masks = {tomogram.name: tomogram.mask for tomogram in tomograms if tomogram.mask is not None}
-    return evaluate(truth, picks, instance_maps=instances, regions=masks or None, **options)
+    return evaluate(truth, picks, options, instance_maps=instances, regions=masks or None)
 
 
-def _particles(tomogram: LoadedTomogram) -> Particles:
+def _particles(tomogram: OpenedTomogram) -> Particles:
     assert tomogram.particles is not None
     return tomogram.particles
 
@@ -213,15 +219,7 @@ def _training_examples(picker: Picker, data: TrainingData) -> TrainingExamples:
 
 
 def _counts(data: TrainingData) -> str:
-    def described(split: str) -> str:
-        found: list[Tomogram] = data.splits[split]
-        return f"{len(found)} {split}"
-
-    return "tomograms: " + ", ".join(described(split) for split in ("train", "meta", "val", "test"))
-
-
-def _number(value: float) -> float:
-    return 0.0 if np.isnan(value) else float(value)
+    return "tomograms: " + ", ".join(f"{len(data.survey.splits[split])} {split}" for split in SPLITS)
 
 
 def _scalings(workdir: Path) -> Path | None:

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with progress("picking", sum(picker.tiles(tomogram.shape_zyx) for tomogram in tomograms)) as bar:
         for tomogram in streamed(picker, tomograms):
             picks = picker.pick(tomogram, bar.advance, mask=tomogram.mask)
-            place = places[tomogram.tomogram.volume_path]
+            place = places[tomogram.files.volume_path]
             picked.append((place, picks))
             written = place.name if options.together else str(files.write(place, picks)[0])
             counts = Counter(picks.labels.tolist())
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _places(queue: Sequence[Queued], pattern: str | None, configured: float | None) -> dict[Path, Place]:
     """Name, size and voxel size of each tomogram, by its volume."""
-    from robpicker_jax.datasets.loading import agreed_voxel_size
+    from robpicker_jax.datasets import agreed_voxel_size
     from robpicker_jax.picking.pick_files import Place, listed_name
     from robpicker_jax.system.errors import InputError
 
@@ -98,7 +98,7 @@ def _places(queue: Sequence[Queued], pattern: str | None, configured: float | No
         queued.tomogram.volume_path: Place(
             listed_name(queued.tomogram.name, compiled),
             queued.shape_zyx,
-            agreed_voxel_size([queued.tomogram], configured),
+            agreed_voxel_size([queued.reader], configured),
         )
         for queued in queue
     }

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="SPLIT=FILE[#TOMOGRAM]",
         action="append",
         default=[],
-        help="one tomogram of that split with its particles at the places and angles of an annotation file, instead "
+        help="one tomogram of that split with its particles at the positions and angles of an annotation file, instead "
         "of random ones; #TOMOGRAM picks one where the file lists several; may be repeated",
     )
     options, config = parse_configured(parser, list(arguments or ()))
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _placement(text: str) -> Placement:
-    from robpicker_jax.datasets.discovery import SPLITS
+    from robpicker_jax.datasets import SPLITS
     from robpicker_jax.simulation import Placement
 
     split, separator, rest = text.partition("=")
@@ -64,7 +64,7 @@ def _placement(text: str) -> Placement:
 def _summary(config: Config, tomograms: object) -> None:
     from rich.table import Table
 
-    from robpicker_jax.datasets.discovery import SPLITS
+    from robpicker_jax.datasets import SPLITS
     from robpicker_jax.molecules import get_phantom
 
     entries = list(tomograms)  # type: ignore[call-overload]

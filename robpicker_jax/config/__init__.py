@@ -9,6 +9,7 @@ from robpicker_jax.config.loading import (
     load_config,
 )
 from robpicker_jax.config.schema import (
+    META_NETWORKS,
     Config,
     DataConfig,
     EvaluationConfig,
@@ -25,6 +26,7 @@ from robpicker_jax.config.schema import (
 )
 
 __all__ = [
+    "META_NETWORKS",
     "Config",
     "DataConfig",
     "EvaluationConfig",

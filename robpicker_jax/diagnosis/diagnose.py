@@ -11,7 +11,7 @@ import numpy as np
 
 from robpicker_jax.annotations.options import check_options
 from robpicker_jax.config import Config
-from robpicker_jax.datasets.discovery import SPLITS, discover
+from robpicker_jax.datasets import SPLITS, discover
 from robpicker_jax.diagnosis import classes, coordinates, headers, resources, spectra, splits
 from robpicker_jax.diagnosis.classes import Kind
 from robpicker_jax.diagnosis.findings import Diagnosis, Finding, worst_first

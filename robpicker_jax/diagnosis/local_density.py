@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from robpicker_jax.annotations.bounds import nearest_voxel
+
 _BLOCKS_PER_RADIUS = 4
 _OFFSETS = 128  # voxels sampled of a ball or shell
 DIRECTIONS = 48
@@ -110,7 +112,7 @@ class LocalDensity:
         level = self._level(factor)
         result = np.empty(len(positions))
         for start in range(0, len(positions), _CHUNK):
-            centres = np.rint((positions[start : start + _CHUNK] + 0.5) / factor - 0.5).astype(np.intp)
+            centres = nearest_voxel((positions[start : start + _CHUNK] + 0.5) / factor - 0.5)
             result[start : start + _CHUNK] = _take(level, centres[:, None] + offsets).mean(axis=1)
         return result
 
@@ -122,7 +124,7 @@ class LocalDensity:
         centres = (positions + 0.5) / factor - 0.5
         per_chunk = max(1, _CHUNK * _OFFSETS // len(offsets))
         for start in range(0, len(positions), per_chunk):
-            voxels = np.rint(centres[start : start + per_chunk, None] + offsets).astype(np.intp)
+            voxels = nearest_voxel(centres[start : start + per_chunk, None] + offsets)
             within = ((voxels >= 0) & (voxels < size)).all(axis=-1)
             total += np.where(within, _take(level, voxels), 0).sum(axis=0, dtype=np.float64)
             counts += within.sum(axis=0)

@@ -13,8 +13,8 @@ import numpy as np
 from robpicker_jax.annotations import Particles, read_annotations
 from robpicker_jax.annotations.bounds import in_mask, inside
 from robpicker_jax.annotations.options import options_for
-from robpicker_jax.datasets.discovery import SHARED_LIST, Tomogram, same_tomogram
-from robpicker_jax.datasets.loading import load_mask, load_target
+from robpicker_jax.datasets import TomogramFiles, load_mask, load_target
+from robpicker_jax.datasets.particle_lists import particles_of_tomogram
 from robpicker_jax.diagnosis.findings import Finding
 from robpicker_jax.diagnosis.hypotheses import (
     AS_IS,
@@ -92,7 +92,7 @@ class Observation:
         measures: what was measured in its voxels; None before, or where they cannot be read.
     """
 
-    tomogram: Tomogram
+    tomogram: TomogramFiles
     header: Header | None = None
     particles: Particles | None = None
     measures: Measures | None = None
@@ -103,7 +103,7 @@ class Observation:
         return f"{self.tomogram.split}/{self.tomogram.name}"
 
 
-def read_header(tomogram: Tomogram) -> tuple[Observation, list[Finding]]:
+def read_header(tomogram: TomogramFiles) -> tuple[Observation, list[Finding]]:
     """Open a tomogram's volume for its size and voxel size."""
     try:
         with open_volume(tomogram.volume_path) as reader:
@@ -137,7 +137,7 @@ def read_particles(
             allow_empty=True,
             **options_for(path, options),
         )
-        particles = _of_tomogram(particles, tomogram)
+        particles = particles_of_tomogram(particles, tomogram.name, path)
     except BROKEN as error:
         return observation, [unreadable("unreadable_annotations", tomogram, error)]
     if not len(particles) and needed:
@@ -145,16 +145,6 @@ def read_particles(
         fix = "check the list, and that it names the tomogram as its volume is called"
         return observation, [Finding("error", "no_annotations", what, fix, (observation.name,), {"file": str(path)})]
     return replace(observation, particles=particles), []
-
-
-def _of_tomogram(particles: Particles, tomogram: Tomogram) -> Particles:
-    """The particles of this tomogram; a list that names only one belongs to the volume beside it, whatever the name."""
-    path = tomogram.annotation_path
-    if particles.tomograms is None or path is None:
-        return particles
-    if len(np.unique(particles.tomograms)) == 1 and not SHARED_LIST.match(path.name):
-        return particles
-    return particles.select(np.array([same_tomogram(tomogram.name, str(name)) for name in particles.tomograms], bool))
 
 
 def measure(
@@ -207,7 +197,7 @@ def check_label_map(observation: Observation, n_species: int) -> list[Finding]:
     return []
 
 
-def unreadable(code: str, tomogram: Tomogram, error: BaseException) -> Finding:
+def unreadable(code: str, tomogram: TomogramFiles, error: BaseException) -> Finding:
     """The finding that an exception amounts to."""
     where = f"{tomogram.split}/{tomogram.name}"
     if isinstance(error, InputError):

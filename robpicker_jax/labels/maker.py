@@ -13,8 +13,9 @@ from typing import Literal
 
 import numpy as np
 
+from robpicker_jax.annotations.bounds import nearest_voxel
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.config.schema import Species
+from robpicker_jax.config.schema import MAX_SPECIES, Species
 from robpicker_jax.labels.stamps import Shape, Sphere, Stamp
 from robpicker_jax.molecules import species_mask
 from robpicker_jax.system.errors import InputError
@@ -100,7 +101,7 @@ class LabelMaker:
         order = order[np.lexsort(keys)]
         owner = np.zeros(int(size.prod()), np.uint16 if len(order) < 2**16 - 1 else np.uint32)
         centres = zyx[order]
-        nearest = np.rint(centres)
+        nearest = nearest_voxel(centres)
         fractions = centres - nearest
         corners = nearest.astype(np.int32) - start.astype(np.int32)
         for k, index in enumerate(order.tolist()):
@@ -241,8 +242,8 @@ def _unknown(rotations: np.ndarray) -> np.ndarray:
 
 
 def _check_count(n_species: int) -> None:
-    if n_species > 255:
-        raise InputError(f"{n_species} species; label maps are 8-bit and hold at most 255")
+    if n_species > MAX_SPECIES:
+        raise InputError(f"{n_species} species; label maps are 8-bit and hold at most {MAX_SPECIES}")
 
 
 def _bounds(shape_zyx: Sequence[int], region: Region | None) -> tuple[np.ndarray, np.ndarray]:

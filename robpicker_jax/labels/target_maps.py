@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.config import DataConfig
-from robpicker_jax.datasets.discovery import Tomogram, discover
-from robpicker_jax.datasets.loading import agreed_voxel_size, load_particles
+from robpicker_jax.datasets import TomogramFiles, agreed_voxel_size, discover, load_particles
 from robpicker_jax.labels import LabelMaker, label_maker
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.progress import console, progress
@@ -54,7 +53,7 @@ def write_targets(
     return written
 
 
-def _kind(data: DataConfig, tomogram: Tomogram) -> str:
+def _kind(data: DataConfig, tomogram: TomogramFiles) -> str:
     key = "train_labels" if tomogram.split == "train" else "meta_labels"
     kind = data.train_labels if tomogram.split == "train" else data.meta_labels
     if kind == "map":
@@ -66,17 +65,10 @@ def _kind(data: DataConfig, tomogram: Tomogram) -> str:
     return kind
 
 
-def _write(tomogram: Tomogram, data: DataConfig, maker: LabelMaker, voxel_size: float | None) -> Path:
+def _write(tomogram: TomogramFiles, data: DataConfig, maker: LabelMaker, voxel_size: float | None) -> Path:
     with open_volume(tomogram.volume_path) as reader:
         shape = reader.shape_zyx
-    names = [species.name for species in data.species]
-    particles = load_particles(
-        tomogram,
-        species_names=names,
-        shape_zyx=shape,
-        voxel_size_angstrom=voxel_size,
-        options=data.annotation_options,
-    )
+    particles = load_particles(tomogram, data, shape, voxel_size)
     try:
         label_map = maker.labels(shape, particles)
     except InputError as error:

@@ -176,7 +176,7 @@ class Augmenter:
 
     def __init__(self, names: Sequence[str], size: int) -> None:
         for name in names:
-            look_up(AUGMENTATIONS, name, what="augmentation", where="patches.augment")
+            look_up(AUGMENTATIONS, name, key="patches.augment")
         self._steps = [augmentation for name, augmentation in AUGMENTATIONS.items() if name in names]
         self._sizes: list[int] = []  # edge of each augmentation's result
         edge = size

@@ -170,7 +170,7 @@ def check_names(patches: PatchConfig) -> None:
         InputError: an unknown name; the message lists the known ones.
     """
     for key in ("train_sampler", "meta_sampler"):
-        look_up(SAMPLERS, getattr(patches, key), what="sampler", where=f"patches.{key}")
+        look_up(SAMPLERS, getattr(patches, key), key=f"patches.{key}")
     Augmenter(patches.augment, patches.size)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robpicker_jax.annotations.bounds import in_mask
+from robpicker_jax.annotations.bounds import in_mask, nearest_voxel
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.labels import Region
 from robpicker_jax.system.errors import InputError
@@ -135,7 +135,7 @@ class TomogramSet:
         self._index = np.concatenate(indices)
         chosen = [t.particles.select(index) for t, index in zip(tomograms, indices, strict=True)]
         self.labels = np.concatenate([particles.labels for particles in chosen])
-        self._centre = np.rint(np.concatenate([particles.positions_vox for particles in chosen]))[:, ::-1].astype(int)
+        self._centre = nearest_voxel(np.concatenate([particles.positions_vox for particles in chosen]))[:, ::-1]
 
     @property
     def n_particles(self) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from robpicker_jax.annotations import FORMATS, Particles, write_annotations
 from robpicker_jax.annotations.numbering import write_key
-from robpicker_jax.annotations.registry import CONTEXT, checked_options
+from robpicker_jax.annotations.registry import checked_options
 from robpicker_jax.system.errors import InputError
 
 TOGETHER = "picks"
@@ -62,9 +62,9 @@ class PickFiles:
             if fmt not in FORMATS:
                 raise InputError(f"unknown format {fmt!r}", where="--format", fix=f"one of {', '.join(FORMATS)}")
         for name in self.options:
-            takers = [fmt for fmt in self.formats if name in FORMATS[fmt].arguments("write") and name not in CONTEXT]
+            takers = [fmt for fmt in self.formats if name in FORMATS[fmt].writing_options]
             if not takers:
-                known = {a for fmt in self.formats for a in FORMATS[fmt].arguments("write") if a not in CONTEXT}
+                known = {known for fmt in self.formats for known in FORMATS[fmt].writing_options}
                 listed = ", ".join(sorted(known)) or "none"
                 raise InputError(
                     f"{', '.join(self.formats)} has no option {name!r}",
@@ -95,8 +95,8 @@ class PickFiles:
             )
         if not self.together:
             return
-        if not (format_.numbered or "tomograms" in format_.keeps):
-            able = [name for name, other in FORMATS.items() if other.numbered or "tomograms" in other.keeps]
+        if not format_.tells_tomograms_apart:
+            able = [name for name, other in FORMATS.items() if other.tells_tomograms_apart]
             raise InputError(
                 f"{format_.title} cannot tell tomograms apart in one file",
                 where="--together",
@@ -115,8 +115,8 @@ class PickFiles:
     def write(self, place: Place, picks: Particles) -> list[Path]:
         """Write the picks of one tomogram as `folder/name.SUFFIX`, in each of the formats.
 
-        Where two of the formats share a suffix, the second file is `folder/name_FORMAT.SUFFIX`. copick has a folder:
-        `folder/name_copick`.
+        Where two of the formats share a suffix, the second file is `folder/name_FORMAT.SUFFIX`. Formats whose
+        lists are folders get `folder/name_FORMAT`.
         """
         named = picks.with_(tomograms=np.full(len(picks), place.name))
         return [
@@ -135,17 +135,15 @@ class PickFiles:
         sizes = [place.voxel_size_angstrom for place, _ in picked if place.voxel_size_angstrom is not None]
         paths = []
         for fmt, path in self._paths(TOGETHER).items():
-            known = {"shapes_zyx": shapes} if "shapes_zyx" in FORMATS[fmt].arguments("write") else {}
-            paths.append(self._write(fmt, path, everything, sizes[0] if sizes else None, None, **known))
-            if FORMATS[fmt].numbered:
-                key = write_key(path, everything.tomograms)
-                paths += [] if key is None else [key]
+            paths.append(self._write(fmt, path, everything, sizes[0] if sizes else None, shapes_zyx=shapes))
+            key = write_key(FORMATS[fmt], path, everything.tomograms)
+            paths += [] if key is None else [key]
         return paths
 
     def _paths(self, stem: str) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for fmt in dict.fromkeys(self.formats):
-            path = self.folder / (f"{stem}_copick" if fmt == "copick" else f"{stem}{FORMATS[fmt].suffixes[0]}")
+            path = self.folder / FORMATS[fmt].file_name(stem)
             if path in found.values():
                 path = path.with_name(f"{stem}_{fmt}{path.suffix}")
             found[fmt] = path
@@ -157,13 +155,20 @@ class PickFiles:
         path: Path,
         picks: Particles,
         voxel_size_angstrom: float | None,
-        shape_zyx: tuple[int, int, int] | None,
-        **more: Any,
+        shape_zyx: tuple[int, int, int] | None = None,
+        shapes_zyx: Mapping[str, tuple[int, int, int]] | None = None,
     ) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
-        known = FORMATS[fmt].arguments("write")
-        options = {name: value for name, value in self.options.items() if name in known} | more
-        write_annotations(path, picks, fmt=fmt, voxel_size_angstrom=voxel_size_angstrom, shape_zyx=shape_zyx, **options)
+        known = FORMATS[fmt].writing_options
+        write_annotations(
+            path,
+            picks,
+            fmt=fmt,
+            voxel_size_angstrom=voxel_size_angstrom,
+            shape_zyx=shape_zyx,
+            shapes_zyx=shapes_zyx,
+            **{name: value for name, value in self.options.items() if name in known},
+        )
         return path
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from robpicker_jax.annotations.bounds import nearest_voxel
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config.schema import PickingConfig
 from robpicker_jax.picking.clustering import Clusters, dbscan_classes
@@ -113,7 +114,7 @@ def within_volume(
     least = edge_vox if edge_vox > 0 else -0.5
     inside: NDArray[np.bool_] = np.all((positions >= least) & (positions <= last - least), axis=1)
     if mask is not None:
-        nearest = np.clip(np.floor(positions + 0.5), 0, last).astype(np.intp)
+        nearest = np.clip(nearest_voxel(positions), 0, np.asarray(shape_zyx) - 1)
         inside &= np.asarray(mask, dtype=bool)[tuple(nearest.T)]
     return inside
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from robpicker_jax.annotations import Particles
 from robpicker_jax.config import DataConfig, Species
-from robpicker_jax.datasets.loading import LoadedTomogram, load_target
+from robpicker_jax.datasets import OpenedTomogram, load_target
 from robpicker_jax.evaluation import Evaluation
 from robpicker_jax.patches import Batch, BatchSource
 from robpicker_jax.reporting.data import ClassWeights, LabelExample, ReportData, SpeciesInfo, TomogramView
@@ -37,7 +37,7 @@ class TrainingExamples:
         weigh: the data-reweighting network; None where none was trained.
     """
 
-    tomograms: Sequence[LoadedTomogram]
+    tomograms: Sequence[OpenedTomogram]
     source: BatchSource
     correct: Correct | None = None
     weigh: Weigh | None = None
@@ -47,7 +47,7 @@ def write_run_report(
     workdir: Path,
     data: DataConfig,
     training: TrainingExamples,
-    test: Sequence[LoadedTomogram],
+    test: Sequence[OpenedTomogram],
     picks: Mapping[str, Particles],
     evaluation: Evaluation | None,
     *,
@@ -88,7 +88,7 @@ def write_run_report(
     return page
 
 
-def _view(tomogram: LoadedTomogram, picks: Particles, evaluation: Evaluation | None) -> TomogramView:
+def _view(tomogram: OpenedTomogram, picks: Particles, evaluation: Evaluation | None) -> TomogramView:
     """What the report shows of a tomogram: true particles and picks, those outside its mask left out."""
     truth, matches = tomogram.particles, None
     if truth is not None and evaluation is not None and tomogram.name in evaluation.matches:
@@ -98,7 +98,7 @@ def _view(tomogram: LoadedTomogram, picks: Particles, evaluation: Evaluation | N
         matches, truth, picks = counted_index[matches[judged]], truth.select(counted), picks.select(judged)
     return TomogramView(
         tomogram.name,
-        tomogram.density,
+        np.asarray(tomogram),
         truth,
         picks,
         matches=matches,
@@ -161,8 +161,8 @@ def sample_weights(training: TrainingExamples, species: Sequence[Species]) -> li
     ]
 
 
-def _stored_truth(tomogram: LoadedTomogram, data: DataConfig) -> np.ndarray | None:
+def _stored_truth(tomogram: OpenedTomogram, data: DataConfig) -> np.ndarray | None:
     """The clean label map that a simulated data set keeps beside its noisy annotations."""
-    if data.train_labels == "map" or tomogram.tomogram.target_path is None:
+    if data.train_labels == "map" or tomogram.files.target_path is None:
         return None
-    return load_target(tomogram.tomogram, len(data.species), tomogram.density.shape)
+    return load_target(tomogram.files, len(data.species), tomogram.shape_zyx)

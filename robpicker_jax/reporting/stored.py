@@ -203,7 +203,7 @@ def _sibling(workdir: Path) -> Path | None:
         config = read_config(workdir)
     except InputError:
         return None  # written by another version: a report needs no valid configuration
-    preferred = "robpicker" if config.train.variant == "supervised" else "supervised"
+    preferred = "supervised" if config.train.is_bilevel else "robpicker"
     found = [
         (other.train.variant != preferred, path)
         for path, other in siblings(workdir, config)

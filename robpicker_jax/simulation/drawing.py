@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy
 
+from robpicker_jax.annotations.bounds import nearest_voxel
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
 
@@ -43,7 +44,7 @@ def draw_sample(shape_zyx: Sequence[int], particles: Particles, densities: Seque
             prepared[label] = _prepare(densities[label - 1], strides)
         density, offsets, steps, half = prepared[label]
         centre = position[::-1]
-        nearest = np.rint(centre).astype(int)
+        nearest = nearest_voxel(centre)
         # r_reference = Rᵀ r_tomogram; in z, y, x order both axes of Rᵀ are reversed.
         back = rotation.T[::-1, ::-1]
         start = (density.shape[0] - 1) / 2 - back @ (centre - nearest)

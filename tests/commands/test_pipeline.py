@@ -25,7 +25,8 @@ from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.checkpoint import Checkpoints
 from robpicker_jax.training.data import device_batches, load_training_data
 from robpicker_jax.training.experiment import Experiment, build_experiment
-from robpicker_jax.training.trainer import Interrupted, fit, read_metrics
+from robpicker_jax.training.metrics_log import read_metrics
+from robpicker_jax.training.trainer import Interrupted, fit
 from robpicker_jax.volumes import read_volume, write_mrc
 from tests.tiny import write_tiny
 
@@ -229,7 +230,9 @@ def fresh(experiment: Experiment) -> Experiment:
 def train_tiny(setting: tuple[Config, Experiment], workdir: Path, fail_before: int | None = None) -> Any:
     """Fit without validation; raise before a given step when asked to, as a crash would."""
     config, experiment = setting
-    batches = device_batches(load_training_data(config, Path(config.data.dir or "")).source(), config, experiment.mesh)
+    batches = device_batches(
+        load_training_data(config, Path(config.data.dir or "")).source(), config.train, experiment.mesh
+    )
 
     def broken(start: int) -> Iterator[Any]:
         for step, pair in enumerate(batches(start), start=start + 1):
@@ -258,7 +261,9 @@ def test_a_signal_stops_the_run_with_its_state_saved(
     tiny_experiment: tuple[Config, Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, experiment = tiny_experiment
-    batches = device_batches(load_training_data(config, Path(config.data.dir or "")).source(), config, experiment.mesh)
+    batches = device_batches(
+        load_training_data(config, Path(config.data.dir or "")).source(), config.train, experiment.mesh
+    )
 
     def signalled(start: int) -> Iterator[Any]:
         for step, pair in enumerate(batches(start), start=start + 1):
@@ -279,7 +284,9 @@ def test_a_validation_that_a_signal_prevented_is_made_up_for(
     tiny_experiment: tuple[Config, Experiment], tmp_path: Path
 ) -> None:
     config, experiment = tiny_experiment
-    batches = device_batches(load_training_data(config, Path(config.data.dir or "")).source(), config, experiment.mesh)
+    batches = device_batches(
+        load_training_data(config, Path(config.data.dir or "")).source(), config.train, experiment.mesh
+    )
 
     def signalled(start: int) -> Iterator[Any]:
         for step, pair in enumerate(batches(start), start=start + 1):
@@ -301,7 +308,9 @@ def test_a_validation_that_a_signal_prevented_is_made_up_for(
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment: tuple[Config, Experiment], tmp_path: Path) -> None:
     config, experiment = tiny_experiment
-    batches = device_batches(load_training_data(config, Path(config.data.dir or "")).source(), config, experiment.mesh)
+    batches = device_batches(
+        load_training_data(config, Path(config.data.dir or "")).source(), config.train, experiment.mesh
+    )
 
     def poisoned(start: int) -> Iterator[Any]:
         for step, (first, meta) in enumerate(batches(start), start=start + 1):

@@ -11,7 +11,7 @@ from robpicker_jax.annotations import Particles, write_annotations
 from robpicker_jax.annotations.geometry import random_rotations
 from robpicker_jax.commands import cli, targets
 from robpicker_jax.config import load_config
-from robpicker_jax.datasets.loading import discover, load_target
+from robpicker_jax.datasets import discover, load_target
 from robpicker_jax.labels import shape_labels, sphere_labels
 from robpicker_jax.molecules.densities import species_mask
 from robpicker_jax.volumes import write_mrc

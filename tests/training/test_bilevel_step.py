@@ -89,10 +89,8 @@ def test_hypergradient_equals_central_differences(
     float64: None, optimizer: str, batch_norm: bool, stop_label: bool, stop_weight: bool
 ) -> None:
     networks, trees = small_networks(batch_norm)
-    problem = BilevelProblem(
-        objective.inner_loss(networks, stop_gradient_label=stop_label, stop_gradient_weight=stop_weight),
-        objective.outer_loss(networks),
-        OPTIMIZERS[optimizer],
+    problem = objective.robpicker_problem(
+        networks, OPTIMIZERS[optimizer], stop_gradient_label=stop_label, stop_gradient_weight=stop_weight
     )
     state = state_after_a_step(problem, trees, ("correction", "reweighting"))
     train, meta_batch = random_batch(1, lead=(1,)), random_batch(2)
@@ -121,7 +119,7 @@ def test_hypergradient_equals_central_differences(
 def on_the_unet(method: str, inner_steps: int, dtype: str) -> np.ndarray:
     """Hypergradient on the batch-normed U-Net in one vector."""
     networks, trees = small_networks(True, dtype)
-    problem = BilevelProblem(objective.inner_loss(networks), objective.outer_loss(networks), OPTIMIZERS["sgd"])
+    problem = objective.robpicker_problem(networks, OPTIMIZERS["sgd"])
     meta = {name: trees[name] for name in ("correction", "reweighting")}
     state = NetworkState(trees["batch_stats"], jax.random.PRNGKey(3))
     opt_state = jax.tree.map(lambda leaf: leaf + 0.01, problem.inner_optimizer.init(trees["unet"]))  # some momentum
@@ -154,7 +152,7 @@ def test_the_variants_are_what_meta_holds(float64: None) -> None:
 
     value, (_, aux) = loss(trees["unet"], {}, state, batch)
     _, logits, _ = networks.segment(trees["unet"], trees["batch_stats"], batch.image, train=True)
-    expected = dice(jax.nn.softmax(logits), jax.nn.one_hot(batch.label, N_CLASSES))
+    expected = dice(jax.nn.softmax(logits), jax.nn.one_hot(batch.label, N_CLASSES)).per_patch
     np.testing.assert_allclose(value, expected.mean(), rtol=1e-12)
     np.testing.assert_array_equal(aux.weight, 1.0)
     np.testing.assert_array_equal(aux.changed, 0.0)
@@ -170,7 +168,7 @@ def test_the_variants_are_what_meta_holds(float64: None) -> None:
 
 def test_outer_loss_leaves_running_statistics_alone(float64: None) -> None:
     networks, trees = small_networks(True)
-    problem = BilevelProblem(objective.inner_loss(networks), objective.outer_loss(networks), optax.sgd(0.1))
+    problem = objective.robpicker_problem(networks, optax.sgd(0.1))
     state = state_after_a_step(problem, trees, ("reweighting",))
     train = random_batch(1, lead=(1,))
     step = jax.jit(bilevel_step(problem, {"reweighting": META_OPTIMIZER}))
@@ -186,7 +184,7 @@ def test_outer_loss_leaves_running_statistics_alone(float64: None) -> None:
 def test_training_lowers_the_losses() -> None:
     networks, trees = small_networks(True, "float32")
     optimizer = optax.adam(3e-3, eps_root=1e-12)
-    problem = BilevelProblem(objective.inner_loss(networks), objective.outer_loss(networks), optimizer)
+    problem = objective.robpicker_problem(networks, optimizer)
     optimizers = {"correction": optax.adam(1e-2), "reweighting": optax.adam(1e-2)}
     state = initial_state(
         trees["unet"],
@@ -212,8 +210,8 @@ def test_dice_is_the_closed_form() -> None:
     a[..., 0] = 1
     b = a[..., ::-1].copy()
     s = 1.0
-    np.testing.assert_allclose(dice(a, a), 0.0, atol=1e-7)
-    np.testing.assert_allclose(dice(a, b), 1 - s / (8 + s), rtol=1e-6)
+    np.testing.assert_allclose(dice(a, a).per_patch, 0.0, atol=1e-7)
+    np.testing.assert_allclose(dice(a, b).per_patch, 1 - s / (8 + s), rtol=1e-6)
     half = np.full_like(a, 0.5)
     expected = np.mean([1 - (2 * 4 + s) / (4 + 8 + s), 1 - s / (4 + s)])
-    np.testing.assert_allclose(dice(half, a), expected, rtol=1e-6)
+    np.testing.assert_allclose(dice(half, a).per_patch, expected, rtol=1e-6)
