@@ -220,7 +220,7 @@ def get_phantom(name: str) -> Phantom:
     Raises:
         InputError: no such phantom; the message lists them.
     """
-    return look_up(PHANTOMS, name, key="built-in phantom")
+    return look_up(PHANTOMS, name, key="phantom")
 
 
 def phantom_density(name: str, voxel_size_angstrom: float) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from robpicker_jax.annotations import Particles, read_annotations
 from robpicker_jax.config import LabelNoiseConfig, SimulationConfig, Species
-from robpicker_jax.datasets.discovery import SPLITS
+from robpicker_jax.datasets import SPLITS
 from robpicker_jax.system.errors import InputError
 
 

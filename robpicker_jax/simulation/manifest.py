@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from robpicker_jax.config.differences import differing_keys
-from robpicker_jax.datasets.discovery import SPLITS
+from robpicker_jax.datasets import SPLITS
 from robpicker_jax.simulation.jobs import DatasetRecipe
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text

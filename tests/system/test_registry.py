@@ -11,17 +11,17 @@ SHAPES = {"sphere": 1, "cube": 2}
 
 
 def test_a_known_name_gives_its_entry() -> None:
-    assert look_up(SHAPES, "cube", what="shape") == 2
+    assert look_up(SHAPES, "cube", key="labels.shape") == 2
 
 
 def test_an_unknown_name_is_answered_with_the_names_there_are() -> None:
     with pytest.raises(InputError) as caught:
-        look_up(SHAPES, "spheer", what="shape", where="labels.shape")
+        look_up(SHAPES, "spheer", key="labels.shape")
     message = str(caught.value)
     assert message.startswith("labels.shape: ")
     assert "'spheer'" in message
     assert "did you mean sphere?" in message
     assert "sphere, cube" in message
     with pytest.raises(InputError) as caught:
-        look_up(SHAPES, "torus", what="shape")
+        look_up(SHAPES, "torus", key="labels.shape")
     assert "did you mean" not in str(caught.value)
