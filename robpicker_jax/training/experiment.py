@@ -66,7 +66,11 @@ class Experiment:
     def inner_aux(self, state: TrainState, batch: Batch) -> InnerAux:
         """Losses, weights and corrections of training patches (no leading axis of inner steps), for reports."""
         loss = objective.inner_loss(self.networks, build_loss(self.config.train))
-        compiled = jit(lambda state, batch: loss(state.params, state.meta, state.network_state, batch)[1][1])
+
+        def aux(state: TrainState, batch: Batch) -> InnerAux:
+            return loss(state.params, state.meta, state.network_state, batch, state.params)[1][1]
+
+        compiled = jit(aux)
         return jax.device_get(compiled(parallel.local(state), batch))
 
     def corrected(self, state: TrainState, image: np.ndarray, label: np.ndarray) -> np.ndarray:

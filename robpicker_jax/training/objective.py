@@ -91,6 +91,7 @@ def robpicker_problem(
         inner_loss(networks, loss, stop_gradient_label=stop_gradient_label, stop_gradient_weight=stop_gradient_weight),
         outer_loss(networks, loss),
         inner_optimizer,
+        inner_loss_uses_frozen=True,
     )
 
 
@@ -100,8 +101,13 @@ def inner_loss(
     *,
     stop_gradient_label: bool = True,
     stop_gradient_weight: bool = True,
-) -> Callable[[Tree, Tree, NetworkState, Batch], tuple[Array, tuple[NetworkState, InnerAux]]]:
-    """The inner loss as `(params, meta, state, batch) -> (loss, (state, aux))`.
+) -> Callable[[Tree, Tree, NetworkState, Batch, Tree], tuple[Array, tuple[NetworkState, InnerAux]]]:
+    """The inner loss as `(params, meta, state, batch, frozen) -> (loss, (state, aux))`.
+
+    `frozen` has the value of `params` (see `BilevelProblem.inner_loss_uses_frozen`): targets and weights are computed
+    from it where the inner gradient must not follow them. So finite differences, which shift `params`, and the
+    derivatives of several inner steps leave out the same paths as the inner gradient, and no others. The second forward
+    pass has the same operands as the first, and the compiler merges the two.
 
     `meta` holds the parameters of the meta networks in use: "correction", "reweighting", both or none. Without a
     network its step is left out: labels stay as they are, weights are one. So the variants differ in `meta` alone.
@@ -115,14 +121,16 @@ def inner_loss(
     stop = jax.lax.stop_gradient
 
     def inner(
-        params: Tree, meta: Tree, state: NetworkState, batch: Batch
+        params: Tree, meta: Tree, state: NetworkState, batch: Batch, frozen: Tree
     ) -> tuple[Array, tuple[NetworkState, InnerAux]]:
         this_key, next_key = None, state.dropout_key
         if networks.dropout:
             this_key, next_key = jax.random.split(state.dropout_key)
-        features, logits, batch_stats = networks.segment(
-            params, state.batch_stats, batch.image, train=True, dropout_key=this_key
-        )
+
+        def segment(params: Tree) -> tuple[Array, Array, Tree]:
+            return networks.segment(params, state.batch_stats, batch.image, train=True, dropout_key=this_key)
+
+        features, logits, batch_stats = segment(params)
         probabilities = _softmax(logits)
         noisy = jax.nn.one_hot(batch.label, logits.shape[-1], dtype=probabilities.dtype)
 
@@ -131,14 +139,17 @@ def inner_loss(
                 return noisy, jnp.zeros_like(noisy[..., :1])
             return networks.correct(meta["correction"], features, noisy)
 
-        corrected, alpha = target(stop(features) if stop_gradient_label else features)
+        still_features, still_logits = features, logits
+        if meta and (stop_gradient_label or stop_gradient_weight):
+            still_features, still_logits, _ = segment(frozen)
+        corrected, alpha = target(still_features if stop_gradient_label else features)
         losses = loss(probabilities, corrected).per_patch
         weights = jnp.ones_like(losses)
         if "reweighting" in meta:
-            # Only the segmentation network is stopped: the weight still depends on the correction, through the target.
+            # Only the segmentation network is frozen: the weight still depends on the correction, through the target.
             seen = losses
             if stop_gradient_weight:
-                seen = loss(stop(probabilities), target(stop(features))[0]).per_patch
+                seen = loss(_softmax(still_logits), target(still_features)[0]).per_patch
             weights = networks.reweight(meta["reweighting"], seen)
         changed = jnp.mean(jnp.argmax(corrected, axis=-1) != batch.label, axis=(1, 2, 3), dtype=probabilities.dtype)
         aux = InnerAux(losses, weights, jnp.mean(alpha, axis=(1, 2, 3, 4)), changed, batch.center_class)

@@ -81,20 +81,21 @@ OPTIMIZERS = {
 }
 
 
-CASES = [("sgd", *switches) for switches in itertools.product([False, True], repeat=3)] + [("adam", True, True, True)]
+CASES = [("sgd", *switches, 1) for switches in itertools.product([False, True], repeat=3)]
+CASES += [("adam", True, True, True, 1), ("sgd", False, True, True, 2)]
 
 
-@pytest.mark.parametrize(("optimizer", "batch_norm", "stop_label", "stop_weight"), CASES)
+@pytest.mark.parametrize(("optimizer", "batch_norm", "stop_label", "stop_weight", "inner_steps"), CASES)
 def test_hypergradient_equals_central_differences(
-    float64: None, optimizer: str, batch_norm: bool, stop_label: bool, stop_weight: bool
+    float64: None, optimizer: str, batch_norm: bool, stop_label: bool, stop_weight: bool, inner_steps: int
 ) -> None:
     networks, trees = small_networks(batch_norm)
     problem = objective.robpicker_problem(
         networks, OPTIMIZERS[optimizer], stop_gradient_label=stop_label, stop_gradient_weight=stop_weight
     )
     state = state_after_a_step(problem, trees, ("correction", "reweighting"))
-    train, meta_batch = random_batch(1, lead=(1,)), random_batch(2)
-    estimate = jax.jit(hypergradient("unrolled", problem))
+    train, meta_batch = random_batch(1, lead=(inner_steps,)), random_batch(2)
+    estimate = jax.jit(hypergradient("unrolled", problem, inner_steps))
 
     def run(meta: Any) -> Any:
         return estimate(state.params, meta, state.network_state, state.opt_state, train, meta_batch)
@@ -116,7 +117,7 @@ def test_hypergradient_equals_central_differences(
         assert measured == pytest.approx(float(norm), rel=1e-6), name
 
 
-def on_the_unet(method: str, inner_steps: int, dtype: str) -> np.ndarray:
+def on_the_unet(method: str, inner_steps: int, dtype: str, **options: Any) -> np.ndarray:
     """Hypergradient on the batch-normed U-Net in one vector."""
     networks, trees = small_networks(True, dtype)
     problem = objective.robpicker_problem(networks, OPTIMIZERS["sgd"])
@@ -124,7 +125,7 @@ def on_the_unet(method: str, inner_steps: int, dtype: str) -> np.ndarray:
     state = NetworkState(trees["batch_stats"], jax.random.PRNGKey(3))
     opt_state = jax.tree.map(lambda leaf: leaf + 0.01, problem.inner_optimizer.init(trees["unet"]))  # some momentum
     batches = random_batch(1, lead=(inner_steps,), dtype=dtype), random_batch(2, dtype=dtype)
-    estimate = jax.jit(hypergradient(method, problem, inner_steps))
+    estimate = jax.jit(hypergradient(method, problem, inner_steps, **options))
     found = estimate(trees["unet"], meta, state, opt_state, *batches).hypergradient
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(found)])
 
@@ -145,23 +146,33 @@ def test_exact_methods_agree_on_the_batch_normed_unet(float64: None, inner_steps
         assert np.linalg.norm(on_the_unet(method, inner_steps, "float32") - expected) < 1e-4 * size, method
 
 
+@pytest.mark.parametrize("inner_steps", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_finite_differences_converge_to_the_exact_hypergradient_under_the_default_stops(
+    float64: None, inner_steps: int
+) -> None:
+    """They shift `params` and not `frozen`, so the paths that are stopped for the inner gradient stay as they are."""
+    exact = on_the_unet("tangent", inner_steps, "float64")
+    found = on_the_unet("finite_difference", inner_steps, "float64", epsilon=1e-5)
+    assert np.linalg.norm(found - exact) < 1e-5 * np.linalg.norm(exact)
+
+
 def test_the_variants_are_what_meta_holds(float64: None) -> None:
     networks, trees = small_networks(True)
     loss = objective.inner_loss(networks)
     batch, state = random_batch(1), NetworkState(trees["batch_stats"], jax.random.PRNGKey(0))
 
-    value, (_, aux) = loss(trees["unet"], {}, state, batch)
+    value, (_, aux) = loss(trees["unet"], {}, state, batch, trees["unet"])
     _, logits, _ = networks.segment(trees["unet"], trees["batch_stats"], batch.image, train=True)
     expected = dice(jax.nn.softmax(logits), jax.nn.one_hot(batch.label, N_CLASSES)).per_patch
     np.testing.assert_allclose(value, expected.mean(), rtol=1e-12)
     np.testing.assert_array_equal(aux.weight, 1.0)
     np.testing.assert_array_equal(aux.changed, 0.0)
 
-    value, (_, aux) = loss(trees["unet"], {"reweighting": trees["reweighting"]}, state, batch)
+    value, (_, aux) = loss(trees["unet"], {"reweighting": trees["reweighting"]}, state, batch, trees["unet"])
     weights = networks.reweight(trees["reweighting"], expected)
     np.testing.assert_allclose(value, (weights * expected).mean(), rtol=1e-12)
 
-    _, (_, aux) = loss(trees["unet"], {"correction": trees["correction"]}, state, batch)
+    _, (_, aux) = loss(trees["unet"], {"correction": trees["correction"]}, state, batch, trees["unet"])
     assert not np.allclose(aux.loss, expected)
     assert 0 < float(aux.alpha.mean()) < 1
 
