@@ -93,11 +93,7 @@ def setup(case: Case, dtype: str, inner_steps: int = 1, *, stops: bool = True) -
     correct = build_label_correction(model, case.n_classes, unet.features).apply
     networks = Networks(unet.apply, correct, build_data_reweighting(model).apply)
     optimizer = optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), optax.sgd(LEARNING_RATE, momentum=MOMENTUM))
-    problem = BilevelProblem(
-        objective.inner_loss(networks, stop_gradient_label=stops, stop_gradient_weight=stops),
-        objective.outer_loss(networks),
-        optimizer,
-    )
+    problem = objective.robpicker_problem(networks, optimizer, stop_gradient_label=stops, stop_gradient_weight=stops)
     wide = np.float64 if dtype == "float64" else np.float32
 
     def put(tree: Any) -> Any:

@@ -21,8 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.inference import N_CLASSES, OVERLAP, TILE, configuration, predictor
-from robpicker_jax.datasets.discovery import Tomogram
-from robpicker_jax.datasets.streaming import stream_tomograms
+from robpicker_jax.datasets import TomogramFiles, stream_tomograms
 from robpicker_jax.picking.inference import memory_bound, segment
 from robpicker_jax.picking.picks import particles_from_class_map
 from robpicker_jax.volumes import write_mrc
@@ -61,11 +60,11 @@ def measure(path: Path) -> list[Figure]:
         figures.append((f"{name}, time", time.monotonic() - start, "s"))
         figures.append((f"peak memory after {name}", peak_gib(), "GiB"))
 
-    batch = network.place(np.zeros((batch_size, TILE, TILE, TILE, 1), np.float32))
+    batch = network.to_devices(np.zeros((batch_size, TILE, TILE, TILE, 1), np.float32))
     jax.block_until_ready(predict(batch))
     figures.append(("peak memory after compilation", peak_gib(), "GiB"))
     start = time.monotonic()
-    for tomogram in stream_tomograms([Tomogram("memory", "test", path)], config.data):
+    for tomogram in stream_tomograms([TomogramFiles("memory", "test", path)], config.data):
         stage("normalisation", start)
         bound = memory_bound(
             tomogram.shape_zyx,
@@ -83,7 +82,7 @@ def measure(path: Path) -> list[Figure]:
             tile=TILE,
             overlap_vox=OVERLAP,
             batch_size=batch_size,
-            place=network.place,
+            to_devices=network.to_devices,
             device=network.first,
         )
         stage("segmentation", start)

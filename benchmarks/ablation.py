@@ -36,22 +36,24 @@ from benchmarks._ablation_figures import Curves, comparison_figure
 from benchmarks._common import Row, row
 from robpicker_jax.bilevel.hypergradients import METHODS, method_module
 from robpicker_jax.bilevel.step import TrainState
-from robpicker_jax.config import Config, load_config
-from robpicker_jax.datasets.loading import LoadedTomogram, load_tomogram
-from robpicker_jax.evaluation import Evaluation, evaluate, options_from_config
+from robpicker_jax.config import META_NETWORKS, Config, load_config
+from robpicker_jax.datasets import OpenedTomogram
+from robpicker_jax.evaluation import Evaluation, EvaluationOptions, evaluate
 from robpicker_jax.labels import label_maker
 from robpicker_jax.patches import BatchSource, PatchTomogram
-from robpicker_jax.picking.picker import Picker
+from robpicker_jax.picking.model_picker import ModelPicker
 from robpicker_jax.reporting.style import png_bytes, theme
-from robpicker_jax.simulation import simulate_dataset
+from robpicker_jax.simulation import DatasetRecipe, simulate_dataset
 from robpicker_jax.system.compilation import enable_persistent_cache, jit
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path, write_text
 from robpicker_jax.training import run_folder as folders
 from robpicker_jax.training.data import TrainingData, device_batches, load_training_data
-from robpicker_jax.training.experiment import META_NETWORKS, Experiment, build_experiment
+from robpicker_jax.training.experiment import Experiment, build_experiment
+from robpicker_jax.training.export import trained_model
+from robpicker_jax.training.metrics_log import read_metrics
 from robpicker_jax.training.objective import Batch
-from robpicker_jax.training.trainer import fit, read_metrics
+from robpicker_jax.training.trainer import fit
 
 BENCHMARK = "ablation"
 EXACT = "unrolled"
@@ -132,8 +134,10 @@ class Judge:
     """Scores of a model on validation and test tomograms; made once for all runs on a data set."""
 
     def __init__(self, config: Config, data: TrainingData) -> None:
-        self._options = options_from_config(config)
-        self._options["voxel_size_angstrom"] = data.voxel_size_angstrom
+        options = EvaluationOptions.from_config(
+            config.evaluation, config.data.species, voxel_size_angstrom=data.voxel_size_angstrom
+        )
+        self._options = replace(options, resamples=100)  # of an interval that nobody reads here
         if config.data.meta_labels == "map":
             raise InputError(
                 "the study judges by label maps that it makes itself", fix="data.meta_labels: shape or sphere"
@@ -142,25 +146,21 @@ class Judge:
             config.data.species, config.data.meta_labels, voxel_size_angstrom=data.voxel_size_angstrom
         )
         self._instances: dict[str, np.ndarray] = {}
-        tomograms = {
-            split: [load_tomogram(tomogram, config.data) for tomogram in data.splits[split]]
-            for split in ("val", "test")
-        }
+        tomograms = {split: data.open(split) for split in ("val", "test")}
         self.validation = tomograms["val"] or data.meta
         self.test = tomograms["test"]
         for tomogram in (*self.validation, *self.test):
             if tomogram.particles is None:
                 raise InputError("has no annotations", where=tomogram.name, fix="give all tomograms annotations")
-            self._instances[tomogram.name] = self._maker.instances(tomogram.density.shape, tomogram.particles)
+            self._instances[tomogram.name] = self._maker.instances(tomogram.shape_zyx, tomogram.particles)
 
-    def evaluate(self, picker: Picker, tomograms: Sequence[LoadedTomogram]) -> Evaluation:
+    def evaluate(self, picker: ModelPicker, tomograms: Sequence[OpenedTomogram]) -> Evaluation:
         """Pick the tomograms and compare with the truth."""
         return evaluate(
             {t.name: t.particles for t in tomograms if t.particles is not None},
-            {t.name: picker.pick(t.density) for t in tomograms},
+            {t.name: picker.pick(t) for t in tomograms},
+            self._options,
             instance_maps={t.name: self._instances[t.name] for t in tomograms},
-            resamples=100,  # of an interval that nobody reads here
-            **self._options,
         )
 
     def batch(self, config: Config) -> Batch:
@@ -168,10 +168,10 @@ class Judge:
         patches = []
         for tomogram in self.validation:
             assert tomogram.particles is not None
-            labels = self._maker.labels(tomogram.density.shape, tomogram.particles)
-            patches.append(PatchTomogram(tomogram.name, tomogram.density, tomogram.particles, labels))
+            labels = self._maker.labels(tomogram.shape_zyx, tomogram.particles)
+            patches.append(PatchTomogram(tomogram.name, np.asarray(tomogram), tomogram.particles, labels))
         rows = min(VALIDATION_PATCHES, 4 * config.train.batch_size)
-        source = BatchSource(patches, patches, config.patches, seed=0, batch_size=rows, augment_meta=False)
+        source = BatchSource(patches, patches, replace(config.patches, augment=()), seed=0, batch_size=rows)
         arrays: dict[str, Any] = source.meta_batch(0)
         return Batch(**arrays)
 
@@ -184,15 +184,15 @@ def train_run(config: Config, workdir: Path, data: TrainingData, judge: Judge) -
     names = [species.name for species in config.data.species]
 
     def validate(state: TrainState) -> Mapping[str, float]:
-        scores = judge.evaluate(Picker(experiment, state), judge.validation)
+        scores = judge.evaluate(ModelPicker(trained_model(config, state)), judge.validation)
         each = {f"f1/{score.name}": _number(score.rates.f1) for score in scores.classes}
         return {"macro_f1": _number(scores.macro_f1), **each, "outer_loss": loss(state)}
 
     source = replace(data, config=config).source()
     result = fit(
-        experiment, device_batches(source, config, experiment.mesh), workdir, validate=validate, class_names=names
+        experiment, device_batches(source, config.train, experiment.mesh), workdir, validate=validate, class_names=names
     )
-    evaluation = judge.evaluate(Picker(experiment, result.best), judge.test)
+    evaluation = judge.evaluate(ModelPicker(trained_model(config, result.best)), judge.test)
     stored = {**evaluation.as_dict(), "model_of_step": result.best_step}
     write_text(workdir / "evaluation.json", json.dumps(stored, indent=2) + "\n")
     jax.clear_caches()  # a study is many runs in one process
@@ -233,7 +233,9 @@ class Study:
     def train(self) -> None:
         """Do what is missing: the data, the runs (a comparison's seeds one after the other), the timing."""
         if self.base.data.dir is None:
-            simulate_dataset(self.base, self.data)
+            base = self.base
+            recipe = DatasetRecipe(base.data.species, base.simulation, base.label_noise)
+            simulate_dataset(recipe, self.data)
         runs = [(case, seed) for group in self.groups for seed in self.seeds for case in group.cases.values()]
         missing = [run for run in dict.fromkeys(runs) if run[1] not in self.finished(run[0])]
         timed = [case.name for case in self.cases() if case.name not in self.step_seconds()]
@@ -261,7 +263,7 @@ class Study:
         for case in self.cases():
             config = self.config(case, 0)
             experiment = build_experiment(config)
-            batches = device_batches(replace(data, config=config).source(), config, experiment.mesh)(0)
+            batches = device_batches(replace(data, config=config).source(), config.train, experiment.mesh)(0)
             batch = next(batches)
             state, _ = jax.block_until_ready(experiment.step(experiment.state, *batch))
             ready[case] = experiment.step, state, batch

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from robpicker_jax.models.presets import UNetShape
-from robpicker_jax.training.losses import SMOOTHING_VOX
+from robpicker_jax.training.losses.dice import SMOOTHING_VOX
 
 Tree = Any
 

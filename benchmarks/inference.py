@@ -27,14 +27,13 @@ import jax
 import numpy as np
 
 from benchmarks._common import Row, main, row, seconds
-from robpicker_jax import parallel
 from robpicker_jax.config import Config, Species, load_config
-from robpicker_jax.datasets.discovery import Tomogram
-from robpicker_jax.datasets.streaming import StreamedTomogram, stream_tomogram
+from robpicker_jax.datasets import OpenedTomogram, TomogramFiles, open_tomogram
 from robpicker_jax.picking.inference import DevicePredictor, number_of_tiles, over_rotations, prediction_mesh, segment
 from robpicker_jax.picking.inference.segmentation import PREDICTIONS_UNDER_WAY
 from robpicker_jax.system.large_pages import environment_with_large_pages
 from robpicker_jax.training.experiment import build_experiment
+from robpicker_jax.training.export import trained_model
 from robpicker_jax.volumes import write_mrc
 
 NAME = "inference"
@@ -61,8 +60,10 @@ def predictor(config: Config) -> tuple[DevicePredictor, int]:
     """The network with fresh parameters on all local devices, and the tiles of a batch."""
     experiment = build_experiment(config)
     mesh = prediction_mesh()
-    variables = parallel.local((experiment.state.params, experiment.state.network_state.batch_stats))
-    return DevicePredictor(experiment.predict, variables, mesh), config.inference.batch_size * mesh.size
+    model = trained_model(config, experiment.state)
+    return DevicePredictor(
+        model.predict, (model.params, model.batch_stats), mesh
+    ), config.inference.batch_size * mesh.size
 
 
 def write_volume(path: Path, shape: tuple[int, int, int], seed: int = 0) -> None:
@@ -110,12 +111,13 @@ def throughput(shape: tuple[int, int, int], folder: Path, variants: tuple[Varian
     network, batch_size = predictor(config)
     path = folder / "throughput.mrc"
     write_volume(path, shape)
-    opened: list[StreamedTomogram] = []
-    statistics_s = seconds(lambda: opened.append(stream_tomogram(Tomogram("t", "test", path), config.data)), repeats=2)
+    files = TomogramFiles("t", "test", path)
+    opened: list[OpenedTomogram] = []
+    statistics_s = seconds(lambda: opened.append(open_tomogram(files, config.data, mode="streamed")), repeats=2)
     tiles = number_of_tiles(shape, TILE, OVERLAP)
     calls = -(-tiles // batch_size)
     voxels = int(np.prod(shape))
-    batch = network.place(np.zeros((batch_size, TILE, TILE, TILE, 1), np.float32))
+    batch = network.to_devices(np.zeros((batch_size, TILE, TILE, TILE, 1), np.float32))
     case = f"{shape}, {calls} batches of {batch_size}"
     yield row(NAME, case, "tiles", tiles, "")
     yield row(NAME, case, "normalisation", voxels / statistics_s / 1e6, "Mvoxel/s")
@@ -131,7 +133,7 @@ def throughput(shape: tuple[int, int, int], folder: Path, variants: tuple[Varian
                 overlap_vox=OVERLAP,
                 batch_size=batch_size,
                 blend=variant.blend,
-                place=network.place,
+                to_devices=network.to_devices,
                 device=network.first,
             )
 

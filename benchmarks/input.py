@@ -89,7 +89,7 @@ def _form_rows(config: Any, folder: Path, case: str, start: str, step: Step, ste
 
 def _waiting(case: str, ahead: Iterator[Any], step: Step, steps: int, patches: int) -> Iterator[Row]:
     """Steps with this input, and on one batch again and again, in turns, since a machine's speed drifts."""
-    from robpicker_jax.training.trainer import SilentLog
+    from robpicker_jax.training.metrics_log import SilentLog
 
     fixed = next(ahead)
     times: dict[str, list[float]] = {"input": [], "fixed": []}

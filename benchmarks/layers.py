@@ -27,8 +27,8 @@ from benchmarks.convolution import SUMS, maps, matmul_rate
 from benchmarks.hypergradients import PLAIN, measure
 from benchmarks.step import QUICKSTART, WIDER
 from robpicker_jax.models.conv import conv3d, transposed_conv3d
+from robpicker_jax.models.presets import convolutions
 from robpicker_jax.system.compilation import jit
-from robpicker_jax.training.workload import convolutions
 
 NAME = "layers"
 

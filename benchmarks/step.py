@@ -24,9 +24,9 @@ from benchmarks._hypergradient_problem import Case, custom
 from benchmarks.convolution import matmul
 from benchmarks.hypergradients import PLAIN, TORCH, Measured
 from robpicker_jax.models import PRESETS
-from robpicker_jax.models.presets import UNetShape
+from robpicker_jax.models.presets import UNetShape, convolutions
+from robpicker_jax.models.work import work_of
 from robpicker_jax.system.large_pages import KEEP, LARGE_PAGES
-from robpicker_jax.training.workload import convolutions
 
 NAME = "step"
 EXACT = "unrolled"
@@ -41,8 +41,7 @@ SMALL_PAGES = "small pages"
 
 def useful_operations(shape: UNetShape, n_classes: int, edge: int, batch: int) -> float:
     """Operations of the convolutions of one forward pass: what the network asks for, not what a form of it takes."""
-    layers = convolutions(shape, n_classes)
-    return sum(2 * taps * a * b * 8.0**-level for taps, a, b, level in layers) * edge**3 * batch
+    return work_of(convolutions(shape, n_classes)).operations * edge**3 * batch
 
 
 def measured(case: Case, names: list[str]) -> tuple[dict[str, Measured], float]:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from robpicker_jax.annotations import registry
+from robpicker_jax.annotations.format import Format
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.annotations.registry import FORMATS, SUFFIXES, Format
+from robpicker_jax.annotations.registry import FORMATS, suffixes
 from robpicker_jax.system.errors import InputError
 
-__all__ = ["FORMATS", "SUFFIXES", "Format", "Particles", "read_annotations", "write_annotations"]
+__all__ = ["FORMATS", "Format", "Particles", "read_annotations", "suffixes", "write_annotations"]
 
 
 def read_annotations(
@@ -29,12 +30,12 @@ def read_annotations(
 
     Args:
         path: the file.
-        fmt: name of the format (a key of `FORMATS`); by default the suffix and the first lines tell it.
+        fmt: name of the format (a key of `FORMATS`); by default recognised by the suffix and the first lines.
         voxel_size_angstrom: voxel size of the tomogram, for formats whose coordinates are in Å or in other pixels.
         shape_zyx: size of the tomogram, for formats whose coordinates are measured from its centre.
         class_labels: label of each class name, for formats that name classes; names not in it get label 0.
         allow_empty: accept a well-formed list without particles.
-        fmt_options: further options of the format (see its module).
+        fmt_options: further options of the format (see `FORMATS[fmt].options`).
 
     Returns:
         The particles, positions x y z in voxels with the centre of voxel 0 at 0.0.
@@ -63,6 +64,7 @@ def write_annotations(
     fmt: str | None = None,
     voxel_size_angstrom: float | None = None,
     shape_zyx: tuple[int, int, int] | None = None,
+    shapes_zyx: Mapping[str, tuple[int, int, int]] | None = None,
     **fmt_options: Any,
 ) -> None:
     """Write a particle list; the file appears whole or not at all.
@@ -70,10 +72,11 @@ def write_annotations(
     Args:
         path: the file to write.
         particles: what to write.
-        fmt: name of the format (a key of `FORMATS`); by default the suffix tells it.
+        fmt: name of the format (a key of `FORMATS`); by default that of the suffix.
         voxel_size_angstrom: voxel size of the tomogram, for formats that store Å.
         shape_zyx: size of the tomogram, for formats that measure from its centre.
-        fmt_options: further options of the format (see its module).
+        shapes_zyx: size of each tomogram by its name, where the list holds several.
+        fmt_options: further options of the format (see `FORMATS[fmt].options`).
 
     Raises:
         InputError: unknown format or option, or a format that needs a voxel size and got none.
@@ -88,6 +91,7 @@ def write_annotations(
             particles,
             voxel_size_angstrom=voxel_size_angstrom,
             shape_zyx=shape_zyx,
+            shapes_zyx=shapes_zyx,
             **fmt_options,
         )
     except OSError as error:

@@ -13,12 +13,20 @@ from robpicker_jax.system.errors import InputError
 def inside(positions_vox: np.ndarray, shape_zyx: tuple[int, int, int]) -> np.ndarray:
     """Which positions (n, 3) x y z lie in one of the voxels of a volume: −0.5 <= position < size − 0.5 on each axis."""
     size_xyz = np.array(shape_zyx[::-1])
-    return np.all((positions_vox >= -0.5) & (positions_vox < size_xyz - 0.5), axis=1)
+    return np.asarray(np.all((positions_vox >= -0.5) & (positions_vox < size_xyz - 0.5), axis=1))
+
+
+def nearest_voxel(positions_vox: np.ndarray) -> np.ndarray:
+    """The voxel that each position lies in, as whole numbers: floor(position + 0.5), in the positions' order of axes.
+
+    A position half-way between two voxels belongs to the upper one, as `inside` has it.
+    """
+    return np.asarray(np.floor(positions_vox + 0.5).astype(np.int64))
 
 
 def in_mask(positions_vox: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Which positions (n, 3) x y z have the voxel nearest to them in a mask (z, y, x); those outside it have not."""
-    voxels = np.floor(positions_vox[:, ::-1] + 0.5).astype(np.int64)
+    voxels = nearest_voxel(positions_vox[:, ::-1])
     found = np.all((voxels >= 0) & (voxels < mask.shape), axis=1)
     found[found] = mask[tuple(voxels[found].T)] != 0
     return np.asarray(found, dtype=bool)

@@ -11,6 +11,7 @@ import numpy as np
 
 from robpicker_jax.annotations import columns
 from robpicker_jax.annotations.colours import COLOURS, label_of
+from robpicker_jax.annotations.format import ORIGIN, Format
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
@@ -48,14 +49,13 @@ def read(
         if not any(line.lstrip().startswith(".") for line in lines):
             raise InputError("not a BILD file: no line starts with a dot command", where=path)
         return Particles.empty()
-    if not voxel_size_angstrom:
-        raise InputError("ChimeraX's coordinates are in Å", where=path, fix="give the voxel size")
+    voxel_size = columns.required_voxel_size(voxel_size_angstrom, "ChimeraX", path)
 
     def row(i: int) -> str:
         return f"line {numbers[i]}"
 
     positions = [columns.floats([cell[k] for cell in cells], axis, path, row) for k, axis in enumerate("xyz")]
-    return Particles((np.stack(positions, axis=1) - origin_angstrom) / voxel_size_angstrom, np.array(labels))
+    return Particles((np.stack(positions, axis=1) - origin_angstrom) / voxel_size, np.array(labels))
 
 
 def _label(words: list[str]) -> int:
@@ -78,9 +78,8 @@ def write(
     Raises:
         InputError: the voxel size is not given.
     """
-    if not voxel_size_angstrom:
-        raise InputError("ChimeraX's coordinates are in Å", where=path, fix="give the voxel size")
-    positions = particles.positions_vox * voxel_size_angstrom + origin_angstrom
+    voxel_size = columns.required_voxel_size(voxel_size_angstrom, "ChimeraX", path)
+    positions = particles.positions_vox * voxel_size + origin_angstrom
     lines = [".comment picks"]
     for label in np.unique(particles.labels):
         lines.append(".color " + " ".join(map(columns.number, COLOURS[(int(label) - 1) % len(COLOURS)])))
@@ -89,3 +88,15 @@ def write(
             for position in positions[particles.labels == label]
         )
     write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+FORMAT = Format(
+    name="bild",
+    title="ChimeraX BILD spheres, Å",
+    suffixes=(".bild", ".bld"),
+    read=read,
+    write=write,
+    keeps=frozenset({"labels"}),
+    unit="angstrom",
+    options={"origin_angstrom": ORIGIN, "radius_angstrom": "radius of the spheres that ChimeraX draws, Å"},
+)

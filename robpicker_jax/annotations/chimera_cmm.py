@@ -16,6 +16,7 @@ from defusedxml.ElementTree import fromstring
 
 from robpicker_jax.annotations import columns
 from robpicker_jax.annotations.colours import COLOURS, label_of
+from robpicker_jax.annotations.format import ORIGIN, Format
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path
@@ -42,8 +43,7 @@ def read(
     markers = [marker.attrib for marker in root.iter("marker")]
     if not markers:
         return Particles.empty()
-    if not voxel_size_angstrom:
-        raise InputError("ChimeraX's coordinates are in Å", where=path, fix="give the voxel size")
+    voxel_size = columns.required_voxel_size(voxel_size_angstrom, "ChimeraX", path)
 
     def row(i: int) -> str:
         return f"marker {i + 1}"
@@ -51,7 +51,7 @@ def read(
     def column(name: str) -> np.ndarray:
         return columns.floats([marker.get(name, "") for marker in markers], name, path, row)
 
-    positions = (np.stack([column(axis) for axis in "xyz"], axis=1) - origin_angstrom) / voxel_size_angstrom
+    positions = (np.stack([column(axis) for axis in "xyz"], axis=1) - origin_angstrom) / voxel_size
     notes = np.array([marker.get("note", "") for marker in markers])
     labels = [marker.get("class_label") or str(_label(marker, class_labels)) for marker in markers]
     known = any("score" in marker for marker in markers)
@@ -85,10 +85,9 @@ def write(
     Raises:
         InputError: the voxel size is not given.
     """
-    if not voxel_size_angstrom:
-        raise InputError("ChimeraX's coordinates are in Å", where=path, fix="give the voxel size")
+    voxel_size = columns.required_voxel_size(voxel_size_angstrom, "ChimeraX", path)
     root = Element("marker_set", {"name": "picks"})
-    for i, position in enumerate(particles.positions_vox * voxel_size_angstrom + origin_angstrom):
+    for i, position in enumerate(particles.positions_vox * voxel_size + origin_angstrom):
         label = int(particles.labels[i])
         attributes = {"id": str(i + 1)} | dict(zip("xyz", map(columns.number, position), strict=True))
         attributes |= dict(zip("rgb", map(columns.number, COLOURS[(label - 1) % len(COLOURS)]), strict=True))
@@ -101,3 +100,15 @@ def write(
     indent(root)
     with atomic_path(path) as temporary:
         ElementTree(root).write(temporary, encoding="utf-8")
+
+
+FORMAT = Format(
+    name="cmm",
+    title="ChimeraX marker set, Å",
+    suffixes=(".cmm",),
+    read=read,
+    write=write,
+    keeps=frozenset({"labels", "scores", "class_names"}),
+    unit="angstrom",
+    options={"origin_angstrom": ORIGIN, "radius_angstrom": "radius of the spheres that ChimeraX draws, Å"},
+)

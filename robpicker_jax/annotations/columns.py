@@ -24,6 +24,17 @@ def check_positive(**options: float | None) -> None:
             raise InputError(f"{name} is {value}, not a positive number")
 
 
+def required_voxel_size(voxel_size_angstrom: float | None, owner: str, path: Path) -> float:
+    """The voxel size, for a list in Å; `owner` is what the list is called in the message.
+
+    Raises:
+        InputError: the voxel size is not given.
+    """
+    if not voxel_size_angstrom:
+        raise InputError(f"{owner}'s coordinates are in Å", where=path, fix="give the voxel size")
+    return voxel_size_angstrom
+
+
 def floats(texts: Sequence[str], name: str, path: Path, row: Callable[[int], str]) -> np.ndarray:
     """Finite float64 numbers of a column.
 

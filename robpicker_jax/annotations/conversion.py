@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from robpicker_jax.annotations import FORMATS, Format, Particles, read_annotations
-from robpicker_jax.annotations.numbering import needs_key
+from robpicker_jax.annotations import Particles, read_annotations
+from robpicker_jax.annotations.format import Assumption, Format
+from robpicker_jax.annotations.numbering import KEY_SUFFIX, needs_key
 from robpicker_jax.annotations.registry import format_of
 from robpicker_jax.system.errors import InputError
 
@@ -22,7 +23,6 @@ _COLUMNS = {
     "cluster_sizes": "cluster sizes",
     "tomograms": "tomogram names",
 }
-_SINGLE_PRECISION = {"em", "imod"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def read_source(path: Path, fmt: str | None, options: Mapping[str, Any]) -> Sour
 
     Args:
         path: the file, or a copick project's folder.
-        fmt: format, by default told by the file.
+        fmt: format, by default recognised by suffix and first lines.
         options: options of `read_annotations` and of the format.
 
     Raises:
@@ -78,55 +78,40 @@ def read_source(path: Path, fmt: str | None, options: Mapping[str, Any]) -> Sour
 
 
 def _assumptions(path: Path, fmt: Format, particles: Particles, options: Mapping[str, Any]) -> list[str]:
-    """Whatever an option could still change although it was not given: told by reading the file with it."""
-    known = fmt.arguments("read")
+    """Which of the format's assumptions hold for this list: those that an option not given could still change."""
     given = {name for name, value in options.items() if value is not None}
+    voxel_size = options.get("voxel_size_angstrom")
 
-    def depends_on(name: str, value: Any, **more: Any) -> bool:
-        if name not in known or name in given:
-            return False
+    def positions(**changes: Any) -> np.ndarray | None:
         try:
-            other = read_annotations(path, fmt=fmt.name, **{**options, name: value, **more})
+            return read_annotations(path, fmt=fmt.name, **{**options, **changes}).positions_vox
         except InputError:
+            return None
+
+    def differs(assumed: Assumption) -> bool:
+        other = positions(**{assumed.option: assumed.alternative})
+        if other is None and voxel_size is None:  # an alternative in Å, which cannot be read without a voxel size
+            other = positions(**{assumed.option: assumed.alternative, "voxel_size_angstrom": 2.0})
+        return other is not None and not _close(other, particles.positions_vox)
+
+    def is_default(assumed: Assumption) -> bool:
+        if not _close(positions(**{assumed.option: assumed.value}), particles.positions_vox):
             return False
-        return len(other) == len(particles) and not np.allclose(other.positions_vox, particles.positions_vox)
+        if voxel_size is None:
+            return True
+        # A length that the file states, and that happens to equal the voxel size, shows by its effect at another one.
+        doubled: dict[str, Any] = {"voxel_size_angstrom": 2 * voxel_size}
+        return _close(positions(**{assumed.option: assumed.value}, **doubled), positions(**doubled))
 
-    found = []
-    scaled = {"pixel_size_angstrom"} & given
-    if not scaled and depends_on("binning", 2.0) and _is_unscaled(path, fmt, particles, options):
-        found.append("coordinates are taken as voxels of the tomogram (--binning B for pixels B times smaller)")
-    if depends_on("unit", "angstrom", voxel_size_angstrom=options.get("voxel_size_angstrom") or 2.0):
-        found.append("coordinates are taken as voxels (--from-option unit=angstrom for Å)")
-    elif depends_on("unit", "voxel"):
-        found.append("coordinates are taken as Å (--from-option unit=voxel for voxels)")
-    if depends_on("axes", "zyx"):
-        found.append("columns are taken in the order x y z (--from-option axes=zyx for another)")
-    if "first_voxel" in known and "first_voxel" not in given:
-        first = 1 if fmt.name == "shrec" else 0
-        found.append(
-            f"the first voxel is taken to count {first} (--from-option first_voxel={1 - first} for {1 - first})"
-        )
-    if "half_pixel" in known and "half_pixel" not in given:
-        found.append(
-            "the first voxel's centre is taken to be at 0.5 0.5 0, as in IMOD (--from-option half_pixel=false)"
-        )
-    if depends_on("centre", "N/2-1"):
-        found.append("the centre is taken to be at N/2, as in RELION 5 (--from-option centre=N/2-1)")
-    return found
+    return [
+        f"{assumed.statement} (--from-option {assumed.otherwise})"
+        for assumed in fmt.assumptions
+        if not {assumed.option, assumed.settled_by} & given and differs(assumed) and is_default(assumed)
+    ]
 
 
-def _is_unscaled(path: Path, fmt: Format, particles: Particles, options: Mapping[str, Any]) -> bool:
-    """Whether the positions are the file's numbers, not scaled by a pixel size that the file states."""
-    voxel = options.get("voxel_size_angstrom")
-    try:
-        if voxel is not None:  # a stated pixel size shows even where it equals the voxel's
-            coarser = read_annotations(path, fmt=fmt.name, **{**options, "voxel_size_angstrom": 2 * voxel})
-            if np.allclose(2 * coarser.positions_vox, particles.positions_vox):
-                return False
-        plain = read_annotations(path, fmt=fmt.name, **{**options, "binning": 1.0})
-    except InputError:
-        return False
-    return bool(np.allclose(plain.positions_vox, particles.positions_vox))
+def _close(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    return one is not None and other is not None and one.shape == other.shape and bool(np.allclose(one, other))
 
 
 def named_classes(particles: Particles, class_labels: Mapping[str, int] | None) -> Particles:
@@ -161,13 +146,16 @@ def fate(particles: Particles, target: Format) -> list[Column]:
         elif not kept and key == "class_names" and counts["labels"] and "labels" in target.keeps:
             note = "labels remain"
         elif not kept and key == "tomograms" and target.numbered and len(tomogram_names(particles)) > 1:
-            kept, note = True, "as numbers; a .doc file says which" if needs_key(particles.tomograms) else ""
+            kept, note = (
+                True,
+                f"as numbers; a {KEY_SUFFIX} file says which" if needs_key(target, particles.tomograms) else "",
+            )
         columns.append(Column(name, counts[key], kept, note))
-    written = target.function("keeps_column") or (lambda name: True)
     columns += [
-        Column(f"column {name}", len(particles), "extra" in target.keeps and written(name)) for name in particles.extra
+        Column(f"column {name}", len(particles), "extra" in target.keeps and target.keeps_column(name))
+        for name in particles.extra
     ]
-    note = "single precision" if target.name in _SINGLE_PRECISION else ""
+    note = "single precision" if target.single_precision else ""
     return [Column("positions", len(particles), True, note), *columns]
 
 
@@ -183,7 +171,7 @@ def check_mixture(particles: Particles, target: Format, where: Path) -> None:
         InputError: naming the tomograms and what to do.
     """
     names = tomogram_names(particles)
-    if len(names) > 1 and not (target.numbered or "tomograms" in target.keeps):
+    if len(names) > 1 and not target.tells_tomograms_apart:
         listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         raise InputError(
             f"particles of {len(names)} tomograms ({listed}), which {target.title} cannot tell apart",
@@ -218,13 +206,13 @@ def parse_class_labels(text: str) -> dict[str, int]:
         InputError: malformed, or a name or label given twice.
     """
     result: dict[str, int] = {}
-    for place, entry in enumerate(text.split(","), start=1):
+    for position, entry in enumerate(text.split(","), start=1):
         name, equals, number = entry.partition("=")
         if not name.strip() or (equals and not number.strip().isdecimal()):
             raise InputError(
                 f"{entry!r} is not NAME=LABEL", where="--class-labels", fix="write ribosome=1,proteasome=2"
             )
-        result[name.strip()] = int(number) if equals else place
+        result[name.strip()] = int(number) if equals else position
     if len(result) != text.count(",") + 1 or len(set(result.values())) != len(result) or min(result.values()) < 1:
         raise InputError("names and labels must be unique, labels from 1", where="--class-labels")
     return result
@@ -248,15 +236,6 @@ def parse_options(pairs: Sequence[str], flag: str) -> dict[str, Any]:
         except yaml.YAMLError:
             raise InputError(f"{text!r} is no value", where=f"{flag} {name}") from None
     return result
-
-
-def formats_table() -> list[tuple[str, str, str, str]]:
-    """(name, suffixes, title, options when reading) of every format, for `--help` and the documentation."""
-    context = {"voxel_size_angstrom", "shape_zyx", "class_labels"}
-    return [
-        (f.name, " ".join(f.suffixes), f.title, " ".join(a for a in f.arguments("read") if a not in context))
-        for f in FORMATS.values()
-    ]
 
 
 def _filled(values: np.ndarray | None) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import columns, text_table
+from robpicker_jax.annotations.format import AXES, ORDER_XYZ, Format
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
 
@@ -48,3 +49,14 @@ def write_rows(path: Path, particles: Particles, axes: str, labels: bool) -> Non
         for label, position in zip(particles.labels, particles.positions_vox, strict=True)
     ]
     text_table.write(path, rows, delimiter=" " if not labels else "\t")
+
+
+FORMAT = Format(
+    name="coords",
+    title="TomoTwin coordinates, x y z",
+    suffixes=(".coords",),
+    read=read,
+    write=write,
+    options={"axes": AXES},
+    assumptions=(ORDER_XYZ,),
+)

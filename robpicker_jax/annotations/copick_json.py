@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.annotations import columns
+from robpicker_jax.annotations.format import Format
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
@@ -124,8 +125,7 @@ def write(
     Raises:
         InputError: the voxel size is not given, or a single file would hold several objects or runs.
     """
-    if not voxel_size_angstrom:
-        raise InputError("copick's locations are in Å", where=path, fix="give the voxel size")
+    voxel_size = columns.required_voxel_size(voxel_size_angstrom, "copick", path)
     n = len(particles)
     objects = (
         np.array([f"class{label}" for label in particles.labels])
@@ -145,7 +145,7 @@ def write(
         chosen = particles.select((objects == name) & (runs == run))
         file = f"{_plain(user_id)}_{_plain(session_id)}_{_plain(name) or 'particle'}.json"
         target = path if single else path / "ExperimentRuns" / (_plain(run) or "tomogram") / "Picks" / file
-        content = _content(chosen, name, run or None, voxel_size_angstrom, user_id, session_id)
+        content = _content(chosen, name, run or None, voxel_size, user_id, session_id)
         write_text(target, json.dumps(content, indent=2) + "\n")
 
 
@@ -184,3 +184,16 @@ def _content(
         "points": points,
         "trust_orientation": bool(known.all() and len(known)),
     }
+
+
+FORMAT = Format(
+    name="copick",
+    title="copick picks, Å",
+    suffixes=(".json",),
+    read=read,
+    write=write,
+    keeps=frozenset({"rotations", "scores", "class_names", "tomograms"}),
+    unit="angstrom",
+    is_folder=True,
+    options={"user_id": "copick's user of the picks", "session_id": "copick's session of the picks"},
+)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import columns, text_table
+from robpicker_jax.annotations.format import ALL_COLUMNS, AXES, ORDER_XYZ, Assumption, Format
 from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
@@ -128,9 +129,7 @@ def _coordinate_columns(header: list[str], path: Path) -> tuple[list[int], str |
 def _to_voxels(positions: np.ndarray, unit: str, voxel_size: float | None, path: Path) -> np.ndarray:
     if unit == "voxel":
         return positions
-    if not voxel_size:
-        raise InputError("coordinates are in Å", where=path, fix="give the voxel size")
-    return positions / voxel_size
+    return positions / columns.required_voxel_size(voxel_size, "the table", path)
 
 
 def _whole(cell: str) -> bool:
@@ -165,3 +164,23 @@ def write(path: Path, particles: Particles) -> None:
             table[name] = [columns.cell(value) for value in values]
     rows = [[table[name][i] for name in table] for i in range(n)]
     text_table.write(path, rows, header=list(table), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+
+
+OPTIONS = {"unit": "unit of bare x y z columns: voxel or angstrom", "axes": AXES}
+
+ASSUMPTIONS = (
+    Assumption("unit", "voxel", "angstrom", "coordinates are taken as voxels", otherwise="unit=angstrom for Å"),
+    Assumption("unit", "angstrom", "voxel", "coordinates are taken as Å", otherwise="unit=voxel for voxels"),
+    ORDER_XYZ,
+)
+
+FORMAT = Format(
+    name="csv",
+    title="CSV or TSV table",
+    suffixes=(".csv", ".tsv"),
+    read=read,
+    write=write,
+    keeps=ALL_COLUMNS,
+    options=OPTIONS,
+    assumptions=ASSUMPTIONS,
+)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from robpicker_jax.annotations import columns, csv_table, text_table
+from robpicker_jax.annotations.format import Format
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.system.errors import InputError
-
-read = csv_table.read
 
 
 def write(path: Path, particles: Particles, *, voxel_size_angstrom: float | None = None) -> None:
@@ -17,11 +15,10 @@ def write(path: Path, particles: Particles, *, voxel_size_angstrom: float | None
     Raises:
         InputError: the voxel size is not given.
     """
-    if not voxel_size_angstrom:
-        raise InputError("CZII's coordinates are in Å", where=path, fix="give the voxel size")
+    voxel_size = columns.required_voxel_size(voxel_size_angstrom, "CZII", path)
     header = ["id", "experiment", "particle_type", "x", "y", "z"]
     names = particles.labels.astype(str) if particles.class_names is None else particles.class_names
-    positions = particles.positions_vox * voxel_size_angstrom
+    positions = particles.positions_vox * voxel_size
     rows = [
         [
             str(i),
@@ -35,3 +32,16 @@ def write(path: Path, particles: Particles, *, voxel_size_angstrom: float | None
         header.append("conf")
         rows = [[*row, columns.cell(score)] for row, score in zip(rows, particles.scores, strict=True)]
     text_table.write(path, rows, header=header, delimiter=",")
+
+
+FORMAT = Format(
+    name="czii",
+    title="CZII submission table, Å",
+    suffixes=(".csv",),
+    read=csv_table.read,
+    write=write,
+    keeps=frozenset({"scores", "class_names", "tomograms"}),
+    unit="angstrom",
+    options=csv_table.OPTIONS,
+    assumptions=csv_table.ASSUMPTIONS,
+)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import columns, text_table
+from robpicker_jax.annotations.format import Format
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
 
@@ -35,3 +36,14 @@ def write(path: Path, particles: Particles) -> None:
         for label, position in zip(particles.labels, particles.positions_vox, strict=True)
     ]
     text_table.write(path, rows, delimiter=" ")
+
+
+FORMAT = Format(
+    name="txt",
+    title="DeepFinder text list, label z y x",
+    suffixes=(".txt",),
+    read=read,
+    write=write,
+    keeps=frozenset({"labels"}),
+    stem_endings=("_objl",),
+)

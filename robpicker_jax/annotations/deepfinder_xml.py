@@ -17,6 +17,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from robpicker_jax.annotations import columns
+from robpicker_jax.annotations.format import ALL_COLUMNS, Format
 from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
@@ -120,3 +121,13 @@ def write(path: Path, particles: Particles) -> None:
     indent(root)
     with atomic_path(path) as temporary:
         ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=True)
+
+
+FORMAT = Format(
+    name="xml",
+    title="DeepFinder object list",
+    suffixes=(".xml",),
+    read=read,
+    write=write,
+    keeps=ALL_COLUMNS,
+)

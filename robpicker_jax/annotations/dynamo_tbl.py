@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import columns, text_table
+from robpicker_jax.annotations.format import BINNING, FIRST_VOXEL, FIRST_VOXEL_IS_0, VOXELS_NOT_PIXELS, Format
 from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
@@ -74,3 +75,16 @@ def write(path: Path, particles: Particles, *, binning: float = 1.0, first_voxel
     table[:, _CLASS - 1] = particles.labels
     table[:, 23:26] = particles.positions_vox * binning + first_voxel
     text_table.write(path, [[columns.number(round(float(v), 6)) for v in row] for row in table], delimiter=" ")
+
+
+FORMAT = Format(
+    name="dynamo",
+    title="Dynamo table",
+    suffixes=(".tbl",),
+    read=read,
+    write=write,
+    keeps=frozenset({"labels", "rotations", "scores"}),
+    numbered=True,
+    options={"binning": BINNING, "first_voxel": FIRST_VOXEL},
+    assumptions=(VOXELS_NOT_PIXELS, FIRST_VOXEL_IS_0),
+)

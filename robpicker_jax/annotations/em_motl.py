@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from robpicker_jax.annotations import columns
+from robpicker_jax.annotations.format import BINNING, FIRST_VOXEL, FIRST_VOXEL_IS_0, VOXELS_NOT_PIXELS, Format
 from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
@@ -93,3 +94,17 @@ def write(path: Path, particles: Particles, *, binning: float = 1.0, first_voxel
     header[4:16] = np.array([_ROWS, n, 1], "<i4").tobytes()
     with atomic_path(path) as temporary:
         temporary.write_bytes(bytes(header) + table.tobytes())
+
+
+FORMAT = Format(
+    name="em",
+    title="EM motive list (TOM, AV3)",
+    suffixes=(".em",),
+    read=read,
+    write=write,
+    keeps=frozenset({"labels", "rotations", "scores"}),
+    single_precision=True,
+    numbered=True,
+    options={"binning": BINNING, "first_voxel": FIRST_VOXEL},
+    assumptions=(VOXELS_NOT_PIXELS, FIRST_VOXEL_IS_0),
+)

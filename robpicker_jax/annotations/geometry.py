@@ -33,7 +33,7 @@ _GIMBAL = 1e-7  # below this sine of the middle angle the outer two cannot be to
 
 @dataclass(frozen=True)
 class _Convention:
-    """One convention, as places in Rz(first + shift) Rx(middle) Rz(last − shift), or that product's transpose.
+    """One convention: index of each angle in Rz(first + shift) Rx(middle) Rz(last − shift), or in its transpose.
 
     A shift of 90° turns Rx into Ry: Ry(b) = Rz(90°) Rx(b) Rz(−90°).
     """
@@ -159,7 +159,8 @@ def rotation_angle_deg(first: ArrayLike, second: ArrayLike) -> NDArray[np.float6
     skew = relative - np.swapaxes(relative, -1, -2)
     sine = np.sqrt(skew[..., 0, 1] ** 2 + skew[..., 0, 2] ** 2 + skew[..., 1, 2] ** 2) / 2
     cosine = (np.trace(relative, axis1=-2, axis2=-1) - 1) / 2
-    return np.rad2deg(np.arctan2(sine, cosine))
+    angle: NDArray[np.float64] = np.rad2deg(np.arctan2(sine, cosine))
+    return angle
 
 
 def _wrap_deg(angles: NDArray[np.float64]) -> NDArray[np.float64]:

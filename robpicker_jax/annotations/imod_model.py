@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from robpicker_jax.annotations.format import CENTRE_AT_HALF, HALF_PIXEL, Format
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path
@@ -220,3 +221,16 @@ def _object(name: str, label: int, radius_vox: int, valued: bool) -> bytes:
     symbol = (1, 3, 1, 1, 0, 0, 0, 0)  # none, its size, line widths, line style, flags, padding, transparency
     values = (text, *[0] * 16, 1, flags, 0, 1, *colour, radius_vox, *symbol, 0, 0)
     return b"OBJT" + struct.pack(">64s16I i I 2i 3f i 8B 2i", *values)
+
+
+FORMAT = Format(
+    name="imod",
+    title="IMOD model",
+    suffixes=(".mod",),
+    read=read,
+    write=write,
+    keeps=frozenset({"labels", "scores", "class_names"}),
+    single_precision=True,
+    options={"half_pixel": HALF_PIXEL, "radius_vox": "radius of the spheres that 3dmod draws, voxels"},
+    assumptions=(CENTRE_AT_HALF,),
+)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import columns, text_table
+from robpicker_jax.annotations.format import CENTRE_AT_HALF, HALF_PIXEL, Format
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
 
@@ -46,3 +47,17 @@ def write(path: Path, particles: Particles, *, half_pixel: bool = True) -> None:
         for label, position in zip(particles.labels, positions, strict=True)
     ]
     text_table.write(path, rows, delimiter=" ")
+
+
+FORMAT = Format(
+    name="imod_points",
+    title="IMOD point text",
+    suffixes=(".pts", ".txt"),
+    read=read,
+    write=write,
+    keeps=frozenset({"labels"}),
+    options={"half_pixel": HALF_PIXEL},
+    assumptions=(CENTRE_AT_HALF,),
+    # Four columns may be DeepFinder's `label z y x` just as well as `contour x y z`.
+    recognises=lambda start: text_table.first_row_width(start) in (3, 5),
+)

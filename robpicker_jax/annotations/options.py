@@ -1,4 +1,4 @@
-"""What a configuration says of the particle lists of a data set (`data.annotation_options`), brought to one file.
+"""How the particle lists of a data set are read: `data.annotation_options` as arguments of reading one list.
 
 annotation_options: {binning: 4}                                  every list; one whose format has no binning is refused
 annotation_options: {format: deepetpicker, axes: zyx}             the format of lists with that format's suffix
@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from robpicker_jax.annotations.registry import CONTEXT, FORMATS, checked_options, format_of
+from robpicker_jax.annotations.format import CONTEXT
+from robpicker_jax.annotations.registry import FORMATS, checked_options, format_of
 from robpicker_jax.system.errors import InputError
 
 KEY = "data.annotation_options"
@@ -27,8 +28,8 @@ def options_for(path: Path, options: Mapping[str, Any] | None, *, fmt: str | Non
         fmt: its format, where that is known otherwise.
 
     Raises:
-        InputError: an option that no format has, or not that of the list, or a value of another type; the message
-            says what the format knows.
+        InputError: an option that no format or not the list's format has, or a value of another type; the message
+            lists the options that there are.
     """
     found: dict[str, Any] = {} if fmt is None else {"fmt": fmt}
     if not options:
@@ -38,7 +39,7 @@ def options_for(path: Path, options: Mapping[str, Any] | None, *, fmt: str | Non
     if fmt is None:
         fmt = chosen if chosen is not None and path.name.lower().endswith(FORMATS[chosen].suffixes) else None
     format_ = format_of(path, fmt)
-    known = known_options(format_.name)
+    known = format_.reading_options
     found = {} if fmt is None else {"fmt": fmt}
     for name, value in options.items():
         if name == "format" or name in FORMATS or value is None:
@@ -54,12 +55,12 @@ def options_for(path: Path, options: Mapping[str, Any] | None, *, fmt: str | Non
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse what no list of whatever format could be read with.
+    """Refuse options with which no list could be read, of whatever format it is.
 
     Raises:
         InputError: naming the key, the nearest valid one, and what there is.
     """
-    everything = sorted({name for fmt in FORMATS for name in known_options(fmt)})
+    everything = sorted({name for known in FORMATS.values() for name in known.reading_options})
     for name, value in options.items():
         key = f"{KEY}.{name}"
         if name in CONTEXT:
@@ -75,20 +76,16 @@ def check_options(options: Mapping[str, Any]) -> None:
             fix += f"options: {', '.join(everything)}; or format, or the name of a format with options of its own"
             raise InputError(f"{key}: no annotation format has this option", fix=fix)
         else:
-            readers = [FORMATS[fmt] for fmt in FORMATS if name in known_options(fmt)]
+            readers = [known for known in FORMATS.values() if name in known.reading_options]
             checked_options(readers[0], "read", {name: value}, key=KEY)
 
 
 _ELSEWHERE = {
     "voxel_size_angstrom": "say data.voxel_size_angstrom",
     "shape_zyx": "the volumes say it",
+    "shapes_zyx": "the volumes say it",
     "class_labels": "the order of data.species says it",
 }
-
-
-def known_options(fmt: str) -> tuple[str, ...]:
-    """Options of reading a format, without what the data set knows of the tomogram."""
-    return tuple(name for name in FORMATS[fmt].arguments("read") if name not in CONTEXT)
 
 
 def _check_section(key: str, fmt: str, section: Any) -> None:
@@ -96,14 +93,15 @@ def _check_section(key: str, fmt: str, section: Any) -> None:
         return
     if not isinstance(section, Mapping):
         raise InputError(f"{key}: must hold options of the format, got {section!r}", fix=_listed(fmt))
+    known = FORMATS[fmt].reading_options
     for name in section:
-        if name not in known_options(fmt):
-            near = difflib.get_close_matches(str(name), known_options(fmt), n=1, cutoff=0.6)
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
             fix = (f"did you mean {near[0]}? " if near else "") + _listed(fmt)
             raise InputError(f"{key}.{name}: {FORMATS[fmt].title} has no such option", fix=fix)
     checked_options(FORMATS[fmt], "read", section, key=key)
 
 
 def _listed(fmt: str) -> str:
-    known = known_options(fmt)
+    known = FORMATS[fmt].reading_options
     return f"format {fmt} knows {', '.join(known)}" if known else f"format {fmt} has no options"

@@ -5,9 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from robpicker_jax.annotations.geometry import euler_from_matrix
+
+if TYPE_CHECKING:
+    import pandas
 
 _OPTIONAL = ("rotations", "scores", "cluster_sizes", "class_names", "tomograms")
 
@@ -84,6 +89,33 @@ class Particles:
         optional = {name: None if (v := getattr(self, name)) is None else v[chosen] for name in _OPTIONAL}
         extra = {name: values[chosen] for name, values in self.extra.items()}
         return Particles(self.positions_vox[chosen], self.labels[chosen], extra=extra, **optional)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """The particles as a pandas table, one row each; columns that are not known are left out.
+
+        Returns:
+            x, y, z: position in voxels, the centre of voxel 0 at 0.0.
+            class_label, class_name: the class.
+            score, cluster_size: of a pick.
+            rot_deg, tilt_deg, psi_deg: Euler angles in RELION's convention, degrees (see `geometry`); NaN where unknown.
+            tomogram: its name.
+            Further columns of the file follow under their own names.
+        """
+        import pandas
+
+        columns: dict[str, Any] = dict(zip("xyz", self.positions_vox.T, strict=True))
+        columns["class_label"] = self.labels
+        known = {"class_name": self.class_names, "score": self.scores, "cluster_size": self.cluster_sizes}
+        columns |= {name: values for name, values in known.items() if values is not None}
+        if self.rotations is not None:
+            angles = np.full((len(self), 3), np.nan)
+            given = np.isfinite(self.rotations).all(axis=(1, 2))
+            angles[given] = euler_from_matrix(self.rotations[given], "relion")
+            columns |= dict(zip(("rot_deg", "tilt_deg", "psi_deg"), angles.T, strict=True))
+        if self.tomograms is not None:
+            columns["tomogram"] = self.tomograms
+        columns |= {name: values for name, values in self.extra.items() if name not in columns}
+        return pandas.DataFrame(columns)
 
     @staticmethod
     def concatenate(parts: Sequence[Particles]) -> Particles:

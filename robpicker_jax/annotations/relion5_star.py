@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from robpicker_jax.annotations import relion_star, star
+from robpicker_jax.annotations import columns, relion_star, star
+from robpicker_jax.annotations.format import ALL_COLUMNS, Format
 from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.annotations.relion_columns import CENTRED, common_columns, keeps_column, optics_table
 from robpicker_jax.annotations.relion_tables import read_tomograms
 from robpicker_jax.system.errors import InputError
-
-read = relion_star.read
-keeps_column = relion_star.keeps_column
 
 
 def write(
@@ -40,9 +39,8 @@ def write(
     Raises:
         InputError: voxel size or tomogram size is not given, or a tomogram is not in the table.
     """
-    if not voxel_size_angstrom:
-        raise InputError("RELION 5 coordinates are in Å", where=path, fix="give the voxel size")
-    pixel, listed = pixel_size_angstrom or voxel_size_angstrom, None
+    voxel_size = columns.required_voxel_size(voxel_size_angstrom, "RELION 5", path)
+    pixel, listed = pixel_size_angstrom or voxel_size, None
     if tomograms is not None and particles.tomograms is not None:
         table = read_tomograms(Path(tomograms))
         rows = table.rows(particles.tomograms)
@@ -55,18 +53,33 @@ def write(
         if missing:
             raise InputError(f"the size of tomogram {missing[0]!r} is not given", where=path)
         sizes = np.array([shapes_zyx[name][::-1] for name in names], np.float64).reshape(-1, 3)
-        corner = sizes * voxel_size_angstrom / 2
+        corner = sizes * voxel_size / 2
     elif shape_zyx is not None:
-        corner = np.array(shape_zyx[::-1]) * voxel_size_angstrom / 2
+        corner = np.array(shape_zyx[::-1]) * voxel_size / 2
     else:
         raise InputError(
             "RELION 5 measures coordinates from the tomogram's centre",
             where=path,
             fix="give RELION's tomograms table or the volume's size",
         )
-    positions = particles.positions_vox * voxel_size_angstrom - corner
-    columns = dict(zip(relion_star.CENTRED, positions.T, strict=True)) | relion_star.common_columns(particles)
+    positions = particles.positions_vox * voxel_size - corner
+    written = dict(zip(CENTRED, positions.T, strict=True)) | common_columns(particles)
     if listed is not None:
-        columns["rlnTomoName"] = listed
-    columns["rlnOpticsGroup"] = np.ones(len(particles), np.int64)
-    star.write_tables(path, {"optics": relion_star.optics_table(pixel), "particles": columns})
+        written["rlnTomoName"] = listed
+    written["rlnOpticsGroup"] = np.ones(len(particles), np.int64)
+    star.write_tables(path, {"optics": optics_table(pixel), "particles": written})
+
+
+FORMAT = Format(
+    name="relion5",
+    title="RELION 5 particles, centred Å",
+    suffixes=(".star",),
+    read=relion_star.read,
+    write=write,
+    keeps=ALL_COLUMNS,
+    unit="angstrom",
+    # Nothing recognises a file as this format: `star`, the default of the suffix, reads it in the same way.
+    options=relion_star.READING_OPTIONS,
+    assumptions=relion_star.ASSUMPTIONS,
+    keeps_column=keeps_column,
+)

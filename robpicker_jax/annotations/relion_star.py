@@ -17,92 +17,118 @@ is the identity where the file has none (ParticleSet::getMatrix3x3, getPosition)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from robpicker_jax.annotations import columns, star
-from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
+from robpicker_jax.annotations.format import ALL_COLUMNS, BINNING, VOXELS_NOT_PIXELS, Assumption, Format, Reader
 from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.annotations.relion_columns import (
+    CENTRED,
+    PIXELS,
+    common_columns,
+    from_pixels,
+    keeps_column,
+    optics_table,
+    orientations,
+    origin_angstrom,
+    record,
+    stated_pixel_size,
+    tomogram_names,
+)
 from robpicker_jax.annotations.relion_tables import TOMOSTAR, TomogramTable, optimisation_set, read_tomograms
 from robpicker_jax.system.errors import InputError
 
-CENTRED = ("rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst", "rlnCenteredCoordinateZAngst")
-PIXELS = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
-ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-_SUB_ANGLES = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
-_ORIGIN_ANGSTROM = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
-_ORIGIN_PIXELS = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
-_SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax")
-_RESERVED = {"rlnOpticsGroup", "rlnMicrographName", *_SCORES, *_ORIGIN_PIXELS, *_ORIGIN_ANGSTROM, *_SUB_ANGLES}
-_TOMOGRAMS = ("rlnTomoName", "rlnMicrographName")
-_NAMES = ("rlnParticleName",)
-_CLUSTER_SIZE = "rpkClusterSize"  # no RELION column; RELION keeps columns that it does not know
+_POSITIONS = (" ".join(CENTRED), " ".join(PIXELS))
 _CENTRES = {"N/2": 0.0, "N/2-1": 1.0}
 _TILT_SERIES_PIXEL = ("rlnTomoTiltSeriesPixelSize", "rlnMicrographOriginalPixelSize")
-IMAGE_PIXEL = ("rlnPixelSize", "rlnImagePixelSize")  # Warp's
+_IMAGE_PIXEL = ("rlnPixelSize", "rlnImagePixelSize")  # Warp's
 
 
-def read(
-    path: Path,
-    *,
-    voxel_size_angstrom: float | None = None,
-    shape_zyx: tuple[int, int, int] | None = None,
-    class_labels: Mapping[str, int] | None = None,
-    tomograms: str | Path | None = None,
-    centre: str = "N/2",
-    pixel_size_angstrom: float | None = None,
-    binning: float | None = None,
-    block: str | None = None,
-    class_column: str | None = None,
-) -> Particles:
-    """Read RELION particles, or the particles that a RELION optimisation set names.
+def particle_reader(*, image_pixels: bool) -> Reader:
+    """A reader of particle tables.
 
     Args:
-        path: the STAR file.
-        voxel_size_angstrom: voxel size of the tomogram that the positions are wanted in.
-        shape_zyx: that tomogram's size; stands in for the tomograms table where all particles are of one tomogram.
-        class_labels: label of each name in the class column.
-        tomograms: RELION's tomograms table, for centred coordinates.
-        centre: "N/2" or "N/2-1": where the tomogram's centre is, in tilt-series pixels; in voxels of the tomogram where
-            `shape_zyx` stands in for the table.
-        pixel_size_angstrom: edge of the pixels that `rlnCoordinate?` counts.
-        binning: pixels of `rlnCoordinate?` per voxel.
-        block: the data block, where several hold particles.
-        class_column: column that holds the class; by default `rlnParticleName` if `class_labels` are given and the file
-            has it, else `rlnClassNumber`.
-
-    Raises:
-        InputError: not a particle STAR file, a tomograms table that is needed or lacks a tomogram, a length that the
-            file leaves open, or a malformed column.
+        image_pixels: whether `rlnCoordinate?`, where a table has it, counts pixels of the exported images and goes
+            before centred coordinates, as Warp's does; else RELION's rules decide.
     """
-    columns.check_positive(pixel_size_angstrom=pixel_size_angstrom, binning=binning)
-    tables = star.read_tables(path)
-    table = star.find_table(tables, [" ".join(CENTRED), " ".join(PIXELS)], block, path)
-    named = None if table is not None else optimisation_set(tables, path)
-    if named is not None:
-        path, beside = named
-        tomograms = tomograms or beside
+
+    def read(
+        path: Path,
+        *,
+        voxel_size_angstrom: float | None = None,
+        shape_zyx: tuple[int, int, int] | None = None,
+        class_labels: Mapping[str, int] | None = None,
+        tomograms: str | Path | None = None,
+        centre: str = "N/2",
+        pixel_size_angstrom: float | None = None,
+        binning: float | None = None,
+        block: str | None = None,
+        class_column: str | None = None,
+    ) -> Particles:
+        """Read RELION particles, or the particles that a RELION optimisation set names.
+
+        Args:
+            path: the STAR file.
+            voxel_size_angstrom: voxel size of the tomogram that the positions are wanted in.
+            shape_zyx: that tomogram's size; stands in for the tomograms table where all particles are of one tomogram.
+            class_labels: label of each name in the class column.
+            tomograms: RELION's tomograms table, for centred coordinates.
+            centre: "N/2" or "N/2-1": where the tomogram's centre is, in tilt-series pixels; in voxels of the tomogram where
+                `shape_zyx` stands in for the table.
+            pixel_size_angstrom: edge of the pixels that `rlnCoordinate?` counts.
+            binning: pixels of `rlnCoordinate?` per voxel.
+            block: the data block, where several hold particles.
+            class_column: column that holds the class; by default `rlnParticleName` if `class_labels` are given and the file
+                has it, else `rlnClassNumber`.
+
+        Raises:
+            InputError: not a particle STAR file, a tomograms table that is needed or lacks a tomogram, a length that the
+                file leaves open, or a malformed column.
+        """
+        columns.check_positive(pixel_size_angstrom=pixel_size_angstrom, binning=binning)
         tables = star.read_tables(path)
-        table = star.find_table(tables, [" ".join(CENTRED), " ".join(PIXELS)], block, path)
-    if table is None:
-        table = _without_positions(tables, path)
-    n = len(next(iter(table.values()), ()))
-    if n == 0:
-        return Particles.empty()
-    names = tomogram_names(table)
-    rotations, sub = orientations(table, path)
-    shift = origin_angstrom(table, sub, path)
-    if star.has(table, CENTRED):
-        reference = read_tomograms(Path(tomograms)) if tomograms is not None else None
-        centred = star.numbers(table, CENTRED, path) - (0 if shift is None else shift)
-        positions = _from_centred(centred, names, reference, centre, voxel_size_angstrom, shape_zyx, path)
-    else:
-        pixel = pixel_size_angstrom or stated_pixel_size(tables, table, _pixel_columns(names, table), path)
-        positions = from_pixels(table, shift, sub, pixel, binning, voxel_size_angstrom, path)
-    return record(table, positions, rotations, names, class_labels, class_column, path)
+        table = _table_in_pixels(tables, block, path) if image_pixels else None
+        pixel_columns = None if table is None else _IMAGE_PIXEL
+        if table is None:
+            table = star.find_table(tables, _POSITIONS, block, path)
+            named = None if table is not None else optimisation_set(tables, path)
+            if named is not None:
+                path, beside = named
+                tomograms = tomograms or beside
+                tables = star.read_tables(path)
+                table = star.find_table(tables, _POSITIONS, block, path)
+        if table is None:
+            table = _without_positions(tables, path)
+        if not len(next(iter(table.values()), ())):
+            return Particles.empty()
+        names = tomogram_names(table)
+        rotations, sub = orientations(table, path)
+        shift = origin_angstrom(table, sub, path)
+        if pixel_columns is None and star.has(table, CENTRED):
+            reference = read_tomograms(Path(tomograms)) if tomograms is not None else None
+            centred = star.numbers(table, CENTRED, path) - (0 if shift is None else shift)
+            positions = _from_centred(centred, names, reference, centre, voxel_size_angstrom, shape_zyx, path)
+        else:
+            stated = stated_pixel_size(tables, table, pixel_columns or _pixel_columns(names, table), path)
+            positions = from_pixels(
+                table, shift, sub, pixel_size_angstrom or stated, binning, voxel_size_angstrom, path
+            )
+        return record(table, positions, rotations, names, class_labels, class_column, path)
+
+    return read
+
+
+read = particle_reader(image_pixels=False)
+
+
+def _table_in_pixels(tables: Mapping[str, star.Table], block: str | None, path: Path) -> star.Table | None:
+    """The table that has particles with `rlnCoordinate?`, if there is one."""
+    table = star.find_table(tables, [" ".join(PIXELS)], block, path)
+    return table if table is not None and star.has(table, PIXELS) and len(table[PIXELS[0]]) else None
 
 
 def _without_positions(tables: Mapping[str, star.Table], path: Path) -> star.Table:
@@ -114,28 +140,6 @@ def _without_positions(tables: Mapping[str, star.Table], path: Path) -> star.Tab
             return {}
     wanted = "rlnCoordinateX/Y/Z or rlnCenteredCoordinateX/Y/ZAngst"
     raise InputError(f"no block has the columns {wanted}: no particles in it", where=path)
-
-
-def tomogram_names(table: star.Table) -> np.ndarray | None:
-    """The tomogram column, as text."""
-    return next((table[name].astype(str) for name in _TOMOGRAMS if name in table), None)
-
-
-def orientations(table: star.Table, path: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """R of each particle and A_sub, each None where the file has no such columns."""
-    own = matrix_from_euler(star.numbers(table, ANGLES, path), "relion") if star.has(table, ANGLES) else None
-    sub = matrix_from_euler(star.numbers(table, _SUB_ANGLES, path), "relion") if star.has(table, _SUB_ANGLES) else None
-    if sub is None or own is None:
-        return (own if own is not None else sub), sub
-    return sub @ own, sub
-
-
-def origin_angstrom(table: star.Table, sub: np.ndarray | None, path: Path) -> np.ndarray | None:
-    """A_sub o of each particle in Å, None where the file has no `rlnOrigin?Angst`."""
-    if not star.has(table, _ORIGIN_ANGSTROM):
-        return None
-    origin = star.numbers(table, _ORIGIN_ANGSTROM, path)
-    return origin if sub is None else np.einsum("nij,nj->ni", sub, origin)
 
 
 def _from_centred(
@@ -158,7 +162,7 @@ def _from_centred(
             raise InputError(
                 "the tomograms table has no rlnTomoTomogramBinning", where=table.path, fix="give the voxel size"
             )
-        return (centred + corner) / voxel
+        return np.asarray((centred + corner) / voxel)
     if shape_zyx is not None and voxel_size:
         size = np.array(shape_zyx[::-1], dtype=np.float64)
         return centred / voxel_size + size / 2 - _CENTRES[centre]
@@ -172,130 +176,9 @@ def _from_centred(
 def _pixel_columns(names: np.ndarray | None, table: star.Table) -> tuple[str, ...]:
     """Columns that state the pixels of `rlnCoordinate?`: Warp's where tomograms are `.tomostar`, else RELION's."""
     if names is not None and any(name.endswith(TOMOSTAR) for name in names.tolist()):
-        return IMAGE_PIXEL
+        return _IMAGE_PIXEL
     # Without rlnTomoName the list may be RELION 3's, which counts pixels of whatever tomogram was picked.
     return _TILT_SERIES_PIXEL if "rlnTomoName" in table else _TILT_SERIES_PIXEL[:1]
-
-
-def stated_pixel_size(
-    tables: Mapping[str, star.Table], table: star.Table, wanted: Sequence[str], path: Path
-) -> np.ndarray | None:
-    """Edge of the pixels of each particle's coordinates (n, 1), None where no column of `wanted` states it."""
-    for name in wanted:
-        if name in table:
-            return star.numbers(table, [name], path)
-        if name in tables.get("optics", {}):
-            return by_optics_group(tables["optics"], table, name, path)
-    return None
-
-
-def by_optics_group(optics: star.Table, table: star.Table, name: str, path: Path) -> np.ndarray:
-    """A number of the optics table for each particle, (n, 1).
-
-    Raises:
-        InputError: a particle's optics group is not in the table.
-    """
-    values = star.numbers(optics, [name], path)
-    n = len(next(iter(table.values())))
-    if len(values) == 1:
-        return np.repeat(values, n, axis=0)
-    groups = star.numbers(optics, ["rlnOpticsGroup"], path)[:, 0]
-    row_of = {group: row for row, group in enumerate(groups.tolist())}
-    wanted = star.numbers(table, ["rlnOpticsGroup"], path)[:, 0].tolist()
-    for i, group in enumerate(wanted):
-        if group not in row_of:
-            raise InputError(f"row {i + 1}: optics group {group:g} is not in the optics table", where=path)
-    return values[[row_of[group] for group in wanted]]
-
-
-def from_pixels(
-    table: star.Table,
-    shift_angstrom: np.ndarray | None,
-    sub: np.ndarray | None,
-    pixel: np.ndarray | float | None,
-    binning: float | None,
-    voxel_size: float | None,
-    path: Path,
-) -> np.ndarray:
-    """Voxel positions of `rlnCoordinate?`, origins subtracted; the module's docstring has the formula."""
-    coordinates = star.numbers(table, PIXELS, path)
-    if pixel is None and voxel_size:
-        pixel = voxel_size / (binning or 1.0)
-    if shift_angstrom is not None and shift_angstrom.any():
-        if pixel is None:
-            raise InputError(
-                "origins are in Å and the size of the coordinates' pixels is not in this file",
-                where=path,
-                fix="give pixel_size_angstrom, or the voxel size",
-            )
-        coordinates = coordinates - shift_angstrom / pixel
-    elif shift_angstrom is None and star.has(table, _ORIGIN_PIXELS):
-        origin = star.numbers(table, _ORIGIN_PIXELS, path)
-        coordinates = coordinates - (origin if sub is None else np.einsum("nij,nj->ni", sub, origin))
-    if binning is not None:
-        return coordinates / binning
-    return coordinates * pixel / voxel_size if pixel is not None and voxel_size else coordinates
-
-
-def record(
-    table: star.Table,
-    positions: np.ndarray,
-    rotations: np.ndarray | None,
-    names: np.ndarray | None,
-    class_labels: Mapping[str, int] | None,
-    class_column: str | None,
-    path: Path,
-) -> Particles:
-    """The particles of a RELION-like table, with its further columns kept."""
-
-    def row(i: int) -> str:
-        return f"row {i + 1}"
-
-    n = len(positions)
-    if class_column is not None and class_column not in table:
-        raise InputError(f"column {class_column} is missing", where=path, fix=f"its columns: {', '.join(table)}")
-    species = next((name for name in _NAMES if name in table), None)
-    chosen = (
-        class_column or (species if class_labels else None) or ("rlnClassNumber" if "rlnClassNumber" in table else None)
-    )
-    class_names = None if species is None else table[species].astype(str)
-    labels = np.zeros(n, np.int64)
-    if chosen is not None and (chosen in _NAMES or table[chosen].dtype.kind == "U"):
-        class_names = table[chosen].astype(str)
-        labels = np.array([(class_labels or {}).get(name, 0) for name in class_names])
-    elif chosen is not None:
-        labels = columns.integers(table[chosen].tolist(), chosen, path, row)
-    scores = next((name for name in _SCORES if name in table), None)
-    used = {
-        *CENTRED,
-        *PIXELS,
-        *ANGLES,
-        *_SUB_ANGLES,
-        *_ORIGIN_ANGSTROM,
-        *_ORIGIN_PIXELS,
-        _TOMOGRAMS[0],
-        _CLUSTER_SIZE,
-        species,
-        chosen,
-        scores,
-    }
-    if "rlnTomoName" not in table:
-        used.add("rlnMicrographName")
-    sizes = table.get(_CLUSTER_SIZE)
-    return Particles(
-        positions,
-        labels,
-        rotations=rotations,
-        cluster_sizes=None if sizes is None else columns.integers(sizes.tolist(), _CLUSTER_SIZE, path, row),
-        scores=None
-        if scores is None
-        else columns.optional_floats(table[scores].astype(str).tolist(), scores, path, row),
-        class_names=class_names,
-        tomograms=None
-        if names is None
-        else np.array([name.removesuffix(TOMOSTAR) for name in names.tolist()], np.str_),
-        extra={name: values for name, values in table.items() if name not in used},
-    )
 
 
 def write(
@@ -323,35 +206,34 @@ def write(
     star.write_tables(path, tables | {"particles": table})
 
 
-def optics_table(pixel_size_angstrom: float) -> dict[str, Any]:
-    """One optics group that states the tilt-series pixel size."""
-    return {
-        "rlnOpticsGroup": [1],
-        "rlnOpticsGroupName": ["opticsGroup1"],
-        "rlnTomoTiltSeriesPixelSize": [float(pixel_size_angstrom)],
-    }
+READING_OPTIONS = {
+    "tomograms": "RELION's tomograms table, for centred coordinates",
+    "centre": "centre that coordinates are measured from: N/2 (RELION 5) or N/2-1, in tilt-series pixels",
+    "pixel_size_angstrom": "pixel size of the list's coordinates, where it does not state it",
+    "binning": BINNING,
+    "block": "data block of the particles",
+    "class_column": "column of the class",
+}
 
+ASSUMPTIONS = (
+    VOXELS_NOT_PIXELS,
+    Assumption(
+        "centre",
+        "N/2",
+        "N/2-1",
+        "the centre is taken to be at N/2, as in RELION 5",
+        otherwise="centre=N/2-1 for one pixel before it",
+    ),
+)
 
-def keeps_column(name: str) -> bool:
-    """Whether an extra column of this name is written: one that RELION defines anew for these particles is not."""
-    return name not in _RESERVED and name.replace("_", "").isalnum()
-
-
-def common_columns(particles: Particles) -> dict[str, Any]:
-    """The columns of RELION that do not depend on how coordinates are counted, extra columns last."""
-    table: dict[str, Any] = {}
-    if particles.tomograms is not None:
-        table["rlnTomoName"] = particles.tomograms
-    if particles.rotations is not None:
-        table |= dict(zip(ANGLES, euler_from_matrix(particles.rotations, "relion").T, strict=True))
-    table["rlnClassNumber"] = particles.labels
-    if particles.class_names is not None:
-        table["rlnParticleName"] = particles.class_names
-    if particles.scores is not None:
-        table["rlnAutopickFigureOfMerit"] = particles.scores
-    if particles.cluster_sizes is not None:
-        table[_CLUSTER_SIZE] = particles.cluster_sizes
-    for name, values in particles.extra.items():
-        if name not in table and keeps_column(name):
-            table[name] = values
-    return table
+FORMAT = Format(
+    name="star",
+    title="RELION particles (reads 3 to 5, writes 4)",
+    suffixes=(".star",),
+    read=read,
+    write=write,
+    keeps=ALL_COLUMNS,
+    options=READING_OPTIONS,
+    assumptions=ASSUMPTIONS,
+    keeps_column=keeps_column,
+)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import columns, text_table
+from robpicker_jax.annotations.format import FIRST_VOXEL, Assumption, Format
 from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
@@ -57,3 +58,18 @@ def write(path: Path, particles: Particles, *, first_voxel: int = 1) -> None:
         for i in range(n)
     ]
     text_table.write(path, rows, delimiter=" ")
+
+
+FORMAT = Format(
+    name="shrec",
+    title="SHREC particle locations",
+    suffixes=(".txt",),
+    read=read,
+    write=write,
+    keeps=frozenset({"rotations", "class_names"}),
+    options={"first_voxel": FIRST_VOXEL},
+    assumptions=(
+        Assumption("first_voxel", 1, 0, "the first voxel is taken to count 1", otherwise="first_voxel=0 for 0"),
+    ),
+    recognises=lambda start: text_table.first_row_width(start) == 7,
+)

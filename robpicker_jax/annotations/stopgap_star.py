@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import columns, star
+from robpicker_jax.annotations.format import BINNING, FIRST_VOXEL, FIRST_VOXEL_IS_0, VOXELS_NOT_PIXELS, Format
 from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
@@ -89,3 +90,17 @@ def write(path: Path, particles: Particles, *, binning: float = 1.0, first_voxel
         "class": particles.labels,
     }
     star.write_tables(path, {"stopgap_motivelist": table})
+
+
+FORMAT = Format(
+    name="stopgap",
+    title="STOPGAP motive list",
+    suffixes=(".star",),
+    read=read,
+    write=write,
+    keeps=frozenset({"labels", "rotations", "scores"}),
+    numbered=True,
+    options={"binning": BINNING, "first_voxel": FIRST_VOXEL},
+    assumptions=(VOXELS_NOT_PIXELS, FIRST_VOXEL_IS_0),
+    recognises=lambda start: b"stopgap_motivelist" in start or b"_motl_idx" in start,
+)

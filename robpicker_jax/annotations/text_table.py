@@ -111,6 +111,12 @@ def _is_number(cell: str) -> bool:
     return True
 
 
+def first_row_width(start: bytes) -> int:
+    """Number of cells, separated by white space, in the first row of a table whose file starts with `start`; or 0."""
+    lines = (line.split() for line in start.splitlines() if line.strip() and not line.lstrip().startswith(b"#"))
+    return len(next(lines, []))
+
+
 def write(path: Path, rows: Sequence[Sequence[str]], *, header: Sequence[str] | None = None, delimiter: str) -> None:
     """Write a text table; cells that hold the delimiter are quoted, control characters and a leading # become _."""
     rows = [[re.sub(r"^#|[\x00-\x1f\x7f]", "_", cell) for cell in row] for row in rows]

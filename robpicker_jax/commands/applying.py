@@ -1,4 +1,4 @@
-"""What the commands that apply a trained run to tomograms share: their arguments and their checked input."""
+"""What the commands that apply a trained model to tomograms share: their arguments and their checked input."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robpicker_jax.commands.cli import ArgumentParser, parser, split_overrides
+from robpicker_jax.commands.cli import ArgumentParser, console, parser, split_overrides
 
 if TYPE_CHECKING:
-    from robpicker_jax.datasets.discovery import Tomogram
-    from robpicker_jax.datasets.streaming import StreamedTomogram
+    from robpicker_jax.datasets import OpenedTomogram, TomogramFiles
+    from robpicker_jax.picking.inference import MemoryBound
     from robpicker_jax.picking.picker import Picker
+    from robpicker_jax.volumes import VolumeReader
+
+VOXEL_SIZE_TOLERANCE = 0.02
+"""Largest relative difference of a tomogram's voxel size from that of the training tomograms that goes unmentioned."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,13 @@ class Queued:
     Attributes:
         tomogram: the files.
         shape_zyx: size in voxels.
+        reader: its volume, open since the header was checked.
         resident_bytes: memory that its reader and mask take while it is open.
     """
 
-    tomogram: Tomogram
+    tomogram: TomogramFiles
     shape_zyx: tuple[int, int, int]
+    reader: VolumeReader
     resident_bytes: int
 
 
@@ -37,68 +43,86 @@ def apply_parser(verb: str, description: str) -> ArgumentParser:
     result = parser(
         verb,
         description,
-        epilog="dotted flags override the run's configuration, for example --picking.min_score 0.5 or "
-        "--inference.overlap_vox 32;\n`robpicker train --help` lists them all",
+        epilog="dotted flags of the sections data, inference, picking and parallel override the model's own settings, "
+        "for example\n--picking.min_score 0.5 or --inference.overlap_vox 32; `robpicker train --help` lists them all",
     )
-    result.add_argument("--workdir", metavar="DIR", type=Path, required=True, help="folder of a training run")
+    result.add_argument(
+        "--workdir", metavar="PATH", type=Path, required=True, help="folder of a training run, or its file model.rpk"
+    )
     result.add_argument("--out", metavar="DIR", type=Path, required=True, help="where to write")
     result.add_argument("tomograms", metavar="TOMO", nargs="+", help="volume files, or folders of them")
     return result
 
 
-def prepared(
-    argument_parser: ArgumentParser, arguments: Sequence[str]
-) -> tuple[argparse.Namespace, Picker, list[Queued]]:
-    """Parse, load the run's model, and check every tomogram's header before the first is segmented.
+def parse(argument_parser: ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The parsed arguments, and the dotted flags as "key=value" overrides.
 
     Raises:
-        InputError: bad arguments, no run, or a volume that cannot be read.
+        InputError: bad arguments.
     """
     rest, overrides = split_overrides(arguments)
-    options = argument_parser.parse_args(rest)
-    from robpicker_jax.config import load_config
-    from robpicker_jax.datasets.discovery import tomograms_from
-    from robpicker_jax.picking.picker import Picker
+    return argument_parser.parse_args(rest), overrides
+
+
+def checked_tomograms(options: argparse.Namespace) -> list[Queued]:
+    """The tomograms named on the command line, every header checked before the first is segmented; makes `--out`.
+
+    Raises:
+        InputError: a volume that cannot be read.
+    """
+    from robpicker_jax.datasets import tomograms_from
     from robpicker_jax.system.compilation import enable_persistent_cache
-    from robpicker_jax.training.run_folder import read_config
     from robpicker_jax.volumes import open_volume
 
-    read_config(options.workdir)  # says what is wrong when this is no run
-    config = load_config(options.workdir / "config.yaml", overrides)
     queue = []
     for tomogram in tomograms_from(options.tomograms, annotations=False):
-        with open_volume(tomogram.volume_path) as reader:
-            mask = 0 if tomogram.mask_path is None else math.prod(reader.shape_zyx)
-            queue.append(Queued(tomogram, reader.shape_zyx, reader.resident_bytes + mask))
+        reader = open_volume(tomogram.volume_path)
+        mask = 0 if tomogram.mask_path is None else math.prod(reader.shape_zyx)
+        queue.append(Queued(tomogram, reader.shape_zyx, reader, reader.resident_bytes + mask))
     options.out.mkdir(parents=True, exist_ok=True)
     enable_persistent_cache()
-    return options, Picker.from_workdir(options.workdir, config), queue
+    return queue
 
 
-def plan(picker: Picker, queue: Sequence[Queued], *, keep_scores: bool = False) -> str:
-    """What the work will take, for the user to read before it starts: tiles, and the bound on memory."""
-    # While one tomogram is segmented, the next one is open already.
-    following = [tomogram.resident_bytes for tomogram in queue[1:]] + [0]
-    bounds = [
-        picker.memory(
-            tomogram.shape_zyx, keep_scores=keep_scores, resident_bytes=tomogram.resident_bytes + resident_bytes
-        )
-        for tomogram, resident_bytes in zip(queue, following, strict=True)
-    ]
-    tiles = sum(picker.tiles(tomogram.shape_zyx) for tomogram in queue)
-    whole = "; all class probabilities are held" if keep_scores else ""
-    return (
-        f"{len(queue)} tomogram{'s' * (len(queue) > 1)}, {tiles} tiles; "
-        f"memory: {max(bounds, key=lambda bound: bound.host + bound.device)}{whole}"
-    )
+def say_plan(picker: Picker, queue: Sequence[Queued], bounds: Sequence[MemoryBound], *, whole: bool = False) -> None:
+    """Say what the work will take before it starts: tiles, and the bound on memory.
+
+    Args:
+        picker: what the tomograms are picked or segmented with.
+        queue: the tomograms.
+        bounds: the bound on memory of each.
+        whole: whether all class probabilities are held.
+    """
+    tiles = sum(picker.tiles(queued.shape_zyx) for queued in queue)
+    held = "; all class probabilities are held" if whole else ""
+    largest = max(bounds, key=lambda bound: bound.host + bound.device)
+    _say(f"{len(queue)} tomogram{'s' * (len(queue) > 1)}, {tiles} tiles; memory: {largest}{held}")
+    for queued in queue:
+        here, trained = queued.reader.voxel_size_angstrom, picker.voxel_size_angstrom
+        if here is not None and trained is not None and abs(here - trained) > VOXEL_SIZE_TOLERANCE * trained:
+            _say(
+                f"{queued.tomogram.name}: voxels of {here:.4g} Å, but trained on {trained:.4g} Å; "
+                "resample the tomogram for picks that can be relied on"
+            )
 
 
-def streamed(picker: Picker, queue: Sequence[Queued]) -> Iterator[StreamedTomogram]:
+def resident_bytes(queue: Sequence[Queued]) -> list[int]:
+    """Memory that readers and masks take while each tomogram is segmented: the next one is open already then."""
+    following = [queued.resident_bytes for queued in queue[1:]] + [0]
+    return [queued.resident_bytes + after for queued, after in zip(queue, following, strict=True)]
+
+
+def streamed(picker: Picker, queue: Sequence[Queued]) -> Iterator[OpenedTomogram]:
     """The tomograms, opened one by one; the next one's normalisation is found while the present one is segmented.
 
     Raises:
         InputError: a volume that cannot be used, when its turn comes.
     """
-    from robpicker_jax.datasets.streaming import stream_tomograms
+    from robpicker_jax.datasets import stream_tomograms
 
-    return stream_tomograms([queued.tomogram for queued in queue], picker.config.data)
+    readers = [queued.reader for queued in queue]
+    return stream_tomograms([queued.tomogram for queued in queue], picker.data, readers)
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from robpicker_jax.commands.cli import console, parser
+from robpicker_jax.commands.cli import ArgumentParser, console, parser
 
 if TYPE_CHECKING:
+    from robpicker_jax.annotations import Format, Particles
     from robpicker_jax.annotations.conversion import Source
 
 _DESCRIPTION = """\
@@ -23,17 +25,29 @@ both; formats in angstrom, in unbinned pixels or measured from the centre need t
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    from robpicker_jax.annotations.conversion import formats_table, parse_class_labels, parse_options
+    """Parse, read, report what is assumed and lost, write."""
+    options = _parser().parse_args(list(arguments or ()))
+    from robpicker_jax.annotations import conversion
 
-    rows = formats_table()
-    width = max(len(row[0]) for row in rows)
-    epilog = "formats (options of reading, for --from-option):\n" + "\n".join(
-        f"  {name:<{width}}  {suffixes}  {title}" + (f"  [{known}]" if known else "")
-        for name, suffixes, title, known in rows
-    )
-    arguments_of = parser("convert", _DESCRIPTION, epilog=epilog)
-    add = arguments_of.add_argument
+    target = _target(options)
+    reading, writing = _format_options(options, target)
+    source = conversion.read_source(options.source, options.from_format, reading)
+    particles = _chosen(source, options)
+    files = _files(particles, target, options)
+    _report(source, particles, target)
+    _check_overwriting(files, target, options)
+    if options.dry_run:
+        console.print("dry run: nothing was written")
+        return 0
+    _write(files, target, writing)
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    from robpicker_jax.annotations.conversion import parse_class_labels
+
+    result = parser("convert", _DESCRIPTION, epilog=_formats_help())
+    add = result.add_argument
     add("source", metavar="IN", type=Path, help="particle list, or folder of a copick project")
     add("target", metavar="OUT", type=Path, help="file to write; with --split a folder")
     add("--from", metavar="FORMAT", dest="from_format", help="format of IN, where the file does not tell")
@@ -52,70 +66,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--to-option", metavar="NAME=VALUE", action="append", default=[], help="further option of writing; repeat")
     add("--dry-run", action="store_true", help="say what would be assumed and lost, write nothing")
     add("--overwrite", action="store_true", help="replace what is there")
-    options = arguments_of.parse_args(list(arguments or ()))
+    return result
 
-    from robpicker_jax.annotations import FORMATS, conversion, write_annotations
-    from robpicker_jax.annotations.numbering import key_path, needs_key, write_key
+
+def _formats_help() -> str:
+    """The formats, and what each of their options means."""
+    from robpicker_jax.annotations import FORMATS
+
+    width = max(map(len, FORMATS))
+    lines = ["formats:"]
+    lines += [f"  {name:<{width}}  {' '.join(entry.suffixes)}  {entry.title}" for name, entry in FORMATS.items()]
+    texts = {option: text for entry in FORMATS.values() for option, text in entry.options.items()}
+    width = max(map(len, texts))
+    lines.append("options of the formats, for --from-option and --to-option:")
+    for option, text in texts.items():
+        owners = [name for name, entry in FORMATS.items() if option in entry.options]
+        lines.append(f"  {option:<{width}}  {text} ({', '.join(owners)})")
+    return "\n".join(lines)
+
+
+def _target(options: Namespace) -> Format:
+    """The format to write."""
+    from robpicker_jax.annotations import FORMATS
     from robpicker_jax.annotations.registry import format_of
     from robpicker_jax.system.errors import InputError
 
     if options.split and options.to_format is None:
         raise InputError("needs the format to write", where="--split", fix=f"--to, one of {', '.join(FORMATS)}")
-    target = format_of(options.target, options.to_format, "write")
+    return format_of(options.target, options.to_format, "write")
+
+
+def _format_options(options: Namespace, target: Format) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of reading IN and of writing OUT."""
+    from robpicker_jax.annotations.conversion import parse_options
+
     context = _context(options)
     reading: dict[str, Any] = {**context, "class_labels": options.class_labels, "binning": options.binning}
     reading["tomograms"] = options.tomograms_table
-    reading = {k: v for k, v in reading.items() if v is not None} | parse_options(options.from_option, "--from-option")
     writing: dict[str, Any] = {**context, "binning": options.to_binning}
-    if "tomograms" in target.arguments("write"):
+    if "tomograms" in target.writing_options:
         writing["tomograms"] = options.tomograms_table
-    writing = {k: v for k, v in writing.items() if v is not None} | parse_options(options.to_option, "--to-option")
-
-    source = conversion.read_source(options.source, options.from_format, reading)
-    particles = conversion.named_classes(source.particles, options.class_labels)
-    if options.tomogram_name is not None:
-        if particles.tomograms is not None and options.select is None:
-            raise InputError("IN names its tomograms", where="--tomogram-name", fix="leave it out, or add --select")
-        particles = particles.with_(tomograms=[options.tomogram_name] * len(particles))
-    if options.select is not None:
-        names = source.particles.tomograms
-        chosen = [] if names is None else [name == options.select for name in names.tolist()]
-        if not any(chosen):
-            listed = "none" if names is None else ", ".join(sorted(set(names.tolist()))[:5])
-            raise InputError(
-                f"no particle of tomogram {options.select}", where=options.source, fix=f"it names {listed}"
-            )
-        particles = particles.select(chosen)
-
-    if options.split:
-        suffix = target.suffixes[0]
-        parts = conversion.by_tomogram(particles, options.source)
-        files = {options.target / f"{name}{suffix}": part for name, part in parts.items()}
-    else:
-        conversion.check_mixture(particles, target, options.source)
-        files = {options.target: particles}
-    console.print(_table(source, conversion.fate(particles, target), target.title))
-    for sentence in source.assumptions:
-        console.print(f"assumed: {sentence}", highlight=False, soft_wrap=True)
-    keys = [key_path(path) for path, part in files.items() if target.numbered and needs_key(part.tomograms)]
-    taken = [path for path in (*files, *keys) if path.exists() and (not path.is_dir() or any(path.iterdir()))]
-    if taken and not options.overwrite:
-        more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
-        raise InputError(f"exists{more}", where=taken[0], fix="--overwrite replaces it")
-    if options.dry_run:
-        console.print("dry run: nothing was written")
-        return 0
-    for path, part in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_annotations(path, part, fmt=target.name, **writing)
-        console.print(f"{path}: {len(part)} particles", highlight=False, soft_wrap=True)
-        key = write_key(path, part.tomograms) if target.numbered else None
-        if key is not None:
-            console.print(f"{key}: which number is which tomogram", highlight=False, soft_wrap=True)
-    return 0
+    return (
+        _without_none(reading) | parse_options(options.from_option, "--from-option"),
+        _without_none(writing) | parse_options(options.to_option, "--to-option"),
+    )
 
 
-def _context(options: Any) -> dict[str, Any]:
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _context(options: Namespace) -> dict[str, Any]:
     """Voxel size and shape of the tomogram, as given or from the volume's header."""
     from robpicker_jax.system.errors import InputError
     from robpicker_jax.volumes import open_volume
@@ -129,12 +130,78 @@ def _context(options: Any) -> dict[str, Any]:
     return {"voxel_size_angstrom": voxel_size, "shape_zyx": size}
 
 
-def _table(source: Source, columns: Sequence[Any], title: str) -> Table:
-    table = Table("", "particles with it", "in the new list", title=f"{source.fmt.title} → {title}")
-    for column in columns:
+def _chosen(source: Source, options: Namespace) -> Particles:
+    """The particles to write: with classes and tomograms named by the options, of one tomogram where --select says so.
+
+    Raises:
+        InputError: a name for tomograms that are named already, or a tomogram that has no particles.
+    """
+    from robpicker_jax.annotations.conversion import named_classes
+    from robpicker_jax.system.errors import InputError
+
+    particles = named_classes(source.particles, options.class_labels)
+    listed = source.particles.tomograms
+    if options.tomogram_name is not None:
+        if listed is not None and options.select is None:
+            raise InputError("IN names its tomograms", where="--tomogram-name", fix="leave it out, or add --select")
+        particles = particles.with_(tomograms=[options.tomogram_name] * len(particles))
+    if options.select is None:
+        return particles
+    chosen = [] if listed is None else [name == options.select for name in listed.tolist()]
+    if not any(chosen):
+        names = "none" if listed is None else ", ".join(sorted(set(listed.tolist()))[:5])
+        raise InputError(f"no particle of tomogram {options.select}", where=options.source, fix=f"it names {names}")
+    return particles.select(chosen)
+
+
+def _files(particles: Particles, target: Format, options: Namespace) -> dict[Path, Particles]:
+    """Which particles go into which file."""
+    from robpicker_jax.annotations import conversion
+
+    if not options.split:
+        conversion.check_mixture(particles, target, options.source)
+        return {options.target: particles}
+    parts = conversion.by_tomogram(particles, options.source)
+    return {options.target / f"{name}{target.suffixes[0]}": part for name, part in parts.items()}
+
+
+def _report(source: Source, particles: Particles, target: Format) -> None:
+    """Print what the target loses and what is assumed of the source."""
+    from robpicker_jax.annotations.conversion import fate
+
+    table = Table("", "particles with it", "in the new list", title=f"{source.fmt.title} → {target.title}")
+    for column in fate(particles, target):
         note = f" ({column.note})" if column.note else ""
         table.add_row(column.name, str(column.count), ("kept" if column.kept else "LOST") + note)
-    return table
+    console.print(table)
+    for sentence in source.assumptions:
+        console.print(f"assumed: {sentence}", highlight=False, soft_wrap=True)
+
+
+def _check_overwriting(files: dict[Path, Particles], target: Format, options: Namespace) -> None:
+    """Refuse to replace a file, unless --overwrite allows it."""
+    from robpicker_jax.annotations.numbering import key_path
+    from robpicker_jax.system.errors import InputError
+
+    keys = [key for path, part in files.items() if (key := key_path(target, path, part.tomograms)) is not None]
+    taken = [path for path in (*files, *keys) if path.exists() and (not path.is_dir() or any(path.iterdir()))]
+    if taken and not options.overwrite:
+        more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
+        raise InputError(f"exists{more}", where=taken[0], fix="--overwrite replaces it")
+
+
+def _write(files: dict[Path, Particles], target: Format, writing: dict[str, Any]) -> None:
+    """Write the lists, and beside them which number is which tomogram where a format needs it."""
+    from robpicker_jax.annotations import write_annotations
+    from robpicker_jax.annotations.numbering import write_key
+
+    for path, part in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_annotations(path, part, fmt=target.name, **writing)
+        console.print(f"{path}: {len(part)} particles", highlight=False, soft_wrap=True)
+        key = write_key(target, path, part.tomograms)
+        if key is not None:
+            console.print(f"{key}: which number is which tomogram", highlight=False, soft_wrap=True)
 
 
 def shape(text: str) -> tuple[int, int, int]:

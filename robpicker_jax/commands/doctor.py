@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from robpicker_jax.commands.cli import configured_parser, console, split_overrides
+from robpicker_jax.commands.cli import ArgumentParser, configured_parser, console, split_overrides
+
+if TYPE_CHECKING:
+    from robpicker_jax.diagnosis import Diagnosis
 
 _DESCRIPTION = """\
 Examine a data set before training: headers and voxel sizes; coordinates (inside the volume? in voxels? axes, mirroring,
@@ -17,48 +22,64 @@ Prints each finding with its remedy. Exit code 2 where there are errors, 0 other
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    parser = configured_parser("doctor", _DESCRIPTION)
-    add = parser.add_argument
+    """Parse, examine, report; refuse a data set that has errors."""
+    rest, overrides = split_overrides(list(arguments or ()))
+    options = _parser().parse_args(rest)
+    from robpicker_jax.system.errors import InputError
+
+    data, diagnosis = _examine(options, overrides)
+    _report(diagnosis, options.json)
+    if diagnosis.count("error"):
+        raise InputError(diagnosis.summary, where=data, fix="fix the errors above, then train")
+    console.print(f"{data}: {diagnosis.summary}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    result = configured_parser("doctor", _DESCRIPTION)
+    add = result.add_argument
     add("--data", metavar="DIR", type=Path, help="folder of the data set; default: data.dir of --config")
     add("--voxel-size", metavar="ANGSTROM", type=float, help="voxel size, where headers and --config do not say")
     add("--json", metavar="FILE", type=Path, help="also write the findings, with their evidence, as JSON")
     add("--no-resources", action="store_true", help="do not estimate memory and time")
-    rest, overrides = split_overrides(list(arguments or ()))
-    options = parser.parse_args(rest)
+    return result
 
-    import json
 
+def _examine(options: Namespace, overrides: list[str]) -> tuple[Path, Diagnosis]:
+    """The data set's folder and what is found in it."""
     from robpicker_jax.annotations.options import KEY
     from robpicker_jax.config import load_config
     from robpicker_jax.diagnosis import diagnose
-    from robpicker_jax.diagnosis.table import findings_table, readings_table
     from robpicker_jax.system.errors import InputError
-    from robpicker_jax.system.files import write_text
 
-    given = load_config(options.config, overrides)
-    # The embedded default's species are not the user's, nor are they when only the reading of lists is said.
-    known = options.config is not None or not all(o.startswith(f"{KEY}.") for o in overrides)
-    config = given if known else None
-    data = options.data or (Path(given.data.dir) if given.data.dir else None)
+    config = load_config(options.config, overrides)
+    # The embedded default's species are not the user's, nor are they when the flags only say how lists are read.
+    is_users = options.config is not None or not all(override.startswith(f"{KEY}.") for override in overrides)
+    data = options.data or (Path(config.data.dir) if config.data.dir else None)
     if data is None:
         raise InputError("no data set", fix="give --data DIR")
     with console.status(f"examining {data}") as status:
         diagnosis = diagnose(
             data,
-            config,
+            config if is_users else None,
             voxel_size_angstrom=options.voxel_size,
-            annotation_options=given.data.annotation_options,
+            annotation_options=config.data.annotation_options,
             resources_too=not options.no_resources,
             on_tomogram=lambda name, _: status.update(f"examined {name}"),
         )
+    return data, diagnosis
+
+
+def _report(diagnosis: Diagnosis, path: Path | None) -> None:
+    """Print the findings, and write the JSON file where one is asked for."""
+    import json
+
+    from robpicker_jax.diagnosis.table import findings_table, readings_table
+    from robpicker_jax.system.files import write_text
+
     console.print(findings_table(diagnosis))
     readings = readings_table(diagnosis)
     if readings is not None:
         console.print(readings)
-    if options.json is not None:
-        write_text(options.json, json.dumps(diagnosis.as_dict(), indent=2) + "\n")
-    if diagnosis.count("error"):
-        raise InputError(diagnosis.summary, where=data, fix="fix the errors above, then train")
-    console.print(f"{data}: {diagnosis.summary}", highlight=False, soft_wrap=True)
-    return 0
+    if path is not None:
+        write_text(path, json.dumps(diagnosis.as_dict(), indent=2) + "\n")

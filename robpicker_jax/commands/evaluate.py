@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robpicker_jax.commands.cli import configured_parser, console, split_overrides
+from robpicker_jax.commands.cli import ArgumentParser, configured_parser, console, split_overrides
 
 if TYPE_CHECKING:
     import numpy as np
 
     from robpicker_jax.annotations import Particles
     from robpicker_jax.config import Config
+    from robpicker_jax.evaluation import Evaluation, EvaluationOptions
 
 _DESCRIPTION = """\
 Compare picks with true particles. --truth and --picks are each a particle list of any supported format, a folder of
@@ -30,9 +33,20 @@ picks outside that hit none inside are not false.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    parser = configured_parser("evaluate", _DESCRIPTION)
-    add = parser.add_argument
+    """Parse, read the lists and the masks, compare, report."""
+    rest, overrides = split_overrides(list(arguments or ()))
+    options = _parser().parse_args(rest)
+    settings = _settings(options, overrides)
+    truth, picks = _read(options, settings)
+    regions = None if options.no_masks else _masks(options, truth)
+    evaluation = _compare(options, settings, truth, picks, regions)
+    _report(evaluation, options.json)
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    result = configured_parser("evaluate", _DESCRIPTION)
+    add = result.add_argument
     add("--truth", metavar="DIR_OR_FILE", type=Path, required=True, help="true particles")
     add("--picks", metavar="DIR_OR_FILE", type=Path, required=True, help="picked particles")
     add("--json", metavar="FILE", type=Path, help="also write the evaluation as JSON")
@@ -57,66 +71,137 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add("--no-masks", action="store_true", help="count everything, also where a data set has masks")
     add("--missing-as-empty", action="store_true", help="a tomogram without a list of picks has no picks")
-    rest, overrides = split_overrides(list(arguments or ()))
-    options = parser.parse_args(rest)
+    return result
 
-    import json
 
-    from robpicker_jax.annotations.conversion import parse_options
+@dataclass(frozen=True)
+class _Settings:
+    """What configuration and flags say together.
+
+    Attributes:
+        config: the configuration, with its overrides.
+        has_species: whether the user named its species; those of the embedded default are not the user's.
+        class_names: names of class 1, 2, …, None where the lists must tell.
+        voxel_size_angstrom: voxel size, None where it is not known.
+    """
+
+    config: Config
+    has_species: bool
+    class_names: list[str] | None
+    voxel_size_angstrom: float | None
+
+
+def _settings(options: Namespace, overrides: list[str]) -> _Settings:
     from robpicker_jax.config import load_config
-    from robpicker_jax.datasets.lists import agree_on_classes, header_voxel_size, pair_tomograms, read_lists
-    from robpicker_jax.datasets.masks import masks_beside, read_masks
-    from robpicker_jax.evaluation import evaluate, evaluation_table, options_from_config
-    from robpicker_jax.system.errors import InputError
-    from robpicker_jax.system.files import write_text
+    from robpicker_jax.datasets.lists import header_voxel_size
 
-    # Without --config the embedded default gives the rule, but its species are not the user's.
     config = load_config(options.config, overrides)
-    known = options.config is not None or any(override.startswith("data.species") for override in overrides)
-    settings: dict[str, Any] = options_from_config(config)
-    if not known:
-        settings |= {"class_names": options.classes, "radii_vox": None, "molecular_weights_kda": None}
-    given = {
-        "rule": options.rule,
-        "radii_vox": options.radii,
-        "tolerance_vox": options.tolerance,
-        "beta": options.beta,
-        "one_to_one": False if options.many_to_one else None,
-    }
-    settings |= {name: value for name, value in given.items() if value is not None}
-    if options.rule == "czii" and options.beta is None:
-        settings["beta"] = None  # the rule's own
-    voxel_size = header_voxel_size(
-        options.truth, split=options.split, configured=options.voxel_size or config.data.voxel_size_angstrom
+    has_species = options.config is not None or any(override.startswith("data.species") for override in overrides)
+    configured = options.voxel_size or config.data.voxel_size_angstrom
+    return _Settings(
+        config=config,
+        has_species=has_species,
+        class_names=[species.name for species in config.data.species] if has_species else options.classes,
+        voxel_size_angstrom=header_voxel_size(options.truth, split=options.split, configured=configured),
     )
-    settings["voxel_size_angstrom"] = voxel_size
 
-    reading = {"split": options.split, "voxel_size_angstrom": voxel_size, "class_names": settings["class_names"]}
-    how = config.data.annotation_options | parse_options(options.truth_option, "--truth-option")
+
+def _read(options: Namespace, settings: _Settings) -> tuple[dict[str, Particles], dict[str, Particles]]:
+    """Truth and picks by tomogram, under the truth's names."""
+    from robpicker_jax.annotations.conversion import parse_options
+    from robpicker_jax.datasets.lists import pair_tomograms, read_lists
+
+    reading: dict[str, Any] = {
+        "split": options.split,
+        "voxel_size_angstrom": settings.voxel_size_angstrom,
+        "class_names": settings.class_names,
+    }
+    how = settings.config.data.annotation_options | parse_options(options.truth_option, "--truth-option")
     truth = read_lists(options.truth, fmt=options.truth_format, options=how, **reading)
     how = parse_options(options.picks_option, "--picks-option")
     found = read_lists(options.picks, fmt=options.picks_format, allow_empty=True, options=how, **reading)
-    picks, strange = pair_tomograms(truth, found)
-    if strange:
-        console.print(f"no truth, so left out: {', '.join(strange)}", highlight=False, soft_wrap=True)
-    if not options.no_masks:
-        given_masks = None if options.masks is None else read_masks(options.masks, truth, split=options.split)
-        masks = masks_beside(options.truth, split=options.split) if given_masks is None else given_masks
-        settings["regions"] = masks or None
-        bare = [name for name in truth if name not in masks]
-        if masks and bare:
-            console.print(f"no mask, so counted whole: {', '.join(bare)}", highlight=False, soft_wrap=True)
-    truth, picks, settings["class_names"] = agree_on_classes(truth, picks, settings["class_names"])
-    labels = options.labels or (config.data.meta_labels if known and options.radii is None else "sphere")
-    if settings["rule"] == "mask" and labels == "shape":
-        if not known:
+    picks, without_truth = pair_tomograms(truth, found)
+    if without_truth:
+        console.print(f"no truth, so left out: {', '.join(without_truth)}", highlight=False, soft_wrap=True)
+    return truth, picks
+
+
+def _masks(options: Namespace, truth: Mapping[str, Particles]) -> dict[str, np.ndarray] | None:
+    """The masks of the sample by tomogram, None where there are none."""
+    from robpicker_jax.datasets.masks import masks_beside, read_masks
+
+    if options.masks is None:
+        masks = masks_beside(options.truth, split=options.split)
+    else:
+        masks = read_masks(options.masks, truth, split=options.split)
+    bare = [name for name in truth if name not in masks]
+    if masks and bare:
+        console.print(f"no mask, so counted whole: {', '.join(bare)}", highlight=False, soft_wrap=True)
+    return masks or None
+
+
+def _compare(
+    options: Namespace,
+    settings: _Settings,
+    truth: dict[str, Particles],
+    picks: dict[str, Particles],
+    regions: dict[str, np.ndarray] | None,
+) -> Evaluation:
+    from robpicker_jax.datasets.lists import agree_on_classes
+    from robpicker_jax.evaluation import evaluate
+    from robpicker_jax.system.errors import InputError
+
+    truth, picks, class_names = agree_on_classes(truth, picks, settings.class_names)
+    how = _evaluation_options(options, settings, class_names)
+    by_species = settings.has_species and options.radii is None
+    labels = options.labels or (settings.config.data.meta_labels if by_species else "sphere")
+    instance_maps = None
+    if how.rule == "mask" and labels == "shape":
+        if not settings.has_species:
             raise InputError("needs the species' shapes", where="--labels shape", fix="give --config")
-        settings["instance_maps"] = _shapes(config, truth, picks, voxel_size)
-    evaluation = evaluate(truth, picks, missing_picks_as_empty=options.missing_as_empty, **settings)
+        instance_maps = _shapes(settings.config, truth, picks, settings.voxel_size_angstrom)
+    return evaluate(
+        truth,
+        picks,
+        how,
+        instance_maps=instance_maps,
+        regions=regions,
+        missing_picks_as_empty=options.missing_as_empty,
+    )
+
+
+def _evaluation_options(options: Namespace, settings: _Settings, class_names: Sequence[str]) -> EvaluationOptions:
+    """The configuration's rule, with what the flags change."""
+    from robpicker_jax.evaluation import EvaluationOptions
+
+    section = settings.config.evaluation
+    species = settings.config.data.species
+    radii = [entry.radius_vox for entry in species] if settings.has_species else None
+    weights = [entry.molecular_weight_kda for entry in species] if settings.has_species else None
+    # A rule that is given on the command line has a beta of its own, not that of the configuration's rule.
+    beta = None if options.rule == "czii" else section.beta
+    return EvaluationOptions(
+        class_names=class_names,
+        rule=options.rule or section.rule,
+        tolerance_vox=section.tolerance_vox if options.tolerance is None else options.tolerance,
+        one_to_one=section.one_to_one and not options.many_to_one,
+        beta=beta if options.beta is None else options.beta,
+        radii_vox=options.radii or radii,
+        molecular_weights_kda=weights,
+        voxel_size_angstrom=settings.voxel_size_angstrom,
+    )
+
+
+def _report(evaluation: Evaluation, path: Path | None) -> None:
+    """Print the table, and write the JSON file where one is asked for."""
+    import json
+
+    from robpicker_jax.evaluation import evaluation_table
+    from robpicker_jax.system.files import write_text
+
     console.print(evaluation_table(evaluation))
-    if options.json is not None:
-        write_text(options.json, json.dumps(evaluation.as_dict(), indent=2) + "\n")
-    return 0
+    if path is not None:
+        write_text(path, json.dumps(evaluation.as_dict(), indent=2) + "\n")
 
 
 def _shapes(

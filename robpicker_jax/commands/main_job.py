@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,25 +16,47 @@ from robpicker_jax import parallel
 from robpicker_jax.annotations import Particles
 from robpicker_jax.bilevel.step import TrainState
 from robpicker_jax.config import Config
-from robpicker_jax.datasets.discovery import Tomogram
-from robpicker_jax.datasets.loading import LoadedTomogram, load_tomogram
+from robpicker_jax.datasets import SPLITS, OpenedTomogram
 from robpicker_jax.labels import label_maker
-from robpicker_jax.picking.inference import ArrayReader
-from robpicker_jax.picking.picker import Picker, write_picks
+from robpicker_jax.models.model_file import MODEL_FILE, save_model
+from robpicker_jax.models.trained_model import TrainedModel
+from robpicker_jax.picking.clustering import build_clustering
+from robpicker_jax.picking.model_picker import ModelPicker
 from robpicker_jax.system.compilation import enable_persistent_cache
 from robpicker_jax.system.files import write_text
 from robpicker_jax.system.progress import clock, console, progress
 from robpicker_jax.training import run_folder as folders
 from robpicker_jax.training.checkpoint import Checkpoints
 from robpicker_jax.training.data import TrainingData, load_training_data
-from robpicker_jax.training.experiment import build_experiment
+from robpicker_jax.training.experiment import Experiment, build_experiment, check_names
+from robpicker_jax.training.export import refresh_settings, trained_model, validation_score
 from robpicker_jax.training.plan import prepare
-from robpicker_jax.training.trainer import fit
+from robpicker_jax.training.trainer import FitResult, fit
 
 if TYPE_CHECKING:
     from robpicker_jax.evaluation import Evaluation
+    from robpicker_jax.reporting.gathering import TrainingExamples
 
-# What is wanted after training alone is imported then: nobody waits for it at the start.
+# Modules that are needed after training alone are imported then, so that the start does not take longer for them.
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the steps of the main job share.
+
+    Attributes:
+        config: the configuration, as planned.
+        workdir: the run's folder.
+        data: the data set, ready to train on.
+        experiment: networks, initial state and compiled steps.
+        validation: annotated tomograms that choose the best model: those of val, or of meta where there is no val.
+    """
+
+    config: Config
+    workdir: Path
+    data: TrainingData
+    experiment: Experiment
+    validation: list[OpenedTomogram]
 
 
 def run(config: Config, workdir: Path) -> None:
@@ -41,76 +65,129 @@ def run(config: Config, workdir: Path) -> None:
     Raises:
         InputError: bad data or configuration, another run in the folder, or a training that diverged.
     """
+    check_names(config)
+    build_clustering(config.picking.clustering, config.picking.clustering_options)  # complains now, not after hours
+    configured_micro_batches = config.parallel.micro_batches
+    config = start(config, workdir)
+    if finished(config, workdir):
+        say_finished(config, workdir)
+        return
+    data = load_data(config, workdir)
+    experiment, batches = plan(config, workdir, data, configured_micro_batches)
+    job = Job(experiment.config, workdir, data, experiment, validation_tomograms(data))
+    result = train(job, batches)
+    if not parallel.is_first():
+        return  # process 0 alone picks, evaluates and reports
+    picker = keep_model(job, result)
+    calibrate(job, picker)
+    test = data.open("test")
+    picks = pick_all(picker, test, workdir / "picks")
+    evaluation = evaluate_test(job, test, picks, result.best_step)
+    report(job, result, test, picks, evaluation)
+
+
+def start(config: Config, workdir: Path) -> Config:
+    """Join the other processes, prepare the run's folder, and give the configuration as an earlier start planned it."""
     parallel.start(config.parallel)
-    configured = config.parallel.micro_batches
     config = folders.as_planned(workdir, config)
     if parallel.is_first():
         folders.prepare(workdir, config)
     else:
         console.quiet = True
     enable_persistent_cache()
-    if finished(config, workdir):
-        stored = json.loads((workdir / "evaluation.json").read_text(encoding="utf-8"))
-        score = stored["macro"]["f1"]
-        scored = "" if score is None else f", macro F1 {score:.3f} on the test set"
-        _say(f"{workdir}: this run is finished ({config.train.steps} steps{scored}); nothing to do")
-        _say(f"report: {workdir / 'report' / 'index.html'}")
-        return
-    directory = data_folder(config, workdir)
-    data = load_training_data(config, directory, scalings=_scalings(workdir))
+    return config
+
+
+def say_finished(config: Config, workdir: Path) -> None:
+    """Say that there is nothing to do; settings of picking that were given anew become the model's."""
+    if parallel.is_first():
+        refresh_settings(workdir, config)
+    stored = json.loads((workdir / "evaluation.json").read_text(encoding="utf-8"))
+    score = stored["macro"]["f1"]
+    scored = "" if score is None else f", macro F1 {score:.3f} on the test set"
+    _say(f"{workdir}: this run is finished ({config.train.steps} steps{scored}); nothing to do")
+    _say(f"report: {workdir / 'report' / 'index.html'}")
+
+
+def load_data(config: Config, workdir: Path) -> TrainingData:
+    """The data set, read and checked; simulated first where the configuration names none."""
+    data = load_training_data(config, data_folder(config, workdir), scalings=_scalings(workdir))
     _say(f"{_counts(data)}; training in {workdir}")
+    return data
+
+
+def plan(
+    config: Config, workdir: Path, data: TrainingData, configured_micro_batches: int
+) -> tuple[Experiment, Callable[[int], Any]]:
+    """Networks, compiled steps and batches that fit the devices' memory; the plan is shown and kept.
+
+    Args:
+        config: the configuration.
+        workdir: the run's folder.
+        data: the data set.
+        configured_micro_batches: the user's own `parallel.micro_batches`, before an earlier start changed it.
+    """
     experiment = build_experiment(config)
     batches = data.batches(experiment.mesh)
-    experiment, plan = prepare(experiment, configured=configured, resident_bytes=data.resident_bytes)
-    config = experiment.config
+    experiment, planned = prepare(experiment, configured=configured_micro_batches, resident_bytes=data.resident_bytes)
     if parallel.is_first():
-        folders.record_plan(workdir, config, plan.record())
-    for line in plan.lines():
+        folders.record_plan(workdir, experiment.config, planned.record())
+    for line in planned.lines():
         _say(line)
-    names = [species.name for species in config.data.species]
-    validation = [load_tomogram(tomogram, config.data) for tomogram in data.splits["val"]] or data.meta
-    validation = [tomogram for tomogram in validation if tomogram.particles is not None]
+    return experiment, batches
+
+
+def validation_tomograms(data: TrainingData) -> list[OpenedTomogram]:
+    """The annotated tomograms of val, or of meta where there is no val."""
+    tomograms = data.open("val") or data.meta
+    return [tomogram for tomogram in tomograms if tomogram.particles is not None]
+
+
+def train(job: Job, batches: Callable[[int], Any]) -> FitResult:
+    """Train to the last step; each new best model is kept as a file, so that a run that is killed leaves its best."""
+
+    from robpicker_jax.evaluation.validation import validation_scores
+
+    choose_by = job.config.evaluation.choose_by
 
     def validate(state: TrainState) -> Mapping[str, float]:
-        picker = Picker(experiment, state)
-        scores = _evaluate(config, data, validation, {t.name: picker.pick(t.density, mask=t.mask) for t in validation})
-        return {
-            "macro_f1": _number(scores.macro_f1),
-            **{f"f1/{score.name}": _number(score.rates.f1) for score in scores.classes},
-        }
+        scores = evaluate_picks(job, ModelPicker(trained_model(job.config, state)), job.validation)
+        return validation_scores(scores, choose_by)
 
-    result = fit(experiment, batches, workdir, validate=validate, class_names=names, on_pace=_say_pace)
+    def keep_best(state: TrainState, score: float) -> None:
+        if parallel.is_first():
+            save_model(job.workdir / MODEL_FILE, _model(job, state, score))
+
+    result = fit(
+        job.experiment,
+        batches,
+        job.workdir,
+        validate=validate,
+        choose_by=choose_by,
+        class_names=_species_names(job.config),
+        on_best=keep_best,
+        on_pace=_say_pace,
+    )
     if result.input_wait_share is not None:
         _say(f"the devices waited for input {100 * result.input_wait_share:.1f} % of the time")
-    if not parallel.is_first():
-        return  # process 0 alone picks, evaluates and reports
-    from robpicker_jax.evaluation import evaluation_table
-    from robpicker_jax.picking import calibration
-    from robpicker_jax.reporting.gathering import write_run_report
+    return result
 
-    picker = Picker(experiment, parallel.local(result.best))
-    # On the meta tomograms (and those of validation, where there are any): clean, and not the test set's.
-    known = {tomogram.name for tomogram in data.meta}
-    clean = data.meta + [tomogram for tomogram in validation if tomogram.name not in known]
-    on_clean = _evaluate(config, data, clean, {t.name: picker.pick(t.density, mask=t.mask) for t in clean})
-    calibration.save(workdir, calibration.calibrate(on_clean), [tomogram.name for tomogram in clean])
-    test = [load_tomogram(tomogram, config.data) for tomogram in data.splits["test"]]
-    picks = pick_all(picker, test, workdir / "picks")
-    judged = [tomogram for tomogram in test if tomogram.particles is not None]
-    evaluation = None
-    if judged:
-        evaluation = _evaluate(config, data, judged, {t.name: picks[t.name] for t in judged})
-        table = evaluation_table(evaluation, title=f"Test set, model of step {result.best_step}")
-        console.print(table)
-        write_text(workdir / "evaluation.json", json.dumps(evaluation.as_dict(), indent=2) + "\n")
-    else:
-        _say("no test tomogram has annotations: nothing to evaluate")
-        write_text(workdir / "evaluation.json", json.dumps({"macro": {"f1": None}}) + "\n")
-    page = write_run_report(workdir, picker, data, test, picks, evaluation)
-    for sibling, _ in folders.siblings(workdir, config):
-        if (sibling / "report" / "index.html").exists():
-            _say(f"compared with {sibling} in the report")
-    _say(f"picks: {workdir / 'picks'}\nreport: {page}")
+
+def keep_model(job: Job, result: FitResult) -> ModelPicker:
+    """Write the best model as the run's model file, and give the picker that applies it."""
+    model = _model(job, result.best, validation_score(job.workdir, result.best_step, job.config.evaluation.choose_by))
+    save_model(job.workdir / MODEL_FILE, model)
+    return ModelPicker(model)
+
+
+def calibrate(job: Job, picker: ModelPicker) -> None:
+    """Score thresholds by precision, on meta and validation tomograms: clean, and not the test set's."""
+    from robpicker_jax.picking import calibration
+
+    known = {tomogram.name for tomogram in job.data.meta}
+    clean = job.data.meta + [tomogram for tomogram in job.validation if tomogram.name not in known]
+    evaluation = evaluate_picks(job, picker, clean)
+    calibration.save(job.workdir, calibration.calibrate(evaluation), [tomogram.name for tomogram in clean])
 
 
 def finished(config: Config, workdir: Path) -> bool:
@@ -131,69 +208,137 @@ def data_folder(config: Config, workdir: Path) -> Path:
     """
     if config.data.dir is not None:
         return Path(config.data.dir)
-    from robpicker_jax.simulation import count_tomograms, is_finished, simulate_dataset
+    from robpicker_jax.simulation import DatasetRecipe, is_finished, simulate_dataset
 
+    recipe = DatasetRecipe(config.data.species, config.simulation, config.label_noise)
     own = workdir / "data"
-    while not parallel.is_first() and not is_finished(config, own):
-        if any(is_finished(config, sibling / "data") for sibling, _ in folders.siblings(workdir, config)):
+    while not parallel.is_first() and not is_finished(recipe, own):
+        if any(is_finished(recipe, sibling / "data") for sibling, _ in folders.siblings(workdir, config)):
             break
         time.sleep(1.0)
     for folder in (own, *(sibling / "data" for sibling, _ in folders.siblings(workdir, config))):
-        if is_finished(config, folder):
+        if is_finished(recipe, folder):
             return folder
-    with progress("simulating", count_tomograms(config)) as bar:
-        simulate_dataset(config, own, bar)
+    with progress("simulating", recipe.count()) as bar:
+        simulate_dataset(recipe, own, bar)
     return own
 
 
-def pick_all(picker: Picker, tomograms: list[LoadedTomogram], folder: Path) -> dict[str, Particles]:
+def pick_all(picker: ModelPicker, tomograms: Sequence[OpenedTomogram], folder: Path) -> dict[str, Particles]:
     """Pick every tomogram and write its picks."""
+    from robpicker_jax.picking.pick_files import PICK_FORMATS, PickFiles, PickTarget
+
+    files = PickFiles(folder, PICK_FORMATS)
     picks = {}
-    total = sum(picker.tiles(tomogram.density.shape) for tomogram in tomograms)
+    total = sum(picker.tiles(tomogram.shape_zyx) for tomogram in tomograms)
     with progress("picking", total) as bar:
         for tomogram in tomograms:
-            picks[tomogram.name] = picker.pick(tomogram.density, bar.advance, mask=tomogram.mask)
-            write_picks(
-                folder,
-                tomogram.name,
-                picks[tomogram.name],
-                voxel_size_angstrom=tomogram.voxel_size_angstrom,
-                shape_zyx=ArrayReader(tomogram.density).shape_zyx,
-            )
+            picks[tomogram.name] = picker.pick(tomogram, bar.advance, mask=tomogram.mask)
+            target = PickTarget(tomogram.name, tomogram.shape_zyx, tomogram.voxel_size_angstrom)
+            files.check([target])
+            files.write(target, picks[tomogram.name])
     return picks
 
 
-def _evaluate(
-    config: Config, data: TrainingData, tomograms: list[LoadedTomogram], picks: Mapping[str, Particles]
+def evaluate_test(
+    job: Job, test: Sequence[OpenedTomogram], picks: Mapping[str, Particles], step: int
+) -> Evaluation | None:
+    """Evaluate the picks of the annotated test tomograms, show the table and keep the numbers; None: there are none."""
+    from robpicker_jax.evaluation import evaluation_table
+
+    path = job.workdir / "evaluation.json"
+    judged = [tomogram for tomogram in test if tomogram.particles is not None]
+    if not judged:
+        _say("no test tomogram has annotations: nothing to evaluate")
+        write_text(path, json.dumps({"macro": {"f1": None}}) + "\n")
+        return None
+    evaluation = evaluate(job.config, job.data, judged, {tomogram.name: picks[tomogram.name] for tomogram in judged})
+    console.print(evaluation_table(evaluation, title=f"Test set, model of step {step}"))
+    write_text(path, json.dumps(evaluation.as_dict(), indent=2) + "\n")
+    return evaluation
+
+
+def report(
+    job: Job,
+    result: FitResult,
+    test: Sequence[OpenedTomogram],
+    picks: Mapping[str, Particles],
+    evaluation: Evaluation | None,
+) -> None:
+    """Write the run's report, and those of runs that it is compared with."""
+    from robpicker_jax.reporting.gathering import write_run_report
+
+    comparable = [sibling for sibling, _ in folders.siblings(job.workdir, job.config)]
+    page = write_run_report(
+        job.workdir,
+        job.config.data,
+        training_examples(job, parallel.local(result.best)),
+        test,
+        picks,
+        evaluation,
+        variant=job.config.train.variant,
+        machine=folders.machine(),
+        comparable=comparable,
+    )
+    for sibling in comparable:
+        if (sibling / "report" / "index.html").exists():
+            _say(f"compared with {sibling} in the report")
+    _say(f"picks: {job.workdir / 'picks'}\nreport: {page}")
+
+
+def training_examples(job: Job, state: TrainState) -> TrainingExamples:
+    """Training patches and what the trained meta networks make of them, for the report."""
+    from robpicker_jax.reporting.gathering import TrainingExamples
+    from robpicker_jax.training.objective import Batch
+
+    correct = partial(job.experiment.corrected, state) if "correction" in state.meta else None
+
+    def weigh(batch: dict[str, Any]) -> np.ndarray:
+        return np.asarray(job.experiment.inner_aux(state, Batch(**batch)).weight)
+
+    weigh_patches = weigh if "reweighting" in state.meta else None
+    return TrainingExamples(job.data.train, job.data.source(), correct, weigh_patches)
+
+
+def evaluate_picks(job: Job, picker: ModelPicker, tomograms: list[OpenedTomogram]) -> Evaluation:
+    """Pick annotated tomograms and compare with their annotations."""
+    picks = {tomogram.name: picker.pick(tomogram, mask=tomogram.mask) for tomogram in tomograms}
+    return evaluate(job.config, job.data, tomograms, picks)
+
+
+def evaluate(
+    config: Config, data: TrainingData, tomograms: Sequence[OpenedTomogram], picks: Mapping[str, Particles]
 ) -> Evaluation:
-    from robpicker_jax.evaluation import evaluate, options_from_config
+    """Compare picks with the annotations of their tomograms, by the configuration's rule."""
+    from robpicker_jax import evaluation
 
     truth = {tomogram.name: _particles(tomogram) for tomogram in tomograms}
     instances: dict[str, np.ndarray] | None = None
     if config.evaluation.rule == "mask" and config.data.meta_labels == "shape":
         maker = label_maker(config.data.species, "shape", voxel_size_angstrom=data.voxel_size_angstrom)
-        instances = {t.name: maker.instances(t.density.shape, _particles(t)) for t in tomograms}
-    options: dict[str, Any] = options_from_config(config)
-    options["voxel_size_angstrom"] = data.voxel_size_angstrom
+        instances = {t.name: maker.instances(t.shape_zyx, _particles(t)) for t in tomograms}
+    options = evaluation.EvaluationOptions.from_config(
+        config.evaluation, config.data.species, voxel_size_angstrom=data.voxel_size_angstrom
+    )
     masks = {tomogram.name: tomogram.mask for tomogram in tomograms if tomogram.mask is not None}
-    return evaluate(truth, picks, instance_maps=instances, regions=masks or None, **options)
+    return evaluation.evaluate(truth, picks, options, instance_maps=instances, regions=masks or None)
 
 
-def _particles(tomogram: LoadedTomogram) -> Particles:
+def _particles(tomogram: OpenedTomogram) -> Particles:
     assert tomogram.particles is not None
     return tomogram.particles
 
 
+def _model(job: Job, state: TrainState, score: float | None) -> TrainedModel:
+    return trained_model(job.config, state, voxel_size_angstrom=job.data.voxel_size_angstrom, score=score)
+
+
+def _species_names(config: Config) -> list[str]:
+    return [species.name for species in config.data.species]
+
+
 def _counts(data: TrainingData) -> str:
-    def described(split: str) -> str:
-        found: list[Tomogram] = data.splits[split]
-        return f"{len(found)} {split}"
-
-    return "tomograms: " + ", ".join(described(split) for split in ("train", "meta", "val", "test"))
-
-
-def _number(value: float) -> float:
-    return 0.0 if np.isnan(value) else float(value)
+    return "tomograms: " + ", ".join(f"{len(data.survey.splits[split])} {split}" for split in SPLITS)
 
 
 def _scalings(workdir: Path) -> Path | None:

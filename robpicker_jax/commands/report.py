@@ -8,15 +8,16 @@ from pathlib import Path
 from robpicker_jax.commands.cli import ArgumentParser, console, parser
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Parse, render, say where the page is."""
-    options = _parser().parse_args(list(arguments))
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, read the run, write its report."""
+    options = _parser().parse_args(list(arguments or ()))
     from robpicker_jax.reporting.page import write_report
     from robpicker_jax.reporting.stored import load_workdir
 
     data = load_workdir(options.workdir, compare=options.compare)
     index = write_report(data, options.out or options.workdir / "report")
     console.print(f"report: {index}", highlight=False, markup=False, soft_wrap=True)
+    return 0
 
 
 def _parser() -> ArgumentParser:

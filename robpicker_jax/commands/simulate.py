@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from robpicker_jax.commands.cli import configured_parser, console, parse_configured, progress
+from robpicker_jax.commands.cli import ArgumentParser, configured_parser, console, parse_configured, progress
 from robpicker_jax.system.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,35 +23,40 @@ positions and angles of annotation files. The same command again completes what 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    parser = configured_parser("simulate", _DESCRIPTION)
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the data set")
-    parser.add_argument(
-        "--at",
-        metavar="SPLIT=FILE[#TOMOGRAM]",
-        action="append",
-        default=[],
-        help="one tomogram of that split with its particles at the places and angles of an annotation file, instead "
-        "of random ones; #TOMOGRAM picks one where the file lists several; may be repeated",
-    )
-    options, config = parse_configured(parser, list(arguments or ()))
+    """Parse, simulate what is missing, report."""
+    options, config = parse_configured(_parser(), list(arguments or ()))
     # After parsing, so that --help and bad arguments answer at once.
-    from robpicker_jax.simulation import count_tomograms, is_finished, simulate_dataset
+    from robpicker_jax.simulation import DatasetRecipe, is_finished, simulate_dataset
 
-    placements = [_placement(text) for text in options.at]
-    if is_finished(config, options.out, placements):
+    placements = tuple(_placement(text) for text in options.at)
+    recipe = DatasetRecipe(config.data.species, config.simulation, config.label_noise, placements)
+    if is_finished(recipe, options.out):
         console.print(f"{options.out}: the data set is complete; nothing to do", highlight=False, soft_wrap=True)
         return 0
-    with progress("simulate", count_tomograms(config, placements)) as bar:
-        manifest = simulate_dataset(config, options.out, bar, placements=placements)
-    _summary(config, manifest["tomograms"].values())
+    with progress("simulate", recipe.count()) as bar:
+        manifest = simulate_dataset(recipe, options.out, bar)
+    _report(config, list(manifest["tomograms"].values()))
     console.print(f"data set in {options.out}", highlight=False, soft_wrap=True)
     return 0
 
 
+def _parser() -> ArgumentParser:
+    result = configured_parser("simulate", _DESCRIPTION)
+    result.add_argument("--out", metavar="DIR", required=True, help="folder of the data set")
+    result.add_argument(
+        "--at",
+        metavar="SPLIT=FILE[#TOMOGRAM]",
+        action="append",
+        default=[],
+        help="one tomogram of that split with its particles at the positions and angles of an annotation file, instead "
+        "of random ones; #TOMOGRAM picks one where the file lists several; may be repeated",
+    )
+    return result
+
+
 def _placement(text: str) -> Placement:
+    from robpicker_jax.datasets import SPLITS
     from robpicker_jax.simulation import Placement
-    from robpicker_jax.simulation.dataset import SPLITS
 
     split, separator, rest = text.partition("=")
     if not separator or split not in SPLITS:
@@ -60,20 +65,20 @@ def _placement(text: str) -> Placement:
     return Placement(split, Path(path), tomogram or None)
 
 
-def _summary(config: Config, tomograms: object) -> None:
+def _report(config: Config, tomograms: Sequence[Mapping[str, Any]]) -> None:
+    """Print how many particles of each species the splits have."""
     from rich.table import Table
 
-    from robpicker_jax.simulation import get_phantom
-    from robpicker_jax.simulation.dataset import SPLITS
+    from robpicker_jax.datasets import SPLITS
+    from robpicker_jax.molecules import get_phantom
 
-    entries = list(tomograms)  # type: ignore[call-overload]
     table = Table("label", "species", "kDa", *SPLITS)
     for label, species in enumerate(config.data.species, start=1):
         weight = species.molecular_weight_kda
         if species.phantom is not None:
             weight = get_phantom(species.phantom).molecular_weight_kda
         counts = [
-            str(sum(entry["particles"][species.name] for entry in entries if entry["split"] == split))
+            str(sum(entry["particles"][species.name] for entry in tomograms if entry["split"] == split))
             for split in SPLITS
         ]
         table.add_row(str(label), species.name, "" if weight is None else f"{weight:g}", *counts)

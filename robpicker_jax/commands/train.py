@@ -5,11 +5,15 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from robpicker_jax.commands.cli import configured_parser, parse_configured
 
+if TYPE_CHECKING:
+    from robpicker_jax.config import Config
+
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
-"""Imports and tracing make objects that live on: with Python's 700, a start looks through them again and again."""
+"""Imports and tracing make many objects that stay; with Python's default of 700, a start spends seconds on them."""
 
 _DESCRIPTION = """\
 Train a particle picker from noisy annotations, pick the test tomograms, evaluate the picks and write a report.
@@ -25,14 +29,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = configured_parser("train", _DESCRIPTION)
     parser.add_argument("--workdir", metavar="DIR", type=Path, help="folder of the run; default: runs/NAME[-VARIANT]")
     options, config = parse_configured(parser, list(arguments or ()))
+    # After parsing, so that --help and bad arguments answer at once.
+    from robpicker_jax.training import run_folder
+
+    run_job(config, options.workdir or run_folder.default_workdir(config, options.config))
+    return 0
+
+
+def run_job(config: Config, workdir: Path) -> None:
+    """Do the main job, with the collection of garbage set for it.
+
+    Raises:
+        InputError: as `main_job.run`.
+    """
     thresholds = gc.get_threshold()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, *thresholds[1:])
     try:
-        # After parsing, so that --help and bad arguments answer at once.
         from robpicker_jax.commands import main_job
-        from robpicker_jax.training import run_folder
 
-        main_job.run(config, options.workdir or run_folder.default_workdir(config, options.config))
+        main_job.run(config, workdir)
     finally:
         gc.set_threshold(*thresholds)
-    return 0

@@ -35,12 +35,12 @@ def _dispatch(arguments: list[str]) -> int | None:
         return 0
     verb, *rest = arguments
     if verb == "--version":
-        from robpicker_jax import __version__
+        from robpicker_jax.system.version import __version__
 
         print(f"robpicker_jax {__version__}")
         return 0
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         raise InputError(f"no such verb: {verb}", fix=f"did you mean {near[0]}?" if near else "see robpicker --help")
-    module = importlib.import_module(f"robpicker_jax.commands.{verb}")
-    return module.main(rest)
+    code: int | None = importlib.import_module(f"robpicker_jax.commands.{verb}").main(rest)
+    return code

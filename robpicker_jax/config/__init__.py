@@ -7,8 +7,10 @@ from robpicker_jax.config.loading import (
     describe_fields,
     dump_config,
     load_config,
+    validated,
 )
 from robpicker_jax.config.schema import (
+    META_NETWORKS,
     Config,
     DataConfig,
     EvaluationConfig,
@@ -25,6 +27,7 @@ from robpicker_jax.config.schema import (
 )
 
 __all__ = [
+    "META_NETWORKS",
     "Config",
     "DataConfig",
     "EvaluationConfig",
@@ -44,4 +47,5 @@ __all__ = [
     "describe_fields",
     "dump_config",
     "load_config",
+    "validated",
 ]

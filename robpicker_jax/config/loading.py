@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -22,6 +22,7 @@ from robpicker_jax.config.schema import Config, Species
 from robpicker_jax.config.validation import check
 from robpicker_jax.system.errors import InputError
 
+T = TypeVar("T")
 _PATH_FIELDS = {"dir", "density", "mask", "tomograms"}
 
 
@@ -137,15 +138,29 @@ def _type_name(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint))
 
 
-def _build(data: Mapping[str, Any], source: Path) -> Config:
+def validated(adapter: TypeAdapter[T], data: Mapping[str, Any], source: str | Path) -> T:
+    """Nested `data` as the dataclass of an adapter.
+
+    Args:
+        adapter: pydantic's adapter of a dataclass whose fields are sections or fields of the configuration.
+        data: the values.
+        source: where they come from, for messages.
+
+    Raises:
+        InputError: unknown key (with the nearest valid one), wrong type, impossible value.
+    """
     try:
-        config = _adapter().validate_python(data)
+        return adapter.validate_python(data)
     except ValidationError as error:
         messages = [_explain(item) for item in error.errors(include_url=False)]
         # Unknown keys first: a misspelt key often is the cause of the others.
         messages.sort(key=lambda message: "unknown key" not in message)
         more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
         raise InputError(messages[0] + more, where=source) from None
+
+
+def _build(data: Mapping[str, Any], source: Path) -> Config:
+    config = validated(_adapter(), data, source)
     check(config, source)
     return config
 

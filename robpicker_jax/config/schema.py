@@ -20,14 +20,26 @@ PositiveInt = Annotated[int, Gt(0)]
 
 _STRICT = ConfigDict(extra="forbid")
 
+META_NETWORKS: dict[str, tuple[str, ...]] = {
+    "robpicker": ("correction", "reweighting"),
+    "lc_only": ("correction",),
+    "dr_only": ("reweighting",),
+    "supervised": (),
+}
+"""The meta networks that each `train.variant` trains."""
+
 
 def _help(text: str) -> object:
     return Field(description=text)
 
 
+MAX_SPECIES = 255
+"""Label maps have 8 bits a voxel, and class 0 is background."""
+
+
 @dataclass(frozen=True)
 class Species:
-    """One particle species; its class label is its place in `data.species`, counted from 1."""
+    """One particle species; its class label is its position in `data.species`, counted from 1."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     name: Annotated[str, _help("name of the species, as reports and files show it")]
@@ -97,6 +109,8 @@ class SimulationConfig:
     )
     dark_particles: Annotated[bool, _help("particles darker than their surroundings, as in raw tomograms")] = True
     min_gap_vox: Annotated[NonNegative, _help("smallest gap between the bounding spheres of two particles")] = 1.0
+    beads: Annotated[Count, _help("gold beads in each tomogram: dense balls that are no particles")] = 0
+    bead_diameter_angstrom: Annotated[Positive, _help("diameter of the gold beads")] = 100.0
     seed: Annotated[Count, _help("seed of the simulation")] = 0
 
 
@@ -155,13 +169,21 @@ class PatchConfig:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     size: Annotated[PositiveInt, _help("edge of the cubic patches, voxels")] = 64
     shift_vox: Annotated[Count, _help("largest random shift of a patch from its particle, per axis")] = 10
-    background_share: Annotated[Fraction, _help("share of training patches at uniformly random places")] = 0.1
-    rotate_180: Annotated[bool, _help("half-turns about x, y and z (keep handedness and missing wedge)")] = True
-    flip: Annotated[bool, _help("mirror along each axis (keeps the missing wedge, changes handedness)")] = False
-    rotate_z90: Annotated[bool, _help("quarter-turns in the x-y plane (turn the missing wedge)")] = False
-    rotate_any: Annotated[bool, _help("uniformly random 3D rotations with interpolation (turn the missing wedge)")] = (
-        False
-    )
+    background_share: Annotated[Fraction, _help("share of training patches at uniformly random positions")] = 0.1
+    train_sampler: Annotated[
+        str, _help("how training patches are drawn, by name: particles, class_balanced, uniform or an added one")
+    ] = "particles"
+    meta_sampler: Annotated[
+        str, _help("how meta patches are drawn: as train_sampler, but half the shift and no background share")
+    ] = "class_balanced"
+    augment: Annotated[
+        tuple[str, ...],
+        _help(
+            "augmentations, by name: rotate_180 (half-turns; keep missing wedge and handedness), flip (mirror images; "
+            "keep the wedge), rotate_z90 (quarter turns about z; turn the wedge), rotate_any (any rotation, "
+            "interpolated; turns the wedge), or added ones"
+        ),
+    ] = ("rotate_180",)
     input: Annotated[
         Literal["auto", "device", "host"],
         _help("tomograms on the devices, patches cut there, or in their files, cut by threads; auto: by what fits"),
@@ -177,9 +199,13 @@ class PatchConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Segmentation U-Net and the two meta networks."""
+    """Segmentation network (a U-Net unless another backbone is chosen) and the two meta networks."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    backbone: Annotated[str, _help("segmentation network, by name")] = "unet"
+    backbone_options: Annotated[dict[str, Any], _help("further options of a backbone; unet has none")] = field(
+        default_factory=dict, hash=False
+    )
     preset: Annotated[
         Literal["paper", "deepfinder", "deepict", "custom"],
         _help("shape of the U-Net; fields left empty take the preset's value"),
@@ -199,7 +225,7 @@ class ModelConfig:
     ] = None
     reweighting_hidden: Annotated[PositiveInt, _help("hidden width of the data reweighting network")] = 500
     compute_dtype: Annotated[
-        Literal["float32", "bfloat16"], _help("type of the U-Net's arithmetic; parameters and losses stay float32")
+        Literal["float32", "bfloat16"], _help("type of the backbone's arithmetic; parameters and losses stay float32")
     ] = "float32"
     remat: Annotated[bool, _help("recompute block activations in the backward pass: less memory, more time")] = False
 
@@ -234,7 +260,11 @@ class TrainConfig:
     batch_size: Annotated[PositiveInt, _help("training patches a step")] = 25
     meta_batch_size: Annotated[PositiveInt | None, _help("meta patches a step; none: batch_size")] = None
     seed: Annotated[Count, _help("seed of everything random in training")] = 0
-    inner: Annotated[OptimizerConfig, _help("optimiser of the U-Net")] = field(
+    loss: Annotated[str, _help("loss of the segmentation, by name")] = "dice"
+    loss_options: Annotated[dict[str, Any], _help("options of the loss, such as {smoothing_vox: 1.0} of dice")] = field(
+        default_factory=dict, hash=False
+    )
+    inner: Annotated[OptimizerConfig, _help("optimiser of the segmentation network")] = field(
         default_factory=lambda: OptimizerConfig(weight_decay=5e-4)
     )
     correction: Annotated[OptimizerConfig, _help("optimiser of the label-correction network")] = field(
@@ -244,6 +274,9 @@ class TrainConfig:
         default_factory=lambda: OptimizerConfig(name="adam", learning_rate=1e-3)
     )
     hypergradient: Annotated[str, _help("hypergradient method, by name")] = "unrolled"
+    hypergradient_options: Annotated[
+        dict[str, Any], _help("options of the hypergradient method, such as {epsilon: 0.01} of finite_difference")
+    ] = field(default_factory=dict, hash=False)
     inner_steps: Annotated[PositiveInt, _help("inner steps for each meta step")] = 1
     meta_warmup_steps: Annotated[Count, _help("first steps during which the meta networks stay as they are")] = 0
     stop_gradient_label: Annotated[bool, _help("no inner gradient through the corrected label")] = True
@@ -252,6 +285,21 @@ class TrainConfig:
     checkpoint_every: Annotated[PositiveInt, _help("steps between checkpoints")] = 500
     keep_checkpoints: Annotated[PositiveInt, _help("latest checkpoints kept beside the best")] = 2
     log_every: Annotated[PositiveInt, _help("steps between lines of metrics.jsonl")] = 10
+
+    @property
+    def meta_networks(self) -> tuple[str, ...]:
+        """Names of the meta networks that this variant trains."""
+        return META_NETWORKS[self.variant]
+
+    @property
+    def is_bilevel(self) -> bool:
+        """Whether there is a meta level: false for supervised training alone."""
+        return bool(self.meta_networks)
+
+    @property
+    def meta_batch(self) -> int:
+        """Meta patches of a step: `meta_batch_size`, or `batch_size` where that is not set."""
+        return self.meta_batch_size or self.batch_size
 
 
 @dataclass(frozen=True)
@@ -276,13 +324,17 @@ class InferenceConfig:
 
 @dataclass(frozen=True)
 class PickingConfig:
-    """From class map to picks: DBSCAN per class and centres of gravity."""
+    """From class map to picks: clusters of the voxels of each class, and their centres of gravity."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    radius_vox: Annotated[Positive, _help("DBSCAN neighbourhood radius, voxels")] = 1.0
-    min_neighbours: Annotated[
-        PositiveInt, _help("DBSCAN: voxels within the radius that make a core voxel, itself counted")
-    ] = 5
+    clustering: Annotated[str, _help("how voxels of a class become clusters, by name: dbscan, components")] = "dbscan"
+    clustering_options: Annotated[
+        dict[str, Any],
+        _help(
+            "the clustering's options; dbscan: radius_vox 1, min_neighbours 5; components: connectivity 1 (faces) to "
+            "3 (corners), min_probability 0"
+        ),
+    ] = field(default_factory=dict, hash=False)
     min_cluster_vox: Annotated[PositiveInt, _help("smallest cluster kept as a pick, voxels")] = 5
     min_score: Annotated[Fraction, _help("smallest score kept as a pick")] = 0.0
     edge_vox: Annotated[NonNegative, _help("smallest distance of a pick from the volume's edge, voxels")] = 0.0
@@ -302,6 +354,7 @@ class EvaluationConfig:
     tolerance_vox: Annotated[Positive, _help("tolerance rule: largest distance of a hit, voxels")] = 10.0
     one_to_one: Annotated[bool, _help("each true particle counts once; off: the paper's literal rule")] = True
     beta: Annotated[Positive | None, _help("beta of F-beta; none: 4 under the czii rule, else 1")] = None
+    choose_by: Annotated[str, _help("validation score that chooses the best checkpoint, by name")] = "macro_f1"
 
 
 @dataclass(frozen=True)
@@ -316,7 +369,7 @@ class ParallelConfig:
         _help("parts in which each device takes its share of a batch, to save memory; batch norm is then over a part"),
     ] = 1
     auto_micro_batches: Annotated[
-        bool, _help("take more micro_batches where a step would not fit the memory; off: run as told")
+        bool, _help("raise micro_batches where a step would not fit the memory; off: never")
     ] = True
     memory_limit_gib: Annotated[
         Positive | None, _help("memory of each device for tomograms and a step, GiB; none: what is free")
@@ -324,9 +377,9 @@ class ParallelConfig:
     distributed: Annotated[
         bool | None, _help("several processes; none: as SLURM, Open MPI, a TPU pod or the next three fields say")
     ] = None
-    coordinator_address: Annotated[str | None, _help("HOST:PORT of process 0, where no launcher tells")] = None
-    num_processes: Annotated[PositiveInt | None, _help("number of processes, where no launcher tells")] = None
-    process_id: Annotated[Count | None, _help("number of this process, from 0, where no launcher tells")] = None
+    coordinator_address: Annotated[str | None, _help("HOST:PORT of process 0, where no launcher sets it")] = None
+    num_processes: Annotated[PositiveInt | None, _help("number of processes, where no launcher sets it")] = None
+    process_id: Annotated[Count | None, _help("number of this process, from 0, where no launcher sets it")] = None
 
 
 @dataclass(frozen=True)

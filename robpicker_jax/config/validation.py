@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from robpicker_jax.config.schema import Config, OptimizerConfig
+from robpicker_jax.config.schema import MAX_SPECIES, Config, OptimizerConfig
 from robpicker_jax.system.errors import InputError
 
 
@@ -22,8 +22,8 @@ def check(config: Config, source: str | Path = "") -> None:
     species = config.data.species
     if not species:
         fail("data.species", "no species", "list at least one {name, radius_vox}")
-    if len(species) > 254:
-        fail("data.species", f"{len(species)} species, but label maps hold 254 at most")
+    if len(species) > MAX_SPECIES:
+        fail("data.species", f"{len(species)} species, but label maps hold {MAX_SPECIES} at most")
     for name, count in Counter(entry.name for entry in species).items():
         if count > 1:
             fail("data.species", f"the name {name!r} is given {count} times", "make the names unique")
@@ -58,13 +58,12 @@ def check(config: Config, source: str | Path = "") -> None:
     tile = config.inference.tile or config.patches.size
     if config.inference.overlap_vox >= tile:
         fail("inference.overlap_vox", f"must be smaller than the tile ({tile})")
-    _check_optimizer(config.train.variant, "train.inner", config.train.inner, source)
+    if config.train.is_bilevel:
+        _check_optimizer("train.inner", config.train.inner, source)
 
 
-def _check_optimizer(variant: str, key: str, optimizer: OptimizerConfig, source: str | Path) -> None:
-    if variant == "supervised" or optimizer.name not in ("adam", "adamw", "rmsprop"):
-        return
-    if optimizer.eps_root == 0:
+def _check_optimizer(key: str, optimizer: OptimizerConfig, source: str | Path) -> None:
+    if optimizer.name in ("adam", "adamw", "rmsprop") and optimizer.eps_root == 0:
         raise InputError(
             f"{key}.eps_root: {optimizer.name} with eps_root 0 has no finite derivative where a gradient is zero, "
             "so no hypergradient",

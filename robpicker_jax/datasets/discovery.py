@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from robpicker_jax.annotations import SUFFIXES
+from robpicker_jax.annotations import suffixes
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import VOLUME_SUFFIXES, is_volume, volume_stem
 
@@ -32,7 +32,7 @@ SHARED_LIST = re.compile(r"(objl|object_list|particles)([_.-].*)?$")
 
 
 @dataclass(frozen=True)
-class Tomogram:
+class TomogramFiles:
     """One tomogram of a data set, by its files.
 
     Attributes:
@@ -52,7 +52,7 @@ class Tomogram:
     mask_path: Path | None = None
 
 
-def discover(directory: str | Path) -> dict[str, list[Tomogram]]:
+def discover(directory: str | Path) -> dict[str, list[TomogramFiles]]:
     """Find the tomograms of a data set.
 
     Args:
@@ -68,7 +68,7 @@ def discover(directory: str | Path) -> dict[str, list[Tomogram]]:
     directory = Path(directory)
     if not directory.is_dir():
         raise InputError("no such folder" if not directory.exists() else "not a folder", where=directory)
-    found: dict[str, list[Tomogram]] = {split: [] for split in SPLITS}
+    found: dict[str, list[TomogramFiles]] = {split: [] for split in SPLITS}
     folders = [name for name in _FOLDERS if (directory / name).is_dir()]
     if not folders:
         raise InputError(
@@ -90,17 +90,17 @@ def discover(directory: str | Path) -> dict[str, list[Tomogram]]:
     return found
 
 
-def tomograms_from(paths: Iterable[str | Path], *, annotations: bool = True) -> list[Tomogram]:
+def tomograms_from(paths: Iterable[str | Path], *, annotations: bool = True) -> list[TomogramFiles]:
     """The tomograms named on a command line: volume files, and folders of them.
 
     Args:
         paths: the files and folders.
-        annotations: look for the lists beside the volumes; inference needs none, and does not mind several.
+        annotations: look for the lists beside the volumes. Without, a volume with several lists is accepted.
 
     Raises:
         InputError: a path that does not exist, is no volume, or is a folder without volumes.
     """
-    found: list[Tomogram] = []
+    found: list[TomogramFiles] = []
     for path in map(Path, paths):
         if path.is_dir() and not is_volume(path):
             inside = _in_folder(path, "", annotations=annotations)
@@ -116,11 +116,34 @@ def tomograms_from(paths: Iterable[str | Path], *, annotations: bool = True) -> 
     return list(dict.fromkeys(found))
 
 
+def tomograms_in(folder: Path, *, annotations: bool = True) -> list[TomogramFiles]:
+    """The tomograms of a folder that is no data set, by name of file; none where it holds no volume.
+
+    Raises:
+        InputError: with `annotations`, a tomogram with two lists.
+    """
+    return _in_folder(folder, "", annotations=annotations)
+
+
+def split_folder(path: Path, split: str) -> Path:
+    """The folder of one split of a data set; `path` itself where it is no data set.
+
+    Raises:
+        InputError: a data set without this split.
+    """
+    if not any((path / name).is_dir() for name in _FOLDERS):
+        return path
+    for name, meant in _FOLDERS.items():
+        if split in (name, meant) and (path / name).is_dir():
+            return path / name
+    raise InputError(f"no {split} folder in it", where=path, fix="name another --split")
+
+
 def _suffix_list() -> str:
     return " ".join(VOLUME_SUFFIXES)
 
 
-def _in_folder(folder: Path, split: str, *, annotations: bool = True, only: str | None = None) -> list[Tomogram]:
+def _in_folder(folder: Path, split: str, *, annotations: bool = True, only: str | None = None) -> list[TomogramFiles]:
     """The tomograms of a folder, or the one whose volume is the file `only`."""
     files = {path.name: path for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
     volumes = [path for path in files.values() if is_volume(path)]
@@ -137,15 +160,18 @@ def _in_folder(folder: Path, split: str, *, annotations: bool = True, only: str 
         if annotations:
             annotation = _annotation_of(name, files) or _only(shared, folder, "lists for the whole folder")
         target, mask = beside.get(f"{name}_target"), beside.get(f"{name}_mask")
-        found.append(Tomogram(name, split, path, annotation, target, mask))
+        found.append(TomogramFiles(name, split, path, annotation, target, mask))
     return found
 
 
+def list_suffix(name: str) -> str | None:
+    """The longest suffix of an annotation format that a file's name ends in; None where it is no particle list."""
+    return max((suffix for suffix in suffixes() if name.lower().endswith(suffix)), key=len, default=None)
+
+
 def _annotation_stem(name: str) -> str | None:
-    for suffix in SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return None
+    suffix = list_suffix(name)
+    return None if suffix is None else name[: -len(suffix)]
 
 
 def _annotation_of(name: str, files: Mapping[str, Path]) -> Path | None:
@@ -158,8 +184,8 @@ def _annotation_of(name: str, files: Mapping[str, Path]) -> Path | None:
         if f"{stem}_objl.xml" in files:
             return files[f"{stem}_objl.xml"]
     for marker in ("_objl", ""):
-        wanted = {f"{stem}{marker}{suffix}" for stem in stems for suffix in SUFFIXES}
-        candidates = [path for file_name, path in files.items() if file_name in wanted and not is_volume(path)]
+        names = {f"{stem}{marker}{suffix}" for stem in stems for suffix in suffixes()}
+        candidates = [path for file_name, path in files.items() if file_name in names and not is_volume(path)]
         if candidates:
             return _only(candidates, candidates[0].parent, f"annotation files for tomogram {name}")
     return None
@@ -172,8 +198,8 @@ def _only(candidates: Sequence[Path], folder: Path, what: str) -> Path | None:
     return candidates[0] if candidates else None
 
 
-def _refuse_repeats(tomograms: Sequence[Tomogram], split: str) -> None:
-    seen: dict[str, Tomogram] = {}
+def _refuse_repeats(tomograms: Sequence[TomogramFiles], split: str) -> None:
+    seen: dict[str, TomogramFiles] = {}
     for tomogram in tomograms:
         if tomogram.name in seen:
             raise InputError(
@@ -193,3 +219,11 @@ def same_tomogram(name: str, listed: str) -> bool:
         return number.group(1) if number else stem
 
     return key(name) == key(listed)
+
+
+def matching_names(name: str, candidates: Iterable[str]) -> list[str]:
+    """Those of the candidates that name the tomogram: equal ones, and only where there is none `same_tomogram`'s."""
+    candidates = list(candidates)
+    return [other for other in candidates if other == name] or [
+        other for other in candidates if same_tomogram(other, name)
+    ]

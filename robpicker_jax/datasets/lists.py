@@ -9,17 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from robpicker_jax.annotations import FORMATS, SUFFIXES, Particles, read_annotations
+from robpicker_jax.annotations import Particles, read_annotations, suffixes
 from robpicker_jax.annotations.options import options_for
-from robpicker_jax.datasets.discovery import SHARED_LIST, SPLITS, same_tomogram, tomograms_from
-from robpicker_jax.datasets.loading import agreed_voxel_size
+from robpicker_jax.datasets.discovery import (
+    TomogramFiles,
+    list_suffix,
+    matching_names,
+    split_folder,
+    tomograms_in,
+)
+from robpicker_jax.datasets.headers import agreed_voxel_size
+from robpicker_jax.datasets.particle_lists import particles_of_tomogram
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.volumes import is_volume, open_volume
+from robpicker_jax.volumes import open_volume
 
 _Read = Callable[[Path, float | None, tuple[int, int, int] | None], Particles]
-_FOLDERS = (*SPLITS, "valid")
 _MARKERS = re.compile(r"(_truth)?(_objl|_picks)?$")
-_SUFFIX_ORDER = list(dict.fromkeys(suffix for fmt in FORMATS.values() for suffix in fmt.suffixes))
 
 
 def read_lists(
@@ -36,15 +41,15 @@ def read_lists(
 
     A file is one tomogram's list, named after it, or a list that names several. A folder holds one list for each
     tomogram (`{name}.xml`, `{name}_objl.xml`, `{name}.star`, …); where several hold one tomogram's, `{name}_truth…`
-    goes before others (a data set keeps the clean truth of noisy annotations so), and then the order of
-    `annotations.FORMATS`. Of a folder with volumes, the lists of these volumes are taken; of a data set (folders
+    goes before others (so a data set keeps the clean truth of noisy annotations), and then the order of
+    `annotations.FORMATS` decides. Of a folder with volumes, the lists of these volumes are taken; of a data set (folders
     train/, meta/, val/, test/), one split.
 
     Args:
         path: file or folder.
         split: which split of a data set.
-        fmt: annotation format, by default told by the file.
-        voxel_size_angstrom: for formats in Å; by default the headers' of the volumes beside the lists.
+        fmt: annotation format; by default, suffix and content of the file decide.
+        voxel_size_angstrom: for formats in Å; by default the one in the header of the volume beside each list.
         class_names: name of class 1, 2, …, for formats that name classes.
         allow_empty: accept lists without particles.
         options: how the lists are read, as `data.annotation_options` has it.
@@ -71,8 +76,8 @@ def read_lists(
     if path.is_file():
         return _by_tomogram(read(path, None, None), _name(path))
     folder = split_folder(path, split)
-    if any(is_volume(file) for file in folder.iterdir()):
-        return _beside_volumes(folder, read)
+    if tomograms := tomograms_in(folder):
+        return _beside_volumes(folder, tomograms, read)
     found: dict[str, Particles] = {}
     for name, file in _choose(folder).items():
         for tomogram, particles in _by_tomogram(read(file, None, None), name).items():
@@ -91,9 +96,7 @@ def header_voxel_size(path: str | Path, *, split: str = "test", configured: floa
     path = Path(path)
     if not path.is_dir():
         return configured
-    folder = split_folder(path, split)
-    volumes = tomograms_from([folder]) if any(is_volume(file) for file in folder.iterdir()) else []
-    return agreed_voxel_size(volumes, configured)
+    return agreed_voxel_size(tomograms_in(split_folder(path, split), annotations=False), configured)
 
 
 def pair_tomograms(
@@ -109,18 +112,16 @@ def pair_tomograms(
     if len(truth) == 1 and len(picks) == 1:
         return {next(iter(truth)): next(iter(picks.values()))}, []
     paired: dict[str, Particles] = {}
-    strange = []
+    unknown = []
     for name, particles in picks.items():
-        matching = [other for other in truth if other == name] or [
-            other for other in truth if same_tomogram(other, name)
-        ]
+        matching = matching_names(name, truth)
         if not matching:
-            strange.append(name)
+            unknown.append(name)
         elif matching[0] in paired:
             raise InputError(f"two lists of picks for tomogram {matching[0]}", where="picks", fix="keep one of them")
         else:
             paired[matching[0]] = particles
-    return paired, strange
+    return paired, unknown
 
 
 def agree_on_classes(
@@ -189,29 +190,16 @@ def _relabelled(particles: Particles, names: Sequence[str]) -> Particles:
     return particles.with_(labels=labels)
 
 
-def split_folder(path: Path, split: str) -> Path:
-    """The folder that holds the lists: `path`, or a split of it when it is a data set."""
-    if not any((path / name).is_dir() for name in _FOLDERS):
-        return path
-    for name in (split, "valid" if split == "val" else split):
-        if (path / name).is_dir():
-            return path / name
-    raise InputError(f"no {split} folder in it", where=path, fix="name another --split")
-
-
-def _beside_volumes(folder: Path, read: _Read) -> dict[str, Particles]:
+def _beside_volumes(folder: Path, tomograms: Sequence[TomogramFiles], read: _Read) -> dict[str, Particles]:
     found: dict[str, Particles] = {}
-    for tomogram in tomograms_from([folder]):
-        clean = [file for suffix in _SUFFIX_ORDER if (file := folder / f"{tomogram.name}_truth_objl{suffix}").is_file()]
+    for tomogram in tomograms:
+        clean = [file for suffix in suffixes() if (file := folder / f"{tomogram.name}_truth_objl{suffix}").is_file()]
         path = clean[0] if clean else tomogram.annotation_path
         if path is None:
             continue
         with open_volume(tomogram.volume_path) as reader:
             particles = read(path, reader.voxel_size_angstrom, reader.shape_zyx)
-        if particles.tomograms is not None and (SHARED_LIST.match(path.stem) or len(set(particles.tomograms)) > 1):
-            mine = [same_tomogram(tomogram.name, str(name)) for name in particles.tomograms]
-            particles = particles.select(np.array(mine, dtype=bool))
-        found[tomogram.name] = particles
+        found[tomogram.name] = particles_of_tomogram(particles, tomogram.name, path)
     if not found:
         raise InputError("no tomogram in it has a particle list", where=folder, fix="put {name}_objl.xml beside {name}")
     return found
@@ -222,26 +210,21 @@ def _choose(folder: Path) -> dict[str, Path]:
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
     chosen: dict[str, tuple[tuple[bool, int], Path]] = {}
     for file in files:
-        suffix = _suffix(file)
+        suffix = list_suffix(file.name)
         if suffix is None:
             continue
-        rank = ("_truth" not in file.name, _SUFFIX_ORDER.index(suffix))
+        rank = ("_truth" not in file.name, suffixes().index(suffix))
         name = _name(file)
         if name not in chosen or rank < chosen[name][0]:
             chosen[name] = (rank, file)
     if not chosen:
-        raise InputError("no particle list in it", where=folder, fix=f"known suffixes: {' '.join(SUFFIXES)}")
+        raise InputError("no particle list in it", where=folder, fix=f"known suffixes: {' '.join(suffixes())}")
     return {name: file for name, (_, file) in chosen.items()}
-
-
-def _suffix(file: Path) -> str | None:
-    matching = [suffix for suffix in _SUFFIX_ORDER if file.name.lower().endswith(suffix)]
-    return max(matching, key=len) if matching else None
 
 
 def _name(file: Path) -> str:
     """Tomogram that a list is named after."""
-    suffix = _suffix(file)
+    suffix = list_suffix(file.name)
     stem = file.name[: -len(suffix)] if suffix else file.stem
     return _MARKERS.sub("", stem, count=1) or stem
 

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from robpicker_jax.annotations import Particles
 from robpicker_jax.annotations.bounds import inside
-from robpicker_jax.datasets.discovery import same_tomogram, tomograms_from
-from robpicker_jax.datasets.lists import split_folder
-from robpicker_jax.datasets.loading import load_mask
+from robpicker_jax.datasets.discovery import matching_names, split_folder, tomograms_in
+from robpicker_jax.datasets.stored_maps import load_mask
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import is_volume, open_volume, volume_stem
 
@@ -33,15 +32,13 @@ def masks_beside(truth: str | Path, *, split: str = "test") -> dict[str, NDArray
     truth = Path(truth)
     if not truth.is_dir():
         return {}
-    folder = split_folder(truth, split)
-    if not any(is_volume(file) for file in folder.iterdir()):
-        return {}
     found = {}
-    for tomogram in tomograms_from([folder], annotations=False):
-        if tomogram.mask_path is not None:
-            with open_volume(tomogram.volume_path) as reader:
-                mask = load_mask(tomogram, reader.shape_zyx)
-            assert mask is not None
+    for tomogram in tomograms_in(split_folder(truth, split), annotations=False):
+        if tomogram.mask_path is None:
+            continue
+        with open_volume(tomogram.volume_path) as reader:
+            mask = load_mask(tomogram, reader.shape_zyx)
+        if mask is not None:
             found[tomogram.name] = mask
     return found
 
@@ -78,11 +75,11 @@ def read_masks(
         raise InputError("no volume format has this suffix", where=path, fix="give a mask as MRC, or a folder of masks")
     volumes = [file for file in sorted(split_folder(path, split).iterdir()) if is_volume(file)]
     marked = [file for file in volumes if volume_stem(file).endswith("_mask")]
-    files = {file: volume_stem(file).removesuffix("_mask") for file in marked or volumes}
+    stems = {file: volume_stem(file).removesuffix("_mask") for file in marked or volumes}
     found = {}
     for name, particles in truth.items():
-        exact = [file for file, stem in files.items() if stem == name]
-        mine = exact or [file for file, stem in files.items() if same_tomogram(name, stem)]
+        matching = matching_names(name, stems.values())
+        mine = [file for file, stem in stems.items() if stem in matching]
         if len(mine) > 1:
             raise InputError(f"several masks of tomogram {name}: {mine[0].name}, {mine[1].name}", where=path)
         if mine:

@@ -65,7 +65,7 @@ def check_counts(counts: Mapping[str, Mapping[str, int]], kinds: Sequence[Kind])
             elif n < few:
                 what = f"only {n} {kind.name} in {split}"
                 fix = f"annotate {few} or more" + (": meta steers the training" if split == "meta" else "")
-                findings.append(Finding("warning", "class_rare", what, fix, (split,), {"count": n, "wished": few}))
+                findings.append(Finding("warning", "class_rare", what, fix, (split,), {"count": n, "recommended": few}))
     if counts:
         text = "; ".join(f"{split}: " + ", ".join(f"{n} {k}" for k, n in row.items()) for split, row in counts.items())
         findings.append(Finding("info", "class_counts", f"particles in {text}", "", (), {"counts": counts}))
@@ -95,14 +95,14 @@ def check_labels(observations: Sequence[Observation], kinds: Sequence[Kind]) -> 
                 )
             )
         elif particles.class_names is not None:
-            wanted = np.array([labels.get(str(name), -1) for name in particles.class_names])
-            wrong = (wanted > 0) & (wanted != particles.labels)
+            expected = np.array([labels.get(str(name), -1) for name in particles.class_names])
+            wrong = (expected > 0) & (expected != particles.labels)
             if wrong.any():
                 i = int(np.flatnonzero(wrong)[0])
                 what = (
                     f"{observation.name}: a particle named {particles.class_names[i]} has label {particles.labels[i]}"
                 )
-                fix = f"order data.species as the file's labels do ({particles.class_names[i]} is {wanted[i]} there)"
+                fix = f"order data.species as the file's labels do ({particles.class_names[i]} is {expected[i]} there)"
                 evidence = {"count": int(wrong.sum()), "species": labels}
                 findings.append(Finding("error", "class_order", what, fix, (observation.name,), evidence))
     return findings

@@ -131,7 +131,7 @@ def check_density(observations: Sequence[Observation]) -> list[Finding]:
             Finding(
                 "warning",
                 "no_density",
-                f"at the picks of {names(where)} the density is as at random places",
+                f"at the picks of {names(where)} the density is as at random positions",
                 "check that the list belongs to this volume; if so, the particles may be too faint for this test",
                 where,
                 {"score": blind},

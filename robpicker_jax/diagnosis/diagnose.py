@@ -11,7 +11,7 @@ import numpy as np
 
 from robpicker_jax.annotations.options import check_options
 from robpicker_jax.config import Config
-from robpicker_jax.datasets.discovery import SPLITS, discover
+from robpicker_jax.datasets import SPLITS, discover
 from robpicker_jax.diagnosis import classes, coordinates, headers, resources, spectra, splits
 from robpicker_jax.diagnosis.classes import Kind
 from robpicker_jax.diagnosis.findings import Diagnosis, Finding, worst_first
@@ -100,7 +100,7 @@ def diagnose(
     findings += classes.check_counts(counts, kinds)
     findings += classes.check_distances(observations, kinds)
     misread = {"in_angstrom", "binning", "centred", "axes_swapped", "flipped"} & {f.code for f in findings}
-    if not misread:  # sizes seen at wrong places mean nothing
+    if not misread:  # sizes seen at wrong positions mean nothing
         findings += classes.check_sizes(observations, kinds)
     findings += spectra.check_spectra({o.name: o.measures.spectrum for o in observations if o.measures})
     if config is None:
@@ -114,11 +114,11 @@ def diagnose(
 
 def _against_config(observations: Sequence[Observation], config: Config, resources_too: bool) -> list[Finding]:
     findings = []
-    wanted = {"train": config.data.train_labels} | dict.fromkeys(("meta", "val", "test"), config.data.meta_labels)
+    kinds = {"train": config.data.train_labels} | dict.fromkeys(("meta", "val", "test"), config.data.meta_labels)
     for observation in observations:
         stored = observation.tomogram.target_path is not None
-        needed = wanted[observation.tomogram.split] == "map" and observation.tomogram.split != "test"
-        if wanted[observation.tomogram.split] == "map" and (stored or needed):
+        needed = kinds[observation.tomogram.split] == "map" and observation.tomogram.split != "test"
+        if kinds[observation.tomogram.split] == "map" and (stored or needed):
             findings += check_label_map(observation, len(config.data.species))
     unfit = resources.check_patches(observations, config)
     findings += unfit

@@ -30,7 +30,7 @@ CODES: dict[str, str] = {
     "axes_swapped": "coordinate axes swapped",
     "flipped": "coordinates mirrored",
     "binning": "coordinates off by a binning factor",
-    "no_density": "nothing to be seen at the picks",
+    "no_density": "the density at the picks is as anywhere else",
     "centre_offset": "picks beside the particles' centres",
     "contrast": "sign of the contrast",
     "contrast_differs": "contrast of some tomograms is inverted",
@@ -52,7 +52,7 @@ CODES: dict[str, str] = {
     "min_cluster": "smallest cluster larger than the particle",
     "memory": "training needs more memory than there is",
     "resources": "estimated memory and time",
-    "no_config": "checks left out for want of a configuration",
+    "no_config": "checks left out because there is no configuration",
 }
 """Every code a finding can have, with its meaning; `docs/doctor.md` has a section on each."""
 
@@ -65,9 +65,9 @@ class Finding:
         severity: "error" (training would fail or learn nonsense), "warning" (worth a look) or "info".
         code: a key of `CODES`.
         what: one sentence.
-        fix: what to do about it, "" where there is nothing to do.
+        fix: what the user can do about it; "" if nothing need be done.
         where: the tomograms (`split/name`) or files concerned.
-        evidence: the numbers it rests on.
+        evidence: the numbers behind it.
     """
 
     severity: Severity

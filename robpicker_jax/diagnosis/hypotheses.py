@@ -1,10 +1,10 @@
 """Readings of the coordinates: which of them puts the picks on particles?
 
-Every reading is scored by the density at the picks against random places of the tomogram: a wrong one finds nothing
+Every reading is scored by the density at the picks against random positions of the tomogram: a wrong one finds nothing
 there. The score of a reading in one tomogram is mean(c) √m, with c the standardised contrast of each pick
 (`LocalDensity.standard_contrast`, 0 for a pick outside the volume) and m the number of picks, counting those in one cube
-of two radii once: picks that a reading heaps upon each other are no independent witnesses. Where there is nothing to
-see, it is about normal with standard deviation 1.
+of two radii once: picks that a reading puts close together are not independent. Where the picks are unrelated to the
+density, the score is about normal with mean 0 and standard deviation 1.
 """
 
 from __future__ import annotations
@@ -140,8 +140,8 @@ def score_readings(
     for label in np.unique(chosen.labels):
         mine = np.flatnonzero(chosen.labels == label)
         radius = radii_vox.get(int(label), usual)
-        places = moved[:, mine].reshape(-1, 3)
-        values[:, mine] = density.standard_contrast(places, radius).reshape(len(hypotheses), -1)
+        positions = moved[:, mine].reshape(-1, 3)
+        values[:, mine] = density.standard_contrast(positions, radius).reshape(len(hypotheses), -1)
     values[~within] = 0
     scores = {}
     for k, hypothesis in enumerate(hypotheses):

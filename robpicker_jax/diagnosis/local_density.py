@@ -1,4 +1,4 @@
-"""Density about given places of a tomogram: how a place differs from its surroundings, radial profiles, centroids.
+"""Density about given positions of a tomogram: how a position differs from its surroundings, radial profiles, centroids.
 
 Volumes are averaged in blocks first, so that a particle's radius is four to eight blocks: that is enough to see it, and a
 tomogram of any size takes about a second.
@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import numpy as np
 
+from robpicker_jax.annotations.bounds import nearest_voxel
+
 _BLOCKS_PER_RADIUS = 4
 _OFFSETS = 128  # voxels sampled of a ball or shell
 DIRECTIONS = 48
 _CHUNK = 4096
-_RANDOM_PLACES = 800
+_RANDOM_POSITIONS = 800
 RINGS = 33
 REACH = 4.0  # profiles go out to this many radii
 
 
 class LocalDensity:
-    """A tomogram, sampled about places.
+    """A tomogram, sampled about positions.
 
     Args:
         density: (z, y, x) float32.
-        mask: (z, y, x) bool, where random places may lie; everywhere by default.
-        seed: of the random places.
+        mask: (z, y, x) bool, where random positions may lie; everywhere by default.
+        seed: of the random positions.
     """
 
     def __init__(self, density: np.ndarray, mask: np.ndarray | None = None, *, seed: int = 0) -> None:
@@ -33,17 +35,17 @@ class LocalDensity:
         self._null: dict[float, tuple[float, float, float, float]] = {}
 
     def standard_contrast(self, positions_vox: np.ndarray, radius_vox: float) -> np.ndarray:
-        """Mean density in a ball less that of the shell about it, in standard deviations over random places.
+        """Mean density in a ball less that of the shell about it, in standard deviations over random positions.
 
         Args:
-            positions_vox: (n, 3) x y z; places outside count as their nearest voxel.
+            positions_vox: (n, 3) x y z; positions outside count as their nearest voxel.
             radius_vox: radius of the ball; the shell goes from 1.5 to 2.2 radii.
 
         Returns:
-            (n,) of mean 0 and standard deviation 1 over random places; outliers such as gold beads are clipped at six
+            (n,) of mean 0 and standard deviation 1 over random positions; outliers such as gold beads are clipped at six
             times the median absolute deviation.
         """
-        median, spread, mean, deviation = self._random_places(radius_vox)
+        median, spread, mean, deviation = self._random_positions(radius_vox)
         clipped = np.clip((self.contrast(positions_vox, radius_vox) - median) / spread, -6, 6)
         return np.asarray((clipped - mean) / deviation)
 
@@ -52,7 +54,7 @@ class LocalDensity:
         factor = self._factor(radius_vox)
         ball = _offsets(0, radius_vox / factor)
         shell = _offsets(1.5 * radius_vox / factor, 2.2 * radius_vox / factor)
-        return self._means(positions_vox, ball, factor) - self._means(positions_vox, shell, factor)
+        return np.asarray(self._means(positions_vox, ball, factor) - self._means(positions_vox, shell, factor))
 
     def profile(self, positions_vox: np.ndarray, radius_vox: float) -> np.ndarray:
         """Mean density over particles and directions at `RINGS` distances from 0 to `REACH` radii, in the volume's
@@ -61,7 +63,7 @@ class LocalDensity:
         distances = np.linspace(0, REACH * radius_vox / factor, RINGS)
         offsets = (distances[:, None, None] * _sphere(DIRECTIONS)).reshape(-1, 3)
         values = self._mean_at_offsets(positions_vox, offsets, factor).reshape(RINGS, -1).mean(axis=1)
-        return values / self._scale(factor)
+        return np.asarray(values / self._scale(factor))
 
     def centroid(self, positions_vox: np.ndarray, radius_vox: float, sign: float) -> np.ndarray:
         """Where the centre of the averaged particle lies, x y z, voxels from the picks.
@@ -76,16 +78,16 @@ class LocalDensity:
         weights = np.maximum(excess - 0.3 * excess.max(), 0)  # noise has no say
         return np.asarray(factor * (weights @ offsets) / max(float(weights.sum()), 1e-12))
 
-    def _random_places(self, radius: float) -> tuple[float, float, float, float]:
+    def _random_positions(self, radius: float) -> tuple[float, float, float, float]:
         if radius not in self._null:
             rng = np.random.default_rng(np.random.SeedSequence((self._seed, 1)))
             if self._mask is not None and self._mask.any():
                 inside = np.flatnonzero(self._mask)
-                chosen = inside[rng.integers(len(inside), size=_RANDOM_PLACES)]
-                places = np.stack(np.unravel_index(chosen, self.shape_zyx), axis=1)[:, ::-1].astype(np.float64)
+                chosen = inside[rng.integers(len(inside), size=_RANDOM_POSITIONS)]
+                positions = np.stack(np.unravel_index(chosen, self.shape_zyx), axis=1)[:, ::-1].astype(np.float64)
             else:
-                places = rng.random((_RANDOM_PLACES, 3)) * np.array(self.shape_zyx[::-1]) - 0.5
-            values = self.contrast(places, radius)
+                positions = rng.random((_RANDOM_POSITIONS, 3)) * np.array(self.shape_zyx[::-1]) - 0.5
+            values = self.contrast(positions, radius)
             median = float(np.median(values))
             spread = 1.4826 * float(np.median(np.abs(values - median))) or float(values.std()) or 1.0
             clipped = np.clip((values - median) / spread, -6, 6)
@@ -106,25 +108,25 @@ class LocalDensity:
         return float(sample.std(dtype=np.float64)) or 1.0
 
     def _means(self, positions: np.ndarray, offsets: np.ndarray, factor: int) -> np.ndarray:
-        """Mean over offsets, for each place."""
+        """Mean over offsets, for each position."""
         level = self._level(factor)
         result = np.empty(len(positions))
         for start in range(0, len(positions), _CHUNK):
-            centres = np.rint((positions[start : start + _CHUNK] + 0.5) / factor - 0.5).astype(np.intp)
+            centres = nearest_voxel((positions[start : start + _CHUNK] + 0.5) / factor - 0.5)
             result[start : start + _CHUNK] = _take(level, centres[:, None] + offsets).mean(axis=1)
         return result
 
     def _mean_at_offsets(self, positions: np.ndarray, offsets: np.ndarray, factor: int) -> np.ndarray:
-        """Mean over places, for each offset (in blocks); what falls outside the volume does not count."""
+        """Mean over positions, for each offset (in blocks); what falls outside the volume does not count."""
         level = self._level(factor)
         total, counts = np.zeros(len(offsets)), np.zeros(len(offsets))
         size = np.array(level.shape[::-1])
         centres = (positions + 0.5) / factor - 0.5
         per_chunk = max(1, _CHUNK * _OFFSETS // len(offsets))
         for start in range(0, len(positions), per_chunk):
-            places = np.rint(centres[start : start + per_chunk, None] + offsets).astype(np.intp)
-            within = ((places >= 0) & (places < size)).all(axis=-1)
-            total += np.where(within, _take(level, places), 0).sum(axis=0, dtype=np.float64)
+            voxels = nearest_voxel(centres[start : start + per_chunk, None] + offsets)
+            within = ((voxels >= 0) & (voxels < size)).all(axis=-1)
+            total += np.where(within, _take(level, voxels), 0).sum(axis=0, dtype=np.float64)
             counts += within.sum(axis=0)
         return np.asarray(total / np.maximum(counts, 1))
 
@@ -146,11 +148,11 @@ def block_mean(data: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
     return result
 
 
-def _take(level: np.ndarray, places: np.ndarray) -> np.ndarray:
+def _take(level: np.ndarray, voxels: np.ndarray) -> np.ndarray:
     depth, height, width = level.shape
-    x = np.clip(places[..., 0], 0, width - 1)
-    y = np.clip(places[..., 1], 0, height - 1)
-    z = np.clip(places[..., 2], 0, depth - 1)
+    x = np.clip(voxels[..., 0], 0, width - 1)
+    y = np.clip(voxels[..., 1], 0, height - 1)
+    z = np.clip(voxels[..., 2], 0, depth - 1)
     return np.asarray(level[z, y, x])
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from robpicker_jax.annotations import Particles, read_annotations
 from robpicker_jax.annotations.bounds import in_mask, inside
 from robpicker_jax.annotations.options import options_for
-from robpicker_jax.datasets.discovery import SHARED_LIST, Tomogram, same_tomogram
-from robpicker_jax.datasets.loading import load_mask, load_target
+from robpicker_jax.datasets import TomogramFiles, load_mask, load_target
+from robpicker_jax.datasets.particle_lists import particles_of_tomogram
 from robpicker_jax.diagnosis.findings import Finding
 from robpicker_jax.diagnosis.hypotheses import (
     AS_IS,
@@ -83,9 +83,16 @@ class Measures:
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """One tomogram as far as it could be read."""
+    """One tomogram as far as it could be read.
 
-    tomogram: Tomogram
+    Attributes:
+        tomogram: its files.
+        header: size and voxel size; None where the volume cannot be opened.
+        particles: its list; None where there is none or it cannot be read.
+        measures: what was measured in its voxels; None before, or where they cannot be read.
+    """
+
+    tomogram: TomogramFiles
     header: Header | None = None
     particles: Particles | None = None
     measures: Measures | None = None
@@ -96,7 +103,7 @@ class Observation:
         return f"{self.tomogram.split}/{self.tomogram.name}"
 
 
-def read_header(tomogram: Tomogram) -> tuple[Observation, list[Finding]]:
+def read_header(tomogram: TomogramFiles) -> tuple[Observation, list[Finding]]:
     """Open a tomogram's volume for its size and voxel size."""
     try:
         with open_volume(tomogram.volume_path) as reader:
@@ -111,7 +118,7 @@ def read_particles(
     voxel_size_angstrom: float | None,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[Observation, list[Finding]]:
-    """Add the tomogram's particles, of any class and at any place."""
+    """Add the tomogram's particles, of any class and position, even outside the volume."""
     tomogram, header = observation.tomogram, observation.header
     path, needed = tomogram.annotation_path, tomogram.split in ("train", "meta")
     if path is None:
@@ -130,7 +137,7 @@ def read_particles(
             allow_empty=True,
             **options_for(path, options),
         )
-        particles = _of_tomogram(particles, tomogram)
+        particles = particles_of_tomogram(particles, tomogram.name, path)
     except BROKEN as error:
         return observation, [unreadable("unreadable_annotations", tomogram, error)]
     if not len(particles) and needed:
@@ -138,16 +145,6 @@ def read_particles(
         fix = "check the list, and that it names the tomogram as its volume is called"
         return observation, [Finding("error", "no_annotations", what, fix, (observation.name,), {"file": str(path)})]
     return replace(observation, particles=particles), []
-
-
-def _of_tomogram(particles: Particles, tomogram: Tomogram) -> Particles:
-    """Those of this tomogram; a list named after one tomogram is its list, whatever it calls it."""
-    path = tomogram.annotation_path
-    if particles.tomograms is None or path is None:
-        return particles
-    if len(np.unique(particles.tomograms)) == 1 and not SHARED_LIST.match(path.name):
-        return particles
-    return particles.select(np.array([same_tomogram(tomogram.name, str(name)) for name in particles.tomograms], bool))
 
 
 def measure(
@@ -200,7 +197,7 @@ def check_label_map(observation: Observation, n_species: int) -> list[Finding]:
     return []
 
 
-def unreadable(code: str, tomogram: Tomogram, error: BaseException) -> Finding:
+def unreadable(code: str, tomogram: TomogramFiles, error: BaseException) -> Finding:
     """The finding that an exception amounts to."""
     where = f"{tomogram.split}/{tomogram.name}"
     if isinstance(error, InputError):
@@ -232,15 +229,15 @@ def _profiles(
     reading: Hypothesis,
 ) -> dict[int, Profile]:
     depth, height, width = local.shape_zyx
-    places = reading.apply(particles.positions_vox, (depth, height, width))
-    ok = inside(places, (depth, height, width))
+    positions = reading.apply(particles.positions_vox, (depth, height, width))
+    ok = inside(positions, (depth, height, width))
     z = scores[reading.name].z if reading.name in scores else scores[AS_IS].z
     found: dict[int, Profile] = {}
     if abs(z) < _CLEAR_SCORE:  # what is not seen has no size
         return found
     sign = 1.0 if z >= 0 else -1.0
     for label, radius in radii_vox.items():
-        mine = places[ok & (particles.labels == label)]
+        mine = positions[ok & (particles.labels == label)]
         if len(mine) < 3:
             continue
         mine = mine[np.random.default_rng(label).permutation(len(mine))[:_MOST_FOR_PROFILE]]

@@ -13,7 +13,7 @@ from robpicker_jax.diagnosis.findings import Finding
 from robpicker_jax.diagnosis.observation import Observation
 from robpicker_jax.system.memory import device_bytes
 from robpicker_jax.training.workload import count_parameters as parameters_of_networks
-from robpicker_jax.training.workload import per_voxel, step_bytes, step_operations
+from robpicker_jax.training.workload import forward_work, step_bytes, step_operations
 
 _EFFICIENCY = 0.35  # of the matrix product's rate that convolutions reach
 _RADII_IN_PATCH = 3.0
@@ -21,7 +21,7 @@ _RADII_IN_PATCH = 3.0
 
 def check_patches(observations: Sequence[Observation], config: Config) -> list[Finding]:
     """Patches fit volumes, particles, shifts and the U-Net; the smallest cluster fits the species."""
-    from robpicker_jax.models.presets import stride
+    from robpicker_jax.models import build_backbone
 
     findings = []
     size, shift = config.patches.size, config.patches.shift_vox
@@ -32,11 +32,11 @@ def check_patches(observations: Sequence[Observation], config: Config) -> list[F
         fix = f"set patches.size to {min(depth, height, width)} or less"
         where = tuple(o.name for o in small)
         findings.append(Finding("error", "patch_too_large", what, fix, where, {"patch": size}))
-    factor = stride(config.model)
+    factor = build_backbone(config.model, len(config.data.species) + 1).stride
     for key, edge in (("patches.size", size), ("inference.tile", config.inference.tile or size)):
         if edge % factor:
             lower = edge - edge % factor
-            what = f"{key}: {edge} cannot be halved as often as the U-Net does"
+            what = f"{key}: {edge} is not divisible by the stride of the segmentation network"
             fix = f"use a multiple of {factor}" + (f", {lower} or {lower + factor}" if lower else "")
             findings.append(Finding("error", "patch_stride", what, fix, (), {"stride": factor, "edge": edge}))
     largest = max(config.data.species, key=lambda species: species.radius_vox)
@@ -88,7 +88,7 @@ class Estimate:
 
 def estimate(observations: Sequence[Observation], config: Config) -> Estimate:
     """Memory and time of a configuration on this machine; rough, see the module's docstring."""
-    operations, _ = per_voxel(config)
+    operations = forward_work(config).operations
     parameters, work = count_parameters(config), step_operations(config)
     volumes = [o for o in observations if o.header and o.tomogram.split in ("train", "meta", "val")]
     voxels = sum(int(np.prod(o.header.shape_zyx)) for o in volumes if o.header)

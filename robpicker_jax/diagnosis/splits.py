@@ -11,7 +11,7 @@ from robpicker_jax.diagnosis.findings import Finding
 from robpicker_jax.diagnosis.observation import Observation
 
 _ALIKE = 0.98  # correlation of thumbnails
-_SAME_PLACE_VOX = 1.0
+_SAME_POSITION_VOX = 1.0
 _SAME_SHARE = 0.8
 _ENOUGH = 5
 
@@ -33,7 +33,7 @@ def check_splits(observations: Sequence[Observation]) -> list[Finding]:
             findings.append(Finding(severity, "same_volume", what, fix, where, {"correlation": alike}))  # type: ignore[arg-type]
         share = _shared_particles(first, second)
         if share >= _SAME_SHARE and alike is None:
-            what = f"{share:.0%} of the particles of {first.name} and {second.name} are at the same places"
+            what = f"{share:.0%} of the particles of {first.name} and {second.name} are at the same positions"
             fix = f"check that each has its own list; of two versions of one tomogram, {fix[:23]}"
             findings.append(Finding(severity, "same_particles", what, fix, where, {"share": share}))  # type: ignore[arg-type]
     return findings
@@ -53,12 +53,12 @@ def _alike(first: Observation, second: Observation) -> float | None:
 
 
 def _shared_particles(first: Observation, second: Observation) -> float:
-    """Share of the shorter list that has a particle of the other at its place."""
+    """Share of the shorter list that has a particle of the other list at its position."""
     from scipy.spatial import cKDTree
 
     lists = [o.particles.positions_vox for o in (first, second) if o.particles is not None]
     if len(lists) < 2 or min(map(len, lists)) < _ENOUGH:
         return 0.0
     shorter, longer = sorted(lists, key=len)
-    distances, _ = cKDTree(longer).query(shorter, distance_upper_bound=_SAME_PLACE_VOX)
+    distances, _ = cKDTree(longer).query(shorter, distance_upper_bound=_SAME_POSITION_VOX)
     return float(np.isfinite(distances).mean())

@@ -25,7 +25,7 @@ def readings_table(diagnosis: Diagnosis) -> Table | None:
     """The best-fitting readings of the coordinates, and the one as they are; None where nothing was measured."""
     if not diagnosis.hypotheses:
         return None
-    table = Table("coordinates read", "score", "inside", title="density at the picks against random places")
+    table = Table("coordinates read", "score", "inside", title="density at the picks against random positions")
     for rank, row in enumerate(diagnosis.hypotheses):
         if rank < _SHOWN or row["hypothesis"] == AS_IS:
             table.add_row(str(row["hypothesis"]), f"{row['score']:.1f}", f"{row['inside']:.0%}")

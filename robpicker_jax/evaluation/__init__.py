@@ -3,9 +3,10 @@
 from robpicker_jax.evaluation.bootstrap import Interval, bootstrap_fbeta
 from robpicker_jax.evaluation.curves import PrecisionRecallCurve, precision_recall_curve
 from robpicker_jax.evaluation.groups import GROUP_LIMITS_KDA, SIZE_GROUPS, size_group
+from robpicker_jax.evaluation.options import EvaluationOptions
 from robpicker_jax.evaluation.results import ClassScore, Evaluation, GroupScore, LocalisationError
 from robpicker_jax.evaluation.scores import Counts, Rates, f_beta
-from robpicker_jax.evaluation.scoring import evaluate, options_from_config
+from robpicker_jax.evaluation.scoring import evaluate
 from robpicker_jax.evaluation.table import evaluation_table
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "ClassScore",
     "Counts",
     "Evaluation",
+    "EvaluationOptions",
     "GroupScore",
     "Interval",
     "LocalisationError",
@@ -23,7 +25,6 @@ __all__ = [
     "evaluate",
     "evaluation_table",
     "f_beta",
-    "options_from_config",
     "precision_recall_curve",
     "size_group",
 ]

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from robpicker_jax.annotations.bounds import nearest_voxel
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
 
@@ -77,7 +78,7 @@ def pairs_in_instances(truth: Particles, picks: Particles, instance_map: NDArray
     """
     if instance_map.ndim != 3:
         raise InputError(f"an instance map has three dimensions, got shape {instance_map.shape}", where=where)
-    voxels = np.floor(picks.positions_vox[:, ::-1] + 0.5).astype(np.int64)
+    voxels = nearest_voxel(picks.positions_vox[:, ::-1])
     inside = np.flatnonzero(np.all((voxels >= 0) & (voxels < instance_map.shape), axis=1))
     owners = np.full(len(picks), -1, dtype=np.int64)
     owners[inside] = instance_map[tuple(voxels[inside].T)].astype(np.int64) - 1

@@ -1,146 +1,27 @@
-"""Label maps from particle coordinates: spheres (cheap, noisy) or rotated shapes (dear, clean).
+"""Label maps from particle coordinates: spheres (fast to draw, noisy) or rotated shapes (slower, clean).
 
 A label map is uint8 (z, y, x), 0 background, else the class label; an instance map says which particle instead.
 Where particles touch, a voxel goes to the nearest centre; equal distances go to the particle that comes first by
-(z, y, x, label), so the order of the list never matters. Distances are taken in float64 from the very positions, and
+(z, y, x, label), so the order of the list never matters. Distances are taken in float64 from the unrounded positions, and
 every particle is drawn whole before it is cropped: a map of a region equals the crop of the whole map, bit for bit.
-
-The centre of a shape mask is its voxel `size // 2` on each axis, as in SHREC 2019's masks (40³, bounding boxes
-centred on voxel 20 within half a voxel, all twelve) and in the simulations behind them. That voxel lands on the
-particle's position, and the mask turns about it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
+from robpicker_jax.annotations.bounds import nearest_voxel
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.config.schema import Species
+from robpicker_jax.config.schema import MAX_SPECIES, Species
+from robpicker_jax.labels.stamps import Shape, Sphere, Stamp
+from robpicker_jax.molecules import species_mask
 from robpicker_jax.system.errors import InputError
-
-__all__ = [
-    "LabelMaker",
-    "Region",
-    "ShapeLabels",
-    "SphereLabels",
-    "instance_labels",
-    "label_maker",
-    "shape_labels",
-    "sphere_labels",
-]
 
 Region = tuple[slice, slice, slice]
 """A box of a volume, as slices (z, y, x) with start and stop inside the volume (None: its ends) and no step."""
-
-_BINARY_REACH = 0.87  # a trilinear value >= 0.5 of a 0/1 mask lies at most √3/2 from the hull of its ones
-_SOFT_REACH = 1.74  # of a soft mask: at most one cell's diagonal from a voxel >= 0.5
-
-
-class _Stamp(Protocol):
-    reach: float
-    """No voxel further than this from the particle's position belongs to it, in voxels."""
-
-    def inside(self, fraction_zyx: np.ndarray, rotation: np.ndarray | None) -> np.ndarray:
-        """Voxels of the particle as int offsets (3, m), z y x, from the voxel nearest to its position.
-
-        Args:
-            fraction_zyx: (3,) position minus that voxel, within ±0.5.
-            rotation: (3, 3) reference frame to tomogram frame, x y z.
-        """
-
-
-class _Sphere:
-    """Voxels whose centres lie within `radius` of the position."""
-
-    def __init__(self, radius: float) -> None:
-        self.reach = float(radius)
-        self._squared = float(radius) ** 2
-        self._offsets = _ball(radius + np.sqrt(3) / 2)
-        self._float = self._offsets.astype(np.float64)
-        self._whole = self._offsets[:, (self._float**2).sum(axis=0) <= self._squared]
-
-    def inside(self, fraction_zyx: np.ndarray, rotation: np.ndarray | None) -> np.ndarray:
-        if not fraction_zyx.any():  # whole-voxel positions, as most object lists have
-            return self._whole
-        away = self._float - fraction_zyx[:, None]
-        away *= away
-        return self._offsets[:, away[0] + away[1] + away[2] <= self._squared]
-
-
-class _Shape:
-    """Voxels where the rotated mask, interpolated trilinearly, is at least 0.5.
-
-    Each candidate voxel is carried back into the mask's frame. Cells of the mask whose eight corners all lie on
-    one side of 0.5 need no interpolation; a table knows them, and only the surface is interpolated.
-    """
-
-    def __init__(self, mask: np.ndarray) -> None:
-        grid = np.clip(np.asarray(mask, dtype=np.float32), 0.0, 1.0)
-        ones = np.argwhere(grid >= 0.5)
-        centre = np.array(grid.shape) // 2
-        radius = float(np.sqrt(((ones - centre) ** 2).sum(1).max()))
-        self.reach = radius + (_BINARY_REACH if ((grid == 0) | (grid == 1)).all() else _SOFT_REACH)
-        self._offsets = _ball(self.reach + np.sqrt(3) / 2)
-        self._float = np.ascontiguousarray(self._offsets, dtype=np.float32)
-        half = int(np.ceil(self.reach + np.sqrt(3))) + 1  # candidates carried back stay inside a cube of this half-edge
-        edge = 2 * half + 1
-        cube = np.zeros((edge, edge, edge), np.float32)
-        low = np.maximum(centre - half, 0)
-        high = np.minimum(centre + half + 1, grid.shape)
-        place = tuple(slice(a - c + half, b - c + half) for a, b, c in zip(low, high, centre, strict=True))
-        cube[place] = grid[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-        corners = [
-            cube[z : edge - 1 + z, y : edge - 1 + y, x : edge - 1 + x] for z in (0, 1) for y in (0, 1) for x in (0, 1)
-        ]
-        least, most = np.minimum.reduce(corners), np.maximum.reduce(corners)
-        cells = np.zeros((edge, edge, edge), np.uint8)  # 0 outside, 1 surface, 2 inside
-        cells[:-1, :-1, :-1] = np.where(least >= 0.5, 2, np.where(most >= 0.5, 1, 0))
-        self._cells, self._values = cells.ravel(), cube.ravel()
-        self._half, self._edge = half, edge
-
-    def inside(self, fraction_zyx: np.ndarray, rotation: np.ndarray | None) -> np.ndarray:
-        # r_reference = Rᵀ r_tomogram in x y z; with the axes reversed, the same in z y x.
-        back = np.eye(3) if rotation is None else rotation[::-1, ::-1].T
-        place = back.astype(np.float32) @ self._float
-        place += (self._half - back @ fraction_zyx).astype(np.float32)[:, None]
-        z, y, x = place.astype(np.int32)  # all coordinates are positive: truncation is floor
-        z *= self._edge
-        z += y
-        z *= self._edge
-        z += x
-        kind = self._cells.take(z)
-        surface = np.flatnonzero(kind == 1)
-        weight = place.take(surface, axis=1)
-        weight -= np.floor(weight)
-        kind[surface] = self._interpolate(weight, z[surface]) >= 0.5
-        return self._offsets[:, kind > 0]
-
-    def _interpolate(self, weight: np.ndarray, flat: np.ndarray) -> np.ndarray:
-        wz, wy, wx = weight
-        take = self._values.take
-
-        def line(start: np.ndarray) -> np.ndarray:
-            left = take(start)
-            return left + wx * (take(start + 1) - left)
-
-        def plane(start: np.ndarray) -> np.ndarray:
-            near = line(start)
-            return near + wy * (line(start + self._edge) - near)
-
-        near = plane(flat)
-        return near + wz * (plane(flat + self._edge**2) - near)
-
-
-def _ball(radius: float) -> np.ndarray:
-    """Integer offsets (3, m), z y x, within `radius` of the origin."""
-    r = int(np.floor(radius))
-    axis = np.arange(-r, r + 1, dtype=np.int32)
-    zz, yy, xx = np.meshgrid(axis, axis, axis, indexing="ij")
-    keep = zz**2 + yy**2 + xx**2 <= radius**2
-    return np.stack([zz[keep], yy[keep], xx[keep]])
 
 
 class LabelMaker:
@@ -149,7 +30,7 @@ class LabelMaker:
     Subclasses: `SphereLabels` and `ShapeLabels`.
     """
 
-    _stamps: list[_Stamp]
+    _stamps: list[Stamp]
     _needs_rotations = False
 
     def labels(self, shape_zyx: Sequence[int], particles: Particles, *, region: Region | None = None) -> np.ndarray:
@@ -195,13 +76,18 @@ class LabelMaker:
             if unknown:
                 raise InputError(
                     f"{unknown} of {len(particles)} particles have no orientation, which shape labels need",
-                    fix='give Euler angles, or use sphere labels, or draw them unturned (unoriented="identity")',
+                    fix='give Euler angles, or use sphere labels, or draw them unrotated (unoriented="identity")',
                 )
 
     def _draw(
         self, shape_zyx: Sequence[int], particles: Particles, region: Region | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns (order, owner): owner is a map of places in `order` + 1, order (k,) of indices of particles."""
+        """Draw the particles that reach into a region.
+
+        Returns:
+            order: (k,) indices of those particles, sorted as ties are decided.
+            owner: (z, y, x), which of them owns each voxel: an index into `order`, plus 1; 0 background.
+        """
         self._check(particles)
         start, stop = _bounds(shape_zyx, region)
         size = stop - start
@@ -215,7 +101,7 @@ class LabelMaker:
         order = order[np.lexsort(keys)]
         owner = np.zeros(int(size.prod()), np.uint16 if len(order) < 2**16 - 1 else np.uint32)
         centres = zyx[order]
-        nearest = np.rint(centres)
+        nearest = nearest_voxel(centres)
         fractions = centres - nearest
         corners = nearest.astype(np.int32) - start.astype(np.int32)
         for k, index in enumerate(order.tolist()):
@@ -255,16 +141,16 @@ class SphereLabels(LabelMaker):
             if not radius > 0:
                 raise InputError(f"sphere radius {radius} of class label {label}; radii are positive")
         _check_count(len(radii_vox))
-        self._stamps = [_Sphere(radius) for radius in radii_vox]
+        self._stamps = [Sphere(radius) for radius in radii_vox]
 
 
 class ShapeLabels(LabelMaker):
-    """The species' mask, turned into each particle's orientation: voxels where it is at least 0.5 (trilinear).
+    """The species' mask, rotated into each particle's orientation: voxels where it is at least 0.5 (trilinear).
 
     Args:
         masks: one (z, y, x) mask of each species, in the order of the class labels; 0/1, boolean, or soft in [0, 1].
             Voxel `size // 2` is the centre.
-        unoriented: what becomes of a particle without orientation: "error", or "identity" to draw it unturned.
+        unoriented: what becomes of a particle without orientation: "error", or "identity" to draw it unrotated.
     """
 
     def __init__(self, masks: Sequence[np.ndarray], *, unoriented: Literal["error", "identity"] = "error") -> None:
@@ -275,12 +161,12 @@ class ShapeLabels(LabelMaker):
                 raise InputError(f"the mask of class label {label} is empty", fix="check its file and its threshold")
         _check_count(len(masks))
         self._needs_rotations = unoriented == "error"
-        self._stamps = [_Shape(mask) for mask in masks]
+        self._stamps = [Shape(mask) for mask in masks]
 
     def _rotation(self, particles: Particles, index: int) -> np.ndarray | None:
         if particles.rotations is None or np.isnan(particles.rotations[index, 0, 0]):
             return None
-        return particles.rotations[index]
+        return np.asarray(particles.rotations[index])
 
 
 def sphere_labels(
@@ -340,8 +226,6 @@ def label_maker(
         return SphereLabels([entry.radius_vox for entry in species])
     if voxel_size_angstrom is None:
         raise InputError("shape labels need the voxel size, which no header tells", fix="set data.voxel_size_angstrom")
-    from robpicker_jax.molecules.densities import species_mask
-
     return ShapeLabels([species_mask(entry, voxel_size_angstrom) for entry in species], unoriented=unoriented)
 
 
@@ -354,12 +238,12 @@ def _replace(owner: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _unknown(rotations: np.ndarray) -> np.ndarray:
-    return np.isnan(rotations).any(axis=(1, 2))
+    return np.asarray(np.isnan(rotations).any(axis=(1, 2)))
 
 
 def _check_count(n_species: int) -> None:
-    if n_species > 255:
-        raise InputError(f"{n_species} species; label maps are 8-bit and hold at most 255")
+    if n_species > MAX_SPECIES:
+        raise InputError(f"{n_species} species; label maps are 8-bit and hold at most {MAX_SPECIES}")
 
 
 def _bounds(shape_zyx: Sequence[int], region: Region | None) -> tuple[np.ndarray, np.ndarray]:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from robpicker_jax.config import Config
-from robpicker_jax.datasets.discovery import Tomogram, discover
-from robpicker_jax.datasets.loading import agreed_voxel_size, load_particles
+from robpicker_jax.config import DataConfig
+from robpicker_jax.datasets import TomogramFiles, agreed_voxel_size, discover, load_particles
 from robpicker_jax.labels import LabelMaker, label_maker
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.progress import console, progress
@@ -16,14 +15,14 @@ from robpicker_jax.volumes import open_volume, write_mrc
 
 
 def write_targets(
-    config: Config, directory: str | Path, *, labels: str | None = None, overwrite: bool = False
+    data: DataConfig, directory: str | Path, *, labels: str | None = None, overwrite: bool = False
 ) -> list[Path]:
     """Write the label maps of a data set's annotated tomograms.
 
     Args:
-        config: species, kinds of labels, voxel size.
+        data: species, kinds of labels, voxel size.
         directory: the data set.
-        labels: "sphere" or "shape" for all splits; None: as the configuration says.
+        labels: "sphere" or "shape" for all splits; None: `data.train_labels` for train, else `data.meta_labels`.
         overwrite: whether to write maps that exist already anew.
 
     Returns:
@@ -36,47 +35,40 @@ def write_targets(
     annotated = [tomogram for tomogram in tomograms if tomogram.annotation_path is not None]
     if not annotated:
         raise InputError("no annotated tomogram in it", where=directory, fix="put {name}_objl.xml beside {name}.mrc")
-    voxel_size = agreed_voxel_size(annotated, config.data.voxel_size_angstrom)
+    voxel_size = agreed_voxel_size(annotated, data.voxel_size_angstrom)
     todo = [tomogram for tomogram in annotated if overwrite or tomogram.target_path is None]
     makers: dict[str, LabelMaker] = {}
     written = []
     with progress("label maps", len(todo)) as bar:
         for tomogram in todo:
-            kind = labels or _kind(config, tomogram)
+            kind = labels or _kind(data, tomogram)
             if kind not in makers:
                 makers[kind] = label_maker(
-                    config.data.species,
+                    data.species,
                     "sphere" if kind == "sphere" else "shape",
                     voxel_size_angstrom=voxel_size,
                 )
-            written.append(_write(tomogram, config, makers[kind], voxel_size))
+            written.append(_write(tomogram, data, makers[kind], voxel_size))
             bar.advance()
     return written
 
 
-def _kind(config: Config, tomogram: Tomogram) -> str:
+def _kind(data: DataConfig, tomogram: TomogramFiles) -> str:
     key = "train_labels" if tomogram.split == "train" else "meta_labels"
-    kind = getattr(config.data, key)
+    kind = data.train_labels if tomogram.split == "train" else data.meta_labels
     if kind == "map":
         raise InputError(
             f"data.{key} is map: there is nothing to make it from",
             where=tomogram.volume_path,
-            fix="say --labels sphere or --labels shape",
+            fix="give --labels sphere or --labels shape",
         )
     return kind
 
 
-def _write(tomogram: Tomogram, config: Config, maker: LabelMaker, voxel_size: float | None) -> Path:
+def _write(tomogram: TomogramFiles, data: DataConfig, maker: LabelMaker, voxel_size: float | None) -> Path:
     with open_volume(tomogram.volume_path) as reader:
         shape = reader.shape_zyx
-    names = [species.name for species in config.data.species]
-    particles = load_particles(
-        tomogram,
-        species_names=names,
-        shape_zyx=shape,
-        voxel_size_angstrom=voxel_size,
-        options=config.data.annotation_options,
-    )
+    particles = load_particles(tomogram, data, shape, voxel_size)
     try:
         label_map = maker.labels(shape, particles)
     except InputError as error:

@@ -1,23 +1,34 @@
-"""The three networks, as pure `init` and `apply` functions; they know nothing of losses or files."""
+"""The segmentation network (backbone) and the two meta networks, as pure `init` and `apply` functions.
+
+They know nothing of losses or files.
+"""
 
 from __future__ import annotations
 
+from robpicker_jax.models.backbone import BACKBONES, Backbone, BackboneBuilder, build_backbone
 from robpicker_jax.models.data_reweighting import DataReweighting, build_data_reweighting
 from robpicker_jax.models.label_correction import LabelCorrection, build_label_correction
-from robpicker_jax.models.presets import PRESETS, UNetShape, receptive_field, stride, unet_shape
+from robpicker_jax.models.presets import PRESETS, UNetShape, convolutions, unet_shape
 from robpicker_jax.models.unet import UNet, build_unet, n_parameters
+from robpicker_jax.models.work import Convolution, Work, work_of
 
 __all__ = [
+    "BACKBONES",
     "PRESETS",
+    "Backbone",
+    "BackboneBuilder",
+    "Convolution",
     "DataReweighting",
     "LabelCorrection",
     "UNet",
     "UNetShape",
+    "Work",
+    "build_backbone",
     "build_data_reweighting",
     "build_label_correction",
     "build_unet",
+    "convolutions",
     "n_parameters",
-    "receptive_field",
-    "stride",
     "unet_shape",
+    "work_of",
 ]

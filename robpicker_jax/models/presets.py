@@ -1,17 +1,19 @@
-"""Shapes of the U-Net: the presets, and what a `ModelConfig` makes of them."""
+"""Shapes of the U-Net: the presets, and what a `ModelConfig` changes in them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from robpicker_jax.config.schema import ModelConfig
+from robpicker_jax.models.work import Convolution
 from robpicker_jax.system.errors import InputError
 
 
 @dataclass(frozen=True)
 class UNetShape:
-    """A 3D U-Net's shape, every number settled.
+    """A 3D U-Net's shape, every number given.
 
     Attributes:
         widths: channels at each resolution, full resolution first, bottleneck last.
@@ -85,18 +87,12 @@ def unet_shape(model: ModelConfig) -> UNetShape:
     )
 
 
-def stride(model: ModelConfig) -> int:
-    """Voxels by which every patch edge must be divisible: 2 to the number of poolings."""
-    return 2 ** unet_shape(model).levels
-
-
-def receptive_field(model: ModelConfig) -> int:
+def receptive_field(shape: UNetShape) -> int:
     """Edge of the cube of input voxels that one output voxel can depend on (the largest over output voxels).
 
     Followed from the output down the deepest path and up again: a convolution of size k widens the span by k - 1,
     an upsampling maps a span of s voxels on at most s//2 + 1 coarser ones, a pooling doubles it.
     """
-    shape = unet_shape(model)
     span = 1
     for _ in range(shape.levels):
         span += 2 * shape.decoder_convs
@@ -107,3 +103,31 @@ def receptive_field(model: ModelConfig) -> int:
     for _ in range(shape.levels):
         span = 2 * (span + 2 * shape.convs_after_pool) + 2 * shape.convs_before_pool
     return span
+
+
+def convolutions(shape: UNetShape, n_classes: int) -> Iterator[Convolution]:
+    """Every convolution of a U-Net, in the order in which it computes them."""
+    channels = 1
+    for level in range(shape.levels):
+        for _ in range(shape.convs_before_pool):
+            yield Convolution(27, channels, shape.widths[level], level)
+            channels = shape.widths[level]
+        for _ in range(shape.convs_after_pool):
+            yield Convolution(27, channels, shape.widths[level + 1], level + 1)
+            channels = shape.widths[level + 1]
+    for _ in range(shape.bottleneck_convs):
+        yield Convolution(27, channels, shape.widths[-1], shape.levels)
+        channels = shape.widths[-1]
+    for level in reversed(range(shape.levels)):
+        width = shape.widths[level]
+        if shape.upsampling == "nearest":
+            yield Convolution(8, channels, channels, level)
+            up = channels
+        else:
+            yield Convolution(1, channels, width, level)  # stride 2: each output voxel has one tap
+            up = width
+        channels = up + width
+        for _ in range(shape.decoder_convs):
+            yield Convolution(27, channels, width, level)
+            channels = width
+    yield Convolution(1, channels, n_classes, 0)

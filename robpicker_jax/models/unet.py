@@ -13,8 +13,9 @@ from flax import linen as nn
 from robpicker_jax.config.schema import ModelConfig
 from robpicker_jax.models.conv import conv3d, max_pool3d, transposed_conv3d, upsample_nearest3d
 from robpicker_jax.models.norm import BatchNorm
-from robpicker_jax.models.presets import UNetShape, unet_shape
+from robpicker_jax.models.presets import UNetShape, convolutions, receptive_field, unet_shape
 from robpicker_jax.models.voxel_sums import voxel_spread
+from robpicker_jax.models.work import Work, work_of
 from robpicker_jax.system.errors import InputError
 
 Params = Any
@@ -136,6 +137,21 @@ class UNet:
         return 2**self.shape.levels
 
     @property
+    def receptive_field(self) -> int:
+        """Edge of the cube of input voxels that one output voxel can depend on, voxels."""
+        return receptive_field(self.shape)
+
+    @property
+    def uses_dropout(self) -> bool:
+        """Whether `apply` draws dropout masks in training."""
+        return self.shape.dropout > 0
+
+    @property
+    def work(self) -> Work:
+        """What a forward pass takes for each voxel of a patch."""
+        return work_of(convolutions(self.shape, self.n_classes))
+
+    @property
     def _module(self) -> Any:
         return _UNetModule(self.shape, self.n_classes, jnp.dtype(self.compute_dtype), self.remat, self.device_axis)
 
@@ -219,9 +235,9 @@ class UNet:
         return features, logits, updated.get("batch_stats", batch_stats)
 
 
-def build_unet(model: ModelConfig, n_classes: int) -> UNet:
-    """The U-Net of a configuration, for `n_classes` classes (background included)."""
-    return UNet(unet_shape(model), n_classes, model.compute_dtype, model.remat)
+def build_unet(model: ModelConfig, n_classes: int, *, device_axis: str | None = None) -> UNet:
+    """The U-Net of a configuration, for `n_classes` classes (background included); see `UNet` for `device_axis`."""
+    return UNet(unet_shape(model), n_classes, model.compute_dtype, model.remat, device_axis)
 
 
 def n_parameters(params: Params) -> int:

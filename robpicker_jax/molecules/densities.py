@@ -1,7 +1,7 @@
 """Density and mask of each species on the tomogram's grid, from a built-in phantom or from the user's MRC map.
 
 Densities are in Da/Å³, so that the sum times the voxel volume is the molecular weight and every species has the density
-of protein inside. All boxes are cubes of odd size: the centre is the middle voxel, without any doubt. In a map or mask
+of protein inside. All boxes are cubes of odd size: the centre is the middle voxel. In a map or mask
 file of even size the centre is voxel `size // 2`, as RELION, EMAN and SHREC's masks have it.
 """
 
@@ -25,7 +25,7 @@ threshold of 0.1 of the maximum give their voxel counts within 6 % on average.
 """
 
 _WEIGHT_BLUR_ANGSTROM = 5.0  # half the peak of a map so blurred encloses the molecule's volume within about 10 %
-_FLOOR = 0.02  # of the maximum: what is fainter is no part of the particle
+_FLOOR = 0.02  # of the maximum: what is fainter does not belong to the particle
 
 
 def species_density(
@@ -37,7 +37,7 @@ def species_density(
         species: with a `phantom` or a `density` file. A phantom has its own molecular weight; a map is scaled to
             `molecular_weight_kda`, or to the weight of its own volume (see `estimate_weight_kda`).
         voxel_size_angstrom: voxel size of the result.
-        map_voxel_size_angstrom: voxel size of the map, where its header is wrong or does not know.
+        map_voxel_size_angstrom: voxel size of the map, if its header is wrong or does not say.
 
     Returns:
         float32 (n, n, n), odd n, in Da/Å³.
@@ -53,7 +53,7 @@ def species_density(
     size = map_voxel_size_angstrom or volume.voxel_size_angstrom
     if size is None:
         raise InputError(
-            "the header does not know the voxel size (it says 0 or 1)",
+            "the header does not give the voxel size (it says 0 or 1)",
             where=species.density,
             fix="write the voxel size, in Å, into the header",
         )
@@ -107,7 +107,7 @@ def density_from_map(
 def estimate_weight_kda(density: np.ndarray, voxel_size_angstrom: float) -> float:
     """Molecular weight of the volume that a density map encloses at half its peak, protein weighing 0.81 Da/Å³.
 
-    The peak is the 98th percentile of the positive voxels: a few very bright ones shall not decide.
+    The peak is the 98th percentile of the positive voxels: so that a few very bright ones do not decide.
     """
     blurred = scipy.ndimage.gaussian_filter(density, _WEIGHT_BLUR_ANGSTROM / voxel_size_angstrom, mode="constant")
     peak = float(np.percentile(blurred[blurred >= _FLOOR * blurred.max()], 98))
@@ -148,12 +148,6 @@ def species_mask(species: Species, voxel_size_angstrom: float) -> np.ndarray:
     return _trim(mask, mask)
 
 
-def bounding_radius_vox(density: np.ndarray, level: float = 0.1) -> float:
-    """Largest distance from the centre of an odd cube to a voxel of at least `level` times its maximum."""
-    inside = np.argwhere(density >= level * density.max())
-    return float(np.linalg.norm(inside - (np.array(density.shape) - 1) / 2, axis=1).max())
-
-
 def _odd_cube(data: np.ndarray) -> np.ndarray:
     """Pad to a cube of odd size whose middle is voxel `size // 2` of every axis, with the nearest values."""
     half = max(max(size // 2, size - 1 - size // 2) for size in data.shape)
@@ -171,9 +165,11 @@ def _resample(box: np.ndarray, ratio: float) -> np.ndarray:
     offset = old_half - half / ratio
     order = 1 if ratio < 1 else 3
     size = 2 * half + 1
-    return scipy.ndimage.affine_transform(
-        box, np.full(3, 1 / ratio), offset=offset, output_shape=(size,) * 3, order=order, mode="nearest"
+    scale = np.full(3, 1 / ratio)
+    resampled = scipy.ndimage.affine_transform(
+        box, scale, offset=offset, output_shape=(size,) * 3, order=order, mode="nearest"
     )
+    return np.asarray(resampled)
 
 
 def _trim(box: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 
 from robpicker_jax.molecules.solids import Capsule, Cylinder, Ellipsoid, Solid, Torus, occupancy, ring
-from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.registry import look_up
 
 PROTEIN_DENSITY = 0.81
 """Mass density of protein, Da/Å³."""
@@ -45,7 +45,7 @@ class Phantom:
     @property
     def radius_angstrom(self) -> float:
         """Radius of the ball of the same volume: the size for sphere labels."""
-        return (3 * self.molecular_weight_kda * 1000 / PROTEIN_DENSITY / (4 * math.pi)) ** (1 / 3)
+        return float((3 * self.molecular_weight_kda * 1000 / PROTEIN_DENSITY / (4 * math.pi)) ** (1 / 3))
 
     @property
     def bounding_radius_angstrom(self) -> float:
@@ -220,10 +220,7 @@ def get_phantom(name: str) -> Phantom:
     Raises:
         InputError: no such phantom; the message lists them.
     """
-    try:
-        return PHANTOMS[name]
-    except KeyError:
-        raise InputError(f"no built-in phantom {name!r}", fix=f"use one of {', '.join(PHANTOMS)}") from None
+    return look_up(PHANTOMS, name, key="phantom")
 
 
 def phantom_density(name: str, voxel_size_angstrom: float) -> np.ndarray:
@@ -251,7 +248,7 @@ def phantom_density(name: str, voxel_size_angstrom: float) -> np.ndarray:
     values = occupancy(fine + centre[0], fine + centre[1], fine + centre[2], phantom.solids, phantom.holes, _EDGE)
     density = values.reshape(size, samples, size, samples, size, samples).mean(axis=(1, 3, 5))
     mass = density.sum(dtype=np.float64) * voxel_size_angstrom**3
-    return density * np.float32(phantom.molecular_weight_kda * 1000 / mass)
+    return np.asarray(density * np.float32(phantom.molecular_weight_kda * 1000 / mass))
 
 
 @cache

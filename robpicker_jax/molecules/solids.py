@@ -51,7 +51,8 @@ class Ellipsoid:
             slope = slope + (scaled / np.float32(radius)) ** 2
         level, slope = np.sqrt(level), np.sqrt(slope)
         # First-order distance: (level − 1) over the length of level's gradient, slope / level.
-        return level * (level - 1) / np.maximum(slope, np.float32(1e-6)) - (level < 1e-6) * np.float32(min(self.radii))
+        outside = level * (level - 1) / np.maximum(slope, np.float32(1e-6))
+        return np.asarray(outside - (level < 1e-6) * np.float32(min(self.radii)))
 
     @property
     def box(self) -> tuple[np.ndarray, np.ndarray]:
@@ -70,9 +71,9 @@ class Capsule:
     def distance(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         along = np.subtract(self.end, self.start).astype(np.float32)
         dx, dy, dz = x - self.start[0], y - self.start[1], z - self.start[2]
-        place = np.clip((dx * along[0] + dy * along[1] + dz * along[2]) / (along @ along), 0, 1)
-        squared = (dx - place * along[0]) ** 2 + (dy - place * along[1]) ** 2 + (dz - place * along[2]) ** 2
-        return np.sqrt(squared) - np.float32(self.radius)
+        share = np.clip((dx * along[0] + dy * along[1] + dz * along[2]) / (along @ along), 0, 1)
+        squared = (dx - share * along[0]) ** 2 + (dy - share * along[1]) ** 2 + (dz - share * along[2]) ** 2
+        return np.asarray(np.sqrt(squared) - np.float32(self.radius))
 
     @property
     def box(self) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +155,7 @@ def occupancy(
                 np.maximum(region, -value, out=region)
             else:
                 np.minimum(region, value, out=region)
-    return scipy.special.erfc(distance / np.float32(math.sqrt(2) * edge)) / 2
+    return np.asarray(scipy.special.erfc(distance / np.float32(math.sqrt(2) * edge)) / 2)
 
 
 def _frame(axis: Vector, spin_deg: float) -> np.ndarray:

@@ -58,10 +58,10 @@ def pmap_step(step: Step, mesh: Mesh) -> Step:
         state, metrics = step(state, train, meta_batch)
 
         def whole(leaf: jax.Array) -> jax.Array:
-            return lax.all_gather(leaf, DATA_AXIS, tiled=True)
+            return lax.all_gather(leaf, DATA_AXIS, tiled=True) if leaf.ndim else lax.pmean(leaf, DATA_AXIS)
 
-        inner, center_class = jax.tree.map(whole, (metrics.inner, metrics.center_class))
-        return state, metrics._replace(inner=inner, center_class=center_class)
+        inner, outer = jax.tree.map(whole, (metrics.inner, metrics.outer))
+        return state, metrics._replace(inner=inner, outer=outer)
 
     mapped = jax.shard_map(
         on_one_device,

@@ -1,25 +1,32 @@
 """Training and meta batches of patches: a batch is a pure function of (seed, step).
 
+`SAMPLERS` say where patches lie, `AUGMENTATIONS` how they are turned; both are chosen by name in the configuration.
 `BatchSource` cuts the batches on the host, from tomograms in memory or in files, `device.cut` on the device, from
-tomograms that lie there; `prefetch` has the next ones cut while a step runs.
+tomograms in its memory; `prefetch` prepares the next ones while a step runs.
 """
 
 from __future__ import annotations
 
-from robpicker_jax.patches.augmentation import Turn, draw_turn, rotated_patch
-from robpicker_jax.patches.loader import Batch, BatchSource
+from robpicker_jax.patches.augmentation import AUGMENTATIONS, Augmentation, Augmenter
+from robpicker_jax.patches.loader import Batch, BatchSource, check_names
 from robpicker_jax.patches.prefetch import Prefetcher, prefetch
-from robpicker_jax.patches.sampling import PatchPlan, PatchSampler, PatchTomogram
+from robpicker_jax.patches.samplers import SAMPLERS, Draw, Sampler, SamplerSettings
+from robpicker_jax.patches.tomogram_set import PatchPlan, PatchTomogram, TomogramSet
 
 __all__ = [
+    "AUGMENTATIONS",
+    "SAMPLERS",
+    "Augmentation",
+    "Augmenter",
     "Batch",
     "BatchSource",
+    "Draw",
     "PatchPlan",
-    "PatchSampler",
     "PatchTomogram",
     "Prefetcher",
-    "Turn",
-    "draw_turn",
+    "Sampler",
+    "SamplerSettings",
+    "TomogramSet",
+    "check_names",
     "prefetch",
-    "rotated_patch",
 ]

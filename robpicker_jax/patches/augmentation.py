@@ -1,100 +1,231 @@
-"""Turns of a patch, and what each does to the missing wedge and to handedness.
+"""Augmentations of patches, by name, and what each does to the missing wedge and to handedness.
 
 A tilt series about y leaves a wedge of Fourier space about the z axis, in x–z, unmeasured. A network sees its streaks
 in every patch, so an augmentation that turns the wedge shows it data that no microscope gives:
 
-| turn | wedge | handedness | default |
-| --- | --- | --- | --- |
-| half-turn about x, y or z | kept | kept | on |
-| mirror along an axis | kept | changed: the mirror image of a protein does not exist | off |
-| quarter turn about z | turned: the tilt axis goes from y to x | kept | off |
-| any rotation | turned, and the image is interpolated | kept | off |
+| name | transformation | wedge | handedness | default |
+| --- | --- | --- | --- | --- |
+| rotate_180 | identity or half-turn about x, y or z | kept | kept | on |
+| flip | mirror images along the axes | kept | changed: the mirror image of a protein does not exist | off |
+| rotate_z90 | quarter turns about z | turned: the tilt axis goes from y to x | kept | off |
+| rotate_any | any rotation | turned, and the image is interpolated | kept | off |
 
 The half-turns with the identity are the largest group of rotations that keeps both.
+
+Each augmentation is one piece of code for NumPy arrays (patches cut on the host) and for JAX arrays under `jit` and
+`vmap` (patches cut on a device): it takes its functions from the patch's own array namespace.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+import jax
 import numpy as np
 
-from robpicker_jax.config.schema import PatchConfig
+from robpicker_jax.annotations.geometry import random_rotations
+from robpicker_jax.system.registry import look_up
+
+Array = jax.Array | np.ndarray
+
+
+class Augmentation(Protocol):
+    """The contract of an augmentation: random numbers drawn on the host, then a function of patch and numbers.
+
+    To add one, write a class with these three methods and put an instance into `AUGMENTATIONS`; configurations then
+    name it in `patches.augment`.
+    """
+
+    def margin(self, size: int) -> int:
+        """Voxels that `apply` needs beyond each face of a patch of edge `size`; 0 unless it resamples the patch."""
+        ...
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Draw the numbers of one patch: an array whose shape and type are always the same."""
+        ...
+
+    def apply(self, patch: Array, drawn: Array, *, size: int, nearest: bool) -> Array:
+        """Transform a patch.
+
+        Args:
+            patch: (n, n, n), axes z y x, n = size + 2 margin: a NumPy array, or a JAX array that may be traced.
+            drawn: what `draw` gave, of the same kind of array.
+            size: edge of the result, voxels.
+            nearest: True for label maps, whose values must not be mixed; False for densities.
+
+        Returns:
+            (size, size, size), of the patch's type.
+        """
+        ...
+
 
 # Axes (z, y, x) that are reversed by: nothing, a half-turn about x, about y, about z.
-_HALF_TURNS = ((False, False, False), (True, True, False), (True, False, True), (False, True, True))
+_HALF_TURNS = np.array([(0, 0, 0), (1, 1, 0), (1, 0, 1), (0, 1, 1)], bool)
 
 
-@dataclass(frozen=True)
-class Turn:
-    """A turn or mirror image of a cubic patch that moves voxels onto voxels.
+class _Reversal:
+    """Reversal of axes: `drawn` is bool (3,), which of z, y, x are reversed."""
 
-    Attributes:
-        reverse_zyx: which axes are reversed, first.
-        quarter_turns_z: quarter turns about z, from x towards y, after that.
+    def margin(self, size: int) -> int:
+        return 0
+
+    def apply(self, patch: Array, drawn: Array, *, size: int, nearest: bool) -> Array:
+        for axis in range(3):
+            patch = _select(drawn[axis], [patch, _namespace(patch).flip(patch, axis)])
+        return patch
+
+
+class HalfTurn(_Reversal):
+    """The identity or a half-turn about x, y or z, each equally likely."""
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        return np.asarray(_HALF_TURNS[rng.integers(4)])
+
+
+class Flip(_Reversal):
+    """Each axis reversed with probability one half."""
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.integers(0, 2, 3).astype(bool)
+
+
+class QuarterTurn:
+    """0 to 3 quarter turns about z, from x towards y, each equally likely."""
+
+    def margin(self, size: int) -> int:
+        return 0
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        return np.asarray(rng.integers(4), np.int32)
+
+    def apply(self, patch: Array, drawn: Array, *, size: int, nearest: bool) -> Array:
+        return _select(drawn, [_namespace(patch).rot90(patch, k, axes=(2, 1)) for k in range(4)])
+
+
+class Rotation:
+    """A uniformly random rotation about the patch's centre: out(r) = patch(Rᵀ r), r from the centre.
+
+    Densities are interpolated trilinearly, labels take the nearest voxel. Coordinates are float32 and count from the
+    patch's corner, so that their rounding does not grow with the tomogram.
     """
 
-    reverse_zyx: tuple[bool, bool, bool] = (False, False, False)
-    quarter_turns_z: int = 0
+    def margin(self, size: int) -> int:
+        return math.ceil((size - 1) / 2 * (math.sqrt(3) - 1)) + 1  # up to the ball about the patch
 
-    def apply(self, patch: np.ndarray) -> np.ndarray:
-        """The turned (z, y, x) patch, as a view."""
-        z, y, x = (slice(None, None, -1) if reverse else slice(None) for reverse in self.reverse_zyx)
-        return np.rot90(patch[z, y, x], self.quarter_turns_z, axes=(2, 1))
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        return np.asarray(random_rotations(1, rng)[0], np.float32)
 
-    def matrix(self) -> np.ndarray:
-        """What it does to vectors (x, y, z) from the patch's centre: an orthogonal (3, 3) matrix of 0 and ±1."""
-        mirror = np.diag([-1.0 if reverse else 1.0 for reverse in self.reverse_zyx[::-1]])
-        quarter = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-        return np.linalg.matrix_power(quarter, self.quarter_turns_z) @ mirror
+    def apply(self, patch: Array, drawn: Array, *, size: int, nearest: bool) -> Array:
+        xp = _namespace(patch)
+        edge = patch.shape[0]
+        line = xp.arange(size, dtype=np.float32) - np.float32((size - 1) / 2)
+        back = drawn.T[::-1, ::-1]  # Rᵀ, on vectors z y x instead of x y z
+        at = [
+            row[0] * line[:, None, None] + row[1] * line[:, None] + row[2] * line + np.float32((edge - 1) / 2)
+            for row in back
+        ]
+        voxels = patch.reshape(-1)
+
+        def value(z: Any, y: Any, x: Any) -> Any:
+            return xp.take(voxels, (z * edge + y) * edge + x, mode="clip")
+
+        if nearest:
+            z, y, x = (xp.floor(c + np.float32(0.5)).astype(np.int32) for c in at)
+            labels: Array = value(z, y, x)
+            return labels
+        low = [xp.floor(c) for c in at]
+        wz, wy, wx = (c - floor for c, floor in zip(at, low, strict=True))
+        z, y, x = (floor.astype(np.int32) for floor in low)
+
+        def line_at(dz: int, dy: int) -> Any:
+            left, right = value(z + dz, y + dy, x), value(z + dz, y + dy, x + 1)
+            return left + wx * (right - left)
+
+        def plane_at(dz: int) -> Any:
+            near = line_at(dz, 0)
+            return near + wy * (line_at(dz, 1) - near)
+
+        near = plane_at(0)
+        density: Array = (near + wz * (plane_at(1) - near)).astype(patch.dtype)
+        return density
 
 
-def draw_turn(config: PatchConfig, rng: np.random.Generator) -> Turn:
-    """Draw a turn uniformly from the group that the configuration's switches span."""
-    reverse = np.array(_HALF_TURNS[rng.integers(4)] if config.rotate_180 else _HALF_TURNS[0])
-    if config.flip:
-        reverse ^= rng.integers(0, 2, 3).astype(bool)
-    quarters = int(rng.integers(4)) if config.rotate_z90 else 0
-    z, y, x = reverse.tolist()
-    return Turn((z, y, x), quarters)
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "rotate_any": Rotation(),
+    "rotate_180": HalfTurn(),
+    "flip": Flip(),
+    "rotate_z90": QuarterTurn(),
+}
+"""The augmentations by the names that `patches.augment` uses, in the order in which they are drawn and applied."""
 
 
-def rotated_patch(
-    read: Callable[[tuple[slice, slice, slice]], np.ndarray],
-    shape_zyx: Sequence[int],
-    corner_zyx: Sequence[int],
-    size: int,
-    rotation: np.ndarray,
-    *,
-    order: int,
-) -> np.ndarray:
-    """Cut a patch whose content is rotated about its centre: patch(r) = volume(centre + Rᵀ r).
+class Augmenter:
+    """The augmentations of a configuration, one after the other.
 
-    The volume is read as far as the patch's circumscribed sphere reaches; where that is beyond the volume it is
-    continued by reflection.
+    The order of the names does not matter: augmentations are drawn and applied in the order of `AUGMENTATIONS`.
 
     Args:
-        read: gives a box of the volume.
-        shape_zyx: shape of the whole volume.
-        corner_zyx: first voxel of the patch before the rotation.
-        size: edge of the patch.
-        rotation: R, (3, 3), on vectors x, y, z.
-        order: of the interpolation: 1 for densities, 0 for labels.
+        names: keys of `AUGMENTATIONS`, as in `patches.augment`.
+        size: edge of the finished patches, voxels.
 
-    Returns:
-        (size, size, size) array of the volume's type.
+    Raises:
+        InputError: an unknown name; the message lists the known ones.
     """
-    from scipy.ndimage import affine_transform  # slow to import, and of no use without rotations
 
-    half = (size - 1) / 2
-    centre = np.asarray(corner_zyx, dtype=np.float64) + half
-    low = np.maximum(np.floor(centre - half * np.sqrt(3)).astype(int), 0)
-    high = np.minimum(np.ceil(centre + half * np.sqrt(3)).astype(int) + 1, np.asarray(shape_zyx))
-    z, y, x = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    box = read((z, y, x))
-    back = rotation.T[::-1, ::-1]  # the same matrix on vectors z, y, x
-    offset = centre - low - back @ np.full(3, half)
-    return affine_transform(
-        box, back, offset=offset, output_shape=(size, size, size), order=order, mode="mirror", prefilter=False
-    )
+    def __init__(self, names: Sequence[str], size: int) -> None:
+        for name in names:
+            look_up(AUGMENTATIONS, name, key="patches.augment")
+        self._steps = [augmentation for name, augmentation in AUGMENTATIONS.items() if name in names]
+        self._sizes: list[int] = []  # edge of each augmentation's result
+        edge = size
+        for step in reversed(self._steps):
+            self._sizes.insert(0, edge)
+            edge += 2 * step.margin(edge)
+        self.margin = (edge - size) // 2
+        """Voxels that a patch must have beyond each of its faces before it is augmented."""
+
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """The random numbers of one patch, an array for each augmentation."""
+        return tuple(step.draw(rng) for step in self._steps)
+
+    def apply(self, patch: Array, drawn: Sequence[Array], *, nearest: bool) -> Array:
+        """Augment one patch.
+
+        Args:
+            patch: (n, n, n), n = size + 2 `margin`; NumPy or JAX.
+            drawn: what `draw` gave.
+            nearest: True for label maps, False for densities.
+
+        Returns:
+            (size, size, size), of the patch's type; for NumPy input it may be a view.
+        """
+        for step, numbers, size in zip(self._steps, drawn, self._sizes, strict=True):
+            patch = step.apply(patch, numbers, size=size, nearest=nearest)
+        return patch
+
+
+def reflected(index: Array, last: Array | int) -> Array:
+    """Voxel indices along an axis, those beyond its ends reflected about its first and last voxel, once.
+
+    Args:
+        index: integers; at most `last` beyond either end.
+        last: index of the last voxel.
+    """
+    xp = _namespace(index)
+    index = xp.abs(index)
+    inside: Array = xp.clip(xp.where(index > last, 2 * last - index, index), 0, last)
+    return inside
+
+
+def _namespace(array: Array) -> Any:
+    """`numpy` or `jax.numpy`: the module whose functions take this array."""
+    return array.__array_namespace__()
+
+
+def _select(index: Array, options: Sequence[Array]) -> Array:
+    """options[index]; on the host nothing but a choice between views, under `jit` a selection element by element."""
+    if _namespace(options[0]) is np:
+        return options[int(index)]
+    return jax.lax.select_n(index, *options)

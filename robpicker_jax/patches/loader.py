@@ -9,11 +9,13 @@ from typing import Literal
 
 import numpy as np
 
-from robpicker_jax.annotations.geometry import random_rotations
 from robpicker_jax.config.schema import PatchConfig
-from robpicker_jax.patches.augmentation import draw_turn, rotated_patch
-from robpicker_jax.patches.sampling import Choice, PatchPlan, PatchSampler, PatchTomogram
+from robpicker_jax.labels import Region
+from robpicker_jax.patches.augmentation import Augmenter, reflected
+from robpicker_jax.patches.samplers import SAMPLERS, Draw, SamplerSettings
+from robpicker_jax.patches.tomogram_set import PatchPlan, PatchTomogram, TomogramSet
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.registry import look_up
 
 Batch = dict[str, np.ndarray]
 Kind = Literal["train", "meta"]
@@ -24,27 +26,23 @@ class BatchSource:
     """Training and meta batches as pure functions of (seed, step).
 
     Row i of a batch depends on (seed, step, i) alone: not on the batch size, the number of hosts, or what was drawn
-    before. So a resumed run goes on with the very batches, and each host cuts only its own rows.
+    before. So a resumed run continues with the same batches, and each host cuts only its own rows.
 
-    Training patches: a share `background_share` anywhere; the others around a particle, shifted by up to `shift_vox`
-    along each axis. Meta patches: a species uniformly, one of its particles uniformly, the patch around it.
+    Patches are drawn by the samplers `patches.train_sampler` and `patches.meta_sampler`; meta patches have no share of
+    background, and shifts of at most half of `patches.shift_vox`. Both are then augmented.
 
     Args:
         train: tomograms of the noisy training set.
-        meta: tomograms of the clean meta set; may be empty where no meta batch is wanted.
+        meta: tomograms of the clean meta set; may be empty if no meta batch is asked for.
         patches: sampling and augmentation.
         seed: seed of all draws.
         batch_size: rows of a training batch.
         meta_batch_size: rows of a meta batch; None: `batch_size`.
-        particle_choice: how a training patch's particle is chosen: "particle", every one equally likely (imbalanced
-            as the data are), or "species", balanced.
-        meta_shift_vox: largest shift of a meta patch; None: half of `patches.shift_vox`.
-        augment_meta: whether meta patches are turned too.
         threads: threads that cut the rows of a batch.
 
     Raises:
-        InputError: no training tomogram, no particles where particle-centred patches are asked for, or a volume
-            smaller than a patch.
+        InputError: an unknown sampler or augmentation, no training tomogram, a set that its sampler cannot draw from
+            (no particles), or a volume smaller than a patch.
     """
 
     def __init__(
@@ -56,23 +54,24 @@ class BatchSource:
         seed: int,
         batch_size: int,
         meta_batch_size: int | None = None,
-        particle_choice: Choice = "particle",
-        meta_shift_vox: int | None = None,
-        augment_meta: bool = True,
         threads: int = 1,
     ) -> None:
         self._tomograms: dict[str, tuple[PatchTomogram, ...]] = {"train": tuple(train), "meta": tuple(meta)}
-        self._samplers = {"train": PatchSampler(train, patches.size)}
-        if patches.background_share < 1 and not self._samplers["train"].n_particles:
-            raise InputError("the training set has no particles", fix="check its annotations and masks")
-        if meta:
-            self._samplers["meta"] = PatchSampler(meta, patches.size)
-            if not self._samplers["meta"].n_particles:
-                raise InputError("the meta set has no particles", fix="check its annotations and masks")
+        self._size, self._seed = patches.size, seed
+        self._augmenter = Augmenter(patches.augment, patches.size)
+        settings = {
+            "train": SamplerSettings(patches.background_share, patches.shift_vox),
+            "meta": SamplerSettings(0.0, patches.shift_vox // 2),
+        }
+        names = {"train": patches.train_sampler, "meta": patches.meta_sampler}
+        titles = {"train": "training set", "meta": "meta set"}
+        self._draws: dict[str, Draw] = {}
+        check_names(patches)
+        for kind, tomograms in self._tomograms.items():
+            if tomograms or kind == "train":
+                chosen = TomogramSet(tomograms, patches.size, name=titles[kind])
+                self._draws[kind] = SAMPLERS[names[kind]](chosen, settings[kind])
         self._rows = {"train": batch_size, "meta": meta_batch_size or batch_size}
-        self._config, self._seed, self._choice = patches, seed, particle_choice
-        self._meta_shift = patches.shift_vox // 2 if meta_shift_vox is None else meta_shift_vox
-        self._turned = {"train": True, "meta": augment_meta}
         self._pool = ThreadPoolExecutor(threads, "patch-cutter") if threads > 1 else None
 
     def train_batch(self, step: int, *, shard: tuple[int, int] = (0, 1)) -> Batch:
@@ -92,7 +91,7 @@ class BatchSource:
         return self._batch("train", step, shard)
 
     def meta_batch(self, step: int, *, shard: tuple[int, int] = (0, 1)) -> Batch:
-        """The class-balanced meta batch of a step; arguments and result as in `train_batch`."""
+        """The meta batch of a step; arguments and result as in `train_batch`."""
         return self._batch("meta", step, shard)
 
     def batches(self, steps: Iterable[int], *, shard: tuple[int, int] = (0, 1)) -> Iterator[tuple[Batch, Batch]]:
@@ -101,19 +100,10 @@ class BatchSource:
             yield self.train_batch(step, shard=shard), self.meta_batch(step, shard=shard)
 
     def plan(self, kind: Kind, step: int, row: int) -> PatchPlan:
-        """Where row `row` of the "train" or "meta" batch of a step is cut, and how it is turned."""
+        """Where row `row` of the "train" or "meta" batch of a step is cut, and how it is augmented."""
         rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(_STREAM[kind], step, row)))
-        sampler, config = self._samplers[kind], self._config
-        if kind == "meta":
-            plan = sampler.around_particle(rng, "species", self._meta_shift)
-        elif rng.random() < config.background_share:
-            plan = sampler.background(rng)
-        else:
-            plan = sampler.around_particle(rng, self._choice, config.shift_vox)
-        if not self._turned[kind]:
-            return plan
-        rotation = random_rotations(1, rng)[0] if config.rotate_any else None
-        return dataclasses.replace(plan, turn=draw_turn(config, rng), rotation=rotation)
+        plan = self._draws[kind](rng)
+        return dataclasses.replace(plan, drawn=self._augmenter.draw(rng))
 
     def plans(self, kind: Kind, step: int, *, shard: tuple[int, int] = (0, 1)) -> list[PatchPlan]:
         """The plans of all rows of a batch, or of a part of it.
@@ -121,7 +111,7 @@ class BatchSource:
         Raises:
             InputError: as `train_batch` and `meta_batch`.
         """
-        if kind not in self._samplers:
+        if kind not in self._draws:
             raise InputError("there is no meta set", fix="add tomograms to meta/, or train the supervised variant")
         index, count = shard
         if self._rows[kind] % count or not 0 <= index < count:
@@ -134,24 +124,29 @@ class BatchSource:
 
     def cut_labels(self, kind: Kind, plans: Sequence[PatchPlan]) -> np.ndarray:
         """Label patches of plans, uint8 (n, D, H, W)."""
-        label = np.empty((len(plans), *(self._config.size,) * 3), np.uint8)
+        label = np.empty((len(plans), *(self._size,) * 3), np.uint8)
 
         def cut(row: int) -> None:
-            label[row] = self._cut_one(self._tomograms[kind][plans[row].tomogram], plans[row], density=False)
+            tomogram = self._tomograms[kind][plans[row].tomogram]
+            label[row] = self._cut_one(tomogram.labels_in, tomogram, plans[row], nearest=True)
 
         self._for_each_row(cut, len(plans))
         return label
 
+    def cut_map(self, kind: Kind, plan: PatchPlan, label_map: np.ndarray) -> np.ndarray:
+        """A plan's patch (D, H, W) of another label map of its tomogram, such as the map of the true shapes."""
+        return self._cut_one(lambda region: label_map[region], self._tomograms[kind][plan.tomogram], plan, nearest=True)
+
     def _batch(self, kind: Kind, step: int, shard: tuple[int, int]) -> Batch:
         plans = self.plans(kind, step, shard=shard)
-        size = self._config.size
+        size = self._size
         image = np.empty((len(plans), size, size, size, 1), np.float32)
         label = np.empty((len(plans), size, size, size), np.uint8)
 
         def cut(row: int) -> None:
             tomogram = self._tomograms[kind][plans[row].tomogram]
-            image[row, ..., 0] = self._cut_one(tomogram, plans[row], density=True)
-            label[row] = self._cut_one(tomogram, plans[row], density=False)
+            image[row, ..., 0] = self._cut_one(tomogram.density_in, tomogram, plans[row], nearest=False)
+            label[row] = self._cut_one(tomogram.labels_in, tomogram, plans[row], nearest=True)
 
         self._for_each_row(cut, len(plans))
         return {"image": image, "label": label, "center_class": np.array([plan.label for plan in plans], np.int32)}
@@ -160,10 +155,48 @@ class BatchSource:
         for _ in map(cut, range(rows)) if self._pool is None else self._pool.map(cut, range(rows)):
             pass
 
-    def _cut_one(self, tomogram: PatchTomogram, plan: PatchPlan, *, density: bool) -> np.ndarray:
-        size, read = self._config.size, tomogram.density_in if density else tomogram.labels_in
-        if plan.rotation is None:
-            z, y, x = (slice(start, start + size) for start in plan.corner_zyx)
-            return plan.turn.apply(read((z, y, x)))
-        shape, order = tomogram.density.shape, 1 if density else 0
-        return plan.turn.apply(rotated_patch(read, shape, plan.corner_zyx, size, plan.rotation, order=order))
+    def _cut_one(
+        self, read: Callable[[Region], np.ndarray], tomogram: PatchTomogram, plan: PatchPlan, *, nearest: bool
+    ) -> np.ndarray:
+        """One augmented patch; `read` gives a box of the volume."""
+        patch = cut_box(read, tomogram.density.shape, plan.corner_zyx, self._size, self._augmenter.margin)
+        return np.asarray(self._augmenter.apply(patch, plan.drawn, nearest=nearest))
+
+
+def check_names(patches: PatchConfig) -> None:
+    """Refuse samplers and augmentations that do not exist, before any data are read.
+
+    Raises:
+        InputError: an unknown name; the message lists the known ones.
+    """
+    for key in ("train_sampler", "meta_sampler"):
+        look_up(SAMPLERS, getattr(patches, key), key=f"patches.{key}")
+    Augmenter(patches.augment, patches.size)
+
+
+def cut_box(
+    read: Callable[[Region], np.ndarray], shape_zyx: Sequence[int], corner_zyx: Sequence[int], size: int, margin: int
+) -> np.ndarray:
+    """A cube of a volume, continued by reflection where its margin reaches beyond the volume.
+
+    Args:
+        read: gives a box of the volume; asked once, for what lies inside.
+        shape_zyx: shape of the whole volume.
+        corner_zyx: first voxel of the cube without its margin.
+        size: edge without margin, voxels.
+        margin: voxels beyond each face.
+
+    Returns:
+        (n, n, n), n = size + 2 margin, of the volume's type.
+    """
+    indices = [
+        np.asarray(reflected(np.arange(corner - margin, corner + size + margin), edge - 1))
+        for corner, edge in zip(corner_zyx, shape_zyx, strict=True)
+    ]
+    lows = [int(index.min()) for index in indices]
+    z, y, x = (slice(low, int(index.max()) + 1) for low, index in zip(lows, indices, strict=True))
+    box = read((z, y, x))
+    if margin == 0:
+        return box
+    reflections = np.ix_(*(index - low for index, low in zip(indices, lows, strict=True)))
+    return np.asarray(box[reflections])

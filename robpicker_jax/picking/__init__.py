@@ -1,1 +1,1 @@
-"""From a tomogram to picks: tiled inference, clustering, files of picks, calibration."""
+"""From a tomogram to picks: tiled inference, clusterings, pickers, files of picks, calibration."""

@@ -1,4 +1,4 @@
-"""Score thresholds for a wished precision, calibrated on the clean tomograms: meta, and validation where there is any.
+"""Score thresholds for a required precision, calibrated on the clean tomograms: meta, and validation where there is any.
 
     t_c(p) = min {t : precision_c(t') ≥ p for every candidate threshold t' ≥ t}
 
@@ -31,7 +31,7 @@ class ClassCalibration:
     recall: tuple[float, ...]
 
     def threshold_for(self, precision: float) -> float | None:
-        """The lowest threshold from which on the precision is at least the wished one; None when there is none."""
+        """The lowest threshold from which on the precision is at least the required one; None when no threshold reaches it."""
         good = np.asarray(self.precision) >= precision
         kept = int(np.argmin(good)) if not good.all() else len(good)
         return self.thresholds[kept - 1] if kept else None
@@ -56,7 +56,7 @@ def save(workdir: Path, calibration: Mapping[str, ClassCalibration], tomograms: 
 
 
 def min_scores(workdir: Path, class_names: Sequence[str], precision: float) -> list[float]:
-    """Smallest score for each class that gave the wished precision on the calibration tomograms.
+    """Smallest score for each class that gave the required precision on the calibration tomograms.
 
     Raises:
         InputError: no calibration, a precision outside (0, 1], or a class that never reached it.

@@ -1,4 +1,4 @@
-"""Files of picks: one list for each tomogram, or one for all of them, in any format, and what can go wrong told before."""
+"""Files of picks: one list for each tomogram, or one for all of them, in any format, checked beforehand."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ import numpy as np
 
 from robpicker_jax.annotations import FORMATS, Particles, write_annotations
 from robpicker_jax.annotations.numbering import write_key
-from robpicker_jax.annotations.registry import CONTEXT, checked_options
+from robpicker_jax.annotations.registry import checked_options
 from robpicker_jax.system.errors import InputError
+
+PICK_FORMATS = ("xml", "star", "csv")
+"""Formats that picks are written in unless others are asked for."""
 
 TOGETHER = "picks"
 _LENGTH_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a tomogram's picks are measured in.
+class PickTarget:
+    """The tomogram that picks are written for.
 
     Attributes:
         name: the tomogram's name, as lists carry it.
         shape_zyx: its size, voxels.
-        voxel_size_angstrom: edge of a voxel in Å, None where nobody knows it.
+        voxel_size_angstrom: edge of a voxel in Å, None where it is not known.
     """
 
     name: str
@@ -39,7 +42,7 @@ class PickFiles:
     """How picks are written.
 
     Attributes:
-        folder: where to.
+        folder: where they go.
         formats: names of the formats.
         together: whether all tomograms' picks go into one file of each format, `folder/picks.SUFFIX`.
         options: further options of the formats (`binning`, `first_voxel` …); each goes to the formats that know it.
@@ -50,21 +53,21 @@ class PickFiles:
     together: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def check(self, places: Sequence[Place]) -> None:
+    def check(self, targets: Sequence[PickTarget]) -> None:
         """Refuse, before anything is picked, what could not be written.
 
         Raises:
-            InputError: an unknown format or option; two tomograms of one name; a format that needs a voxel size nobody
-                knows; together, a format that cannot tell tomograms apart, or lengths in one file that mean different
+            InputError: an unknown format or option; two tomograms of one name; a format that needs a voxel size, and it
+                is not known; together, a format that cannot tell tomograms apart, or lengths in one file that mean different
                 things.
         """
         for fmt in self.formats:
             if fmt not in FORMATS:
                 raise InputError(f"unknown format {fmt!r}", where="--format", fix=f"one of {', '.join(FORMATS)}")
         for name in self.options:
-            takers = [fmt for fmt in self.formats if name in FORMATS[fmt].arguments("write") and name not in CONTEXT]
+            takers = [fmt for fmt in self.formats if name in FORMATS[fmt].writing_options]
             if not takers:
-                known = {a for fmt in self.formats for a in FORMATS[fmt].arguments("write") if a not in CONTEXT}
+                known = {known for fmt in self.formats for known in FORMATS[fmt].writing_options}
                 listed = ", ".join(sorted(known)) or "none"
                 raise InputError(
                     f"{', '.join(self.formats)} has no option {name!r}",
@@ -73,36 +76,36 @@ class PickFiles:
                 )
             checked_options(FORMATS[takers[0]], "write", {name: self.options[name]}, where="--format-option")
         seen: set[str] = set()
-        for place in places:
-            if place.name in seen:
+        for target in targets:
+            if target.name in seen:
                 raise InputError(
-                    f"two tomograms are called {place.name}; their picks would have one name",
+                    f"two tomograms are called {target.name}; their picks would have one name",
                     where=self.folder,
                     fix="rename one, or pick them into different folders",
                 )
-            seen.add(place.name)
+            seen.add(target.name)
         for fmt in self.formats:
-            self._check_format(fmt, places)
+            self._check_format(fmt, targets)
 
-    def _check_format(self, fmt: str, places: Sequence[Place]) -> None:
+    def _check_format(self, fmt: str, targets: Sequence[PickTarget]) -> None:
         format_ = FORMATS[fmt]
-        unknown = [place.name for place in places if place.voxel_size_angstrom is None]
+        unknown = [target.name for target in targets if target.voxel_size_angstrom is None]
         if format_.needs_voxel_size and unknown:
             raise InputError(
-                f"{format_.title} is in Å, and nobody knows the voxel size of {unknown[0]}",
+                f"{format_.title} is in Å, and the voxel size is not known of {unknown[0]}",
                 where="--format",
-                fix="say --data.voxel_size_angstrom",
+                fix="give --data.voxel_size_angstrom",
             )
         if not self.together:
             return
-        if not (format_.numbered or "tomograms" in format_.keeps):
-            able = [name for name, other in FORMATS.items() if other.numbered or "tomograms" in other.keeps]
+        if not format_.tells_tomograms_apart:
+            able = [name for name, other in FORMATS.items() if other.tells_tomograms_apart]
             raise InputError(
                 f"{format_.title} cannot tell tomograms apart in one file",
                 where="--together",
                 fix=f"leave it out, or choose a format that names them: {', '.join(able)}",
             )
-        sizes = [place.voxel_size_angstrom for place in places if place.voxel_size_angstrom is not None]
+        sizes = [target.voxel_size_angstrom for target in targets if target.voxel_size_angstrom is not None]
         mixed = bool(sizes) and (bool(unknown) or max(sizes) > min(sizes) * (1 + _LENGTH_TOLERANCE))
         if mixed and "voxel_size_angstrom" in format_.arguments("write"):
             listed = "known and unknown" if unknown else f"different ({min(sizes):.4g} to {max(sizes):.4g} Å)"
@@ -112,40 +115,38 @@ class PickFiles:
                 fix="pick those of one voxel size at a time",
             )
 
-    def write(self, place: Place, picks: Particles) -> list[Path]:
+    def write(self, target: PickTarget, picks: Particles) -> list[Path]:
         """Write the picks of one tomogram as `folder/name.SUFFIX`, in each of the formats.
 
-        Where two of the formats share a suffix, the second file is `folder/name_FORMAT.SUFFIX`. copick has a folder:
-        `folder/name_copick`.
+        Where two of the formats share a suffix, the second file is `folder/name_FORMAT.SUFFIX`. Formats whose
+        lists are folders get `folder/name_FORMAT`.
         """
-        named = picks.with_(tomograms=np.full(len(picks), place.name))
+        named = picks.with_(tomograms=np.full(len(picks), target.name))
         return [
-            self._write(fmt, path, named, place.voxel_size_angstrom, place.shape_zyx)
-            for fmt, path in self._paths(place.name).items()
+            self._write(fmt, path, named, target.voxel_size_angstrom, target.shape_zyx)
+            for fmt, path in self._paths(target.name).items()
         ]
 
-    def write_together(self, picked: Sequence[tuple[Place, Particles]]) -> list[Path]:
+    def write_together(self, picked: Sequence[tuple[PickTarget, Particles]]) -> list[Path]:
         """Write the picks of all tomograms as `folder/picks.SUFFIX`, in each of the formats.
 
         Formats that number tomograms get `picks_tomograms.doc` beside them, which says which number is which.
         """
-        named = [picks.with_(tomograms=np.full(len(picks), place.name)) for place, picks in picked]
+        named = [picks.with_(tomograms=np.full(len(picks), target.name)) for target, picks in picked]
         everything = Particles.concatenate(named)
-        shapes = {place.name: place.shape_zyx for place, _ in picked}
-        sizes = [place.voxel_size_angstrom for place, _ in picked if place.voxel_size_angstrom is not None]
+        shapes = {target.name: target.shape_zyx for target, _ in picked}
+        sizes = [target.voxel_size_angstrom for target, _ in picked if target.voxel_size_angstrom is not None]
         paths = []
         for fmt, path in self._paths(TOGETHER).items():
-            known = {"shapes_zyx": shapes} if "shapes_zyx" in FORMATS[fmt].arguments("write") else {}
-            paths.append(self._write(fmt, path, everything, sizes[0] if sizes else None, None, **known))
-            if FORMATS[fmt].numbered:
-                key = write_key(path, everything.tomograms)
-                paths += [] if key is None else [key]
+            paths.append(self._write(fmt, path, everything, sizes[0] if sizes else None, shapes_zyx=shapes))
+            key = write_key(FORMATS[fmt], path, everything.tomograms)
+            paths += [] if key is None else [key]
         return paths
 
     def _paths(self, stem: str) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for fmt in dict.fromkeys(self.formats):
-            path = self.folder / (f"{stem}_copick" if fmt == "copick" else f"{stem}{FORMATS[fmt].suffixes[0]}")
+            path = self.folder / FORMATS[fmt].file_name(stem)
             if path in found.values():
                 path = path.with_name(f"{stem}_{fmt}{path.suffix}")
             found[fmt] = path
@@ -157,13 +158,20 @@ class PickFiles:
         path: Path,
         picks: Particles,
         voxel_size_angstrom: float | None,
-        shape_zyx: tuple[int, int, int] | None,
-        **more: Any,
+        shape_zyx: tuple[int, int, int] | None = None,
+        shapes_zyx: Mapping[str, tuple[int, int, int]] | None = None,
     ) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
-        known = FORMATS[fmt].arguments("write")
-        options = {name: value for name, value in self.options.items() if name in known} | more
-        write_annotations(path, picks, fmt=fmt, voxel_size_angstrom=voxel_size_angstrom, shape_zyx=shape_zyx, **options)
+        known = FORMATS[fmt].writing_options
+        write_annotations(
+            path,
+            picks,
+            fmt=fmt,
+            voxel_size_angstrom=voxel_size_angstrom,
+            shape_zyx=shape_zyx,
+            shapes_zyx=shapes_zyx,
+            **{name: value for name, value in self.options.items() if name in known},
+        )
         return path
 
 

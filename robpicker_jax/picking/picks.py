@@ -1,4 +1,4 @@
-"""Class map → picks: DBSCAN per class, one pick at the centre of gravity of each cluster."""
+"""Class map → picks: the voxels of each class are clustered, and a pick lies at each cluster's centre of gravity."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from robpicker_jax.annotations.bounds import nearest_voxel
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config.schema import PickingConfig
-from robpicker_jax.picking.clustering import Clusters, dbscan_classes
+from robpicker_jax.picking.clustering import Clusters, build_clustering
 from robpicker_jax.system.errors import InputError
 
 __all__ = ["particles_from_class_map", "remove_close_picks", "within_volume"]
@@ -29,7 +30,7 @@ def particles_from_class_map(
 ) -> Particles:
     """Picks of a class map.
 
-    Each class is clustered on its own (`clustering.dbscan_classes`); noise voxels belong to no pick. A pick lies at the
+    Each class is clustered on its own (`picking.clustering`); voxels in no cluster belong to no pick. A pick lies at the
     unweighted centre of gravity of its cluster. Its score is the mean, over the cluster's voxels, of the probability
     that the network gave to the pick's class, thus in [0, 1].
 
@@ -37,19 +38,19 @@ def particles_from_class_map(
         class_map: integers (z, y, x), the most probable class of each voxel; 0 is background.
         probabilities: float (z, y, x), the probability of that class, or None: the picks then have no score.
         n_classes: number of classes, background included; class_map holds 0 … n_classes - 1.
-        picking: DBSCAN's radius and neighbours, and the default limits.
+        picking: the clustering with its options, and the default limits.
         min_cluster_vox: smallest cluster kept, voxels, for class 1, 2, …; None: `picking.min_cluster_vox`.
         min_score: smallest score kept, for class 1, 2, …; None: `picking.min_score`.
-        mask: bool (z, y, x), True where picks are wanted; a pick whose centre voxel is False is dropped.
+        mask: bool (z, y, x), True where picks are kept; a pick whose centre voxel is False is dropped.
         edge_vox: smallest distance of a pick from the outermost voxels' centres, voxels.
         class_names: name of class 1, 2, …, written into the picks.
 
     Returns:
-        The picks by falling score; equal scores, and picks without, by class and by the first core voxel of their
-        cluster in (z, y, x) order.
+        The picks by falling score; equal scores, and picks without, by class and by the number of their
+        cluster (DBSCAN numbers clusters by their first core voxel in (z, y, x) order).
 
     Raises:
-        InputError: shapes that do not agree, an unknown class, probabilities that are not finite, a score limit
+        InputError: shapes that do not agree, an unknown class or clustering, probabilities that are not finite, a score limit
             without probabilities.
     """
     labels = range(1, n_classes)
@@ -68,7 +69,7 @@ def particles_from_class_map(
         raise InputError(f"{len(class_names)} class names for {n_classes - 1} classes")
 
     parts = []
-    clustered = dbscan_classes(class_map, labels, picking.radius_vox, picking.min_neighbours)
+    clustered = build_clustering(picking.clustering, picking.clustering_options)(class_map, probabilities, labels)
     for label, clusters, least_vox, least_score in zip(labels, clustered, sizes_kept, scores_kept, strict=True):
         sizes, centres, scores = _moments(clusters, probabilities)
         keep = sizes >= least_vox
@@ -113,7 +114,7 @@ def within_volume(
     least = edge_vox if edge_vox > 0 else -0.5
     inside: NDArray[np.bool_] = np.all((positions >= least) & (positions <= last - least), axis=1)
     if mask is not None:
-        nearest = np.clip(np.floor(positions + 0.5), 0, last).astype(np.intp)
+        nearest = np.clip(nearest_voxel(positions), 0, np.asarray(shape_zyx) - 1)
         inside &= np.asarray(mask, dtype=bool)[tuple(nearest.T)]
     return inside
 
@@ -132,13 +133,13 @@ def remove_close_picks(picks: Particles, min_distance_vox: float) -> NDArray[np.
     keep = np.ones(len(picks), dtype=bool)
     if len(picks) < 2 or min_distance_vox <= 0:
         return keep
-    rank = picks.scores if picks.scores is not None else picks.cluster_sizes
-    order = np.arange(len(picks)) if rank is None else np.argsort(-np.nan_to_num(rank, nan=-np.inf), kind="stable")
-    place = np.empty(len(picks), dtype=np.intp)
-    place[order] = np.arange(len(picks))
+    merit = picks.scores if picks.scores is not None else picks.cluster_sizes
+    order = np.arange(len(picks)) if merit is None else np.argsort(-np.nan_to_num(merit, nan=-np.inf), kind="stable")
+    rank_of = np.empty(len(picks), dtype=np.intp)
+    rank_of[order] = np.arange(len(picks))
     close = cKDTree(picks.positions_vox).query_pairs(min_distance_vox, output_type="ndarray")
     apart = np.linalg.norm(picks.positions_vox[close[:, 0]] - picks.positions_vox[close[:, 1]], axis=1)
-    close = place[close[apart < min_distance_vox]]
+    close = rank_of[close[apart < min_distance_vox]]
     # Pairs by (better, worse), in the order in which the better one is decided.
     close = np.sort(close, axis=1)
     for better, worse in close[np.lexsort((close[:, 1], close[:, 0]))]:

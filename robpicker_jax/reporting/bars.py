@@ -73,16 +73,16 @@ def _bars(axes: Axes, scores: list[Score], labels: list[str], others: list[Score
     width = 0.38 if paired else 0.62
     shift = width / 2 + 0.01 if paired else 0.0
     size = 8 if len(scores) <= 7 else 6.5
-    for place, (score, other, colour) in enumerate(zip(scores, others, colours, strict=True)):
+    for index, (score, other, colour) in enumerate(zip(scores, others, colours, strict=True)):
         if score.f1 is not None:
-            axes.bar(place - shift, score.f1, width, color=colour)
-        _value(axes, place - shift, score.f1, size, INK)  # the other run's values are in the table where bars crowd
+            axes.bar(index - shift, score.f1, width, color=colour)
+        _value(axes, index - shift, score.f1, size, INK)  # the other run's values are in the table where bars crowd
         if paired:
             f1 = None if other is None else other.f1
             if f1 is not None:
-                axes.bar(place + shift, f1, width, facecolor="white", edgecolor=colour, hatch="////", lw=1)
+                axes.bar(index + shift, f1, width, facecolor="white", edgecolor=colour, hatch="////", lw=1)
             if len(scores) <= 4:
-                _value(axes, place + shift, f1, size, FAINT)
+                _value(axes, index + shift, f1, size, FAINT)
     crowded = len(scores) > 5
     axes.set_xticks(
         range(len(scores)), labels, rotation=40 if crowded else 0, ha="right" if crowded else "center",

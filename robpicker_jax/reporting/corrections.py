@@ -86,7 +86,7 @@ def overlay(
     opacity = np.where(index > 0, _OPACITY, 0.0)
     if confidence is not None:
         opacity = opacity * np.clip(confidence, 0.15, 1)
-    return base * (1 - opacity[..., None]) + palette[index] * opacity[..., None]
+    return np.asarray(base * (1 - opacity[..., None]) + palette[index] * opacity[..., None])
 
 
 def corrected_overlay(image: np.ndarray, example: LabelExample, palette: np.ndarray) -> np.ndarray:

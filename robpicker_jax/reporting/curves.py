@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from robpicker_jax.config import META_NETWORKS
 from robpicker_jax.reporting.data import Absent, ReportData
 from robpicker_jax.reporting.style import ACCENT, FAINT, INK, class_colours, colour_of, legend_below, line_style, short
 from robpicker_jax.reporting.tables import keys_with_prefix, number, series, smooth
@@ -108,13 +109,13 @@ def meta_figure(data: ReportData) -> Figure:
     shares = [(label, style, points) for label, style, points in shares if len(points[0])]
     norm = series(data.history, "train", "hypergradient_norm")
     panels: list[str] = []
-    if weight_names and data.variant != "lc_only":
+    if weight_names and "reweighting" in META_NETWORKS[data.variant]:
         panels.append("weights")
-    if shares and data.variant != "dr_only":
+    if shares and "correction" in META_NETWORKS[data.variant]:
         panels.append("shares")
     if len(norm[0]):
         panels.append("norm")
-    if not panels or data.variant == "supervised":
+    if not panels or not META_NETWORKS[data.variant]:
         raise Absent(data.reason("meta", "metrics.jsonl holds nothing of the meta networks"))
 
     figure = Figure(figsize=(9.2, 3.3), layout="constrained")

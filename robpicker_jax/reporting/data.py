@@ -1,6 +1,6 @@
 """What a report is made from: plain records that whoever ran the job fills in.
 
-Every part may be missing; its section then says why. A class label is the place of its species in
+Every part may be missing; its section then says why. A class label is the index of its species in
 `ReportData.species`, counted from 1; label 0 in a label map is the background.
 """
 
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.config import META_NETWORKS
 
 
 class Absent(Exception):
@@ -177,8 +178,8 @@ class ReportData:
         """Why a section is empty: the caller's reason, else the variant's, else `default`."""
         if section in self.absent:
             return self.absent[section]
-        corrects = self.variant in ("robpicker", "lc_only")
-        reweights = self.variant in ("robpicker", "dr_only")
+        corrects = "correction" in META_NETWORKS[self.variant]
+        reweights = "reweighting" in META_NETWORKS[self.variant]
         if section in ("labels", "weights", "meta") and not (corrects or reweights):
             return f"{self.variant} variant: no meta networks"
         if section == "labels" and not corrects:

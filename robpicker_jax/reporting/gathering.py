@@ -2,71 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from robpicker_jax.annotations import Particles
-from robpicker_jax.config import Config
-from robpicker_jax.datasets.loading import LoadedTomogram, load_target
+from robpicker_jax.config import DataConfig, Species
+from robpicker_jax.datasets import OpenedTomogram, load_target
 from robpicker_jax.evaluation import Evaluation
-from robpicker_jax.patches import BatchSource, PatchPlan
-from robpicker_jax.picking.picker import Picker
+from robpicker_jax.patches import Batch, BatchSource
 from robpicker_jax.reporting.data import ClassWeights, LabelExample, ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.page import write_report
 from robpicker_jax.reporting.stored import load_workdir, save_inputs
-from robpicker_jax.training import run_folder as folders
-from robpicker_jax.training.data import TrainingData
-from robpicker_jax.training.objective import Batch
 
 _EXAMPLES = 4
 _WEIGHT_BATCHES = 12
 
+Correct = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Densities (n, z, y, x, 1) and labels (n, z, y, x) of patches → corrected label maps (n, z, y, x, class)."""
+Weigh = Callable[[Batch], np.ndarray]
+"""A training batch → the weight of each of its patches, (n,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingExamples:
+    """What a report shows of the training patches: the patches, and the meta networks as plain functions.
+
+    Attributes:
+        tomograms: of the training set, in the order of the source's.
+        source: its batches.
+        correct: the label-correction network; None where none was trained.
+        weigh: the data-reweighting network; None where none was trained.
+    """
+
+    tomograms: Sequence[OpenedTomogram]
+    source: BatchSource
+    correct: Correct | None = None
+    weigh: Weigh | None = None
+
 
 def write_run_report(
     workdir: Path,
-    picker: Picker,
-    data: TrainingData,
-    test: Sequence[LoadedTomogram],
+    data: DataConfig,
+    training: TrainingExamples,
+    test: Sequence[OpenedTomogram],
     picks: Mapping[str, Particles],
     evaluation: Evaluation | None,
+    *,
+    variant: str,
+    machine: str = "",
+    comparable: Sequence[Path] = (),
 ) -> Path:
     """Gather the report's inputs, keep them in the workdir, and write the report and those of comparable runs.
+
+    Args:
+        workdir: the run's folder.
+        data: the species, and what training labels were made from.
+        training: the training patches and the meta networks.
+        test: the test tomograms.
+        picks: their picks, by name.
+        evaluation: of the picks; None where no test tomogram has annotations.
+        variant: `train.variant`.
+        machine: the hardware in one line.
+        comparable: folders of runs whose reports, if they have one, are written again to compare with this run.
 
     Returns:
         The page.
     """
-    config = picker.config
-    source = data.source()
     report = ReportData(
         title=f"RobPicker: {workdir.resolve().name}",
-        machine=folders.machine(),
-        variant=config.train.variant,
-        species=[SpeciesInfo(s.name, s.radius_vox, s.molecular_weight_kda) for s in config.data.species],
+        machine=machine,
+        variant=variant,
+        species=[SpeciesInfo(s.name, s.radius_vox, s.molecular_weight_kda) for s in data.species],
         tomograms=[_view(tomogram, picks[tomogram.name], evaluation) for tomogram in test],
-        label_examples=label_examples(picker, data, source),
-        weights=sample_weights(picker, config, source),
+        label_examples=label_examples(training, data),
+        weights=sample_weights(training, data.species),
     )
     save_inputs(report, workdir)
     page = write_report(load_workdir(workdir), workdir / "report")
-    for sibling, _ in folders.siblings(workdir, config):
-        if (sibling / "report" / "index.html").exists():
-            write_report(load_workdir(sibling), sibling / "report")
+    for other in comparable:
+        if (other / "report" / "index.html").exists():
+            write_report(load_workdir(other), other / "report")
     return page
 
 
-def _view(tomogram: LoadedTomogram, picks: Particles, evaluation: Evaluation | None) -> TomogramView:
-    """What the report shows of a tomogram: true particles and picks that count, where some lie outside its mask."""
+def _view(tomogram: OpenedTomogram, picks: Particles, evaluation: Evaluation | None) -> TomogramView:
+    """What the report shows of a tomogram: true particles and picks, those outside its mask left out."""
     truth, matches = tomogram.particles, None
     if truth is not None and evaluation is not None and tomogram.name in evaluation.matches:
         matches = evaluation.matches[tomogram.name]
         counted, judged = (each[tomogram.name] for each in (evaluation.truth_counts, evaluation.pick_counts))
-        places = np.append(np.cumsum(counted) - 1, -1)  # the last entry is for picks without a match
-        matches, truth, picks = places[matches[judged]], truth.select(counted), picks.select(judged)
+        counted_index = np.append(np.cumsum(counted) - 1, -1)  # the last entry is for picks without a match
+        matches, truth, picks = counted_index[matches[judged]], truth.select(counted), picks.select(judged)
     return TomogramView(
         tomogram.name,
-        tomogram.density,
+        np.asarray(tomogram),
         truth,
         picks,
         matches=matches,
@@ -74,26 +106,24 @@ def _view(tomogram: LoadedTomogram, picks: Particles, evaluation: Evaluation | N
     )
 
 
-def label_examples(picker: Picker, data: TrainingData, source: BatchSource) -> list[LabelExample]:
+def label_examples(training: TrainingExamples, data: DataConfig) -> list[LabelExample]:
     """Central slices of training patches: noisy, corrected and, where a clean map is stored, true labels."""
-    if "correction" not in picker.state.meta:
+    if training.correct is None:
         return []
-    truths = {tomogram.name: _stored_truth(tomogram, picker.config) for tomogram in data.train}
+    truths = [_stored_truth(tomogram, data) for tomogram in training.tomograms]
     # Patches whose noisy label is furthest from the truth show most of what the correction does.
     candidates = []
     for step in range(_EXAMPLES * 2):
-        batch = source.train_batch(step)
+        batch = training.source.train_batch(step)
         for row in range(len(batch["image"])):
-            plan = source.plan("train", step, row)
-            truth = truths[data.train[plan.tomogram].name]
-            true = None if truth is None or plan.rotation is not None else _cut(truth, plan, batch["label"].shape[1])
+            plan = training.source.plan("train", step, row)
+            truth = truths[plan.tomogram]
+            true = None if truth is None else training.source.cut_map("train", plan, truth)
             wrong = 0 if true is None else int((true != batch["label"][row]).sum())
             candidates.append((wrong, step, row, batch["image"][row], batch["label"][row], true))
     candidates.sort(key=lambda item: -item[0])
     chosen = candidates[:_EXAMPLES]
-    corrected = picker.experiment.corrected(
-        picker.state, np.stack([item[3] for item in chosen]), np.stack([item[4] for item in chosen])
-    )
+    corrected = training.correct(np.stack([item[3] for item in chosen]), np.stack([item[4] for item in chosen]))
     examples = []
     for (_, step, row, image, noisy, true), soft in zip(chosen, corrected, strict=True):
         differing = noisy.astype(bool) if true is None else true != noisy
@@ -111,37 +141,28 @@ def label_examples(picker: Picker, data: TrainingData, source: BatchSource) -> l
     return examples
 
 
-def sample_weights(picker: Picker, config: Config, source: BatchSource) -> list[ClassWeights]:
+def sample_weights(training: TrainingExamples, species: Sequence[Species]) -> list[ClassWeights]:
     """Weights that the reweighting network gives to training patches, by the species each was drawn for."""
-    if "reweighting" not in picker.state.meta:
+    if training.weigh is None:
         return []
-    weights, classes = [], []
-    for step in range(_WEIGHT_BATCHES):
-        batch = Batch(**source.train_batch(step))  # type: ignore[arg-type]
-        weights.append(picker.experiment.inner_aux(picker.state, batch).weight)
-        classes.append(batch.center_class)
-    weight, label = np.concatenate(weights), np.concatenate(classes)
-    by_mass = all(species.molecular_weight_kda for species in config.data.species)
+    batches = [training.source.train_batch(step) for step in range(_WEIGHT_BATCHES)]
+    weight = np.concatenate([training.weigh(batch) for batch in batches])
+    label = np.concatenate([batch["center_class"] for batch in batches])
+    by_mass = all(entry.molecular_weight_kda for entry in species)
     return [
         ClassWeights(
-            species.name,
-            float(species.molecular_weight_kda or 0) if by_mass else species.radius_vox,
+            entry.name,
+            float(entry.molecular_weight_kda or 0) if by_mass else entry.radius_vox,
             weight[label == index],
             "molecular weight, kDa" if by_mass else "radius, voxels",
         )
-        for index, species in enumerate(config.data.species, start=1)
+        for index, entry in enumerate(species, start=1)
         if (label == index).any()
     ]
 
 
-def _stored_truth(tomogram: LoadedTomogram, config: Config) -> np.ndarray | None:
+def _stored_truth(tomogram: OpenedTomogram, data: DataConfig) -> np.ndarray | None:
     """The clean label map that a simulated data set keeps beside its noisy annotations."""
-    if config.data.train_labels == "map" or tomogram.tomogram.target_path is None:
+    if data.train_labels == "map" or tomogram.files.target_path is None:
         return None
-    return load_target(tomogram.tomogram, len(config.data.species), tomogram.density.shape)
-
-
-def _cut(volume: np.ndarray, plan: PatchPlan, size: int) -> np.ndarray:
-    """The patch of a label map that a plan describes, turned as the plan says."""
-    box = tuple(slice(corner, corner + size) for corner in plan.corner_zyx)
-    return plan.turn.apply(volume[box])
+    return load_target(tomogram.files, len(data.species), tomogram.shape_zyx)

@@ -35,7 +35,7 @@ def grey(image: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     """Density → uint8 within a window; what is not finite becomes the window's bottom."""
     bottom, top = limits
     scaled = (np.nan_to_num(image, nan=bottom, posinf=top, neginf=bottom) - bottom) / (top - bottom)
-    return np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.round(np.clip(scaled, 0, 1) * 255), np.uint8)
 
 
 def scale_bar(width_vox: float, voxel_size_angstrom: float) -> tuple[float, str]:

@@ -1,6 +1,6 @@
 """Keeping a report's inputs in a run's folder, and making the report again from that folder alone.
 
-Curves, scores, configuration and versions are always read from the run's own files; what cannot be had again without
+Curves, scores, configuration and versions are always read from the run's own files; what cannot be computed again without
 the network (slices, label corrections, sample weights) is kept in report/inputs.npz.
 """
 
@@ -203,9 +203,9 @@ def _sibling(workdir: Path) -> Path | None:
         config = read_config(workdir)
     except InputError:
         return None  # written by another version: a report needs no valid configuration
-    wanted = "robpicker" if config.train.variant == "supervised" else "supervised"
+    preferred = "supervised" if config.train.is_bilevel else "robpicker"
     found = [
-        (other.train.variant != wanted, path)
+        (other.train.variant != preferred, path)
         for path, other in siblings(workdir, config)
         if other.train.variant != config.train.variant and (path / "evaluation.json").is_file()
     ]

@@ -32,13 +32,11 @@ def weights_figure(data: ReportData) -> Figure:
     figure = Figure(figsize=(9.2, 3.7), layout="constrained")
     axes = figure.subplots()
     rng = np.random.default_rng(0)  # the jitter only spreads the points out
-    for place, (row, values) in enumerate(rows):
+    for x, (row, values) in enumerate(rows):
         colour = colour_of(colours, row.name)
         points = values if len(values) <= _MAX_POINTS else rng.choice(values, _MAX_POINTS, replace=False)
-        axes.scatter(
-            place + rng.uniform(-0.22, 0.22, len(points)), points, s=7, color=colour, alpha=0.45, lw=0, zorder=2
-        )
-        _box(axes, place, values, colour)
+        axes.scatter(x + rng.uniform(-0.22, 0.22, len(points)), points, s=7, color=colour, alpha=0.45, lw=0, zorder=2)
+        _box(axes, x, values, colour)
     crowded = len(rows) > 7
     axes.set_xticks(
         range(len(rows)), [f"{short(row.name)}\n{_size_text(row.size, row.unit)}" for row, _ in rows],
@@ -57,7 +55,7 @@ def weights_figure(data: ReportData) -> Figure:
     return figure
 
 
-def _box(axes: Axes, place: float, values: np.ndarray, colour: str) -> None:
+def _box(axes: Axes, x: float, values: np.ndarray, colour: str) -> None:
     """Tukey's box: quartiles, median, whiskers to the last value within 1.5 box heights.
 
     Not `Axes.boxplot`, which starts pyplot and with it a window system's backend.
@@ -67,11 +65,11 @@ def _box(axes: Axes, place: float, values: np.ndarray, colour: str) -> None:
     low, middle, high = np.percentile(values, (25, 50, 75))
     reach = 1.5 * (high - low)
     ends = values[values >= low - reach].min(), values[values <= high + reach].max()
-    axes.add_patch(Rectangle((place - 0.28, low), 0.56, high - low, fill=False, ec=colour, lw=1.4, zorder=3))
+    axes.add_patch(Rectangle((x - 0.28, low), 0.56, high - low, fill=False, ec=colour, lw=1.4, zorder=3))
     for edge, end in zip((low, high), ends, strict=True):
-        axes.plot([place, place], [edge, end], color=colour, lw=1, zorder=3)
-        axes.plot([place - 0.14, place + 0.14], [end, end], color=colour, lw=1, zorder=3)
-    axes.plot([place - 0.28, place + 0.28], [middle, middle], color=INK, lw=2, solid_capstyle="butt", zorder=4)
+        axes.plot([x, x], [edge, end], color=colour, lw=1, zorder=3)
+        axes.plot([x - 0.14, x + 0.14], [end, end], color=colour, lw=1, zorder=3)
+    axes.plot([x - 0.28, x + 0.28], [middle, middle], color=INK, lw=2, solid_capstyle="butt", zorder=4)
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:

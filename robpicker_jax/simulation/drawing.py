@@ -1,4 +1,4 @@
-"""From particles to a sample: every density turned, moved to its place and added."""
+"""From particles to a sample: every density rotated, moved to its position and added."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import scipy
 
+from robpicker_jax.annotations.bounds import nearest_voxel
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
 
 
 def draw_sample(shape_zyx: Sequence[int], particles: Particles, densities: Sequence[np.ndarray]) -> np.ndarray:
-    """Add every particle's density, turned and moved to its place (trilinear), into an empty volume.
+    """Add every particle's density, rotated and moved to its position (trilinear), to an empty volume.
 
     What reaches beyond the volume is cut off.
 
@@ -41,19 +42,19 @@ def draw_sample(shape_zyx: Sequence[int], particles: Particles, densities: Seque
     for position, label, rotation in zip(particles.positions_vox, particles.labels, particles.rotations, strict=True):
         if label not in prepared:
             prepared[label] = _prepare(densities[label - 1], strides)
-        density, places, steps, half = prepared[label]
+        density, offsets, steps, half = prepared[label]
         centre = position[::-1]
-        nearest = np.rint(centre).astype(int)
+        nearest = nearest_voxel(centre)
         # r_reference = Rᵀ r_tomogram; in z, y, x order both axes of Rᵀ are reversed.
         back = rotation.T[::-1, ::-1]
         start = (density.shape[0] - 1) / 2 - back @ (centre - nearest)
         if (nearest >= half).all() and (nearest + half < shape).all():
-            local = back.astype(np.float32) @ places
+            local = back.astype(np.float32) @ offsets
             target = np.int64(nearest @ strides) + steps
         else:
-            voxels = nearest[:, None] + places.astype(int)
+            voxels = nearest[:, None] + offsets.astype(int)
             inside = ((voxels >= 0) & (voxels < shape[:, None])).all(axis=0)
-            local = back.astype(np.float32) @ places[:, inside]
+            local = back.astype(np.float32) @ offsets[:, inside]
             target = steps[inside] + nearest @ strides
         local += start.astype(np.float32)[:, None]
         values = scipy.ndimage.map_coordinates(density, local, np.float32, order=1, mode="constant", prefilter=False)

@@ -133,7 +133,8 @@ def noise_rates(config: LabelNoiseConfig, species: Sequence[Species], voxel_size
         raise InputError("there is one class only", where="label_noise.swap", fix="set it to 0")
     swap_to = np.array(preset.get("swap_to", np.zeros(len(names), int)))
     for name, other in config.swap_to.items():
-        _check_name("swap_to", name, names), _check_name("swap_to", other, names)
+        _check_name("swap_to", name, names)
+        _check_name("swap_to", other, names)
         if name == other:
             raise InputError(f"{name} cannot be mistaken for itself", where=f"label_noise.swap_to.{name}")
         swap_to[names.index(name)] = names.index(other) + 1

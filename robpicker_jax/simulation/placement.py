@@ -17,14 +17,14 @@ from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
 
 _BALLS = (1, 2, 3, 4, 6, 8)
-_ROUNDS = 16  # of rejection sampling, before free places are listed
+_ROUNDS = 16  # of rejection sampling, before free voxels are listed
 _RESTARTS = 5
 _TRIES = 8  # orientations tried for a particle that fits nowhere
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What a particle takes up: balls of one radius.
+    """The space that a particle occupies: balls of one radius.
 
     Attributes:
         centres: (k, 3) centres, x y z from the particle's position, in its reference frame, voxels.
@@ -62,7 +62,7 @@ def outline(density: np.ndarray, *, level: float = 0.1, margin_vox: float = 1.0)
             centres = scipy.cluster.vq.kmeans2(points, k, minit="++", rng=np.random.default_rng(k))[0]
         radius = float(scipy.spatial.cKDTree(centres).query(points)[0].max())
         volume = float(np.count_nonzero(scipy.spatial.cKDTree(centres).query(grid)[0] < radius + margin_vox))
-        if volume < 0.95 * least:  # more balls cost time: they must pay
+        if volume < 0.95 * least:  # more balls cost time: they must save volume
             best, least = Outline(centres, radius), volume
     return best
 
@@ -77,10 +77,10 @@ def place_particles(
 ) -> Particles:
     """Place particles without overlap at uniformly random positions, in uniformly random orientations.
 
-    Random sequential adsorption, the bulkiest species first: a particle's orientation is drawn once, then a place from
-    those where it still fits. Every outline lies inside the volume. While there is room, places are drawn and rejected;
-    when that hardly succeeds any more, the free voxels are listed and drawn from; when none is left, all starts anew,
-    up to five times.
+    Random sequential adsorption, the bulkiest species first: a particle's orientation is drawn once, then a position from
+    those where it still fits. Every outline lies inside the volume. While there is room, positions are drawn and rejected;
+    when few are accepted any more, the free voxels are listed and drawn from; when none is left, everything starts
+    again, up to five times.
 
     Args:
         shape_zyx: the volume, voxels.
@@ -112,14 +112,14 @@ def _place_once(
     positions, rotations, labels = [np.zeros((0, 3))], [np.zeros((0, 3, 3))], [np.zeros(0, np.int32)]
     bulk = [len(o.centres) * o.radius**3 for o in outlines]
     for species in sorted(range(len(outlines)), key=lambda k: -bulk[k]):
-        wanted = int(copies[species])
-        if wanted == 0:
+        count = int(copies[species])
+        if count == 0:
             continue
         filler = _Filler(shape_xyz, outlines[species], balls, gap, rng, label=species + 1)
-        placed, turned = filler.place(wanted)
+        placed, turned = filler.place(count)
         positions.append(placed)
         rotations.append(turned)
-        labels.append(np.full(wanted, species + 1, np.int32))
+        labels.append(np.full(count, species + 1, np.int32))
         balls.append((filler.own, outlines[species].radius))
     order = rng.permutation(sum(map(len, labels)))
     return Particles(
@@ -128,7 +128,7 @@ def _place_once(
 
 
 class _Filler:
-    """Places the particles of one species among what is there."""
+    """Places the particles of one species among those placed before."""
 
     def __init__(
         self,
@@ -145,25 +145,25 @@ class _Filler:
         self.own = np.zeros((0, 3))  # centres of the species' balls so far
         self.blocked: np.ndarray | None = None
 
-    def place(self, wanted: int) -> tuple[np.ndarray, np.ndarray]:
-        rotations = random_rotations(wanted, self.rng)
-        positions = np.full((wanted, 3), np.nan)
+    def place(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        rotations = random_rotations(count, self.rng)
+        positions = np.full((count, 3), np.nan)
         self._reject(positions, rotations)
         for index in np.flatnonzero(np.isnan(positions[:, 0])):
             for _ in range(_TRIES):
-                place = self._search(rotations[index])
-                if place is not None:
+                position = self._search(rotations[index])
+                if position is not None:
                     break
                 rotations[index] = random_rotations(1, self.rng)[0]
-            if place is None:
-                self._complain(int(np.isfinite(positions[:, 0]).sum()), wanted)
-            positions[index] = place
+            if position is None:
+                self._refuse(int(np.isfinite(positions[:, 0]).sum()), count)
+            positions[index] = position
         return positions, rotations
 
-    def _complain(self, placed: int, wanted: int) -> None:
+    def _refuse(self, placed: int, count: int) -> None:
         shape = tuple(int(edge) for edge in self.shape[::-1])
         raise InputError(
-            f"only {placed} of {wanted} particles of class {self.label} fit into a volume of shape {shape}",
+            f"only {placed} of {count} particles of class {self.label} fit into a volume of shape {shape}",
             where="simulation.shape_zyx",
             fix="lower the copies of the species, make the volume larger or lower simulation.min_gap_vox",
         )
@@ -205,7 +205,7 @@ class _Filler:
             self.own = np.concatenate([self.own, centres[chosen].reshape(-1, 3)]).reshape(-1, 3)
 
     def _search(self, rotation: np.ndarray) -> np.ndarray | None:
-        """A place for one particle from the list of all free voxels, None when there is none."""
+        """A position for one particle from the list of all free voxels, None when there is none."""
         if self.blocked is None:
             self.blocked = np.zeros(self.shape[::-1].astype(int), bool)
             for tree, distance in self.others:
@@ -225,9 +225,9 @@ class _Filler:
         flat = np.flatnonzero(free)
         for pick in self.rng.permutation(flat)[:200] if len(flat) < 10**6 else self.rng.choice(flat, 200):
             zyx = np.array(np.unravel_index(int(pick), free.shape))
-            place = zyx[::-1] + start
-            jittered = np.clip(place + self.rng.uniform(-0.5, 0.5, 3), low[0], high[0])
-            for candidate in (jittered, place.astype(float)):
+            voxel = zyx[::-1] + start
+            jittered: np.ndarray = np.clip(voxel + self.rng.uniform(-0.5, 0.5, 3), low[0], high[0])
+            for candidate in (jittered, voxel.astype(float)):
                 centres = candidate + offsets
                 if self._is_free(centres[None])[0]:
                     self.own = np.concatenate([self.own, centres])

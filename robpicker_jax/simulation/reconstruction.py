@@ -81,7 +81,7 @@ def _ramp(n: int) -> np.ndarray:
     m = np.minimum(np.arange(n), n - np.arange(n))
     kernel = np.where(m % 2 == 1, -1 / (math.pi * np.maximum(m, 1)) ** 2, 0.0)
     kernel[0] = 0.25
-    return scipy.fft.rfft(kernel).real
+    return np.asarray(scipy.fft.rfft(kernel).real)
 
 
 def _angle_measure(angles_deg: np.ndarray) -> np.ndarray:
@@ -101,9 +101,9 @@ def _interpolation(angles_deg: np.ndarray, z: np.ndarray, nx: int, n_u: int) -> 
     u = np.add.outer(z[:, None] * np.sin(angles), np.zeros(1)).reshape(len(z), 1, -1)
     u = u + x[None, :, None] * np.cos(angles)
     # Oversampled pixel j lies at j/o in units of the old ones, and old pixel (n − 1)/2 is u = 0.
-    place = (u + (n_u / _OVERSAMPLING - 1) / 2) * _OVERSAMPLING
-    lower = np.floor(place)
-    share = (place - lower).astype(np.float32)
+    pixel = (u + (n_u / _OVERSAMPLING - 1) / 2) * _OVERSAMPLING
+    lower = np.floor(pixel)
+    share = (pixel - lower).astype(np.float32)
     column = lower.astype(np.int32) + np.arange(len(angles), dtype=np.int32) * n_u
     indices = np.stack([column, column + 1], axis=-1).reshape(-1)
     weights = np.stack([1 - share, share], axis=-1).reshape(-1)

@@ -101,17 +101,20 @@ def _footprints(nz: int, nx: int, n_u: int, angle: float) -> scipy.sparse.csc_ar
 def _trapezoid_cdf(t: np.ndarray, wide: float, narrow: float) -> np.ndarray:
     """Integral up to t of box(width `wide`) ⊗ box(width `narrow`), both of unit area and centred on 0."""
     if narrow < 1e-6:
-        return np.clip(t / wide + 0.5, 0, 1)
+        return np.asarray(np.clip(t / wide + 0.5, 0, 1))
 
     def half_square(s: np.ndarray) -> np.ndarray:
-        return np.square(np.maximum(s, 0)) / 2
+        return np.asarray(np.square(np.maximum(s, 0)) / 2)
 
     a, b = (wide + narrow) / 2, (wide - narrow) / 2
-    return (half_square(t + a) - half_square(t + b) - half_square(t - b) + half_square(t - a)) / (wide * narrow)
+    integral = half_square(t + a) - half_square(t + b) - half_square(t - b) + half_square(t - a)
+    return np.asarray(integral / (wide * narrow))
 
 
-def take_tilt_series(sample: np.ndarray, config: SimulationConfig, rng: np.random.Generator) -> TiltSeries:
-    """Image a sample as the configuration says.
+def take_tilt_series(
+    sample: np.ndarray, config: SimulationConfig, rng: np.random.Generator, *, contaminants: np.ndarray | None = None
+) -> TiltSeries:
+    """Take the tilt series of a sample.
 
     The phase shift of the projected mass is filtered by the CTF into contrast; then comes the noise of `config.noise`:
 
@@ -126,21 +129,34 @@ def take_tilt_series(sample: np.ndarray, config: SimulationConfig, rng: np.rando
         sample: (z, y, x), protein density in Da/Å³.
         config: tilts, optics, noise, polarity.
         rng: source of the noise.
+        contaminants: (z, y, x), density in Da/Å³ of what else lies in the ice. It is imaged like the sample, but does
+            not count as signal: a few gold beads must not raise the noise of everything else.
     """
     optics = Optics.from_config(config)
     pixel = config.voxel_size_angstrom
     angles = tilt_angles(config.tilt_max_deg, config.tilt_step_deg)
     margin = _MARGIN + math.ceil(optics.delocalisation_angstrom(pixel) / pixel)
-    images = project(sample, angles, margin=margin)
-    images *= np.float32(-2 * optics.phase_per_mass * pixel)
-    ky, ku = _frequencies(images.shape[1:], pixel)
-    transfer = optics.ctf(np.sqrt(ky**2 + ku**2)).astype(np.float32)
-    first = (images.shape[1] - sample.shape[1]) // 2
-    for image, angle in zip(images, np.deg2rad(angles), strict=True):
+
+    def contrast(density: np.ndarray) -> np.ndarray:
+        projected = project(density, angles, margin=margin)
+        projected *= np.float32(-2 * optics.phase_per_mass * pixel)
         if optics.defocus_um > 0:
-            image[:] = scipy.fft.irfft2(scipy.fft.rfft2(image, workers=-1) * transfer, s=image.shape, workers=-1)
+            ky, ku = _frequencies(projected.shape[1:], pixel)
+            transfer = optics.ctf(np.sqrt(ky**2 + ku**2)).astype(np.float32)
+            for image in projected:
+                image[:] = scipy.fft.irfft2(scipy.fft.rfft2(image, workers=-1) * transfer, s=image.shape, workers=-1)
+        return projected
+
+    images = contrast(sample)
+    first = (images.shape[1] - sample.shape[1]) // 2
+    foreign = None if contaminants is None else contrast(contaminants)
+    for index, (image, angle) in enumerate(zip(images, np.deg2rad(angles), strict=True)):
+        shown = _shown(sample.shape, angle, image.shape, first)
+        variance = float(image[shown].var(dtype=np.float64))
+        if foreign is not None:
+            image += foreign[index]
         if config.noise == "gaussian":
-            _add_gaussian(image, _shown(sample.shape, angle, image.shape, first), config.snr, rng)
+            _add_gaussian(image, variance, config.snr, rng)
         elif config.noise == "poisson":
             electrons = config.dose_per_tilt * pixel**2 * _transmission(sample.shape, angle, pixel)
             expected = electrons * np.maximum(1 + image.astype(np.float64), 0)
@@ -150,8 +166,7 @@ def take_tilt_series(sample: np.ndarray, config: SimulationConfig, rng: np.rando
     return TiltSeries(images, angles, pixel, first, optics)
 
 
-def _add_gaussian(image: np.ndarray, shown: tuple[slice, slice], snr: float, rng: np.random.Generator) -> None:
-    variance = float(image[shown].var(dtype=np.float64))
+def _add_gaussian(image: np.ndarray, variance: float, snr: float, rng: np.random.Generator) -> None:
     sigma = math.sqrt(variance / snr) if variance > 0 else 1.0  # an empty sample: any scale will do
     image += rng.standard_normal(image.shape, dtype=np.float32) * np.float32(sigma)
 

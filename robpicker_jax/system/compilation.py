@@ -30,7 +30,8 @@ def _cpu_options_work() -> bool:
     expected = sum(padded[:, i : i + 6, j : j + 6] @ kernel[i, j] for i in range(3) for j in range(3))
 
     def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        x, kernel = jax.lax.optimization_barrier((2.0 * x, 0.5 * kernel))
+        barrier: Callable[..., Any] = jax.lax.optimization_barrier  # has no types
+        x, kernel = barrier((2.0 * x, 0.5 * kernel))
         return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     arguments = jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
@@ -79,7 +80,8 @@ def enable_persistent_cache(folder: Path | str | None = None) -> Path | None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
-    jax.config.update("jax_compilation_cache_dir", str(path))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    update: Callable[..., None] = jax.config.update  # has no types
+    update("jax_compilation_cache_dir", str(path))
+    update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    update("jax_persistent_cache_min_entry_size_bytes", -1)
     return path

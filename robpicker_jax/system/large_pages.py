@@ -15,20 +15,20 @@ import sys
 from pathlib import Path
 
 LARGE_PAGES = "glibc.malloc.hugetlb=1"
-_EVER = 2**40
-KEEP = f"glibc.malloc.mmap_threshold={_EVER}:glibc.malloc.trim_threshold={_EVER}:glibc.malloc.arena_max=1"
+_UNLIMITED = 2**40
+KEEP = f"glibc.malloc.mmap_threshold={_UNLIMITED}:glibc.malloc.trim_threshold={_UNLIMITED}:glibc.malloc.arena_max=1"
 """No block is given back; one arena, since the others are too small for large blocks."""
 _MODE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def environment_with_large_pages(keep: bool = False) -> dict[str, str] | None:
-    """This process's environment with the request for large pages; None where it is of no use.
+    """This process's environment with the request for large pages; None if it would change nothing.
 
     Args:
         keep: also keep memory that is freed.
 
-    Of no use: not Linux with glibc 2.35 or later, a kernel that gives large pages to all or to nobody, or
-    `GLIBC_TUNABLES` set already: then it is left as the user has it.
+    It changes nothing without Linux and glibc 2.35 or later, under a kernel that gives large pages to all or to nobody, or
+    where `GLIBC_TUNABLES` is set already: then it is left as the user has it.
     """
     if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ:
         return None
@@ -43,7 +43,7 @@ def environment_with_large_pages(keep: bool = False) -> dict[str, str] | None:
 
 
 def restart_with_large_pages(keep: bool = False) -> None:
-    """Start this very command again with large pages, in the same process; return where that is of no use.
+    """Start this command again with large pages, in the same process; return if that would change nothing.
 
     To be called before anything heavy is imported: what the process did so far is done again.
     """

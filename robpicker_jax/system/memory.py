@@ -64,7 +64,7 @@ def _control_groups(root: Path) -> list[tuple[Path, tuple[str, str]]]:
 
 
 def _used(folder: Path, name: str) -> int:
-    """Memory in use by a control group, without file caches, which are given up when memory is wanted."""
+    """Memory in use by a control group, without file caches, which the kernel gives up when memory is short."""
     used = int((folder / name).read_text(encoding="ascii"))
     with contextlib.suppress(OSError, ValueError):
         for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines():

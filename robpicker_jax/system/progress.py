@@ -21,7 +21,7 @@ class Progress:
         description: what is being done.
         total: units in all.
         completed: units done before this start (a resumed run).
-        every_s: seconds between plain lines, where there is no terminal.
+        every_s: seconds between plain lines, if there is no terminal.
     """
 
     def __init__(self, description: str, total: int, *, completed: int = 0, every_s: float = 15.0) -> None:

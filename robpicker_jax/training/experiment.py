@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from robpicker_jax import parallel
-from robpicker_jax.bilevel.accumulation import accumulated
-from robpicker_jax.bilevel.optimizer_check import check_optimizer
-from robpicker_jax.bilevel.problem import BilevelProblem
-from robpicker_jax.bilevel.step import Step, TrainState, bilevel_step, initial_state, plain_step
-from robpicker_jax.config import Config, ModelConfig
-from robpicker_jax.models import build_data_reweighting, build_label_correction, build_unet, stride
+from robpicker_jax.bilevel import (
+    BilevelProblem,
+    Step,
+    TrainState,
+    accumulated,
+    bilevel_step,
+    check_optimizer,
+    configured_options,
+    initial_state,
+    plain_step,
+)
+from robpicker_jax.config import Config, ModelConfig, TrainConfig
+from robpicker_jax.evaluation.validation import VALIDATION_METRICS
+from robpicker_jax.models import build_backbone, build_data_reweighting, build_label_correction
 from robpicker_jax.system.compilation import jit
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.registry import look_up
 from robpicker_jax.training import objective
-from robpicker_jax.training.objective import Batch, InnerAux, Networks, NetworkState
+from robpicker_jax.training.losses import build_loss
+from robpicker_jax.training.objective import Batch, InnerAux, Networks, NetworkState, robpicker_problem
 from robpicker_jax.training.optimizers import build_optimizer
-
-META_NETWORKS = {
-    "robpicker": ("correction", "reweighting"),
-    "lc_only": ("correction",),
-    "dr_only": ("reweighting",),
-    "supervised": (),
-}
-
 
 # Optimisers whose update is known to have a derivative (the configuration sees to eps_root); others are probed.
 _SMOOTH = ("sgd", "adam", "adamw", "rmsprop")
@@ -38,7 +41,7 @@ _SMOOTH = ("sgd", "adam", "adamw", "rmsprop")
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that training and inference need of a configuration.
+    """All that training needs of a configuration.
 
     Attributes:
         config: the configuration.
@@ -49,7 +52,6 @@ class Experiment:
         state: the initial state, on the devices.
         step: the compiled training step; its state argument is donated.
         warmup: the compiled step that leaves the meta networks as they are.
-        predict: compiled (params, batch_stats, tiles (n, z, y, x, 1)) → probabilities (n, z, y, x, c).
     """
 
     config: Config
@@ -60,12 +62,15 @@ class Experiment:
     state: TrainState
     step: Step
     warmup: Step
-    predict: Callable[..., jax.Array]
 
     def inner_aux(self, state: TrainState, batch: Batch) -> InnerAux:
         """Losses, weights and corrections of training patches (no leading axis of inner steps), for reports."""
-        loss = objective.inner_loss(self.networks)
-        compiled = jit(lambda state, batch: loss(state.params, state.meta, state.network_state, batch)[1][1])
+        loss = objective.inner_loss(self.networks, build_loss(self.config.train))
+
+        def aux(state: TrainState, batch: Batch) -> InnerAux:
+            return loss(state.params, state.meta, state.network_state, batch, state.params)[1][1]
+
+        compiled = jit(aux)
         return jax.device_get(compiled(parallel.local(state), batch))
 
     def corrected(self, state: TrainState, image: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -86,23 +91,26 @@ def build_networks(
 ) -> tuple[Networks, Callable[[jax.Array], dict[str, Any]]]:
     """The three networks as pure functions, and a function key → their fresh parameters.
 
-    The parameters are {"unet", "batch_stats", "correction", "reweighting"}. With `device_axis` the networks run inside
-    `shard_map` on each device's share of a batch, with batch norm over all of it.
+    The parameters are {"backbone", "batch_stats", "correction", "reweighting"}. With `device_axis` the networks run
+    inside `shard_map` on each device's share of a batch, with batch norm over all of it.
+
+    Raises:
+        InputError: an unknown backbone, or an option that it does not have.
     """
-    unet = replace(build_unet(model, n_classes), device_axis=device_axis)
-    correction = build_label_correction(model, n_classes, unet.features, alpha_bias=model.alpha_bias)
+    backbone = build_backbone(model, n_classes, device_axis=device_axis)
+    correction = build_label_correction(model, n_classes, backbone.features, alpha_bias=model.alpha_bias)
     reweighting = build_data_reweighting(model)
 
     def init(key: jax.Array) -> dict[str, Any]:
-        params, batch_stats = unet.init(jax.random.fold_in(key, 0))
+        params, batch_stats = backbone.init(jax.random.fold_in(key, 0))
         return {
-            "unet": params,
+            "backbone": params,
             "batch_stats": batch_stats,
             "correction": correction.init(jax.random.fold_in(key, 1)),
             "reweighting": reweighting.init(jax.random.fold_in(key, 2)),
         }
 
-    return Networks(unet.apply, correction.apply, reweighting.apply, dropout=unet.shape.dropout > 0), init
+    return Networks(backbone.apply, correction.apply, reweighting.apply, dropout=backbone.uses_dropout), init
 
 
 def build_experiment(config: Config, *, state: TrainState | None = None) -> Experiment:
@@ -113,61 +121,26 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
         state: an initial state in place of a fresh one, on the devices.
 
     Raises:
-        InputError: patch or tile sizes that the U-Net cannot halve, batches the devices cannot share.
+        InputError: an unknown name or option, patch or tile sizes that the backbone's stride does not divide, batches
+            that the devices cannot share, an inner optimiser through which no hypergradient can pass.
     """
+    check_names(config)
     _check_sizes(config)
-    train = config.train
-    devices = config.parallel
-    bilevel, pmap = train.variant != "supervised", devices.form == "pmap"
-    if pmap and bilevel:
-        parallel.check_method(train.hypergradient)
-    mesh = parallel.data_mesh(devices.devices)
-    parallel.check_batch("train.batch_size", train.batch_size, mesh, devices.micro_batches)
-    if bilevel:
-        meta_size = train.meta_batch_size or train.batch_size
-        parallel.check_batch("train.meta_batch_size", meta_size, mesh, devices.micro_batches)
-
-    n_classes = len(config.data.species) + 1
+    train, devices, n_classes = config.train, config.parallel, len(config.data.species) + 1
+    mesh = _mesh(config)
     networks, init = build_networks(config.model, n_classes)
-    # The pmap form's networks average over devices; they are of no use outside of its step.
+    pmap = devices.form == "pmap"
+    # The pmap form's networks average over devices, so they are of no use outside of its step.
     trained = build_networks(config.model, n_classes, device_axis=parallel.DATA_AXIS)[0] if pmap else networks
-    problem = BilevelProblem(
-        inner_loss=objective.inner_loss(
-            trained, stop_gradient_label=train.stop_gradient_label, stop_gradient_weight=train.stop_gradient_weight
-        ),
-        outer_loss=objective.outer_loss(trained),
-        inner_optimizer=build_optimizer(train.inner, train.steps * train.inner_steps),
-    )
-    if train.variant != "supervised" and train.inner.name not in _SMOOTH:
-        check_optimizer(problem, {"w": jnp.ones(4)}, method=train.hypergradient)
-    meta_optimizers = {
-        "correction": build_optimizer(train.correction, train.steps),
-        "reweighting": build_optimizer(train.reweighting, train.steps),
-    }
-
-    def start() -> TrainState:
-        # XLA's own generator: the default one, unrolled for every parameter, costs more compile time than the step.
-        fresh = init(jax.random.key(train.seed, impl="rbg"))
-        return initial_state(
-            fresh["unet"],
-            NetworkState(fresh["batch_stats"], jax.random.PRNGKey(train.seed)),
-            {name: fresh[name] for name in META_NETWORKS[train.variant]},
-            problem.inner_optimizer,
-            meta_optimizers,
-        )
-
+    problem = _problem(trained, train)
+    meta_optimizers = {name: build_optimizer(getattr(train, name), train.steps) for name in train.meta_networks}
     if state is None:
         # As one program: array by array it would be a hundred small ones to compile, at every start.
-        state = parallel.replicate(jax.jit(start)(), mesh)
+        start = jax.jit(lambda: _fresh_state(init, problem, meta_optimizers, train))
+        state = parallel.replicate(start(), mesh)
     problem = accumulated(problem, devices.micro_batches)
+    step, warmup = _steps(problem, meta_optimizers, train, pmap=pmap)
     compiled = parallel.pmap_step if pmap else parallel.jit_step
-    averages = {"mean": parallel.mean_over_devices} if pmap else {}
-    plain = plain_step(problem, inner_steps=train.inner_steps, **averages)
-    step = plain
-    if train.variant != "supervised":
-        step = bilevel_step(
-            problem, meta_optimizers, method=train.hypergradient, inner_steps=train.inner_steps, **averages
-        )
     return Experiment(
         config=config,
         n_classes=n_classes,
@@ -176,13 +149,28 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
         mesh=mesh,
         state=state,
         step=compiled(step, mesh),
-        warmup=compiled(plain, mesh),
-        predict=jit(_predict(networks)),
+        warmup=compiled(warmup, mesh),
     )
 
 
+def check_names(config: Config) -> None:
+    """Refuse names and options that no registry knows: loss, backbone, hypergradient method, validation score.
+
+    Registries can be extended from outside of the package, so this cannot happen when a configuration is read; it costs
+    nothing, and may be done before the data are read.
+
+    Raises:
+        InputError: the first unknown name or option, with those that are known.
+    """
+    train = config.train
+    build_loss(train)
+    build_backbone(config.model, len(config.data.species) + 1)
+    configured_options(train.hypergradient, train.hypergradient_options, key="train.hypergradient_options")
+    look_up(VALIDATION_METRICS, config.evaluation.choose_by, key="evaluation.choose_by")
+
+
 def _check_sizes(config: Config) -> None:
-    factor = stride(config.model)
+    factor = build_backbone(config.model, len(config.data.species) + 1).stride
     sizes = {"patches.size": config.patches.size}
     if config.inference.tile is not None:
         sizes["inference.tile"] = config.inference.tile
@@ -190,12 +178,72 @@ def _check_sizes(config: Config) -> None:
         if size % factor:
             lower = size - size % factor
             fits = f"{lower} or {lower + factor}" if lower else str(factor)
-            raise InputError(f"{key}: {size} is not divisible by the U-Net's stride {factor}", fix=f"use {fits}")
+            raise InputError(f"{key}: {size} is not divisible by the network's stride {factor}", fix=f"use {fits}")
 
 
-def _predict(networks: Networks) -> Callable[..., jax.Array]:
-    def predict(params: Any, batch_stats: Any, tiles: Any) -> jax.Array:
-        _, logits, _ = networks.segment(params, batch_stats, tiles, train=False)
-        return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+def _mesh(config: Config) -> Mesh:
+    """The devices, which must be able to share the batches."""
+    train, devices = config.train, config.parallel
+    if devices.form == "pmap" and train.is_bilevel:
+        parallel.check_method(train.hypergradient)
+    mesh = parallel.data_mesh(devices.devices)
+    parallel.check_batch("train.batch_size", train.batch_size, mesh, devices.micro_batches)
+    if train.is_bilevel:
+        parallel.check_batch("train.meta_batch_size", train.meta_batch, mesh, devices.micro_batches)
+    return mesh
 
-    return predict
+
+def _problem(networks: Networks, train: TrainConfig) -> BilevelProblem:
+    """RobPicker's problem with the loss, the stops and the inner optimiser of a configuration."""
+    problem = robpicker_problem(
+        networks,
+        build_optimizer(train.inner, train.steps * train.inner_steps),
+        build_loss(train),
+        stop_gradient_label=train.stop_gradient_label,
+        stop_gradient_weight=train.stop_gradient_weight,
+    )
+    if train.is_bilevel and train.inner.name not in _SMOOTH:
+        check_optimizer(problem, {"w": jnp.ones(4)}, method=train.hypergradient)
+    return problem
+
+
+def _fresh_state(
+    init: Callable[[jax.Array], dict[str, Any]],
+    problem: BilevelProblem,
+    meta_optimizers: Mapping[str, optax.GradientTransformation],
+    train: TrainConfig,
+) -> TrainState:
+    """The state before the first step, drawn from the seed."""
+    # XLA's own generator: the default one, unrolled for every parameter, costs more compile time than the step.
+    fresh = init(jax.random.key(train.seed, impl="rbg"))
+    return initial_state(
+        fresh["backbone"],
+        NetworkState(fresh["batch_stats"], jax.random.PRNGKey(train.seed)),
+        {name: fresh[name] for name in train.meta_networks},
+        problem.inner_optimizer,
+        meta_optimizers,
+    )
+
+
+def _steps(
+    problem: BilevelProblem,
+    meta_optimizers: Mapping[str, optax.GradientTransformation],
+    train: TrainConfig,
+    *,
+    pmap: bool,
+) -> tuple[Step, Step]:
+    """The training step and the warm-up step, which leaves the meta networks as they are; not compiled."""
+    averages = {"mean": parallel.mean_over_devices} if pmap else {}
+    plain = plain_step(problem, inner_steps=train.inner_steps, **averages)
+    if not train.is_bilevel:
+        return plain, plain
+    options = configured_options(train.hypergradient, train.hypergradient_options, key="train.hypergradient_options")
+    step = bilevel_step(
+        problem,
+        meta_optimizers,
+        method=train.hypergradient,
+        inner_steps=train.inner_steps,
+        **options,
+        **averages,
+    )
+    return step, plain

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from robpicker_jax import parallel
-from robpicker_jax.config import Config
+from robpicker_jax.config import PatchConfig, TrainConfig
 from robpicker_jax.patches import BatchSource, prefetch
 from robpicker_jax.patches.device import Places, Stack, cut
 from robpicker_jax.patches.loader import Kind
@@ -23,29 +23,29 @@ Batches = Callable[[int], Iterator[tuple[Batch, Batch]]]
 _DEPTH = 2
 
 
-def device_batches(source: BatchSource, config: Config, mesh: Mesh) -> Batches:
+def device_batches(source: BatchSource, train: TrainConfig, mesh: Mesh) -> Batches:
     """Batches cut on the host; each process cuts only its own rows."""
-    k = config.train.inner_steps
-    supervised = config.train.variant == "supervised"
+    k = train.inner_steps
     share = parallel.process_share()
 
     def host(step: int) -> tuple[dict[str, Any], dict[str, Any]]:
         rows = [source.train_batch(step * k + inner, shard=share) for inner in range(k)]
-        train = {name: np.stack([row[name] for row in rows]) if k > 1 else rows[0][name][None] for name in rows[0]}
+        inner = {name: np.stack([row[name] for row in rows]) if k > 1 else rows[0][name][None] for name in rows[0]}
         # Supervised training has no meta level: an empty batch keeps the step's signature.
-        empty = {name: value[0, :0] for name, value in train.items()}
-        meta = empty if supervised else source.meta_batch(step, shard=share)
-        return train, meta
+        empty = {name: value[0, :0] for name, value in inner.items()}
+        return inner, source.meta_batch(step, shard=share) if train.is_bilevel else empty
 
     def make(step: int) -> tuple[Batch, Batch]:
-        train, meta = host(step)
-        return parallel.shard(Batch(**train), mesh, axis=1), parallel.shard(Batch(**meta), mesh)
+        inner, meta = host(step)
+        return parallel.shard(Batch(**inner), mesh, axis=1), parallel.shard(Batch(**meta), mesh)
 
-    return _ahead(make, config.train.steps)
+    return _ahead(make, train.steps)
 
 
-def resident_batches(source: BatchSource, stacks: Mapping[str, Stack], config: Config, mesh: Mesh) -> Batches:
-    """Batches cut on the devices from tomograms that are placed there, now; the same batches as `device_batches`.
+def resident_batches(
+    source: BatchSource, stacks: Mapping[str, Stack], train: TrainConfig, patches: PatchConfig, mesh: Mesh
+) -> Batches:
+    """Batches cut on the devices from tomograms that are copied there now; the same batches as `device_batches`.
 
     Each process cuts by programs of its own devices alone. A program over all processes must be started in the same
     order everywhere (TPUs refuse anything else), and the thread that cuts does not wait for the one that trains.
@@ -53,20 +53,20 @@ def resident_batches(source: BatchSource, stacks: Mapping[str, Stack], config: C
     Args:
         source: the draws, and labels where a stack has none.
         stacks: the tomograms of "train" and "meta", in the order of the source's; host arrays.
-        config: the configuration.
+        train: batch sizes and inner steps.
+        patches: size and augmentation of the patches.
         mesh: the devices; each gets all tomograms, and cuts its own share of a batch.
     """
-    k = config.train.inner_steps
+    k = train.inner_steps
     share = parallel.process_share()
-    supervised = config.train.variant == "supervised"
     own = Mesh(np.array(mesh.local_devices), mesh.axis_names, axis_types=mesh.axis_types)
     placed = {
         kind: jax.device_put(stacks[kind], parallel.replicated(own))
-        for kind in (("train",) if supervised else ("train", "meta"))
+        for kind in (("train", "meta") if train.is_bilevel else ("train",))
     }
     axes = {"train": 1, "meta": 0}
-    programs = {kind: _cutter(config, own, axes[kind]) for kind in placed}
-    edge = config.patches.size
+    programs = {kind: _cutter(patches, own, axes[kind]) for kind in placed}
+    edge = patches.size
     none: tuple[Any, ...] = (
         np.zeros((0, edge, edge, edge, 1), np.float32),
         np.zeros((0, edge, edge, edge), np.uint8),
@@ -91,21 +91,21 @@ def resident_batches(source: BatchSource, stacks: Mapping[str, Stack], config: C
         return rows if share[1] == 1 else parallel.joined(rows, mesh, axis=axes[kind])
 
     def make(step: int) -> tuple[Batch, Batch]:
-        return batch("train", step), empty if supervised else batch("meta", step)
+        return batch("train", step), batch("meta", step) if train.is_bilevel else empty
 
-    return _ahead(make, config.train.steps)
+    return _ahead(make, train.steps)
 
 
-def _cutter(config: Config, mesh: Mesh, axis: int) -> Callable[..., Batch]:
+def _cutter(patches: PatchConfig, mesh: Mesh, axis: int) -> Callable[..., Batch]:
     """Compiled (stack, places, classes, drawn labels or None) → batch; rows along `axis`, each device cuts its own."""
 
     def cut_batch(stack: Stack, places: Places, center_class: jax.Array, drawn: jax.Array | None) -> Batch:
         lead = center_class.shape
         flat = jax.tree.map(lambda leaf: leaf.reshape(math.prod(lead), *leaf.shape[len(lead) :]), places)
-        image = cut(stack.density, stack.shape_zyx, flat, config.patches)
+        image = cut(stack.density, stack.shape_zyx, flat, patches)
         label = drawn
         if stack.labels is not None:
-            label = cut(stack.labels, stack.shape_zyx, flat, config.patches, nearest=True)
+            label = cut(stack.labels, stack.shape_zyx, flat, patches, nearest=True)
             label = label.reshape(*lead, *label.shape[1:])
         return Batch(image.reshape(*lead, *image.shape[1:], 1), label, center_class)  # type: ignore[arg-type]
 

@@ -15,16 +15,17 @@ import numpy as np
 
 from robpicker_jax import parallel
 from robpicker_jax.config import Config
+from robpicker_jax.models import n_parameters
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.memory import device_bytes
-from robpicker_jax.training.experiment import META_NETWORKS, Experiment, build_experiment
+from robpicker_jax.training.experiment import Experiment, build_experiment
 from robpicker_jax.training.objective import Batch
 from robpicker_jax.training.workload import step_bytes, step_operations
 
 _USABLE = 0.9
 """Share of the free memory that a step is given: allocators lose some, and other programs live on."""
 
-_NAMES = {"unet": "U-Net", "correction": "label correction", "reweighting": "data reweighting"}
+_NAMES = {"backbone": "backbone", "correction": "label correction", "reweighting": "data reweighting"}
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,13 @@ class Plan:
     Attributes:
         parameters: number of parameters of each network.
         operations: floating-point operations of a step, on all devices together.
-        counted: whether the compiler did not say, and they were counted from the network's shape.
+        counted: whether the operations were counted from the network's shape, because the compiler gave no number.
         estimated_bytes: memory of a step on each device, counted from the network's shape.
-        compiled_bytes: the same of the compiled program: arguments, results and temporaries; None: not told.
+        compiled_bytes: the same of the compiled program: arguments, results, temporaries; None: not known.
         limit_bytes: what a step may take on each device; None: unknown.
         resident_bytes: tomograms and label maps on each device.
         micro_batches: parts in which each device takes its share of a batch.
-        configured: the same as configured.
+        configured: the same number as the user configured it.
         devices: what it runs on.
     """
 
@@ -68,7 +69,7 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan in words, a few lines."""
         counts = ", ".join(f"{_NAMES[name]} {n:,}" for name, n in self.parameters.items())
-        compiled = "not told by the compiler" if self.compiled_bytes is None else _gib(self.compiled_bytes)
+        compiled = "not known" if self.compiled_bytes is None else _gib(self.compiled_bytes)
         limit = "unknown" if self.limit_bytes is None else _gib(self.limit_bytes)
         resident = f"; tomograms and label maps {_gib(self.resident_bytes)}" if self.resident_bytes else ""
         counted = " (counted)" if self.counted else ""
@@ -143,16 +144,16 @@ def micro_batch_choices(config: Config, n_devices: int) -> list[int]:
     """Numbers of micro-batches that divide every device's share of the training and the meta batch, rising."""
     train = config.train
     sizes = [train.batch_size]
-    if train.variant != "supervised":
-        sizes.append(train.meta_batch_size or train.batch_size)
+    if train.is_bilevel:
+        sizes.append(train.meta_batch)
     most = min(sizes) // n_devices
     return [m for m in range(1, most + 1) if all(size % (n_devices * m) == 0 for size in sizes)]
 
 
 def batch_shapes(config: Config, mesh: jax.sharding.Mesh) -> tuple[Batch, Batch]:
-    """Shapes, types and placement of the training batches and the meta batch of a step, as `training_data` makes them."""
+    """Shapes, types and sharding of the training batches and the meta batch of a step, as `feeding` makes them."""
     train, edge = config.train, config.patches.size
-    meta_rows = 0 if train.variant == "supervised" else train.meta_batch_size or train.batch_size
+    meta_rows = train.meta_batch if train.is_bilevel else 0
 
     def batch(lead: tuple[int, ...], axis: int) -> Batch:
         def shape(rest: tuple[int, ...], dtype: Any) -> Any:
@@ -169,24 +170,23 @@ def _compiled(experiment: Experiment, configured: int, resident_bytes: int) -> t
     config, mesh = experiment.config, experiment.mesh
     limit = _limit(experiment, resident_bytes)
     step: Callable[..., Any] = experiment.step.lower(experiment.state, *batch_shapes(config, mesh)).compile()  # type: ignore[attr-defined]
-    names = ("unet", *META_NETWORKS[config.train.variant])
-    trees = {"unet": experiment.state.params, **experiment.state.meta}
-    parameters = {name: sum(leaf.size for leaf in jax.tree.leaves(trees[name])) for name in names}
+    trees = {"backbone": experiment.state.params, **experiment.state.meta}
+    parameters = {name: n_parameters(trees[name]) for name in ("backbone", *config.train.meta_networks)}
     estimated = step_bytes(config, sum(parameters.values())) / mesh.size
     found, fixed = _memory(step)
     local = mesh.local_devices
     if local[0].platform == "cpu":  # they share the machine's memory
         estimated, fixed = estimated * len(local), fixed * len(local)
         found = None if found is None else found * len(local)
-    counted, told = step_operations(config), _operations(step)
-    if told is not None:
-        told *= mesh.size
+    counted, compiled = step_operations(config), _operations(step)
+    if compiled is not None:
+        compiled *= mesh.size
         # The compiler counts the body of a loop (micro-batches, inner steps) once, and library calls at times not at all.
-        told = told if told > counted / 2 else None
+        compiled = compiled if compiled > counted / 2 else None
     plan = Plan(
         parameters=parameters,
-        operations=counted if told is None else told,
-        counted=told is None,
+        operations=counted if compiled is None else compiled,
+        counted=compiled is None,
         estimated_bytes=estimated,
         compiled_bytes=found,
         limit_bytes=limit,
@@ -215,7 +215,7 @@ def _memory(step: Any) -> tuple[int | None, float]:
         sizes = step.memory_analysis()
         fixed = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
         return int(fixed + sizes.temp_size_in_bytes), float(fixed)
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # not every backend tells
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # not every backend reports it
         return None, 0.0
 
 

@@ -9,16 +9,17 @@ import json
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import robpicker_jax
 from robpicker_jax.config import Config, default_config_path, dump_config, load_config
+from robpicker_jax.config.differences import differing_keys
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
+from robpicker_jax.system.version import __version__
 
 # Changing these does not make another training of it: a run may be prolonged, or picked and evaluated in another way.
 _FREE = (
@@ -64,7 +65,9 @@ def prepare(workdir: Path, config: Config) -> None:
     """
     path = workdir / "config.yaml"
     if path.exists():
-        different = [key for key in _differences(load_config(path), config) if not key.startswith(_FREE)]
+        different = [
+            key for key in differing_keys(asdict(load_config(path)), asdict(config)) if not key.startswith(_FREE)
+        ]
         if different:
             shown = ", ".join(different[:3]) + (f" and {len(different) - 3} more" if len(different) > 3 else "")
             raise InputError(
@@ -152,7 +155,7 @@ def versions() -> dict[str, Any]:
     """What a result depends on: package versions, Python, machine, devices, date and command."""
     import jax
 
-    found: dict[str, Any] = {"robpicker_jax": robpicker_jax.__version__, "python": platform.python_version()}
+    found: dict[str, Any] = {"robpicker_jax": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)
@@ -176,14 +179,3 @@ def machine() -> str:
     except (OSError, StopIteration):
         pass
     return f"{name}, {os.cpu_count()} cores"
-
-
-def _differences(one: Any, other: Any, prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for field in fields(one):
-        a, b, key = getattr(one, field.name), getattr(other, field.name), f"{prefix}{field.name}"
-        if is_dataclass(a) and is_dataclass(b):
-            keys += _differences(a, b, f"{key}.")
-        elif a != b:
-            keys.append(key)
-    return keys

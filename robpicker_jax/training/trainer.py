@@ -6,30 +6,29 @@ at any time and run again: batches are a function of (seed, step), and a checkpo
 
 from __future__ import annotations
 
-import json
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
 from robpicker_jax import parallel
-from robpicker_jax.bilevel.step import Metrics, TrainState
+from robpicker_jax.bilevel import Metrics, TrainState
+from robpicker_jax.config import TrainConfig
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.system.files import write_text
 from robpicker_jax.system.progress import progress
+from robpicker_jax.system.signals import stop_requests
 from robpicker_jax.training.checkpoint import Checkpoints
 from robpicker_jax.training.experiment import Experiment
+from robpicker_jax.training.metrics_log import MetricsLog, SilentLog
 
 Validate = Callable[[TrainState], Mapping[str, float]]
 OnPace = Callable[[float, float], None]
+OnBest = Callable[[TrainState, float], None]
 _TIMED_STEPS = 5
 
 
@@ -60,8 +59,10 @@ def fit(
     workdir: Path,
     *,
     validate: Validate | None = None,
+    choose_by: str = "macro_f1",
     class_names: Sequence[str] = (),
     on_pace: OnPace | None = None,
+    on_best: OnBest | None = None,
 ) -> FitResult:
     """Train from the latest checkpoint of `workdir` (or from the start) to `train.steps`.
 
@@ -69,76 +70,25 @@ def fit(
         experiment: step functions and initial state.
         batches: first step → iterator of (training batches, meta batch) from that step on, placed on the devices.
         workdir: gets metrics.jsonl, tensorboard/ and checkpoints/.
-        validate: state → scores, of which "macro_f1" chooses the best checkpoint.
+        validate: state → scores by name.
+        choose_by: name of the score that chooses the best checkpoint, the larger the better.
         class_names: species, in the order of their labels from 1 (names of per-class metrics).
-        on_pace: told once, after the first few steps, seconds a step and seconds left (validations left out).
+        on_pace: called once, after the first few steps, with seconds a step and seconds left (without validations).
+        on_best: called with each new best state and its score, once its checkpoint is written.
 
     Raises:
         InputError: the loss or a parameter stopped being finite; the last good checkpoint is kept.
         Interrupted: stopped by a signal, after saving.
     """
-    config = experiment.config.train
-    checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
+    train = experiment.config.train
+    checkpoints = Checkpoints(workdir / "checkpoints", train.keep_checkpoints)
     log = MetricsLog(workdir) if parallel.is_first() else SilentLog()
-    alone = parallel.process_share()[1] == 1
     try:
-        state = experiment.state
-        if checkpoints.latest_step() is not None:
-            state = checkpoints.restore(state)
-        start = int(state.step)
-        log.truncate(start)
-        best_score = log.best_score()
-
-        def due(step: int) -> bool:
-            return validate is not None and step > 0 and (step % config.validate_every == 0 or step == config.steps)
-
-        def judge(step: int, state: TrainState) -> None:
-            nonlocal best_score
-            assert validate is not None
-            scores = dict(validate(state))
-            if parallel.as_first(scores["macro_f1"] > best_score):
-                best_score = scores["macro_f1"]
-                checkpoints.save_best(step, state)
-            log.write({"step": step, "kind": "validation", **scores})
-
-        # A run that was stopped between a checkpoint and its validation makes up for it.
-        if due(start) and parallel.as_first(not log.is_validated(start)):
-            judge(start, state)
-        with _stop_requested() as stop, progress("training", config.steps, completed=start) as bar:
-            source = iter(batches(start)) if start < config.steps else iter(())
-            pending: tuple[int, Metrics] | None = None
-            timed_from: float | None = None
-            for done in range(start + 1, config.steps + 1):
-                train, meta = next_batch(source, None if pending is None else pending[1], log)
-                if done == start + 1:
-                    log.reset_clock()  # filling the queue for the first time is a matter of the start
-                step = experiment.warmup if done <= config.meta_warmup_steps else experiment.step
-                # Jitted steps return before they are done: the previous step's metrics are read while this one runs.
-                state, metrics = step(state, train, meta)
-                if pending is not None:
-                    _report(pending, experiment, log, bar, class_names)
-                    if done == start + 2:
-                        timed_from = time.monotonic()  # the first step loads libraries and fills caches
-                    elif done == start + 2 + _TIMED_STEPS and on_pace is not None and timed_from is not None:
-                        pace = (time.monotonic() - timed_from) / _TIMED_STEPS
-                        on_pace(pace, pace * (config.steps - done + 1))
-                pending = (done, metrics)
-                # Saving takes all processes together: they agree now and then on whether one was asked to stop.
-                stopping = bool(stop) if alone else done % config.log_every == 0 and parallel.any_process(bool(stop))
-                validating = due(done)
-                saving = done % config.checkpoint_every == 0 or done == config.steps or stopping
-                if saving or validating:
-                    _report(pending, experiment, log, bar, class_names)
-                    pending = None
-                    _check_finite(state, done, checkpoints)
-                    checkpoints.save(done, state) if saving else None
-                if validating and not stopping:
-                    judge(done, state)
-                    log.reset_clock()
-                if saving or validating:
-                    timed_from = None
-                if stopping:
-                    raise Interrupted(f"stopped after step {done}; its state is saved")
+        state = experiment.state if checkpoints.latest_step() is None else checkpoints.restore(experiment.state)
+        log.truncate(int(state.step))
+        validation = _Validation(train, validate, choose_by, log, checkpoints, on_best)
+        validation.catch_up(state)
+        state = _train(experiment, state, batches, validation, log, checkpoints, class_names, on_pace)
         best = checkpoints.restore(state, best=True)
         return FitResult(last=state, best=best, best_step=int(best.step), input_wait_share=log.wait_share())
     finally:
@@ -146,164 +96,199 @@ def fit(
         checkpoints.close()
 
 
-class MetricsLog:
-    """`metrics.jsonl` and TensorBoard events of a run; rows after the step a run resumes from are dropped.
+def _train(
+    experiment: Experiment,
+    state: TrainState,
+    batches: Callable[[int], Iterator[tuple[Any, Any]]],
+    validation: _Validation,
+    log: MetricsLog,
+    checkpoints: Checkpoints,
+    class_names: Sequence[str],
+    on_pace: OnPace | None,
+) -> TrainState:
+    """The loop over the steps that are left; returns the last state."""
+    train, start = experiment.config.train, int(state.step)
+    pace = _Pace(train.steps, start, on_pace)
+    with stop_requests() as stop, progress("training", train.steps, completed=start) as bar:
+        reporter = _Reporter(train, log, bar, class_names)
+        source = iter(batches(start)) if start < train.steps else iter(())
+        for done in range(start + 1, train.steps + 1):
+            inner_batches, meta_batch = next_batch(source, reporter.pending_metrics, log)
+            if done == start + 1:
+                log.reset_clock()  # filling the queue for the first time belongs to the start, not to the pace
+            step = experiment.warmup if done <= train.meta_warmup_steps else experiment.step
+            # Jitted steps return before they are done: the previous step's metrics are read while this one runs.
+            state, metrics = step(state, inner_batches, meta_batch)
+            if reporter.flush():
+                pace.step_done(done)
+            reporter.pending = (done, metrics)
+            stopping = _stopping(stop, done, train)
+            saving = done % train.checkpoint_every == 0 or done == train.steps or stopping
+            validating = validation.is_due(done)
+            if saving or validating:
+                reporter.flush()
+                _check_finite(state, done, checkpoints)
+                pace.interrupted()
+            if saving:
+                checkpoints.save(done, state)
+            if stopping:
+                raise Interrupted(f"stopped after step {done}; its state is saved")
+            if validating:
+                validation.run(done, state)
+                log.reset_clock()
+    return state
 
-    Attributes:
-        waited_s: seconds that the devices waited for input since `pace` was last asked for.
+
+def _stopping(stop: Sequence[int], done: int, train: TrainConfig) -> bool:
+    """Whether to stop after this step. Saving takes all processes together, so they agree on it now and then."""
+    if parallel.process_share()[1] == 1:
+        return bool(stop)
+    return done % train.log_every == 0 and parallel.any_process(bool(stop))
+
+
+class _Validation:
+    """Validations when they are due, and the best checkpoint by them.
+
+    Args:
+        train: how often to validate, and the last step.
+        validate: state → scores by name; None: no validation.
+        choose_by: name of the score that chooses the best checkpoint.
+        log: gets the scores; its rows tell the best score of earlier starts.
+        checkpoints: gets the best state.
+        on_best: called with each new best state and its score.
     """
 
-    waited_s: float
-    _clock: tuple[float, int]
-    _total: tuple[float, float]
+    def __init__(
+        self,
+        train: TrainConfig,
+        validate: Validate | None,
+        choose_by: str,
+        log: MetricsLog,
+        checkpoints: Checkpoints,
+        on_best: OnBest | None,
+    ) -> None:
+        self._train, self._validate, self._choose_by = train, validate, choose_by
+        self._log, self._checkpoints, self._on_best = log, checkpoints, on_best
+        self._best = log.best_score(choose_by)
 
-    def __init__(self, workdir: Path) -> None:
-        from tensorboardX import SummaryWriter
+    def is_due(self, step: int) -> bool:
+        """Whether the state after `step` steps is to be validated."""
+        train = self._train
+        return self._validate is not None and step > 0 and (step % train.validate_every == 0 or step == train.steps)
 
-        workdir.mkdir(parents=True, exist_ok=True)
-        self._path = workdir / "metrics.jsonl"
-        self._writer = SummaryWriter(str(workdir / "tensorboard"))
-        self._start_clock(0)
+    def catch_up(self, state: TrainState) -> None:
+        """Do the validation that a run missed which was stopped between a checkpoint and its validation."""
+        step = int(state.step)
+        if self.is_due(step) and parallel.as_first(not self._log.is_validated(step)):
+            self.run(step, state)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """All rows written so far; a half-written last line (a killed run) is passed over."""
-        return read_metrics(self._path)
-
-    def truncate(self, step: int) -> None:
-        """Drop what lies after `step`."""
-        rows = [row for row in self.rows() if row["step"] <= step]
-        write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
-        self._start_clock(step)
-
-    def best_score(self) -> float:
-        """Best validation score so far, −1 before the first."""
-        return max((row["macro_f1"] for row in self.rows() if row["kind"] == "validation"), default=-1.0)
-
-    def is_validated(self, step: int) -> bool:
-        """Whether the validation of a step is among the rows."""
-        return any(row["kind"] == "validation" and row["step"] == step for row in self.rows())
-
-    def pace(self, step: int) -> tuple[float, float]:
-        """Steps per second, and the share of time spent waiting for input, since last asked or reset."""
-        now = time.monotonic()
-        then, former = self._clock
-        elapsed, waited = max(now - then, 1e-9), self.waited_s
-        self._clock, self.waited_s = (now, step), 0.0
-        self._total = (self._total[0] + elapsed, self._total[1] + waited)
-        return (step - former) / elapsed, min(waited / elapsed, 1.0)
-
-    def wait_share(self) -> float | None:
-        """The share of time spent waiting for input, over all that `pace` was asked for; None: nothing yet."""
-        elapsed, waited = self._total
-        return min(waited / elapsed, 1.0) if elapsed else None
-
-    def reset_clock(self) -> None:
-        """Leave the time since the last row (a checkpoint, a validation) out of the rate."""
-        self._clock, self.waited_s = (time.monotonic(), self._clock[1]), 0.0
-
-    def _start_clock(self, step: int) -> None:
-        self._clock, self.waited_s = (time.monotonic(), step), 0.0
-        self._total = (0.0, 0.0)
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Append a row, NaN as null, and the same numbers as TensorBoard scalars."""
-        clean = {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
-        }
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(clean) + "\n")
-        for key, value in clean.items():
-            if key != "step" and isinstance(value, (int, float)):
-                self._writer.add_scalar(f"{clean['kind']}/{key}", value, clean["step"])
-
-    def close(self) -> None:
-        """Flush the events."""
-        self._writer.close()
+    def run(self, step: int, state: TrainState) -> None:
+        """Validate a state, record its scores, and keep it if it is the best so far."""
+        assert self._validate is not None
+        scores = dict(self._validate(state))
+        if parallel.as_first(scores[self._choose_by] > self._best):
+            self._best = scores[self._choose_by]
+            self._checkpoints.save_best(step, state)
+            if self._on_best is not None:
+                self._on_best(state, self._best)
+        self._log.write({"step": step, "kind": "validation", **scores})
 
 
-class SilentLog(MetricsLog):
-    """The log of a process that is not the first: it keeps time and writes nothing."""
+class _Pace:
+    """Times the first steps of a start and tells the time left, once.
 
-    def __init__(self) -> None:
-        self._start_clock(0)
+    The first step is left out: it loads libraries and fills caches. A checkpoint or a validation in between ends it.
+    """
 
-    def rows(self) -> list[dict[str, Any]]:
-        """None."""
-        return []
+    def __init__(self, steps: int, start: int, on_pace: OnPace | None) -> None:
+        self._steps, self._start, self._on_pace = steps, start, on_pace
+        self._timed_from: float | None = None
 
-    def truncate(self, step: int) -> None:
-        """Start the clock."""
-        self._start_clock(step)
+    def step_done(self, started: int) -> None:
+        """The step before step number `started` is done."""
+        if started == self._start + 2:
+            self._timed_from = time.monotonic()
+        elif started == self._start + 2 + _TIMED_STEPS and self._on_pace is not None and self._timed_from is not None:
+            seconds = (time.monotonic() - self._timed_from) / _TIMED_STEPS
+            self._on_pace(seconds, seconds * (self._steps - started + 1))
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl; a half-written last line (a killed run) is passed over."""
-    rows = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-    return rows
+    def interrupted(self) -> None:
+        """Something else than steps takes time now."""
+        self._timed_from = None
 
 
-def _report(
-    pending: tuple[int, Metrics],
-    experiment: Experiment,
-    log: MetricsLog,
-    bar: Any,
-    class_names: Sequence[str],
-) -> None:
-    """Read a step's metrics from the device, refuse NaN, and write them now and then."""
-    done, metrics = pending
-    config = experiment.config.train
-    values = jax.device_get(metrics)
-    if not math.isfinite(float(values.inner_loss)):
-        raise _diverged(f"the training loss became {float(values.inner_loss)} at step {done}", None)
-    # The mean Dice loss: the weighted one rises while the weights grow, and looks like divergence.
-    dice = float(values.inner.loss.mean())
-    fields = {"loss": f"{dice:.4f}"}
-    if done % config.log_every == 0 or done == config.steps:
-        steps_per_second, wait_share = log.pace(done)
-        rate = steps_per_second * config.batch_size * config.inner_steps
-        row = {
-            "step": done,
-            "kind": "train",
-            "inner_loss": float(values.inner_loss),
-            "dice_loss": dice,
-            "outer_loss": float(values.outer_loss),
-            "hypergradient_norm": float(values.hypergradient_norm),
-            "alpha_mean": float(values.inner.alpha.mean()),
-            "changed_share": float(values.inner.changed.mean()),
-            "weight_mean": float(values.inner.weight.mean()),
-            "weight_std": float(values.inner.weight.std()),
-            "patches_per_second": rate,
-            "input_wait_share": wait_share,
-        }
-        for label, name in enumerate(class_names, start=1):
-            weights = values.inner.weight[values.center_class == label]
-            if len(weights):
-                row[f"weight_mean/{name}"] = float(weights.mean())
-                row[f"weight_std/{name}"] = float(weights.std())
-        log.write(row)
-        fields["patches/s"] = f"{rate:.1f}"
-    bar.advance(0 if bar.completed >= done else done - bar.completed, **fields)
+@dataclass
+class _Reporter:
+    """Reads the metrics of a step from the device one step later, refuses NaN, and writes them every `log_every` steps.
+
+    Attributes:
+        train: batch sizes and how often to write.
+        log: where to write.
+        bar: the progress bar.
+        class_names: species, in the order of their labels from 1.
+        pending: number and metrics of the step that was started last and is not reported yet.
+    """
+
+    train: TrainConfig
+    log: MetricsLog
+    bar: Any
+    class_names: Sequence[str]
+    pending: tuple[int, Metrics] | None = field(default=None, init=False)
+
+    @property
+    def pending_metrics(self) -> Metrics | None:
+        """Metrics of the step that was started last; None where it is reported already."""
+        return None if self.pending is None else self.pending[1]
+
+    def flush(self) -> bool:
+        """Report the pending step; whether there was one.
+
+        Raises:
+            InputError: its loss is not finite.
+        """
+        if self.pending is None:
+            return False
+        (done, metrics), self.pending = self.pending, None
+        values = jax.device_get(metrics)
+        if not math.isfinite(float(values.inner_loss)):
+            raise _diverged(f"the training loss became {float(values.inner_loss)} at step {done}", None)
+        # The mean loss without weights: the weighted one rises while the weights grow, and looks like divergence.
+        loss = float(values.inner.loss.mean())
+        fields = {"loss": f"{loss:.4f}"}
+        if done % self.train.log_every == 0 or done == self.train.steps:
+            steps_per_second, wait_share = self.log.pace(done)
+            rate = steps_per_second * self.train.batch_size * self.train.inner_steps
+            row = {"step": done, "kind": "train"} | _row(values, self.class_names)
+            self.log.write(row | {"patches_per_second": rate, "input_wait_share": wait_share})
+            fields["patches/s"] = f"{rate:.1f}"
+        bar = self.bar
+        bar.advance(0 if bar.completed >= done else done - bar.completed, **fields)
+        return True
 
 
-@jax.jit
-def _all_finite(tree: Any) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+def _row(values: Metrics, class_names: Sequence[str]) -> dict[str, Any]:
+    """Metrics of a step as numbers for the log."""
+    inner = values.inner
+    row = {
+        "inner_loss": float(values.inner_loss),
+        "patch_loss": float(inner.loss.mean()),
+        "outer_loss": float(values.outer_loss),
+        "hypergradient_norm": float(values.hypergradient_norm),
+        "alpha_mean": float(inner.alpha.mean()),
+        "changed_share": float(inner.changed.mean()),
+        "weight_mean": float(inner.weight.mean()),
+        "weight_std": float(inner.weight.std()),
+    }
+    for label, name in enumerate(class_names, start=1):
+        weights = inner.weight[inner.center_class == label]
+        if len(weights):
+            row[f"weight_mean/{name}"] = float(weights.mean())
+            row[f"weight_std/{name}"] = float(weights.std())
+    return row
 
 
 def next_batch(source: Iterator[tuple[Any, Any]], last: Metrics | None, log: MetricsLog) -> tuple[Any, Any]:
-    """The next batches; counts the time it took as waiting if the devices had come to the end of the last step by then.
+    """The next batches; their time counts as waiting if the devices had come to the end of the last step by then.
 
     Args:
         source: the batches.
@@ -317,6 +302,11 @@ def next_batch(source: Iterator[tuple[Any, Any]], last: Metrics | None, log: Met
     return batches
 
 
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
 def _check_finite(state: TrainState, done: int, checkpoints: Checkpoints) -> None:
     if not bool(_all_finite((state.params, state.meta))):
         raise _diverged(f"a parameter stopped being finite by step {done}", checkpoints.latest_step())
@@ -327,25 +317,3 @@ def _diverged(what: str, step: int | None) -> InputError:
     return InputError(
         f"{what}; {kept}", fix="lower train.inner.learning_rate or set train.inner.clip_norm, and start anew"
     )
-
-
-@contextmanager
-def _stop_requested() -> Iterator[list[int]]:
-    """A list that becomes non-empty on the first SIGINT or SIGTERM; a second signal stops at once."""
-    received: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    try:
-        former = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: signals are somebody else's
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

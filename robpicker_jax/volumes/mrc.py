@@ -163,14 +163,14 @@ def _opened(path: Path, compression: str | None) -> IO[bytes]:
 
 def _decode(path: Path, compressed: str | None, layout: _Layout) -> np.ndarray:
     """The voxels (z, y, x) of a compressed or 4-bit file, read in pieces so that a false header allocates nothing."""
-    buffer, wanted = bytearray(), layout.offset + layout.data_bytes
+    buffer, needed = bytearray(), layout.offset + layout.data_bytes
     try:
         with _opened(path, compressed) as stream:
-            while len(buffer) < wanted and (piece := stream.read(min(1 << 24, wanted - len(buffer)))):
+            while len(buffer) < needed and (piece := stream.read(min(1 << 24, needed - len(buffer)))):
                 buffer += piece
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"damaged compressed file ({error})", where=path) from None
-    if len(buffer) < wanted:
+    if len(buffer) < needed:
         raise _truncated(path, layout, len(buffer))
     data = np.frombuffer(buffer, np.uint8)[layout.offset :]
     if not layout.nibbles:

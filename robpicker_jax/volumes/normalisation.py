@@ -94,21 +94,21 @@ def scaling(
 
 
 def _sample(read: Planes, shape_zyx: Sequence[int], mask: np.ndarray | None) -> np.ndarray:
-    """Voxels drawn with replacement, or all where they are few, after a look at every voxel for NaN and infinity."""
+    """Voxels drawn with replacement, or all where they are few; refuses a volume with NaN or infinite voxels."""
     count = int(np.prod(shape_zyx)) if mask is None else int(np.count_nonzero(mask))
     if count == 0:
         raise InputError("the mask is empty", fix="give a mask that covers the sample")
-    wanted = np.arange(min(count, _QUANTILE_SAMPLE))
+    drawn = np.arange(min(count, _QUANTILE_SAMPLE))
     if count > _QUANTILE_SAMPLE:
-        wanted = np.sort(np.random.default_rng(0).integers(count, size=_QUANTILE_SAMPLE))
+        drawn = np.sort(np.random.default_rng(0).integers(count, size=_QUANTILE_SAMPLE))
     parts, done, taken = [], 0, 0
     for first, last in slabs(shape_zyx):
         slab = read(first, last)
         if not np.isfinite(slab).all():
             check_finite_planes(read, shape_zyx, "")
         values = slab.reshape(-1) if mask is None else slab[mask[first:last]]
-        upto = int(np.searchsorted(wanted, done + values.size))
-        parts.append(values[wanted[taken:upto] - done])
+        upto = int(np.searchsorted(drawn, done + values.size))
+        parts.append(values[drawn[taken:upto] - done])
         done, taken = done + values.size, upto
     return np.concatenate(parts)
 
@@ -125,7 +125,7 @@ def _blocks(read: Planes, shape_zyx: Sequence[int], mask: np.ndarray | None) -> 
 
 
 def _mean_and_std(blocks: Iterator[np.ndarray], low: float, high: float) -> tuple[float, float]:
-    """Of the clipped voxels."""
+    """Mean and standard deviation of the clipped voxels."""
     count, mean, squares = 0, 0.0, 0.0
     for block in blocks:
         if block.size == 0:

@@ -79,10 +79,10 @@ def _array_of(path: Path, level: int | None) -> tuple[Path, tuple[float, float, 
         entry = next((d for d in (parent or {}).get("datasets", []) if d.get("path") == path.name), None)
         return path, None if parent is None or entry is None else _voxel_size(parent, entry)
     datasets = multiscale.get("datasets") or []
-    wanted = level or 0
-    if not 0 <= wanted < len(datasets) or not isinstance(datasets[wanted].get("path"), str):
-        raise InputError(f"no level {wanted}: the image has {len(datasets)}", where=path)
-    return path / datasets[wanted]["path"], _voxel_size(multiscale, datasets[wanted])
+    number = level or 0
+    if not 0 <= number < len(datasets) or not isinstance(datasets[number].get("path"), str):
+        raise InputError(f"no level {number}: the image has {len(datasets)}", where=path)
+    return path / datasets[number]["path"], _voxel_size(multiscale, datasets[number])
 
 
 def _is_array(path: Path) -> bool:

@@ -195,7 +195,7 @@ def check_finite(data: np.ndarray, path: Path | str) -> None:
     """Refuse NaN and infinite voxels, in slabs so that the check needs little memory.
 
     Raises:
-        InputError: with the number of such voxels and the place of the first.
+        InputError: with the number of such voxels and the position of the first.
     """
     if data.dtype.kind in "fc" and data.size:
         check_finite_planes(lambda first, last: data[first:last], data.shape, path)
@@ -205,7 +205,7 @@ def check_finite_planes(read: Planes, shape_zyx: Sequence[int], path: Path | str
     """`check_finite` of a volume that is read by planes.
 
     Raises:
-        InputError: with the number of such voxels and the place of the first.
+        InputError: with the number of such voxels and the position of the first.
     """
     bad, first = 0, (0, 0, 0)
     for start, stop in slabs(shape_zyx):

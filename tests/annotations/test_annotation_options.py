@@ -11,12 +11,11 @@ import pytest
 import yaml
 
 from robpicker_jax.annotations import FORMATS, Particles, write_annotations
-from robpicker_jax.annotations.options import check_options, known_options, options_for
+from robpicker_jax.annotations.options import check_options, options_for
 from robpicker_jax.commands import doctor, evaluate, targets
 from robpicker_jax.commands.cli import call
 from robpicker_jax.config import dump_config, load_config
-from robpicker_jax.datasets.discovery import discover
-from robpicker_jax.datasets.loading import check_dataset, load_tomogram
+from robpicker_jax.datasets import discover, open_tomogram, survey
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import read_volume, write_mrc
 
@@ -68,10 +67,10 @@ RIGHT = {"star": {"binning": 4}, "csv": {"unit": "angstrom"}, "coords": {"axes":
 def test_each_format_has_its_own(data: Path) -> None:
     config = load_config(config_file(data, **RIGHT))
     dataset = discover(data)
-    assert check_dataset(dataset, config.data, 16) == 10
+    assert survey(dataset, config.data, 16).voxel_size_angstrom == 10
     for split in ("train", "meta", "test"):
         (tomogram,) = dataset[split]
-        loaded = load_tomogram(tomogram, config.data).particles
+        loaded = open_tomogram(tomogram, config.data).particles
         assert loaded is not None
         np.testing.assert_allclose(loaded.positions_vox, POSITIONS)
     assert load_config(config_file(data, **RIGHT)) == config
@@ -89,7 +88,7 @@ def test_flags_say_the_same(data: Path) -> None:
     (data / "test" / "test1.coords").unlink()
     config = load_config(config_file(data), ["data.annotation_options.binning=4"])
     for split in ("train", "meta"):
-        loaded = load_tomogram(discover(data)[split][0], config.data).particles
+        loaded = open_tomogram(discover(data)[split][0], config.data).particles
         assert loaded is not None
         np.testing.assert_allclose(loaded.positions_vox, POSITIONS)
 
@@ -97,7 +96,7 @@ def test_flags_say_the_same(data: Path) -> None:
 def test_an_option_that_a_lists_format_lacks_is_not_passed_over(data: Path) -> None:
     config = load_config(config_file(data, binning=4))
     with pytest.raises(InputError) as caught:
-        check_dataset(discover(data), config.data, 16)
+        survey(discover(data), config.data, 16)
     assert caught.value.where == str(data / "meta" / "meta1.csv") or caught.value.where == data / "meta" / "meta1.csv"
     assert "data.annotation_options.binning: CSV or TSV table (format csv) has no such option" in str(caught.value)
     assert "format csv knows unit, axes" in str(caught.value)
@@ -156,7 +155,7 @@ def test_the_page_of_formats_lists_every_option_with_its_formats() -> None:
     page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([a-z0-9_, ]+) \|$", page, re.MULTILINE)
     listed = {(fmt, option) for option, formats in rows for fmt in formats.split(", ")}
-    assert listed == {(name, option) for name in FORMATS for option in known_options(name)}
+    assert listed == {(name, option) for name in FORMATS for option in FORMATS[name].reading_options}
     blocks = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
     assert len(blocks) == 2
     for block in blocks:
@@ -195,7 +194,7 @@ def test_centred_coordinates_by_their_table(data: Path) -> None:
     columns = columns.replace("#3", "#4").replace("#2", "#3").replace("#1", "#2")
     (data / "train" / "train1.star").write_text(f"data_particles\n\nloop_\n_rlnTomoName #1\n{columns}\n{rows}\n")
     config = load_config(config_file(data, star={"tomograms": "tomograms.star"}))
-    loaded = load_tomogram(discover(data)["train"][0], config.data).particles
+    loaded = open_tomogram(discover(data)["train"][0], config.data).particles
     assert loaded is not None
     np.testing.assert_allclose(loaded.positions_vox, POSITIONS, atol=1e-3)
 

@@ -188,12 +188,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_every_format_has_a_reader_and_a_title() -> None:
+def test_formats_are_called_what_their_records_say() -> None:
     for name, entry in FORMATS.items():
         assert entry.name == name
-        assert entry.function("read") is not None
-        assert entry.title
         assert all(suffix.startswith(".") for suffix in entry.suffixes)
+        assert not {assumed.option for assumed in entry.assumptions} - set(entry.options)
 
 
 def test_typed_columns() -> None:

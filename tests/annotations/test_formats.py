@@ -272,7 +272,7 @@ REFUSED = [
     ("a.coords", "1 2 3\n4 5 six\n", {}, "line 2: z is 'six'"),
     ("a.coords", "", {}, "holds no particles"),
     ("a.coords", "1 2 3\n", {"axes": "xyx"}, "not a permutation"),
-    ("a.txt", "2 30 20 10\n", {}, "rows of 4 columns do not tell the format; name the format"),
+    ("a.txt", "2 30 20 10\n", {}, "do not tell the format; name the format"),
     ("a.csv", "x,y\n1,2\n", {}, "no columns x, y, z in the header"),
     ("a.csv", "1,2,3,4\n", {}, "4 columns without a header"),
     ("a.csv", "", {}, "the file is empty"),

@@ -59,11 +59,11 @@ def test_object_list_angles_are_those_of_the_published_mask_rotation() -> None:
 @settings(max_examples=100, deadline=None)
 @given(first=any_angle, middle=st.one_of(any_angle, lock_angle), last=any_angle)
 def test_round_trip_even_in_gimbal_lock(convention: str, first: float, middle: float, last: float) -> None:
-    place = {"deepfinder": 2, "relion": 1, "dynamo": 1}[convention]
-    angles = np.insert(np.array([first, last]), place, middle)
+    middle_index = {"deepfinder": 2, "relion": 1, "dynamo": 1}[convention]
+    angles = np.insert(np.array([first, last]), middle_index, middle)
     matrix = matrix_from_euler(angles, convention)
     again = euler_from_matrix(matrix, convention)
-    assert 0 <= again[place] <= 180
+    assert 0 <= again[middle_index] <= 180
     assert (again > -180).all()
     assert (again <= 180).all()
     assert rotation_angle_deg(matrix, matrix_from_euler(again, convention)) < 1e-5
@@ -73,8 +73,8 @@ def test_round_trip_even_in_gimbal_lock(convention: str, first: float, middle: f
 @pytest.mark.parametrize(("convention", "zeroed"), [("deepfinder", 0), ("relion", 2), ("dynamo", 0)])
 @pytest.mark.parametrize("middle", [0.0, 180.0])
 def test_gimbal_lock_gives_all_to_one_angle(convention: str, zeroed: int, middle: float) -> None:
-    place = {"deepfinder": 2, "relion": 1, "dynamo": 1}[convention]
-    angles = np.insert(np.array([30.0, 50.0]), place, middle)
+    middle_index = {"deepfinder": 2, "relion": 1, "dynamo": 1}[convention]
+    angles = np.insert(np.array([30.0, 50.0]), middle_index, middle)
     again = euler_from_matrix(matrix_from_euler(angles, convention), convention)
     assert again[zeroed] == pytest.approx(0, abs=1e-12)
     np.testing.assert_allclose(matrix_from_euler(again, convention), matrix_from_euler(angles, convention), atol=1e-14)

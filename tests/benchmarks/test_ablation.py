@@ -12,7 +12,8 @@ import yaml
 from benchmarks import ablation
 from benchmarks._ablation_figures import Curves, comparison_figure
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.training.trainer import Interrupted, read_metrics
+from robpicker_jax.training.metrics_log import read_metrics
+from robpicker_jax.training.trainer import Interrupted
 from tests.tiny import TINY
 
 

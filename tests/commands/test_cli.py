@@ -14,10 +14,10 @@ from robpicker_jax.system.errors import InputError
 
 
 def test_dotted_flags_are_taken_out() -> None:
-    arguments = ["a.mrc", "--train.steps", "5", "--out", "x", "--patches.flip", "--train.inner.name=sgd", "--x.y", "-1"]
+    arguments = ["a.mrc", "--train.steps", "5", "--out", "x", "--model.remat", "--train.inner.name=sgd", "--x.y", "-1"]
     rest, overrides = split_overrides(arguments)
     assert rest == ["a.mrc", "--out", "x"]
-    assert overrides == ["train.steps=5", "patches.flip=true", "train.inner.name=sgd", "x.y=-1"]
+    assert overrides == ["train.steps=5", "model.remat=true", "train.inner.name=sgd", "x.y=-1"]
 
 
 def test_flags_override_the_configuration() -> None:
@@ -55,7 +55,7 @@ def test_interruption_has_its_own_code(capsys: pytest.CaptureFixture[str]) -> No
         raise KeyboardInterrupt
 
     assert call(main, []) == 130
-    assert "run the same command again" in capsys.readouterr().err
+    assert "interrupted" in capsys.readouterr().err
 
 
 def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -71,7 +71,8 @@ def test_the_package_lists_its_verbs_and_corrects_a_typing_error() -> None:
     assert all(verb in listed.stdout for verb in VERBS)
     wrong = run_module("tarin")
     assert wrong.returncode == 2
-    assert wrong.stderr.strip() == "error: no such verb: tarin; did you mean train?"
+    assert "tarin" in wrong.stderr
+    assert "did you mean train?" in wrong.stderr
 
 
 @pytest.mark.parametrize("arguments", [("train", "--steps", "5"), ("train", "--train.stepz", "5"), ("pick", "a.mrc")])

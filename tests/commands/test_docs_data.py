@@ -15,7 +15,7 @@ from robpicker_jax.annotations import Particles, read_annotations, write_annotat
 from robpicker_jax.commands.cli import call
 from robpicker_jax.commands.verbs import VERBS
 from robpicker_jax.config import load_config
-from robpicker_jax.simulation import simulate_dataset
+from robpicker_jax.simulation import DatasetRecipe, simulate_dataset
 from tests.tiny import write_tiny
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -55,7 +55,8 @@ def test_your_own_data_in_five_steps(folder: Path) -> None:
         "simulation.shape_zyx=[32,64,64]",
         "label_noise={}",
     ]
-    simulate_dataset(load_config(write_tiny(folder / "tiny.yaml"), overrides), folder / "DATA")
+    config = load_config(write_tiny(folder / "tiny.yaml"), overrides)
+    simulate_dataset(DatasetRecipe(config.data.species, config.simulation, config.label_noise), folder / "DATA")
     for target in folder.glob("DATA/*/*_target.mrc"):
         target.unlink()
     # Their list, as a program that counts in Å left it.

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from robpicker_jax.annotations import read_annotations
-from robpicker_jax.commands import main_job, pick, segment, simulate, train
+from robpicker_jax.commands import main_job, pick, segment, train
 from robpicker_jax.commands.cli import call
 from robpicker_jax.config import Config, load_config
 from robpicker_jax.reporting import gathering as report_data
@@ -25,31 +25,10 @@ from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.checkpoint import Checkpoints
 from robpicker_jax.training.data import device_batches, load_training_data
 from robpicker_jax.training.experiment import Experiment, build_experiment
-from robpicker_jax.training.trainer import Interrupted, fit, read_metrics
+from robpicker_jax.training.export import load_trained_model
+from robpicker_jax.training.metrics_log import read_metrics
+from robpicker_jax.training.trainer import Interrupted, fit
 from robpicker_jax.volumes import read_volume, write_mrc
-from tests.tiny import write_tiny
-
-
-@pytest.fixture(scope="session")
-def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny configuration as a file."""
-    return write_tiny(tmp_path_factory.mktemp("config") / "tiny.yaml")
-
-
-@pytest.fixture(scope="session")
-def tiny_data(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny simulated data set."""
-    folder = tmp_path_factory.mktemp("tiny") / "data"
-    assert call(simulate.main, ["--config", str(tiny_config), "--out", str(folder)]) == 0
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished tiny run."""
-    workdir = tmp_path_factory.mktemp("runs") / "tiny"
-    assert call(train.main, ["--config", str(tiny_config), "--workdir", str(workdir)]) == 0
-    return workdir
 
 
 def test_a_run_leaves_what_the_contract_says(tiny_run: Path) -> None:
@@ -61,6 +40,7 @@ def test_a_run_leaves_what_the_contract_says(tiny_run: Path) -> None:
         "checkpoints",
         "evaluation.json",
         "report/index.html",
+        "model.rpk",
     ):
         assert (tiny_run / name).exists(), name
     for suffix in ("xml", "star", "csv"):
@@ -119,6 +99,89 @@ def test_picking_needs_no_annotations(tiny_run: Path, tmp_path: Path) -> None:
     with mrcfile.open(out / "lonely_classes.mrc") as classes, mrcfile.open(source) as density:
         assert classes.data.shape == density.data.shape
         assert set(np.unique(classes.data)) <= {0, 1, 2}
+
+
+def test_a_model_file_alone_is_enough_to_pick(tiny_run: Path, tmp_path: Path) -> None:
+    """Neither the run's configuration nor its checkpoints are looked at."""
+    shutil.copy(tiny_run / "model.rpk", tmp_path / "shared.rpk")
+    source = tiny_run / "data" / "test" / "test_000.mrc"
+    arguments = ["--workdir", str(tmp_path / "shared.rpk"), "--out", str(tmp_path / "picks"), str(source)]
+    assert call(pick.main, arguments) == 0
+    for suffix in ("xml", "star", "csv"):
+        assert (tmp_path / "picks" / f"test_000.{suffix}").read_bytes() == (
+            tiny_run / "picks" / f"test_000.{suffix}"
+        ).read_bytes()
+
+
+def test_a_run_without_a_model_file_makes_it_from_its_best_checkpoint(tiny_run: Path, tmp_path: Path) -> None:
+    for name in ("config.yaml", "metrics.jsonl"):
+        shutil.copy(tiny_run / name, tmp_path / name)
+    shutil.copytree(tiny_run / "checkpoints", tmp_path / "checkpoints")
+    made = load_trained_model(tmp_path)
+    assert (tmp_path / "model.rpk").read_bytes() == (tiny_run / "model.rpk").read_bytes()
+    shutil.rmtree(tmp_path / "checkpoints")
+    again = load_trained_model(tmp_path)
+    assert again.card == made.card
+    jax.tree.map(np.testing.assert_array_equal, again.params, jax.device_get(made.params))
+
+
+def test_before_the_first_validation_the_latest_checkpoint_is_the_model_and_is_not_kept(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    shutil.copy(tiny_run / "config.yaml", tmp_path / "config.yaml")
+    shutil.copytree(tiny_run / "checkpoints" / "latest", tmp_path / "checkpoints" / "latest")
+    model = load_trained_model(tmp_path)
+    assert (model.card.step, model.card.score) == (4, None)
+    assert not (tmp_path / "model.rpk").exists()
+
+
+def test_a_run_that_is_killed_leaves_its_best_model(
+    tiny_config: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(experiment: Experiment, *arguments: Any, on_best: Any, **options: Any) -> None:
+        on_best(experiment.state._replace(step=experiment.state.step + 3), 0.25)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main_job, "fit", killed)
+    arguments = ["--config", str(tiny_config), "--data.dir", str(tiny_data), "--workdir", str(tmp_path / "run")]
+    assert call(train.main, arguments) == 130
+    card = load_trained_model(tmp_path / "run").card
+    assert (card.step, card.score, card.voxel_size_angstrom) == (3, 0.25, 22.0)
+    source = tiny_data / "test" / "test_000.mrc"
+    arguments = ["--workdir", str(tmp_path / "run"), "--out", str(tmp_path / "picks"), str(source)]
+    assert call(pick.main, arguments) == 0
+
+
+def test_other_settings_of_picking_become_a_finished_runs_own(
+    tiny_run: Path, tiny_config: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    before = load_trained_model(run)
+    arguments = ["--config", str(tiny_config), "--workdir", str(run), "--picking.min_score", "0.4"]
+    assert call(train.main, arguments) == 0
+    after = load_trained_model(run)
+    assert after.card.picking.min_score == 0.4
+    jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        (["--model.widths", "[4,8]"], "model.widths: a trained model cannot change this"),
+        (["--picking.min_scor", "0.5"], "did you mean picking.min_score"),
+        (["--inference.tile", "33"], "inference.tile: 33 is not divisible"),
+        (["--picking.clustering", "dbscn"], "picking.clustering: unknown name 'dbscn'.*known: dbscan, components"),
+        (["--picker", "modle"], "--picker: unknown name 'modle'.*known: model"),
+    ],
+)
+def test_settings_that_a_model_cannot_be_applied_with(
+    flag: list[str], message: str, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tiny_run / "data" / "test" / "test_000.mrc"
+    arguments = ["--workdir", str(tiny_run), "--out", str(tmp_path), str(source), *flag]
+    assert call(pick.main, arguments) == 2
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_segmenting_says_what_it_takes_and_can_keep_all_scores(
@@ -190,7 +253,7 @@ def test_masks_reach_sampling_evaluation_and_the_report(tiny_config: Path, tiny_
     outside = int((tomogram.particles.positions_vox[:, 1] >= 19.5).sum())
     assert 0 < outside < len(tomogram.particles)
     picks = tomogram.particles.select(slice(None, None, -1))
-    evaluation = main_job._evaluate(config, data, [tomogram], {tomogram.name: picks})
+    evaluation = main_job.evaluate(config, data, [tomogram], {tomogram.name: picks})
     assert evaluation.macro_f1 == 1
     assert evaluation.left_out() == (outside, outside)
     view = report_data._view(tomogram, picks, evaluation)
@@ -200,7 +263,9 @@ def test_masks_reach_sampling_evaluation_and_the_report(tiny_config: Path, tiny_
     assert len(view.truth) == len(tomogram.particles) - outside
 
 
-def test_a_real_microtubule_is_converted_and_segmented(tiny_run: Path, shared_data: Path, tmp_path: Path) -> None:
+def test_a_real_microtubule_is_converted_and_segmented(
+    tiny_run: Path, shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     volume = read_volume(shared_data / "tomograms" / "cylindra_13pf_MT.tif")
     assert volume.data.shape == (36, 206, 94)
     path = tmp_path / "microtubule.mrc"
@@ -210,6 +275,7 @@ def test_a_real_microtubule_is_converted_and_segmented(tiny_run: Path, shared_da
         assert float(file.voxel_size.x) == pytest.approx(10.52)
     out = tmp_path / "classes"
     assert call(segment.main, ["--workdir", str(tiny_run), "--out", str(out), str(path)]) == 0
+    assert "voxels of 10.52 Å, but trained on 22 Å" in capsys.readouterr().out
     with mrcfile.open(out / "microtubule_classes.mrc") as file:
         assert file.data.shape == volume.data.shape
 
@@ -229,7 +295,9 @@ def fresh(experiment: Experiment) -> Experiment:
 def train_tiny(setting: tuple[Config, Experiment], workdir: Path, fail_before: int | None = None) -> Any:
     """Fit without validation; raise before a given step when asked to, as a crash would."""
     config, experiment = setting
-    batches = device_batches(load_training_data(config, Path(config.data.dir or "")).source(), config, experiment.mesh)
+    batches = device_batches(
+        load_training_data(config, Path(config.data.dir or "")).source(), config.train, experiment.mesh
+    )
 
     def broken(start: int) -> Iterator[Any]:
         for step, pair in enumerate(batches(start), start=start + 1):
@@ -258,7 +326,9 @@ def test_a_signal_stops_the_run_with_its_state_saved(
     tiny_experiment: tuple[Config, Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, experiment = tiny_experiment
-    batches = device_batches(load_training_data(config, Path(config.data.dir or "")).source(), config, experiment.mesh)
+    batches = device_batches(
+        load_training_data(config, Path(config.data.dir or "")).source(), config.train, experiment.mesh
+    )
 
     def signalled(start: int) -> Iterator[Any]:
         for step, pair in enumerate(batches(start), start=start + 1):
@@ -279,7 +349,9 @@ def test_a_validation_that_a_signal_prevented_is_made_up_for(
     tiny_experiment: tuple[Config, Experiment], tmp_path: Path
 ) -> None:
     config, experiment = tiny_experiment
-    batches = device_batches(load_training_data(config, Path(config.data.dir or "")).source(), config, experiment.mesh)
+    batches = device_batches(
+        load_training_data(config, Path(config.data.dir or "")).source(), config.train, experiment.mesh
+    )
 
     def signalled(start: int) -> Iterator[Any]:
         for step, pair in enumerate(batches(start), start=start + 1):
@@ -293,7 +365,15 @@ def test_a_validation_that_a_signal_prevented_is_made_up_for(
     with pytest.raises(Interrupted, match="after step 2"):
         fit(fresh(experiment), signalled, tmp_path, validate=validate)
     assert not [row for row in read_metrics(tmp_path / "metrics.jsonl") if row["kind"] == "validation"]
-    result = fit(fresh(experiment), batches, tmp_path, validate=validate)
+    best: list[tuple[int, float]] = []
+    result = fit(
+        fresh(experiment),
+        batches,
+        tmp_path,
+        validate=validate,
+        on_best=lambda state, score: best.append((int(state.step), score)),
+    )
+    assert best == [(2, 0.5)]  # the state of step 4 is no better
     rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if row["kind"] == "validation"]
     assert [row["step"] for row in rows] == [2, 4]
     assert result.best_step == 2
@@ -301,7 +381,9 @@ def test_a_validation_that_a_signal_prevented_is_made_up_for(
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment: tuple[Config, Experiment], tmp_path: Path) -> None:
     config, experiment = tiny_experiment
-    batches = device_batches(load_training_data(config, Path(config.data.dir or "")).source(), config, experiment.mesh)
+    batches = device_batches(
+        load_training_data(config, Path(config.data.dir or "")).source(), config.train, experiment.mesh
+    )
 
     def poisoned(start: int) -> Iterator[Any]:
         for step, (first, meta) in enumerate(batches(start), start=start + 1):

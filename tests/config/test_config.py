@@ -100,10 +100,10 @@ def test_every_field_has_help() -> None:
 
 
 @given(st.floats(1e-9, 1e3), st.integers(1, 10**6), st.booleans())
-def test_overrides_take_yaml_values(rate: float, steps: int, flip: bool) -> None:
+def test_overrides_take_yaml_values(rate: float, steps: int, remat: bool) -> None:
     config = load_config(
-        None, [f"train.inner.learning_rate={rate!r}", f"train.steps={steps}", f"patches.flip={str(flip).lower()}"]
+        None, [f"train.inner.learning_rate={rate!r}", f"train.steps={steps}", f"model.remat={str(remat).lower()}"]
     )
     assert config.train.inner.learning_rate == rate
     assert config.train.steps == steps
-    assert config.patches.flip is flip
+    assert config.model.remat is remat

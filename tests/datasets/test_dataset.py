@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from robpicker_jax.annotations import Particles, write_annotations
-from robpicker_jax.annotations.bounds import inside, likely_reason
-from robpicker_jax.config.schema import DataConfig, Species
-from robpicker_jax.datasets.discovery import same_tomogram
-from robpicker_jax.datasets.loading import (
-    Tomogram,
+from robpicker_jax.annotations.bounds import inside, likely_reason, nearest_voxel
+from robpicker_jax.config.schema import MAX_SPECIES, Config, DataConfig, Species
+from robpicker_jax.config.validation import check
+from robpicker_jax.datasets import (
+    TomogramFiles,
     agreed_voxel_size,
-    check_dataset,
-    check_patch_fits,
     discover,
     load_particles,
     load_target,
-    load_tomogram,
-    normalise,
+    open_tomogram,
+    same_tomogram,
+    survey,
     tomograms_from,
 )
+from robpicker_jax.datasets.headers import check_patch_fits
+from robpicker_jax.labels import label_maker
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import write_mrc
 
 SHAPE = (16, 24, 32)
 DATA = DataConfig(species=(Species("ribosome", 3.0), Species("proteasome", 2.0)))
-NAMES = ("ribosome", "proteasome")
 
 
 def volume(path: Path, shape: tuple[int, int, int] = SHAPE, voxel_size: float | None = 10.0, seed: int = 0) -> Path:
@@ -48,7 +51,7 @@ def data_set(root: Path) -> Path:
     return root
 
 
-def only(root: Path, split: str = "train") -> Tomogram:
+def only(root: Path, split: str = "train") -> TomogramFiles:
     (tomogram,) = discover(root)[split]
     return tomogram
 
@@ -62,7 +65,7 @@ def test_the_layout_of_the_docs(tmp_path: Path) -> None:
         "test": ["test0"],
     }
     assert only(tmp_path).annotation_path == tmp_path / "train" / "train0_objl.xml"
-    assert check_dataset(found, DATA, 16) == pytest.approx(10.0)
+    assert survey(found, DATA, 16).voxel_size_angstrom == pytest.approx(10.0)
 
 
 @pytest.mark.parametrize(
@@ -109,22 +112,22 @@ def test_one_list_for_the_whole_folder(tmp_path: Path) -> None:
     write_annotations(tmp_path / "train" / "object_list_train.xml", particles)
     tomograms = discover(tmp_path)["train"]
     for index, tomogram in enumerate(tomograms):
-        loaded = load_particles(tomogram, species_names=NAMES, shape_zyx=SHAPE)
+        loaded = load_particles(tomogram, DATA, SHAPE)
         np.testing.assert_allclose(loaded.positions_vox, particles.positions_vox[3 * index : 3 * index + 3])
     volume(tmp_path / "train" / "tomo7.mrc")
     with pytest.raises(InputError, match="no particle of tomogram tomo7; the list names 0, 1, tomo_0002"):
-        load_particles(discover(tmp_path)["train"][-1], species_names=NAMES, shape_zyx=SHAPE)
+        load_particles(discover(tmp_path)["train"][-1], DATA, SHAPE)
 
 
 def test_a_tomogram_without_annotations_is_kept_but_cannot_be_trained_on(tmp_path: Path) -> None:
     volume(tmp_path / "test" / "bare.mrc")
     volume(tmp_path / "train" / "bare.mrc")
     found = discover(tmp_path)
-    loaded = load_tomogram(found["test"][0], DATA)
+    loaded = open_tomogram(found["test"][0], DATA)
     assert loaded.particles is None
     assert loaded.density.shape == SHAPE
     with pytest.raises(InputError, match=r"without annotations; put bare_objl\.xml"):
-        load_tomogram(found["train"][0], DATA)
+        open_tomogram(found["train"][0], DATA)
 
 
 def test_clean_truth_beside_noisy_labels_is_not_taken_for_them(tmp_path: Path) -> None:
@@ -188,7 +191,7 @@ def test_missing_empty_and_ambiguous_folders(tmp_path: Path) -> None:
         discover(tmp_path / "file")
     volume(tmp_path / "train" / "a.mrc")
     with pytest.raises(InputError, match="no tomogram in meta/"):
-        check_dataset(discover(tmp_path), DATA, 16)
+        survey(discover(tmp_path), DATA, 16)
     volume(tmp_path / "train" / "a.rec")
     with pytest.raises(InputError, match=r"two volumes named a in train: a\.mrc"):
         discover(tmp_path)
@@ -198,8 +201,8 @@ def test_wrong_classes(tmp_path: Path) -> None:
     tomogram = only(data_set(tmp_path))
     path = tmp_path / "train" / "train0_objl.xml"
 
-    def load(names: tuple[str, ...] = NAMES) -> Particles:
-        return load_particles(tomogram, species_names=names, shape_zyx=SHAPE)
+    def load(data: DataConfig = DATA) -> Particles:
+        return load_particles(tomogram, data, SHAPE)
 
     write_annotations(path, some_particles(3).with_(labels=[1, 7, 9]))
     with pytest.raises(InputError, match=r"class label 7 is unknown \(row 2 and 1 more\).*1 ribosome, 2 proteasome"):
@@ -207,7 +210,7 @@ def test_wrong_classes(tmp_path: Path) -> None:
     write_annotations(path, some_particles(2).with_(labels=[0, 0]))
     with pytest.raises(InputError, match="no class is given"):
         load()
-    assert load(("ribosome",)).labels.tolist() == [1, 1]
+    assert load(DataConfig(species=DATA.species[:1])).labels.tolist() == [1, 1]
     swapped = some_particles(2).with_(labels=[1, 2], class_names=["proteasome", "ribosome"])
     write_annotations(path, swapped)
     with pytest.raises(InputError, match="named 'proteasome' but labelled 1, not 2"):
@@ -222,7 +225,7 @@ def test_positions_outside(tmp_path: Path) -> None:
     def refusal(positions: np.ndarray) -> str:
         write_annotations(path, Particles(positions, [1] * len(positions)))
         with pytest.raises(InputError) as caught:
-            load_particles(tomogram, species_names=NAMES, shape_zyx=SHAPE, voxel_size_angstrom=10.0)
+            load_particles(tomogram, DATA, SHAPE, 10.0)
         return str(caught.value)
 
     message = refusal(np.vstack([good, [[40, 3, 3]]]))
@@ -244,20 +247,76 @@ def test_hints_are_only_given_when_they_explain_everything() -> None:
     assert inside(np.array([[-0.5, 0, 0], [31.4, 23.4, 15.4], [31.5, 0, 0]]), SHAPE).tolist() == [True, True, False]
 
 
+@given(st.lists(st.sampled_from(np.arange(-1.5, 34, 0.25).tolist()), min_size=3, max_size=3))
+def test_a_position_inside_has_its_nearest_voxel_inside(position: list[float]) -> None:
+    positions = np.array([position])
+    voxels = nearest_voxel(positions)
+    distance = positions - voxels  # a half belongs to the upper voxel
+    assert ((distance >= -0.5) & (distance < 0.5)).all()
+    in_volume = ((voxels >= 0) & (voxels < SHAPE[::-1])).all(axis=1)
+    assert inside(positions, SHAPE).tolist() == in_volume.tolist()
+
+
+def test_label_maps_hold_every_species_that_a_configuration_may_have() -> None:
+    species = tuple(Species(f"s{k}", 0.5, density="map.mrc") for k in range(MAX_SPECIES))
+    check(Config(data=DataConfig(species=species)))
+    maker = label_maker(species, "sphere")
+    last = Particles([[1.0, 2, 3]], [MAX_SPECIES])
+    assert np.argwhere(maker.labels((5, 5, 5), last) == MAX_SPECIES).tolist() == [[3, 2, 1]]
+    more = (*species, Species("one too many", 0.5, density="map.mrc"))
+    with pytest.raises(InputError, match="256 species, but label maps hold 255"):
+        check(Config(data=DataConfig(species=more)))
+    with pytest.raises(InputError, match="256 species"):
+        label_maker(more, "sphere")
+
+
 def test_voxel_sizes_must_agree(tmp_path: Path) -> None:
     tomograms = [
-        Tomogram("a", "train", volume(tmp_path / "a.mrc", voxel_size=7.84)),
-        Tomogram("b", "train", volume(tmp_path / "b.mrc", voxel_size=None)),
-        Tomogram("c", "train", volume(tmp_path / "c.mrc", voxel_size=7.85)),
+        TomogramFiles("a", "train", volume(tmp_path / "a.mrc", voxel_size=7.84)),
+        TomogramFiles("b", "train", volume(tmp_path / "b.mrc", voxel_size=None)),
+        TomogramFiles("c", "train", volume(tmp_path / "c.mrc", voxel_size=7.85)),
     ]
     assert agreed_voxel_size(tomograms) == pytest.approx(7.84)
     assert agreed_voxel_size(tomograms[1:2]) is None
     assert agreed_voxel_size(tomograms[1:2], 10.0) == 10.0
     with pytest.raises(InputError, match=r"a.mrc: voxel size 7.84 Å, but data.voxel_size_angstrom says 10 Å"):
         agreed_voxel_size(tomograms, 10.0)
-    tomograms.append(Tomogram("d", "test", volume(tmp_path / "d.mrc", voxel_size=13.48)))
+    tomograms.append(TomogramFiles("d", "test", volume(tmp_path / "d.mrc", voxel_size=13.48)))
     with pytest.raises(InputError, match=r"d.mrc: voxel size 13.48 Å, but .*a.mrc says 7.84 Å"):
         agreed_voxel_size(tomograms)
+
+
+def test_a_header_that_does_not_know_its_voxel_size_takes_the_others(tmp_path: Path) -> None:
+    data_set(tmp_path)
+    volume(tmp_path / "train" / "train0.mrc", voxel_size=None)
+    (tmp_path / "train" / "train0_objl.xml").unlink()
+    table = "tomo_name,x,y,z,class\n" + "train0,100,50,20,ribosome\n" * 2
+    (tmp_path / "train" / "train0_objl.csv").write_text(table)
+    found = discover(tmp_path)
+    data = replace(DATA, annotation_options={"csv": {"unit": "angstrom"}})
+    surveyed = survey(found, data, 16)
+    opened = surveyed.open(found["train"][0])
+    assert opened.voxel_size_angstrom == surveyed.voxel_size_angstrom == pytest.approx(10.0)
+    assert opened.particles is not None
+    np.testing.assert_allclose(opened.particles.positions_vox[0], [10, 5, 2])
+
+
+def test_a_survey_hands_on_each_volume_once_and_opens_it_anew_after_that(tmp_path: Path) -> None:
+    found = discover(data_set(tmp_path))
+    surveyed = survey(found, DATA, 16)
+    files = found["train"][0]
+    first, second = surveyed.open(files), surveyed.open(files, mode="mapped")
+    np.testing.assert_array_equal(np.asarray(first), np.asarray(second))
+    assert second.particles is first.particles
+    second.close()
+    with pytest.raises(ValueError, match="closed"):
+        second.read((slice(0, 2),) * 3)
+    assert len(surveyed.readers) == 3
+    reader = surveyed.readers[found["test"][0]]
+    surveyed.close()
+    with pytest.raises(ValueError, match="closed"):
+        reader.read()
+    assert surveyed.open(found["test"][0]).density is not None
 
 
 def test_volume_smaller_than_a_patch(tmp_path: Path) -> None:
@@ -265,7 +324,7 @@ def test_volume_smaller_than_a_patch(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"32 x 24 x 16 voxels \(x y z\) is smaller than a patch of 20; lower patches.size"
     ):
-        check_dataset(found, DATA, 20)
+        survey(found, DATA, 20)
     check_patch_fits(SHAPE, 16, "here")
 
 
@@ -273,60 +332,30 @@ def test_empty_list_truncated_volume_and_nan_voxels(tmp_path: Path) -> None:
     tomogram = only(data_set(tmp_path))
     (tmp_path / "train" / "train0_objl.xml").write_text("<objlist/>")
     with pytest.raises(InputError, match=r"train0_objl.xml: holds no particles"):
-        load_tomogram(tomogram, DATA)
+        open_tomogram(tomogram, DATA)
     write_annotations(tmp_path / "train" / "train0_objl.xml", some_particles())
     content = bytearray(tomogram.volume_path.read_bytes())
     content[1024:1028] = np.float32(np.nan).tobytes()
     tomogram.volume_path.write_bytes(content)
     with pytest.raises(InputError, match="voxels are NaN"):
-        load_tomogram(tomogram, DATA)
+        open_tomogram(tomogram, DATA)
     tomogram.volume_path.write_bytes(content[:-4])
     with pytest.raises(InputError, match="truncated"):
-        check_dataset(discover(tmp_path), DATA, 16)
+        survey(discover(tmp_path), DATA, 16)
     write_mrc(tomogram.volume_path, np.ones(SHAPE, np.float32), 10.0)
     with pytest.raises(InputError, match=r"train0.mrc: all voxels have the same value"):
-        load_tomogram(tomogram, DATA)
+        open_tomogram(tomogram, DATA)
 
 
 def test_loading_normalises_and_inverts(tmp_path: Path) -> None:
     tomogram = only(data_set(tmp_path))
-    plain = load_tomogram(tomogram, DATA)
+    plain = open_tomogram(tomogram, DATA)
     assert plain.voxel_size_angstrom == pytest.approx(10.0)
     assert plain.density.mean() == pytest.approx(0, abs=1e-5)
     assert plain.density.std() == pytest.approx(1, abs=1e-5)
     assert len(plain.particles) == 6
-    inverted = load_tomogram(tomogram, DataConfig(species=DATA.species, invert_contrast=True))
+    inverted = open_tomogram(tomogram, DataConfig(species=DATA.species, invert_contrast=True))
     np.testing.assert_allclose(inverted.density, -plain.density, atol=1e-5)
-
-
-def test_gold_beads_do_not_set_the_scale() -> None:
-    rng = np.random.default_rng(1)
-    clean = rng.normal(size=(40, 50, 60)).astype(np.float32)
-    beads = clean.copy()
-    beads[10:13, 10:13, 10:13] = -500
-    scaled = normalise(beads)
-    reference = normalise(clean)
-    far = scaled[20:], reference[20:]
-    np.testing.assert_allclose(*far, atol=0.1)
-    assert scaled.min() > -5
-    assert beads.std() > 5
-
-
-def test_normalisation_by_mask_and_of_sparse_volumes() -> None:
-    rng = np.random.default_rng(2)
-    density = rng.normal(3, 2, (20, 20, 20)).astype(np.float32)
-    mask = np.zeros(density.shape, bool)
-    mask[:, 5:15, 5:15] = True
-    density[~mask] = -100
-    inside_mask = normalise(density, mask=mask)[mask]
-    assert inside_mask.mean() == pytest.approx(0, abs=1e-4)
-    assert inside_mask.std() == pytest.approx(1, abs=1e-4)
-    sparse = np.zeros((30, 30, 30), np.float32)
-    sparse[3, 4, 5] = 1
-    assert normalise(sparse).std() == pytest.approx(1, abs=1e-4)
-    np.testing.assert_array_equal(normalise(density, "none"), density)
-    with pytest.raises(InputError, match="unknown normalisation"):
-        normalise(density, "minmax")
 
 
 def test_masks_belong_to_tomograms_and_steer_normalisation(tmp_path: Path) -> None:
@@ -334,21 +363,22 @@ def test_masks_belong_to_tomograms_and_steer_normalisation(tmp_path: Path) -> No
     mask = np.zeros(SHAPE, bool)
     mask[4:12] = True
     write_mrc(tmp_path / "train" / "train0_mask.mrc", mask)
-    loaded = load_tomogram(only(tmp_path), DATA)
+    loaded = open_tomogram(only(tmp_path), DATA)
     np.testing.assert_array_equal(loaded.mask, mask)
     assert loaded.density[mask].mean() == pytest.approx(0, abs=1e-5)
     assert abs(loaded.density[~mask].mean()) > 1e-4
     write_mrc(tmp_path / "train" / "train0_mask.mrc", mask[1:])
     with pytest.raises(InputError, match="mask of"):
-        load_tomogram(only(tmp_path), DATA)
+        open_tomogram(only(tmp_path), DATA)
     write_mrc(tmp_path / "train" / "train0_mask.mrc", np.zeros(SHAPE, bool))
     with pytest.raises(InputError, match=r"train0\.mrc: the mask is empty"):
-        load_tomogram(only(tmp_path), DATA)
+        open_tomogram(only(tmp_path), DATA)
 
 
 def test_real_lists_fit_their_volume(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "shrec2019"
     names = ["1bxn", "1qvr", "1s3x", "1u6g", "2cg9", "3cf3", "3d2f", "3gl1", "3h84", "3qm1", "4b4t", "4d8q"]
-    tomogram = Tomogram("tomo_8", "meta", tmp_path / "tomo_8.mrc", folder / "object_list_train.xml")
-    particles = load_particles(tomogram, species_names=names, shape_zyx=(200, 512, 512))
+    tomogram = TomogramFiles("tomo_8", "meta", tmp_path / "tomo_8.mrc", folder / "object_list_train.xml")
+    data = DataConfig(species=tuple(Species(name, 5.0) for name in names))
+    particles = load_particles(tomogram, data, (200, 512, 512))
     assert len(particles) == 2490 == (folder / "object_list_valid.xml").read_text().count("<object ")

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.evaluation import Evaluation, evaluate
+from robpicker_jax.evaluation import Evaluation, EvaluationOptions, evaluate
 from robpicker_jax.evaluation.matching import Pairs
 
 NAMES = ("ribosome", "proteasome")
@@ -21,7 +21,14 @@ def particles(positions: object, labels: object = None, scores: object = None) -
 
 
 def score(truth: Particles, picks: Particles, **options: Any) -> Evaluation:
-    return evaluate({"t": truth}, {"t": picks}, **({"class_names": NAMES, "rule": "tolerance"} | options))
+    """Evaluate one tomogram, by default by tolerance; `instance_maps` and `regions` go to `evaluate`."""
+    data = {name: options.pop(name) for name in ("instance_maps", "regions") if name in options}
+    return evaluate({"t": truth}, {"t": picks}, tolerance(**options), **data)
+
+
+def tolerance(**options: Any) -> EvaluationOptions:
+    """Options for the two classes, by tolerance unless another rule is given."""
+    return EvaluationOptions(**({"class_names": NAMES, "rule": "tolerance"} | options))
 
 
 @st.composite

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from robpicker_jax.evaluation import (
     evaluation_table,
     precision_recall_curve,
 )
-from tests.evaluation.metric_cases import NAMES, RULES, pairs_of, particle_sets, particles, score
+from tests.evaluation.metric_cases import RULES, pairs_of, particle_sets, particles, score, tolerance
 
 
 @settings(max_examples=40, deadline=None)
@@ -65,7 +64,7 @@ def test_counts_are_summed_over_tomograms_and_resampled() -> None:
         name: Particles.concatenate([true.select(slice(0, 9 + 2 * k)), particles(rng.uniform(300, 500, (3, 3)))])
         for k, (name, true) in enumerate(truth.items())
     }
-    together = evaluate(truth, picks, class_names=NAMES, rule="tolerance")
+    together = evaluate(truth, picks, tolerance())
     apart = [score(truth[name], picks[name]) for name in truth]
     np.testing.assert_array_equal(together.counts, np.concatenate([one.counts for one in apart]))
     assert together.micro.f1 == pytest.approx(2 * 65 / (100 + 65 + 15))
@@ -73,7 +72,7 @@ def test_counts_are_summed_over_tomograms_and_resampled() -> None:
     assert interval is not None
     assert interval.low < together.micro.f1 < interval.high
     assert apart[0].micro_interval is None
-    again = evaluate(truth, picks, class_names=NAMES, rule="tolerance")
+    again = evaluate(truth, picks, tolerance())
     assert again.as_dict() == together.as_dict()
 
 
@@ -115,14 +114,11 @@ def test_masks_against_counting_by_hand(seed: int, many: bool) -> None:
     picks = particles(np.concatenate([near, rng.uniform(0, 39, (8, 3))]), rng.integers(1, 3, 17), rng.random(17))
     masks = {name: rng.random((41, 41, 41)) < share for name, share in (("a", 0.5), ("b", 0.1), ("c", 1.1))}
     del masks["c"]  # a tomogram without a mask counts whole
-    options: dict[str, Any] = {"class_names": NAMES, "rule": "tolerance", "tolerance_vox": 3.0}
     found = evaluate(
         dict.fromkeys("abc", truth),
         dict.fromkeys("abc", picks),
+        tolerance(tolerance_vox=3.0, one_to_one=not many, resamples=0),
         regions=masks,
-        one_to_one=not many,
-        resamples=0,
-        **options,
     )
 
     def within(name: str, position: np.ndarray) -> bool:

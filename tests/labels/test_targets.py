@@ -11,7 +11,7 @@ from robpicker_jax.annotations import Particles, write_annotations
 from robpicker_jax.annotations.geometry import random_rotations
 from robpicker_jax.commands import cli, targets
 from robpicker_jax.config import load_config
-from robpicker_jax.datasets.loading import discover, load_target
+from robpicker_jax.datasets import discover, load_target
 from robpicker_jax.labels import shape_labels, sphere_labels
 from robpicker_jax.molecules.densities import species_mask
 from robpicker_jax.volumes import write_mrc
@@ -83,7 +83,7 @@ def test_bad_input_is_one_line_and_exit_code_2(dataset: Path, capsys: pytest.Cap
         (line,) = capsys.readouterr().err.strip().splitlines()
         return line
 
-    assert "say --labels sphere" in refused("--data.train_labels", "map")
+    assert "--labels sphere" in refused("--data.train_labels", "map")
     assert "no such folder" in refused("--data", str(dataset / "nowhere"))
     bare = particles(1).with_(rotations=None)
     write_annotations(dataset / "data" / "meta" / "meta0_objl.xml", bare)

@@ -13,8 +13,6 @@ from robpicker_jax.models import (
     build_label_correction,
     build_unet,
     n_parameters,
-    receptive_field,
-    stride,
 )
 from robpicker_jax.models.presets import UNetShape, unet_shape
 from robpicker_jax.models.unet import UNet
@@ -46,8 +44,8 @@ def test_presets_give_features_and_scores_at_full_resolution(preset: str) -> Non
     levels = len(unet_shape(ModelConfig(preset=preset)).widths)
     model = ModelConfig(preset=preset, widths=tuple(range(2, 2 + levels)))  # type: ignore[arg-type]
     unet = build_unet(model, 5)
-    edge = stride(model)
-    assert unet.stride == edge == 2 ** (levels - 1)
+    edge = unet.stride
+    assert edge == 2 ** (levels - 1)
 
     def apply(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         params, stats = unet.init(key)
@@ -88,12 +86,12 @@ def test_a_patch_that_cannot_be_halved_is_refused() -> None:
     ids=["one level", "two levels", "deepfinder"],
 )
 def test_receptive_field_is_what_an_output_depends_on(model: ModelConfig) -> None:
-    """The span of input voxels with a gradient, largest over the places an output can have in the pooling grid."""
+    """The span of input voxels with a gradient, largest over the positions an output can have in the pooling grid."""
     unet = build_unet(model, 2)
     params, stats = unet.init(key())
     # Positive weights: no ReLU closes and nothing cancels, so that every dependence shows.
     params = jax.tree.map(lambda leaf: jnp.abs(leaf) + 0.01, params)
-    expected = receptive_field(model)
+    expected = unet.receptive_field
     edge = unet.stride
     size = -(-(2 * expected + edge) // edge) * edge
     image = jnp.linspace(1.0, 2.0, size)[None, None, None, :, None] * jnp.ones((1, edge, edge, size, 1))

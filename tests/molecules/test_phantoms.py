@@ -9,8 +9,14 @@ import pytest
 from scipy import ndimage
 
 from robpicker_jax.config import Species
-from robpicker_jax.molecules.densities import estimate_weight_kda
-from robpicker_jax.simulation import PHANTOMS, density_from_map, phantom_density, species_density, species_mask
+from robpicker_jax.molecules import (
+    PHANTOMS,
+    density_from_map,
+    estimate_weight_kda,
+    phantom_density,
+    species_density,
+    species_mask,
+)
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import read_volume, write_mrc
 

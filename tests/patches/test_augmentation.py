@@ -1,17 +1,24 @@
-"""Turns of patches: what they keep (the missing wedge, handedness), what they move, how they are drawn."""
+"""Augmentations: what they keep (the missing wedge, handedness), what they move, how they are drawn, host and device."""
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from robpicker_jax.annotations.geometry import random_rotations
 from robpicker_jax.config.schema import PatchConfig
-from robpicker_jax.patches import BatchSource, PatchTomogram, Turn, draw_turn, rotated_patch
+from robpicker_jax.patches import AUGMENTATIONS, Augmenter, BatchSource, PatchTomogram
+from robpicker_jax.patches.device import Places, cut
+from robpicker_jax.patches.loader import cut_box
 from tests.patches.patch_cases import RADII, tomogram, within
+
+POINT = np.array([1, 2, 3])  # x y z from the centre of a 9³ patch
 
 
 def wedge_volume(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -29,60 +36,119 @@ def wedge_leak(volume: np.ndarray, measured: np.ndarray) -> float:
     return float(power[~measured].sum() / power.sum())
 
 
-def group(config: PatchConfig) -> dict[bytes, Turn]:
-    rng = np.random.default_rng(0)
-    turns = [draw_turn(config, rng) for _ in range(600)]
-    return {turn.matrix().tobytes(): turn for turn in turns}
+def matrix(augmenter: Augmenter, drawn: tuple[np.ndarray, ...]) -> np.ndarray:
+    """What an augmentation does to vectors x y z: the images of the unit vectors, as columns."""
+    columns = []
+    for axis in range(3):
+        patch = np.zeros((9, 9, 9))
+        patch[tuple(4 + 3 * np.eye(3, dtype=int)[axis][::-1])] = 1
+        moved = np.argwhere(np.asarray(augmenter.apply(patch, drawn, nearest=False)))
+        columns.append((moved[0][::-1] - 4) / 3)
+    return np.array(columns).T
+
+
+def group(*names: str, draws: int = 600) -> list[tuple[np.ndarray, tuple[np.ndarray, ...]]]:
+    """The different transformations that are drawn, as (matrix, numbers)."""
+    augmenter, rng = Augmenter(names, 9), np.random.default_rng(0)
+    found = {}
+    for _ in range(draws):
+        drawn = augmenter.draw(rng)
+        found[matrix(augmenter, drawn).tobytes()] = drawn
+    return [(np.frombuffer(key).reshape(3, 3), drawn) for key, drawn in found.items()]
 
 
 def test_default_turns_keep_the_wedge_and_handedness() -> None:
-    turns = group(PatchConfig())
+    default = PatchConfig().augment
+    turns = group(*default)
     assert len(turns) == 4  # identity and three half-turns
     volume, measured = wedge_volume(15, 0)
-    for turn in turns.values():
-        assert np.linalg.det(turn.matrix()) == pytest.approx(1)
-        assert wedge_leak(turn.apply(volume), measured) < 1e-20
+    for turn, drawn in turns:
+        assert np.linalg.det(turn) == pytest.approx(1)
+        assert wedge_leak(np.asarray(Augmenter(default, 15).apply(volume, drawn, nearest=False)), measured) < 1e-20
 
 
 def test_mirrors_keep_the_wedge_but_not_handedness() -> None:
-    turns = group(PatchConfig(rotate_180=False, flip=True))
+    turns = group("flip")
     assert len(turns) == 8
     volume, measured = wedge_volume(15, 0)
-    assert all(wedge_leak(turn.apply(volume), measured) < 1e-20 for turn in turns.values())
-    assert sum(np.linalg.det(turn.matrix()) < 0 for turn in turns.values()) == 4
+    flip = Augmenter(["flip"], 15)
+    assert all(wedge_leak(np.asarray(flip.apply(volume, d, nearest=False)), measured) < 1e-20 for _, d in turns)
+    assert sum(np.linalg.det(turn) < 0 for turn, _ in turns) == 4
 
 
 def test_quarter_turns_turn_the_wedge() -> None:
-    turns = group(PatchConfig(rotate_z90=True))
+    names = ("rotate_180", "rotate_z90")
+    turns = group(*names)
     assert len(turns) == 8  # the rotations of a square prism
     volume, measured = wedge_volume(15, 0)
-    for turn in turns.values():
-        assert np.linalg.det(turn.matrix()) == pytest.approx(1)
-        leak = wedge_leak(turn.apply(volume), measured)
-        assert leak > 0.1 if turn.quarter_turns_z % 2 else leak < 1e-20
+    for turn, drawn in turns:
+        assert np.linalg.det(turn) == pytest.approx(1)
+        leak = wedge_leak(np.asarray(Augmenter(names, 15).apply(volume, drawn, nearest=False)), measured)
+        swaps_x_and_y = turn[0, 0] == 0
+        assert leak > 0.1 if swaps_x_and_y else leak < 1e-20
 
 
-def test_no_switch_no_turn() -> None:
-    assert list(group(PatchConfig(rotate_180=False)).values()) == [Turn()]
+def test_a_quarter_turn_goes_from_x_to_y() -> None:
+    once = Augmenter(["rotate_z90"], 9)
+    expected = Rotation.from_euler("z", 90, degrees=True).as_matrix()
+    np.testing.assert_allclose(matrix(once, (np.int32(1),)), expected, atol=1e-12)
+
+
+def test_nothing_is_done_without_names_and_their_order_does_not_matter() -> None:
+    rng = np.random.default_rng(0)
+    patch = rng.standard_normal((9, 9, 9))
+    none = Augmenter((), 9)
+    assert none.draw(rng) == ()
+    assert none.apply(patch, (), nearest=False) is patch
+    one, other = Augmenter(("flip", "rotate_180"), 9), Augmenter(("rotate_180", "flip"), 9)
+    drawn = [augmenter.draw(np.random.default_rng(3)) for augmenter in (one, other)]
+    np.testing.assert_array_equal(
+        one.apply(patch, drawn[0], nearest=False), other.apply(patch, drawn[1], nearest=False)
+    )
 
 
 def test_turns_are_drawn_uniformly() -> None:
     rng = np.random.default_rng(1)
-    config = PatchConfig(flip=True, rotate_z90=True)
-    drawn = [draw_turn(config, rng).matrix().tobytes() for _ in range(4800)]
+    augmenter = Augmenter(("rotate_180", "flip", "rotate_z90"), 9)
+    drawn = [matrix(augmenter, augmenter.draw(rng)).tobytes() for _ in range(2400)]
     counts = np.unique(drawn, return_counts=True)[1]
     assert len(counts) == 16
-    assert all(within(count, 4800, 1 / 16) for count in counts)
+    assert all(within(count, 2400, 1 / 16) for count in counts)
 
 
-@pytest.mark.parametrize("config", [PatchConfig(), PatchConfig(flip=True, rotate_z90=True)])
-def test_a_turn_does_what_its_matrix_says(config: PatchConfig) -> None:
-    point = np.array([1, 2, 3])  # x y z from the centre of a 9³ patch
+@pytest.mark.parametrize("name", ["rotate_180", "flip", "rotate_z90"])
+def test_turns_move_every_voxel_as_their_matrix_says(name: str) -> None:
+    augmenter = Augmenter([name], 9)
     patch = np.zeros((9, 9, 9))
-    patch[tuple(4 + point[::-1])] = 1
-    for turn in group(config).values():
-        goes_to = np.argwhere(turn.apply(patch))[0][::-1] - 4
-        np.testing.assert_array_equal(goes_to, turn.matrix() @ point)
+    patch[tuple(4 + POINT[::-1])] = 1
+    for turn, drawn in group(name):
+        goes_to = np.argwhere(np.asarray(augmenter.apply(patch, drawn, nearest=False)))[0][::-1] - 4
+        np.testing.assert_array_equal(goes_to, turn @ POINT)
+
+
+@pytest.mark.parametrize("names", [("rotate_180",), ("flip", "rotate_z90"), tuple(AUGMENTATIONS)])
+@pytest.mark.parametrize("labels", [False, True])
+def test_host_and_device_augment_alike(names: tuple[str, ...], labels: bool) -> None:
+    """Bit for bit where voxels move onto voxels; to rounding where densities are interpolated."""
+    rng = np.random.default_rng(5)
+    shape, size = (20, 22, 24), 12
+    volume = rng.integers(0, 5, shape).astype(np.uint8) if labels else rng.standard_normal(shape).astype(np.float32)
+    config = PatchConfig(size=size, augment=names)
+    particles = tomogram("a", shape, (3, 3, 3), seed=0).particles
+    only = PatchTomogram("a", volume.astype(np.float32), particles, volume.astype(np.uint8))
+    source = BatchSource([only], [], config, seed=0, batch_size=6)
+    plans = source.plans("train", 0)
+    batch = source.train_batch(0)
+    host = batch["label"] if labels else batch["image"][..., 0]
+    shapes = np.array([shape], np.int32)
+    device = jax.jit(lambda places: cut(volume[None], shapes, places, config, nearest=labels))(Places.of(plans))
+    assert device.dtype == volume.dtype
+    if "rotate_any" not in names:
+        np.testing.assert_array_equal(device, host)
+    elif labels:
+        assert (np.asarray(device) != host).mean() < 1e-3
+    else:
+        np.testing.assert_allclose(device, host, atol=2e-4)
 
 
 def smooth_field(r: np.ndarray) -> np.ndarray:
@@ -91,14 +157,22 @@ def smooth_field(r: np.ndarray) -> np.ndarray:
     return sum(a * np.exp(-((r - np.array(c)) ** 2).sum(-1) / 50) for c, a in blobs)
 
 
+def rotated(volume: np.ndarray, corner: tuple[int, ...], size: int, rotation: np.ndarray) -> np.ndarray:
+    """A patch of a volume, rotated; of a label map where the volume is one."""
+    augmenter = Augmenter(["rotate_any"], size)
+    patch = cut_box(lambda box: volume[box], volume.shape, corner, size, augmenter.margin)
+    nearest = volume.dtype == np.uint8
+    return np.asarray(augmenter.apply(patch, (rotation.astype(np.float32),), nearest=nearest))
+
+
 def test_rotation_by_interpolation_agrees_with_the_field_itself() -> None:
     shape, corner, size = (40, 42, 44), (11, 12, 14), 17
     centre = np.array([14, 12, 11]) + 8.0
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")[::-1], -1)
-    volume = smooth_field(grid - centre)
+    volume = smooth_field(grid - centre).astype(np.float32)
     inner = np.stack(np.meshgrid(*[np.arange(size) - 8.0] * 3, indexing="ij")[::-1], -1)
     for rotation in random_rotations(5, np.random.default_rng(0)):
-        patch = rotated_patch(lambda box: volume[box], shape, corner, size, rotation, order=1)
+        patch = rotated(volume, corner, size, rotation)
         np.testing.assert_allclose(patch, smooth_field(inner @ rotation), atol=0.04)  # rows times R: Rᵀ r
 
 
@@ -107,26 +181,34 @@ def test_rotation_by_a_quarter_turn_moves_voxels_onto_voxels() -> None:
     volume = rng.standard_normal((20, 20, 20)).astype(np.float32)
     labels = rng.integers(0, 5, (20, 20, 20)).astype(np.uint8)
     quarter = Rotation.from_euler("z", 90, degrees=True).as_matrix()
-    turn = Turn(quarter_turns_z=1)
-    np.testing.assert_allclose(turn.matrix(), quarter, atol=1e-12)
+    turn, once = Augmenter(["rotate_z90"], 9), (np.int32(1),)
     box = (slice(5, 14),) * 3
-    image = rotated_patch(lambda b: volume[b], (20,) * 3, (5, 5, 5), 9, quarter, order=1)
-    np.testing.assert_allclose(image, turn.apply(volume[box]), atol=1e-5)
-    classes = rotated_patch(lambda b: labels[b], (20,) * 3, (5, 5, 5), 9, quarter, order=0)
-    np.testing.assert_array_equal(classes, turn.apply(labels[box]))
+    image = rotated(volume, (5, 5, 5), 9, quarter)
+    np.testing.assert_allclose(image, turn.apply(volume[box], once, nearest=False), atol=1e-5)
+    classes = rotated(labels, (5, 5, 5), 9, quarter)
+    np.testing.assert_array_equal(classes, turn.apply(labels[box], once, nearest=True))
     assert classes.dtype == np.uint8
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), size=st.integers(4, 12))
-def test_rotated_patches_at_the_border_are_continued_by_reflection(seed: int, size: int) -> None:
+def test_rotated_patches_equal_scipys_and_are_continued_by_reflection(seed: int, size: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.integers(1, 4, (14, 13, 12)).astype(np.uint8)
+    volume = rng.standard_normal(labels.shape).astype(np.float32)
     corner = [int(rng.integers(0, edge - size + 1)) for edge in labels.shape]
     rotation = random_rotations(1, rng)[0]
-    patch = rotated_patch(lambda box: labels[box], labels.shape, corner, size, rotation, order=0)
-    assert patch.shape == (size,) * 3
-    assert patch.min() >= 1  # nothing is filled in with zeros
+    back, half = rotation.T[::-1, ::-1], np.full(3, (size - 1) / 2)  # in z y x: out(r) = volume(centre + back r)
+    offset = np.array(corner) + half - back @ half
+    for data, order in ((volume, 1), (labels, 0)):
+        expected = scipy.ndimage.affine_transform(
+            data, back, offset=offset, output_shape=(size,) * 3, order=order, mode="mirror", prefilter=False
+        )
+        found = rotated(data, tuple(corner), size, rotation)
+        if order == 1:
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+        else:
+            assert (found != expected).mean() < 5e-3  # voxels halfway between two, to rounding
 
 
 def test_random_rotations_turn_images_and_labels_alike() -> None:
@@ -134,8 +216,41 @@ def test_random_rotations_turn_images_and_labels_alike() -> None:
     particles = tomogram("a", (40, 40, 40), (3, 3, 3), seed=0).particles
     labels = RADII.labels((40, 40, 40), particles)
     only = PatchTomogram("a", (labels > 0).astype(np.float32), particles, labels)
-    batch = BatchSource([only], [], PatchConfig(size=16, rotate_any=True), seed=0, batch_size=8).train_batch(0)
+    config = PatchConfig(size=16, augment=("rotate_any", "rotate_180"))
+    batch = BatchSource([only], [], config, seed=0, batch_size=8).train_batch(0)
     inside, outside = batch["label"] > 0, batch["label"] == 0
     assert batch["image"][..., 0][inside].mean() > 0.8
     assert batch["image"][..., 0][outside].mean() < 0.05
     assert not np.isin(batch["image"], [0, 1]).all()  # it was interpolated
+
+
+class Halved:
+    """An augmentation of someone else's: densities times a random factor."""
+
+    def margin(self, size: int) -> int:
+        return 0
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        return np.asarray(rng.uniform(0.5, 1.0), np.float32)
+
+    def apply(self, patch: jnp.ndarray, drawn: jnp.ndarray, *, size: int, nearest: bool) -> jnp.ndarray:
+        return patch if nearest else patch * drawn
+
+
+def test_an_augmentation_from_outside_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(AUGMENTATIONS, "contrast", Halved())
+    only = tomogram("a", (24, 24, 24), (3, 3, 3), seed=0)
+    sources = [
+        BatchSource([only], [], PatchConfig(size=16, augment=names), seed=0, batch_size=4)
+        for names in (("rotate_180", "contrast"), ("rotate_180",))
+    ]
+    changed, plain = (source.train_batch(0) for source in sources)
+    np.testing.assert_array_equal(changed["label"], plain["label"])
+    factors = changed["image"][:, 3, 3, 3, 0] / plain["image"][:, 3, 3, 3, 0]
+    assert (factors >= 0.5).all()
+    assert (factors < 1).all()
+    assert len(set(factors.tolist())) == 4
+    plans = sources[0].plans("train", 0)
+    config = PatchConfig(size=16, augment=("rotate_180", "contrast"))
+    device = jax.jit(lambda p: cut(only.density[None], np.array([[24, 24, 24]], np.int32), p, config))(Places.of(plans))
+    np.testing.assert_array_equal(device, changed["image"][..., 0])

@@ -5,15 +5,25 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.stats
 
 from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.config import load_config
 from robpicker_jax.config.schema import PatchConfig
 from robpicker_jax.labels import SphereLabels
-from robpicker_jax.patches import BatchSource, PatchTomogram, Turn
+from robpicker_jax.patches import (
+    SAMPLERS,
+    BatchSource,
+    Draw,
+    PatchTomogram,
+    SamplerSettings,
+    TomogramSet,
+    check_names,
+)
 from robpicker_jax.system.errors import InputError
 from tests.patches.patch_cases import RADII, SMALL, same, source, tomogram, within
 
@@ -61,7 +71,8 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [SMALL, PatchConfig(size=16, flip=True, rotate_z90=True), PatchConfig(size=12, rotate_any=True)]
+    "config",
+    [SMALL, PatchConfig(size=16, augment=("flip", "rotate_z90")), PatchConfig(size=12, augment=("rotate_any",))],
 )
 def test_labels_drawn_on_the_fly_equal_stored_maps(config: PatchConfig) -> None:
     stored, drawn = source(config), source(config, stored=False)
@@ -77,8 +88,9 @@ def test_image_and_label_are_the_same_crop_of_their_volumes() -> None:
         from_volume = data._tomograms["train"][plan.tomogram]
         box = tuple(slice(start, start + 16) for start in plan.corner_zyx)
         batch = data.train_batch(step) if row == 0 else batch  # noqa: F821
-        np.testing.assert_array_equal(batch["image"][row, ..., 0], plan.turn.apply(from_volume.density[box]))
-        np.testing.assert_array_equal(batch["label"][row], plan.turn.apply(from_volume.labels[box]))  # type: ignore[index]
+        reverse = tuple(slice(None, None, -1 if each else 1) for each in plan.drawn[0])  # a half-turn
+        np.testing.assert_array_equal(batch["image"][row, ..., 0], from_volume.density[box][reverse])
+        np.testing.assert_array_equal(batch["label"][row], from_volume.labels[box][reverse])  # type: ignore[index]
         assert batch["center_class"][row] == plan.label
 
 
@@ -107,7 +119,7 @@ def test_patches_stay_inside_and_near_their_particles() -> None:
 
 
 def test_without_shift_the_particle_is_in_the_middle() -> None:
-    config = PatchConfig(size=16, shift_vox=0, background_share=0.0, rotate_180=False)
+    config = PatchConfig(size=16, shift_vox=0, background_share=0.0, augment=())
     particles = Particles(np.array([[20.0, 15.0, 12.0]]), np.array([2]))
     labels = SphereLabels([1.0, 2.0]).labels((24, 40, 36), particles)
     only = PatchTomogram("a", labels.astype(np.float32), particles, labels)
@@ -197,7 +209,7 @@ def test_masks_that_leave_nothing_are_refused() -> None:
     mask[10, 10, 10], mask[0, 0, 0] = False, True
     everywhere = dataclasses.replace(SMALL, background_share=1.0)
     batches = BatchSource([masked_tomogram(mask, positions, labels)], [], everywhere, seed=0, batch_size=1)
-    with pytest.raises(InputError, match="no place for the centre of a patch of 16"):
+    with pytest.raises(InputError, match="centre of a patch of 16"):
         batches.train_batch(0)
     with pytest.raises(InputError, match="mask of shape"):
         PatchTomogram("m", np.zeros((4, 4, 4), np.float32), Particles.empty(), np.zeros((4, 4, 4), np.uint8), mask)
@@ -215,7 +227,8 @@ def test_training_particles_are_uniform_by_default() -> None:
 
 
 def test_training_can_be_balanced_over_species() -> None:
-    seen = draws(source(PatchConfig(size=16, background_share=0.0), particle_choice="species"), "train", 3000)
+    balanced = PatchConfig(size=16, background_share=0.0, train_sampler="class_balanced")
+    seen = draws(source(balanced), "train", 3000)
     for label in (1, 2, 3):
         assert within(sum(s[1] == label for s in seen), 3000, 1 / 3)
 
@@ -232,17 +245,49 @@ def test_meta_patches_are_class_balanced() -> None:
         assert ((counts - expected) ** 2 / expected).sum() < (members - 1) + 5 * np.sqrt(2 * members)  # chi square
 
 
-def test_meta_shift_and_augmentation_are_keywords() -> None:
-    config = PatchConfig(size=16, shift_vox=6)
-    for kwargs, most in (({}, 3), ({"meta_shift_vox": 1}, 1)):
-        data = source(config, augment_meta=False, **kwargs)
-        for step in range(200):
-            plan = data.plan("meta", step, 0)
-            volume = data._tomograms["meta"][0]
-            wanted = np.rint(volume.particles.positions_vox[plan.particle, ::-1]) - 8
-            last = np.array(volume.density.shape) - 16
-            assert (np.abs(plan.corner_zyx - np.clip(wanted, 0, last)) <= most).all()
-            assert plan.turn == Turn()
+def test_meta_patches_are_shifted_by_at_most_half() -> None:
+    data = source(PatchConfig(size=16, shift_vox=6))
+    shifts = []
+    for step in range(200):
+        plan = data.plan("meta", step, 0)
+        volume = data._tomograms["meta"][0]
+        wanted = np.rint(volume.particles.positions_vox[plan.particle, ::-1]) - 8
+        last = np.array(volume.density.shape) - 16
+        shifts.append(np.abs(plan.corner_zyx - np.clip(wanted, 0, last)).max())
+    assert max(shifts) == 3
+
+
+def test_a_uniform_sampler_knows_no_particles() -> None:
+    data = source(PatchConfig(size=16, train_sampler="uniform"))
+    plans = [data.plan("train", step, 0) for step in range(2000)]
+    assert {(plan.particle, plan.label) for plan in plans} == {(-1, 0)}
+    corners = np.array([9 * 25 * 21, 5 * 17 * 33])  # that fit, in each tomogram
+    assert within(sum(plan.tomogram == 0 for plan in plans), 2000, corners[0] / corners.sum())
+
+
+def rarest(tomograms: TomogramSet, settings: SamplerSettings) -> Draw:
+    """A sampler of someone else's: patches around particles of the class with the fewest, never shifted."""
+    labels, counts = np.unique(tomograms.labels, return_counts=True)
+    members = np.flatnonzero(tomograms.labels == labels[counts.argmin()])
+    return lambda rng: tomograms.around(int(rng.choice(members)), rng, 0)
+
+
+def test_a_sampler_from_outside_is_chosen_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "data: {dir: /data, species: [{name: a, radius_vox: 2}], meta_labels: sphere}\n"
+        "patches: {size: 16, shift_vox: 3, train_sampler: rarest}\ninference: {overlap_vox: 4}\n"
+    )
+    config = load_config(tmp_path / "mine.yaml").patches
+    for build in (check_names, source):
+        with pytest.raises(InputError, match=r"patches\.train_sampler.*rarest.*particles, class_balanced, uniform"):
+            build(config)
+    monkeypatch.setitem(SAMPLERS, "rarest", rarest)
+    data = source(config)
+    assert data.train_batch(0)["center_class"].tolist() == [3] * 8
+    assert {particle for _, _, particle in draws(data, "train", 200)} == {40, 41, 5}  # of both tomograms
+    assert same(data.train_batch(1), source(config).train_batch(1))
+    with pytest.raises(InputError, match=r"patches\.augment.*did you mean flip"):
+        source(dataclasses.replace(config, augment=("flipp",)))
 
 
 def test_bad_input_is_named() -> None:

@@ -13,8 +13,9 @@ import numpy as np
 
 from robpicker_jax.config import Config, DataConfig, InferenceConfig, ModelConfig, ParallelConfig, Species, TrainConfig
 from robpicker_jax.picking.inference import prediction_mesh
-from robpicker_jax.picking.picker import Picker
+from robpicker_jax.picking.model_picker import ModelPicker
 from robpicker_jax.training.experiment import build_experiment
+from robpicker_jax.training.export import trained_model
 
 
 def main() -> None:
@@ -34,9 +35,10 @@ def main() -> None:
     state = experiment.state._replace(params=params)
     volume = rng.normal(size=(17, 22, 30)).astype(np.float32)
     devices = len(jax.devices())
-    plain = Picker(experiment, state, devices=devices).segment(volume, keep_scores=True)
-    options = replace(config, inference=replace(config.inference, blend="gaussian", rotations=4, batch_size=3))
-    other = Picker(replace(experiment, config=options), state, devices=devices).segment(volume, keep_scores=True)
+    model = replace(trained_model(config, state), devices=devices)
+    plain = ModelPicker(model).segment(volume, keep_scores=True)
+    overrides = ["inference.blend=gaussian", "inference.rotations=4", "inference.batch_size=3"]
+    other = ModelPicker(replace(model.with_overrides(overrides), devices=devices)).segment(volume, keep_scores=True)
     np.savez(
         sys.argv[1],
         devices=prediction_mesh(devices).size,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robpicker_jax.annotations import Particles
-from robpicker_jax.evaluation import evaluate
+from robpicker_jax.evaluation import EvaluationOptions, evaluate
 from robpicker_jax.picking import calibration
 from robpicker_jax.picking.calibration import ClassCalibration
 from robpicker_jax.system.errors import InputError
@@ -29,7 +29,7 @@ def test_from_an_evaluation_to_the_file_and_back(tmp_path: Path) -> None:
     truth = Particles(np.array([[10.0, 10, 10], [30, 10, 10], [50, 10, 10]]), np.ones(3, int))
     places = np.array([[10.0, 10, 10], [30, 10, 10], [70, 10, 10], [50, 10, 10]])
     picks = Particles(places, np.ones(4, int), scores=np.array([0.9, 0.8, 0.7, 0.6]))
-    result = evaluate({"a": truth}, {"a": picks}, class_names=["one"], radii_vox=[3.0])
+    result = evaluate({"a": truth}, {"a": picks}, EvaluationOptions(["one"], radii_vox=[3.0]))
     calibration.save(tmp_path, calibration.calibrate(result), ["a"])
     assert calibration.min_scores(tmp_path, ["one"], 1.0) == [0.8]
     assert calibration.min_scores(tmp_path, ["one"], 0.6) == [0.6]

@@ -12,11 +12,11 @@ import pytest
 from robpicker_jax.annotations import FORMATS, Particles, read_annotations, write_annotations
 from robpicker_jax.commands import convert
 from robpicker_jax.commands.cli import call
-from robpicker_jax.picking.pick_files import PickFiles, Place, listed_name
+from robpicker_jax.picking.pick_files import PickFiles, PickTarget, listed_name
 from robpicker_jax.system.errors import InputError
 from tests.annotations.star_text import star_rows, xyz
 
-A, B = Place("TS_07", (40, 60, 80), 10.0), Place("TS_31", (30, 50, 70), 10.0)
+A, B = PickTarget("TS_07", (40, 60, 80), 10.0), PickTarget("TS_31", (30, 50, 70), 10.0)
 ABLE = [name for name, fmt in FORMATS.items() if fmt.numbered or "tomograms" in fmt.keeps]
 
 
@@ -95,24 +95,24 @@ def test_formats_of_one_suffix_do_not_overwrite_each_other(tmp_path: Path) -> No
     [
         (["xlm"], False, {}, [A], "unknown format 'xlm'; one of xml"),
         (["xml"], False, {}, [A, A], "two tomograms are called TS_07"),
-        (["xml", "czii"], False, {}, [Place("x", (9, 9, 9))], "CZII.*nobody knows the voxel size of x; say --data"),
+        (["xml", "czii"], False, {}, [PickTarget("x", (9, 9, 9))], "CZII.*voxel size is not known of x; give --data"),
         (["xml", "imod"], True, {}, [A, B], "IMOD model cannot tell tomograms apart in one file; leave it out.*xml, star"),
-        (["star"], True, {}, [A, Place("x", (9, 9, 9), 20.0)], r"different \(10 to 20 Å\) voxel sizes in one file"),
-        (["star"], True, {}, [A, Place("x", (9, 9, 9))], "known and unknown voxel sizes"),
+        (["star"], True, {}, [A, PickTarget("x", (9, 9, 9), 20.0)], r"different \(10 to 20 Å\) voxel sizes in one file"),
+        (["star"], True, {}, [A, PickTarget("x", (9, 9, 9))], "known and unknown voxel sizes"),
         (["xml"], False, {"binning": 4}, [A], "xml has no option 'binning'; known: none"),
         (["star"], False, {"binnin": 4}, [A], "star has no option 'binnin'; known: binning"),
         (["star"], False, {"binning": "x"}, [A], "binning: input should be a valid number"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_written_is_told_before(
-    tmp_path: Path, formats: list[str], together: bool, options: dict, places: list[Place], message: str
+    tmp_path: Path, formats: list[str], together: bool, options: dict, places: list[PickTarget], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         PickFiles(tmp_path, formats, together, options).check(places)
 
 
 def test_voxels_of_different_sizes_may_share_a_file_in_voxels(tmp_path: Path) -> None:
-    PickFiles(tmp_path, ["xml", "csv", "dynamo"], together=True).check([A, Place("x", (9, 9, 9), 20.0)])
+    PickFiles(tmp_path, ["xml", "csv", "dynamo"], together=True).check([A, PickTarget("x", (9, 9, 9), 20.0)])
 
 
 def test_names_of_tomograms_by_pattern() -> None:

@@ -30,7 +30,8 @@ def random_map(seed: int, shape: tuple[int, int, int] = (16, 18, 20), n_classes:
 def test_picks_are_the_centres_of_sklearns_clusters(seed: int, radius: float, min_neighbours: int) -> None:
     class_map = random_map(seed)
     probabilities = np.random.default_rng(seed).random(class_map.shape, dtype=np.float32)
-    config = PickingConfig(radius_vox=radius, min_neighbours=min_neighbours, min_cluster_vox=3)
+    options = {"radius_vox": radius, "min_neighbours": min_neighbours}
+    config = PickingConfig(clustering_options=options, min_cluster_vox=3)
     picks = particles_from_class_map(class_map, probabilities, 4, config)
     rows = []
     for label in (1, 2, 3):

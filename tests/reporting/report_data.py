@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.evaluation import evaluate
+from robpicker_jax.evaluation import EvaluationOptions, evaluate
 from robpicker_jax.reporting import (
     ClassWeights,
     Comparison,
@@ -108,11 +108,13 @@ def make_evaluation(views: Sequence[TomogramView], species: Any = SPECIES, *, dr
     return evaluate(
         {view.name: view.truth for view in views if view.truth is not None},
         {view.name: view.picks.select(rng.random(len(view.picks)) >= dropped) for view in views},
-        class_names=[name for name, *_ in species],
-        radii_vox=[radius for _, radius, _ in species],
-        molecular_weights_kda=[kda for *_, kda in species],
-        voxel_size_angstrom=10.0,
-        resamples=200,
+        EvaluationOptions(
+            class_names=[name for name, *_ in species],
+            radii_vox=[radius for _, radius, _ in species],
+            molecular_weights_kda=[kda for *_, kda in species],
+            voxel_size_angstrom=10.0,
+            resamples=200,
+        ),
     ).as_dict()
 
 

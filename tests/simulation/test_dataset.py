@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,9 @@ from robpicker_jax.config import (
 )
 from robpicker_jax.datasets.discovery import discover
 from robpicker_jax.labels import shape_labels
-from robpicker_jax.simulation import Placement, count_tomograms, is_finished, simulate_dataset, species_mask
+from robpicker_jax.molecules import species_mask
+from robpicker_jax.simulation import DatasetRecipe, Placement, is_finished, simulate_dataset
+from robpicker_jax.simulation.jobs import read_placement
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import read_volume, write_mrc
 
@@ -41,6 +44,9 @@ CONFIG = Config(
     patches=PatchConfig(size=16, shift_vox=4),
     inference=InferenceConfig(overlap_vox=4),
 )
+
+
+RECIPE = DatasetRecipe(SPECIES, CONFIG.simulation, CONFIG.label_noise)
 
 
 class Counter:
@@ -60,9 +66,9 @@ def hashes(folder: Path) -> dict[str, str]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("simulated") / "data"
     counter = Counter()
-    simulate_dataset(CONFIG, out, counter)
+    simulate_dataset(RECIPE, out, counter)
     assert counter.names == ["train_000", "train_001", "meta_000", "val_000", "test_000"]
-    assert count_tomograms(CONFIG) == 5
+    assert RECIPE.count() == 5
     return out
 
 
@@ -113,10 +119,10 @@ def test_label_noise_of_train_is_recorded(made: Path) -> None:
 
 
 def test_a_complete_data_set_is_left_alone(made: Path) -> None:
-    assert is_finished(CONFIG, made)
+    assert is_finished(RECIPE, made)
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
     counter = Counter()
-    manifest = simulate_dataset(CONFIG, made, counter)
+    manifest = simulate_dataset(RECIPE, made, counter)
     assert manifest["finished"]
     assert len(counter.names) == 5
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
@@ -139,11 +145,11 @@ def test_same_settings_same_bytes_and_an_interrupted_run_is_completed(
     monkeypatch.setattr(dataset, "_make", interrupted)
     out = tmp_path / "again"
     with pytest.raises(KeyboardInterrupt):
-        simulate_dataset(CONFIG, out)
-    assert not is_finished(CONFIG, out)
+        simulate_dataset(RECIPE, out)
+    assert not is_finished(RECIPE, out)
     (out / "train" / ".tmp-left-over.mrc").write_bytes(b"of a run that was killed")
     (out / "train" / "train_000_target.mrc").unlink()
-    simulate_dataset(CONFIG, out)
+    simulate_dataset(RECIPE, out)
     assert count == 3 + 1 + 3  # two, the interruption; then one that lost a file, and the three that were missing
     assert hashes(out) == hashes(made)
 
@@ -160,29 +166,34 @@ def test_manifest_lists_every_file(made: Path) -> None:
 
 
 def test_tomograms_do_not_depend_on_how_many_there_are(made: Path, tmp_path: Path) -> None:
-    fewer = dataclasses.replace(CONFIG, simulation=dataclasses.replace(CONFIG.simulation, train=1, meta=0, val=0))
+    fewer = dataclasses.replace(RECIPE, simulation=dataclasses.replace(RECIPE.simulation, train=1, meta=0, val=0))
     simulate_dataset(fewer, tmp_path / "fewer")
     one, other = hashes(tmp_path / "fewer"), hashes(made)
     assert all(other[name] == digest for name, digest in one.items() if name != "simulation.json")
 
 
 def test_a_folder_of_something_else_is_refused(made: Path, tmp_path: Path) -> None:
-    changed = dataclasses.replace(CONFIG, simulation=dataclasses.replace(CONFIG.simulation, snr=0.25))
+    changed = dataclasses.replace(RECIPE, simulation=dataclasses.replace(RECIPE.simulation, snr=0.25))
     with pytest.raises(InputError, match=r"other settings \(simulation\.snr\)"):
         simulate_dataset(changed, made)
-    free = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, steps=7))
-    assert is_finished(free, made)  # what has nothing to do with the data may change
+    clusters = [dataclasses.replace(entry, min_cluster_vox=7) for entry in SPECIES]
+    assert is_finished(dataclasses.replace(RECIPE, species=tuple(clusters)), made)  # nothing to do with the data
     write_mrc(tmp_path / "train" / "mine.mrc", np.zeros((4, 4, 4), np.float32), 10.0)
     with pytest.raises(InputError, match=r"no simulation\.json"):
-        simulate_dataset(CONFIG, tmp_path)
+        simulate_dataset(RECIPE, tmp_path)
     (tmp_path / "simulation.json").write_text("[]")
     with pytest.raises(InputError, match="no manifest"):
-        simulate_dataset(CONFIG, tmp_path)
+        simulate_dataset(RECIPE, tmp_path)
 
 
-def test_particles_at_given_places(made: Path, tmp_path: Path) -> None:
+def at(placement: Placement, **changes: Any) -> DatasetRecipe:
+    """The recipe with its particles where an annotation file has them."""
+    return dataclasses.replace(RECIPE, placements=(placement,), **changes)
+
+
+def test_particles_at_given_positions(made: Path, tmp_path: Path) -> None:
     source = made / "test" / "test_000_objl.xml"
-    manifest = simulate_dataset(CONFIG, tmp_path / "at", placements=[Placement("meta", source)])
+    manifest = simulate_dataset(at(Placement("meta", source)), tmp_path / "at")
     assert list(manifest["tomograms"]) == ["meta_000"]
     given, placed = read_annotations(source), read_annotations(tmp_path / "at" / "meta" / "meta_000_objl.xml")
     np.testing.assert_array_equal(placed.positions_vox, given.positions_vox)
@@ -190,25 +201,23 @@ def test_particles_at_given_places(made: Path, tmp_path: Path) -> None:
     assert given.rotations is not None
     assert placed.rotations is not None
     assert rotation_angle_deg(given.rotations, placed.rotations).max() < 1e-5
-    small = dataclasses.replace(CONFIG, simulation=dataclasses.replace(CONFIG.simulation, shape_zyx=(16, 40, 48)))
+    small = dataclasses.replace(RECIPE.simulation, shape_zyx=(16, 40, 48))
     with pytest.raises(InputError, match=r"test_000_objl\.xml.*outside the volume"):
-        simulate_dataset(small, tmp_path / "small", placements=[Placement("meta", source)])
+        simulate_dataset(at(Placement("meta", source), simulation=small), tmp_path / "small")
     with pytest.raises(InputError, match="no particle of tomogram 'x'"):
-        simulate_dataset(CONFIG, tmp_path / "x", placements=[Placement("meta", source, "x")])
+        simulate_dataset(at(Placement("meta", source, "x")), tmp_path / "x")
     with pytest.raises(InputError, match="unknown split"):
-        simulate_dataset(CONFIG, tmp_path / "y", placements=[Placement("training", source)])
+        simulate_dataset(at(Placement("training", source)), tmp_path / "y")
 
 
 def test_a_real_list_of_several_tomograms(shared_data: Path) -> None:
-    from robpicker_jax.simulation.dataset import _read_placement
-
     names = ["1bxn", "1qvr", "1s3x", "1u6g", "2cg9", "3cf3", "3d2f", "3gl1", "3h84", "3qm1", "4b4t", "4d8q"]
     species = tuple(Species(name, 5, phantom="albumin") for name in names)
-    config = Config(data=DataConfig(species=species), simulation=SimulationConfig(shape_zyx=(200, 512, 512)))
+    recipe = DatasetRecipe(species, SimulationConfig(shape_zyx=(200, 512, 512)))
     path = shared_data / "shrec2019" / "object_list_train.xml"
     with pytest.raises(InputError, match="several tomograms"):
-        _read_placement(Placement("train", path), config)
-    eighth = _read_placement(Placement("train", path, "8"), config)
+        read_placement(Placement("train", path), recipe)
+    eighth = read_placement(Placement("train", path, "8"), recipe)
     alone = read_annotations(shared_data / "shrec2019" / "object_list_valid.xml")
     assert len(eighth) == len(alone)
 

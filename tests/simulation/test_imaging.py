@@ -9,11 +9,11 @@ import pytest
 from scipy import ndimage
 
 from robpicker_jax.config import SimulationConfig
+from robpicker_jax.molecules import bead_density, phantom_density
 from robpicker_jax.simulation import (
     Optics,
     Outline,
     draw_sample,
-    phantom_density,
     place_particles,
     project,
     reconstruct,
@@ -230,3 +230,32 @@ def test_particles_of_all_sizes_stand_out_for_a_matched_template() -> None:
         chance = [float((template * np.roll(noise, shift, (0, 1, 2))).sum()) for shift in shifts]
         separation = (template**2).sum() / np.std(chance) / np.sqrt(copies)
         assert separation > least, name
+
+
+def test_gold_beads_are_dark_dense_and_leave_the_noise_as_it_is() -> None:
+    config = SimulationConfig(shape_zyx=(32, 48, 48), voxel_size_angstrom=13.0, noise="none", beads=3)
+    density = phantom_density("ribosome", 13.0)
+    made = simulate_tomogram([density], [2], config)
+    bare = simulate_at(made.particles, [density], config)
+    assert made.beads_vox.shape == (3, 3)
+    assert len(made.particles) == 2
+    np.testing.assert_array_equal(made.sample, bare.sample)
+    difference = made.density - bare.density
+    centres = np.rint(made.beads_vox[:, ::-1]).astype(int)
+    at_beads = difference[tuple(centres.T)]
+    assert (at_beads < -3 * difference.std()).all()
+    noisy = replace(config, noise="gaussian", snr=0.5)
+    with_beads, without = (
+        simulate_at(made.particles, [density], noisy, beads_vox=beads).series.images for beads in (made.beads_vox, None)
+    )
+    clean = bare.series.images
+    foreign = made.series.images - clean
+    np.testing.assert_allclose(with_beads - foreign, without, atol=1e-4 * np.abs(without).max())
+
+
+def test_a_bead_has_the_volume_of_its_diameter() -> None:
+    for voxel_size in (5.0, 10.0, 13.0):
+        bead = bead_density(100.0, voxel_size)
+        volume = bead.sum() / bead.max() * voxel_size**3
+        assert bead.shape[0] % 2 == 1
+        np.testing.assert_allclose(volume, np.pi / 6 * 100.0**3, rtol=0.02)

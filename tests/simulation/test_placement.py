@@ -13,7 +13,8 @@ from robpicker_jax.annotations.geometry import matrix_from_euler, random_rotatio
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config import Species
 from robpicker_jax.labels import shape_labels
-from robpicker_jax.simulation import Outline, draw_sample, outline, phantom_density, place_particles, species_mask
+from robpicker_jax.molecules import phantom_density, species_mask
+from robpicker_jax.simulation import Outline, draw_sample, outline, place_particles
 from robpicker_jax.system.errors import InputError
 
 

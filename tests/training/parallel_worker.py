@@ -19,7 +19,6 @@ import optax
 jax.config.update("jax_enable_x64", True)
 
 from robpicker_jax import parallel  # noqa: E402
-from robpicker_jax.bilevel import BilevelProblem  # noqa: E402
 from robpicker_jax.bilevel.accumulation import accumulated  # noqa: E402
 from robpicker_jax.bilevel.step import Step, TrainState, bilevel_step, initial_state, plain_step  # noqa: E402
 from robpicker_jax.config import ModelConfig, ParallelConfig  # noqa: E402
@@ -76,7 +75,7 @@ def build(case: str, mesh: Any) -> tuple[Step, TrainState]:
     form, method, micro, norm = fields + ["", "", "1", "norm"][len(fields) :]
     pmap = form == "pmap"
     nets, trees = networks(parallel.DATA_AXIS if pmap else None, batch_norm=norm != "plain")
-    problem = accumulated(BilevelProblem(objective.inner_loss(nets), objective.outer_loss(nets), INNER), int(micro))
+    problem = accumulated(objective.robpicker_problem(nets, INNER), int(micro))
     averages = {"mean": parallel.mean_over_devices} if pmap else {}
     step = plain_step(problem, **averages)
     if method != "plain":
@@ -120,7 +119,7 @@ def main() -> None:
             checkpoints.close()
         kept = {"params": state.params, "meta": state.meta, "stats": state.network_state.batch_stats}
         kept |= {"loss": metrics.inner_loss, "outer": metrics.outer_loss, "aux": metrics.inner}
-        kept |= {"center_class": metrics.center_class, "step": state.step, "slope": metrics.hypergradient_norm}
+        kept |= {"step": state.step, "slope": metrics.hypergradient_norm}
         for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(kept)):
             found[f"{case} {jax.tree_util.keystr(path)}"] = leaf
     if parallel.is_first():

@@ -81,22 +81,21 @@ OPTIMIZERS = {
 }
 
 
-CASES = [("sgd", *switches) for switches in itertools.product([False, True], repeat=3)] + [("adam", True, True, True)]
+CASES = [("sgd", *switches, 1) for switches in itertools.product([False, True], repeat=3)]
+CASES += [("adam", True, True, True, 1), ("sgd", False, True, True, 2)]
 
 
-@pytest.mark.parametrize(("optimizer", "batch_norm", "stop_label", "stop_weight"), CASES)
+@pytest.mark.parametrize(("optimizer", "batch_norm", "stop_label", "stop_weight", "inner_steps"), CASES)
 def test_hypergradient_equals_central_differences(
-    float64: None, optimizer: str, batch_norm: bool, stop_label: bool, stop_weight: bool
+    float64: None, optimizer: str, batch_norm: bool, stop_label: bool, stop_weight: bool, inner_steps: int
 ) -> None:
     networks, trees = small_networks(batch_norm)
-    problem = BilevelProblem(
-        objective.inner_loss(networks, stop_gradient_label=stop_label, stop_gradient_weight=stop_weight),
-        objective.outer_loss(networks),
-        OPTIMIZERS[optimizer],
+    problem = objective.robpicker_problem(
+        networks, OPTIMIZERS[optimizer], stop_gradient_label=stop_label, stop_gradient_weight=stop_weight
     )
     state = state_after_a_step(problem, trees, ("correction", "reweighting"))
-    train, meta_batch = random_batch(1, lead=(1,)), random_batch(2)
-    estimate = jax.jit(hypergradient("unrolled", problem))
+    train, meta_batch = random_batch(1, lead=(inner_steps,)), random_batch(2)
+    estimate = jax.jit(hypergradient("unrolled", problem, inner_steps))
 
     def run(meta: Any) -> Any:
         return estimate(state.params, meta, state.network_state, state.opt_state, train, meta_batch)
@@ -118,15 +117,15 @@ def test_hypergradient_equals_central_differences(
         assert measured == pytest.approx(float(norm), rel=1e-6), name
 
 
-def on_the_unet(method: str, inner_steps: int, dtype: str) -> np.ndarray:
+def on_the_unet(method: str, inner_steps: int, dtype: str, **options: Any) -> np.ndarray:
     """Hypergradient on the batch-normed U-Net in one vector."""
     networks, trees = small_networks(True, dtype)
-    problem = BilevelProblem(objective.inner_loss(networks), objective.outer_loss(networks), OPTIMIZERS["sgd"])
+    problem = objective.robpicker_problem(networks, OPTIMIZERS["sgd"])
     meta = {name: trees[name] for name in ("correction", "reweighting")}
     state = NetworkState(trees["batch_stats"], jax.random.PRNGKey(3))
     opt_state = jax.tree.map(lambda leaf: leaf + 0.01, problem.inner_optimizer.init(trees["unet"]))  # some momentum
     batches = random_batch(1, lead=(inner_steps,), dtype=dtype), random_batch(2, dtype=dtype)
-    estimate = jax.jit(hypergradient(method, problem, inner_steps))
+    estimate = jax.jit(hypergradient(method, problem, inner_steps, **options))
     found = estimate(trees["unet"], meta, state, opt_state, *batches).hypergradient
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(found)])
 
@@ -147,30 +146,40 @@ def test_exact_methods_agree_on_the_batch_normed_unet(float64: None, inner_steps
         assert np.linalg.norm(on_the_unet(method, inner_steps, "float32") - expected) < 1e-4 * size, method
 
 
+@pytest.mark.parametrize("inner_steps", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_finite_differences_converge_to_the_exact_hypergradient_under_the_default_stops(
+    float64: None, inner_steps: int
+) -> None:
+    """They shift `params` and not `frozen`, so the paths that are stopped for the inner gradient stay as they are."""
+    exact = on_the_unet("tangent", inner_steps, "float64")
+    found = on_the_unet("finite_difference", inner_steps, "float64", epsilon=1e-5)
+    assert np.linalg.norm(found - exact) < 1e-5 * np.linalg.norm(exact)
+
+
 def test_the_variants_are_what_meta_holds(float64: None) -> None:
     networks, trees = small_networks(True)
     loss = objective.inner_loss(networks)
     batch, state = random_batch(1), NetworkState(trees["batch_stats"], jax.random.PRNGKey(0))
 
-    value, (_, aux) = loss(trees["unet"], {}, state, batch)
+    value, (_, aux) = loss(trees["unet"], {}, state, batch, trees["unet"])
     _, logits, _ = networks.segment(trees["unet"], trees["batch_stats"], batch.image, train=True)
-    expected = dice(jax.nn.softmax(logits), jax.nn.one_hot(batch.label, N_CLASSES))
+    expected = dice(jax.nn.softmax(logits), jax.nn.one_hot(batch.label, N_CLASSES)).per_patch
     np.testing.assert_allclose(value, expected.mean(), rtol=1e-12)
     np.testing.assert_array_equal(aux.weight, 1.0)
     np.testing.assert_array_equal(aux.changed, 0.0)
 
-    value, (_, aux) = loss(trees["unet"], {"reweighting": trees["reweighting"]}, state, batch)
+    value, (_, aux) = loss(trees["unet"], {"reweighting": trees["reweighting"]}, state, batch, trees["unet"])
     weights = networks.reweight(trees["reweighting"], expected)
     np.testing.assert_allclose(value, (weights * expected).mean(), rtol=1e-12)
 
-    _, (_, aux) = loss(trees["unet"], {"correction": trees["correction"]}, state, batch)
+    _, (_, aux) = loss(trees["unet"], {"correction": trees["correction"]}, state, batch, trees["unet"])
     assert not np.allclose(aux.loss, expected)
     assert 0 < float(aux.alpha.mean()) < 1
 
 
 def test_outer_loss_leaves_running_statistics_alone(float64: None) -> None:
     networks, trees = small_networks(True)
-    problem = BilevelProblem(objective.inner_loss(networks), objective.outer_loss(networks), optax.sgd(0.1))
+    problem = objective.robpicker_problem(networks, optax.sgd(0.1))
     state = state_after_a_step(problem, trees, ("reweighting",))
     train = random_batch(1, lead=(1,))
     step = jax.jit(bilevel_step(problem, {"reweighting": META_OPTIMIZER}))
@@ -186,7 +195,7 @@ def test_outer_loss_leaves_running_statistics_alone(float64: None) -> None:
 def test_training_lowers_the_losses() -> None:
     networks, trees = small_networks(True, "float32")
     optimizer = optax.adam(3e-3, eps_root=1e-12)
-    problem = BilevelProblem(objective.inner_loss(networks), objective.outer_loss(networks), optimizer)
+    problem = objective.robpicker_problem(networks, optimizer)
     optimizers = {"correction": optax.adam(1e-2), "reweighting": optax.adam(1e-2)}
     state = initial_state(
         trees["unet"],
@@ -212,8 +221,8 @@ def test_dice_is_the_closed_form() -> None:
     a[..., 0] = 1
     b = a[..., ::-1].copy()
     s = 1.0
-    np.testing.assert_allclose(dice(a, a), 0.0, atol=1e-7)
-    np.testing.assert_allclose(dice(a, b), 1 - s / (8 + s), rtol=1e-6)
+    np.testing.assert_allclose(dice(a, a).per_patch, 0.0, atol=1e-7)
+    np.testing.assert_allclose(dice(a, b).per_patch, 1 - s / (8 + s), rtol=1e-6)
     half = np.full_like(a, 0.5)
     expected = np.mean([1 - (2 * 4 + s) / (4 + 8 + s), 1 - s / (4 + s)])
-    np.testing.assert_allclose(dice(half, a), expected, rtol=1e-6)
+    np.testing.assert_allclose(dice(half, a).per_patch, expected, rtol=1e-6)

@@ -5,23 +5,30 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 from robpicker_jax import parallel
+from robpicker_jax.annotations import registry
+from robpicker_jax.commands import main_job
 from robpicker_jax.commands.cli import call
 from robpicker_jax.config import Config, load_config
-from robpicker_jax.datasets.loading import load_tomogram
-from robpicker_jax.datasets.mapped import MappedDensity
-from robpicker_jax.training.data import TrainingData, lives_on_devices, load_training_data
+from robpicker_jax.datasets import discover, open_tomogram
+from robpicker_jax.training.data import TrainingData, load_training_data
+from robpicker_jax.training.input_forms import lives_on_devices
+from robpicker_jax.training.metrics_log import SilentLog
 from robpicker_jax.training.objective import Batch
-from robpicker_jax.training.trainer import SilentLog, next_batch
+from robpicker_jax.training.trainer import next_batch
+from robpicker_jax.training.workload import step_bytes
+from robpicker_jax.volumes import formats, normalisation
 from tests.tiny import write_tiny
 
 
@@ -54,16 +61,19 @@ def batches(data: TrainingData, steps: int = 3) -> list[tuple[Batch, Batch]]:
 
 @pytest.mark.parametrize(
     "turns",
-    [{}, {"rotate_180": False}, {"flip": True, "rotate_z90": True}],
+    [{}, {"augment": ()}, {"augment": ("rotate_180", "flip", "rotate_z90")}],
     ids=["half-turns", "none", "mirrors and quarter-turns"],
 )
 @pytest.mark.parametrize("labels", ["stored", "drawn"])
-def test_device_and_host_form_give_the_same_batches(config: Config, turns: dict[str, bool], labels: str) -> None:
+def test_device_and_host_form_give_the_same_batches(
+    config: Config, turns: dict[str, tuple[str, ...]], labels: str
+) -> None:
     device = loaded(config, input="device", labels=labels, **turns)
     host = loaded(config, input="host", labels="drawn" if labels == "stored" else "stored", threads=3, **turns)
     assert device.stacks
     assert not host.stacks
-    assert isinstance(host.train[0].density, MappedDensity)
+    assert device.train[0].density is not None
+    assert host.train[0].density is None
     for one, other in zip(batches(device), batches(host), strict=True):
         jax.tree.map(np.testing.assert_array_equal, one, other)
         assert one[0].image.shape == (2, 2, 16, 16, 16, 1)
@@ -71,7 +81,7 @@ def test_device_and_host_form_give_the_same_batches(config: Config, turns: dict[
 
 
 def test_rotations_by_interpolation_agree_to_rounding(config: Config) -> None:
-    turns = {"rotate_any": True, "flip": True}
+    turns = {"augment": ("rotate_any", "rotate_180", "flip")}
     device, host = loaded(config, input="device", **turns), loaded(config, input="host", **turns)
     differing = []
     for one, other in zip(batches(device), batches(host), strict=True):
@@ -91,14 +101,15 @@ def test_supervised_training_places_no_meta_tomogram(config: Config) -> None:
         assert one[1].image.shape == (0, 16, 16, 16, 1)
 
 
-def test_every_form_reads_what_load_tomogram_has(config: Config) -> None:
+def test_every_form_reads_what_a_tomogram_of_its_own_has(config: Config) -> None:
     for form in ("device", "host"):
         data = loaded(config, input=form)
         for tomogram in (*data.train, *data.meta):
-            whole = load_tomogram(tomogram.tomogram, config.data).density
-            np.testing.assert_array_equal(np.asarray(tomogram.density), whole)
+            whole = open_tomogram(tomogram.files, config.data).density
+            assert whole is not None
+            np.testing.assert_array_equal(np.asarray(tomogram), whole)
             box = (slice(3, 20), slice(1, 9), slice(10, 30))
-            np.testing.assert_array_equal(tomogram.density[box], whole[box])
+            np.testing.assert_array_equal(tomogram[box], whole[box])
 
 
 def test_scalings_are_found_once_and_again_where_a_file_has_changed(
@@ -108,18 +119,21 @@ def test_scalings_are_found_once_and_again_where_a_file_has_changed(
     path, folder = tmp_path / "scalings.json", Path(config.data.dir or "")
     first = load_training_data(host, folder, scalings=path)
     assert len(json.loads(path.read_text())) == 3
-    from robpicker_jax.training import data as training_data
+    real, calls = normalisation.scaling, []
 
-    real, calls = training_data.stream_tomogram, []
-    monkeypatch.setattr(training_data, "stream_tomogram", lambda *args: calls.append(args[0].name) or real(*args))  # type: ignore[func-returns-value]
+    def counted(read: normalisation.Planes, shape: tuple[int, int, int], *args: object, **more: object) -> object:
+        calls.append(shape)
+        return real(read, shape, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(normalisation, "scaling", counted)
     second = load_training_data(host, folder, scalings=path)
     assert not calls
     for one, other in zip(first.train, second.train, strict=True):
-        np.testing.assert_array_equal(np.asarray(one.density), np.asarray(other.density))
-    os.utime(first.train[1].tomogram.volume_path, ns=(1, 1))
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+    os.utime(first.train[1].files.volume_path, ns=(1, 1))
     load_training_data(host, folder, scalings=path)
-    assert calls == [first.train[1].name]
-    path.write_text("[spoilt")
+    assert calls == [first.train[1].shape_zyx]
+    path.write_text("[damaged")
     load_training_data(host, folder, scalings=path)
     assert len(calls) == 4
 
@@ -144,12 +158,13 @@ def test_waiting_counts_where_the_devices_had_nothing_left_to_do(idle: bool) -> 
 def test_tomograms_live_on_the_devices_where_they_fit(config: Config) -> None:
     def auto(limit_gib: float | None) -> bool:
         settings = replace(config, parallel=replace(config.parallel, memory_limit_gib=limit_gib))
-        return lives_on_devices(settings, {"train": [(200, 512, 512)] * 10, "meta": [(200, 512, 512)]})
+        shapes = {"train": [(200, 512, 512)] * 10, "meta": [(200, 512, 512)]}
+        return lives_on_devices(shapes, settings.patches, settings.parallel, step_bytes(settings, 0))
 
     assert auto(8.0)  # 11 times 52 million voxels of five bytes are 2.7 GiB
     assert not auto(2.5)
-    told = replace(config, patches=replace(config.patches, input="device"))
-    assert lives_on_devices(told, {"train": [(10_000, 10_000, 10_000)]})
+    chosen = replace(config.patches, input="device")
+    assert lives_on_devices({"train": [(10_000, 10_000, 10_000)]}, chosen, config.parallel, 0.0)
 
 
 def test_labels_are_drawn_where_whole_maps_are_more_work(config: Config) -> None:
@@ -157,3 +172,62 @@ def test_labels_are_drawn_where_whole_maps_are_more_work(config: Config) -> None
     long = replace(config, train=replace(config.train, steps=10_000))
     assert callable(loaded(short).label_maps["train", "train_000"])
     assert isinstance(loaded(long).label_maps["train", "train_000"], np.ndarray)
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counter[Path | None]]:
+    """How often each MRC file is opened, and each particle list parsed, from here on."""
+    found: dict[str, Counter[Path | None]] = {"opened": Counter(), "parsed": Counter()}
+
+    def count(module: Any, name: str, kind: str) -> None:
+        real = getattr(module, name)
+
+        def counted(path: Path, *args: Any, **more: Any) -> Any:
+            found[kind][path] += 1
+            return real(path, *args, **more)
+
+        monkeypatch.setattr(module, name, counted)
+
+    count(formats, "open_mrc", "opened")
+    count(registry, "read", "parsed")
+    return found
+
+
+def check_once(counts: dict[str, Counter[Path | None]], folder: Path) -> None:
+    """Every volume and every list of the data set was read exactly once."""
+    tomograms = [files for split in discover(folder).values() for files in split]
+    assert len(tomograms) >= 4
+    assert counts["opened"] >= Counter(files.volume_path for files in tomograms)
+    assert {counts["opened"][files.volume_path] for files in tomograms} == {1}
+    assert counts["parsed"] == Counter(files.annotation_path for files in tomograms)
+
+
+@pytest.mark.parametrize("form", ["device", "host"])
+def test_each_volume_is_opened_once_and_each_list_parsed_once(
+    config: Config, form: str, counts: dict[str, Counter[Path | None]]
+) -> None:
+    folder = Path(config.data.dir or "")
+    data = loaded(config, input=form)
+    check_once(counts, folder)
+    batches(data, 1)
+    for split in ("val", "test"):
+        assert all(tomogram.density is not None for tomogram in data.open(split))
+    assert not data.survey.readers
+    check_once(counts, folder)
+
+
+def test_the_main_job_opens_each_volume_once(
+    config: Config, tmp_path: Path, counts: dict[str, Counter[Path | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class TrainingBegins(Exception):
+        pass
+
+    def fit(*_: object, **__: object) -> None:
+        raise TrainingBegins
+
+    unplanned = SimpleNamespace(record=dict, lines=list)  # a plan would compile the step
+    monkeypatch.setattr(main_job, "prepare", lambda experiment, **_: (experiment, unplanned))
+    monkeypatch.setattr(main_job, "fit", fit)
+    with pytest.raises(TrainingBegins):
+        main_job.run(config, tmp_path / "run")
+    check_once(counts, Path(config.data.dir or ""))

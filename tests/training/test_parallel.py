@@ -18,7 +18,7 @@ from robpicker_jax.config import ParallelConfig, load_config
 from robpicker_jax.parallel import processes
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.experiment import build_experiment
-from robpicker_jax.training.trainer import read_metrics
+from robpicker_jax.training.metrics_log import read_metrics
 from tests.tiny import write_tiny
 
 WORKER = Path(__file__).with_name("parallel_worker.py")

@@ -57,16 +57,16 @@ def copied(tree: object) -> object:
 def test_the_plan_tells_parameters_work_and_memory(planned: tuple[Experiment, Plan], config: Config) -> None:
     experiment, plan = planned
     assert plan.parameters == count_parameters(config)
-    assert plan.parameters["unet"] == sum(leaf.size for leaf in jax.tree.leaves(experiment.state.params))
+    assert plan.parameters["backbone"] == sum(leaf.size for leaf in jax.tree.leaves(experiment.state.params))
     bilevel = replace(config, train=replace(config.train, variant="robpicker"))
-    assert set(count_parameters(bilevel)) == {"unet", "correction", "reweighting"}
+    assert set(count_parameters(bilevel)) == {"backbone", "correction", "reweighting"}
     # Forward passes by the compiler's count, element-wise work included.
     assert 0.8 < plan.operations / step_operations(config) < 2
     assert plan.compiled_bytes is not None
     assert 0.2 < plan.estimated_bytes / plan.compiled_bytes < 5
     assert plan.fits
     text = "\n".join(plan.lines())
-    assert "U-Net" in text
+    assert "backbone" in text
     assert "GFLOP" in text
     assert "compiled" in text
     assert "raised" not in text

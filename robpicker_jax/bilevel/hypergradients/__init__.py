@@ -8,15 +8,14 @@ A method's file opens with its formula, its cost and its reference, and defines
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import inspect
-from collections.abc import Callable
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from robpicker_jax.bilevel.problem import BilevelProblem, Estimator
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.registry import check_option_names, checked_options, look_up, option_parameters
 
 METHODS: dict[str, str] = {
     "unrolled": "jax.grad through the inner steps: the definition (exact)",
@@ -38,10 +37,7 @@ def method_module(name: str) -> ModuleType:
     Raises:
         InputError: for an unknown name; the message lists the nearest names.
     """
-    if name not in METHODS:
-        near = difflib.get_close_matches(str(name), METHODS, n=3, cutoff=0.4)
-        known = f"did you mean {' or '.join(near)}?" if near else "choose one"
-        raise InputError(f"unknown hypergradient method {name!r}", fix=f"{known} (known: {', '.join(METHODS)})")
+    look_up(METHODS, name, key="hypergradient method")
     return importlib.import_module(f"{__name__}.{name}")
 
 
@@ -61,26 +57,38 @@ def hypergradient(name: str, problem: BilevelProblem, inner_steps: int = 1, **op
     Raises:
         InputError: for an unknown method or option, or `inner_steps < 1`.
     """
-    build = method_module(name).build
     if inner_steps < 1:
         raise InputError(f"inner_steps is {inner_steps}", where=f"hypergradient {name}", fix="give at least 1")
-    known = [option.name for option in _options(build)]
-    for option in options:
-        if not accepts(name, option):
-            raise InputError(
-                f"unknown option {option!r}",
-                where=f"hypergradient {name}",
-                fix=f"its options are {', '.join(known)}" if known else "it has no options",
-            )
+    build = method_module(name).build
+    check_option_names(build, options, key=f"hypergradient {name}")
     return build(problem, inner_steps, **options)
+
+
+def configured_options(name: str, options: Mapping[str, Any], *, key: str) -> dict[str, Any]:
+    """Options that a user gave for a method, checked against the method's signature before anything is built.
+
+    `truncated` hands on what it does not know itself to the method that it differentiates the last steps by, so such
+    options are checked against that method's signature.
+
+    Args:
+        name: one of `METHODS`.
+        options: name → value; `mean`, which belongs to the program and not to the user, is refused.
+        key: key of the configuration that holds the options, for messages.
+
+    Raises:
+        InputError: an unknown method, an unknown option, or a value of another type.
+    """
+    build = method_module(name).build
+    checked = checked_options(build, options, key=key, reserved=("mean",))
+    known = option_parameters(build)
+    further = {option: checked.pop(option) for option in list(checked) if option not in known}
+    if further:
+        inner = checked.get("method", known["method"].default)
+        checked |= configured_options(inner, further, key=key)
+    return checked
 
 
 def accepts(name: str, option: str) -> bool:
     """Whether a method has an option of this name (`mean`, say: whether it can run inside `shard_map` or `pmap`)."""
-    parameters = _options(method_module(name).build)
+    parameters = option_parameters(method_module(name).build).values()
     return any(option == parameter.name or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-
-
-def _options(build: Callable[..., Estimator]) -> list[inspect.Parameter]:
-    parameters = inspect.signature(build).parameters.values()
-    return [parameter for parameter in parameters if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD)]

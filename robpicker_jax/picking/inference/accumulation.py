@@ -104,8 +104,8 @@ class Accumulator:
         z, y, _ = self._totals
         totals = z[row.z : row.z + self._plan.height], y[row.y : row.y + self._plan.tile], self._totals[2]
         keep_scores = self.result.scores is not None
-        place = np.array([row.y, row.lines, row.planes], np.int32)
-        self._row, self._carry, finished = _finish(self._row, self._carry, place, totals, keep_scores)
+        bounds = np.array([row.y, row.lines, row.planes], np.int32)
+        self._row, self._carry, finished = _finish(self._row, self._carry, bounds, totals, keep_scores)
         self._fetches.append((row, finished))
         if len(self._fetches) > _FETCHES_UNDER_WAY:
             self._fetch()
@@ -143,9 +143,9 @@ def _add(
         if weights is not None:
             values = values * weights
         z, x = offsets[number]
-        place = (0, z, 0, x)
-        before = lax.dynamic_slice(row, place, (row.shape[0], tile, tile, tile))
-        return lax.dynamic_update_slice(row, before + jnp.where(step < count, values, 0), place)
+        corner = (0, z, 0, x)
+        before = lax.dynamic_slice(row, corner, (row.shape[0], tile, tile, tile))
+        return lax.dynamic_update_slice(row, before + jnp.where(step < count, values, 0), corner)
 
     return lax.fori_loop(0, length, add, row)
 
@@ -154,7 +154,7 @@ def _add(
 def _finish(
     row: jax.Array,
     carry: jax.Array,
-    place: jax.Array,
+    bounds: jax.Array,
     totals: tuple[jax.Array, jax.Array, jax.Array],
     keep_scores: bool,
 ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
@@ -163,7 +163,7 @@ def _finish(
     What comes out is as large as the row whatever is final in it, so that one program serves all rows.
     """
     n_classes, height, tile, width = row.shape
-    y, lines, planes = place
+    y, lines, planes = bounds
     carried = carry.shape[1]
     total = row
     if carried:

@@ -41,7 +41,7 @@ class DevicePredictor:
         self._predict = _on_each(predict, len(variables), mesh) if several else predict
         self._variables = jax.device_put(variables, replicated(mesh) if several else self.first)
 
-    def place(self, tiles: np.ndarray) -> jax.Array:
+    def to_devices(self, tiles: np.ndarray) -> jax.Array:
         """Put a batch on the devices."""
         return jax.device_put(tiles, self._sharding)
 

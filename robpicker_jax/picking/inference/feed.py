@@ -27,9 +27,9 @@ def batches_under_way() -> int:
 
 
 def batches(
-    reader: Reader, tiles: Sequence[Tile], tile: int, batch_size: int, place: Callable[[np.ndarray], Any]
+    reader: Reader, tiles: Sequence[Tile], tile: int, batch_size: int, to_devices: Callable[[np.ndarray], Any]
 ) -> Iterator[tuple[Sequence[Tile], Any]]:
-    """Yield (tiles, batch (batch_size, tile, tile, tile, 1) float32 as `place` puts it on the devices).
+    """Yield (tiles, batch (batch_size, tile, tile, tile, 1) float32 as `to_devices` puts it on the devices).
 
     The last batch is filled up with zeros. Errors of the reading threads are raised here.
     """
@@ -39,7 +39,7 @@ def batches(
         for number, corner in enumerate(chunk):
             batch[number, ..., 0] = read_tile(reader, corner, tile)
         reader.release()
-        return place(batch)
+        return to_devices(batch)
 
     chunks = [tiles[start : start + batch_size] for start in range(0, len(tiles), batch_size)]
     waiting: deque[tuple[Sequence[Tile], Future[Any]]] = deque()

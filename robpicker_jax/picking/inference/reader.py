@@ -21,7 +21,7 @@ class Reader(Protocol):
         ...
 
     def release(self) -> None:
-        """Let go of memory that was only needed by earlier reads."""
+        """Free memory that only earlier reads needed."""
         ...
 
 
@@ -42,4 +42,4 @@ class ArrayReader:
         return np.asarray(self.data[region], dtype=np.float32)
 
     def release(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to free: the array belongs to the caller."""

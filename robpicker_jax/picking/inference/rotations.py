@@ -1,8 +1,8 @@
 """Test-time rotations: a tile is predicted in several orientations and the probabilities, turned back, are averaged.
 
-The tilt axis is y and the beam z, as in training (`patches.rotate_180`): the missing wedge lies about z in the x-z
+The tilt axis is y and the beam z, as in training (augmentation `rotate_180`): the missing wedge lies about z in the x-z
 plane. The half-turns about x, y and z map it on itself and keep handedness. Quarter-turns about z turn it, so that
-`8` is for networks trained on turned wedges (`patches.rotate_z90`) or for tomograms without one.
+`8` is for networks trained on turned wedges (augmentation `rotate_z90`) or for tomograms without one.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def segment(
     blend: str = "average",
     keep_scores: bool = False,
     on_tiles: Callable[[int], None] | None = None,
-    place: Callable[[np.ndarray], Any] = jax.device_put,
+    to_devices: Callable[[np.ndarray], Any] = jax.device_put,
     device: Any = None,
 ) -> Segmentation:
     """Segment a tomogram.
@@ -53,7 +53,7 @@ def segment(
         blend: "average", every tile counts the same wherever it covers a voxel; "gaussian", see `tiles.window`.
         keep_scores: also return all averaged class probabilities (z · y · x · c floats).
         on_tiles: called with the number of tiles just finished (progress).
-        place: puts a batch on the devices that `predict` runs on; called in the reading threads.
+        to_devices: puts a batch on the devices that `predict` runs on; called in the reading threads.
         device: where the sums are kept; JAX's default device when None.
 
     Raises:
@@ -72,7 +72,7 @@ def segment(
         if on_tiles is not None:
             on_tiles(count)
 
-    for chunk, batch in batches(reader, plan.tiles(), tile, batch_size, place):
+    for chunk, batch in batches(reader, plan.tiles(), tile, batch_size, to_devices):
         predicted = predict(batch)
         accumulator.add(chunk, predicted)
         under_way.append((len(chunk), predicted))

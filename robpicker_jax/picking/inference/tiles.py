@@ -124,8 +124,8 @@ class TilePlan:
 
     def tiles(self) -> list[Tile]:
         """The tiles, row by row."""
-        places = [(layer, y) for layer in self.layers for y in self.starts[1]]
-        return [Tile(row, z, y, x) for row, (layer, y) in enumerate(places) for z in layer for x in self.starts[2]]
+        rows = [(layer, y) for layer in self.layers for y in self.starts[1]]
+        return [Tile(row, z, y, x) for row, (layer, y) in enumerate(rows) for z in layer for x in self.starts[2]]
 
     def total_weights(self, weights: np.ndarray) -> list[np.ndarray]:
         """Sum of the tiles' weights at each voxel, as three vectors whose product it is (tiles form a grid)."""

@@ -1,4 +1,4 @@
-"""Where patches are cut: particle-centred with a random shift, class-balanced, or anywhere.
+"""Tomograms to cut patches from, and where in them a patch may lie.
 
 Where a tomogram has a mask of the sample, particles outside it are never drawn, and patches drawn anywhere have their
 central voxel inside. What a patch holds is left as it is: a patch that reaches over the mask's border keeps the density
@@ -8,18 +8,14 @@ and the labels there, since a label erased would teach that a particle is backgr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 
-from robpicker_jax.annotations.bounds import in_mask
+from robpicker_jax.annotations.bounds import in_mask, nearest_voxel
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.labels import Region
-from robpicker_jax.patches.augmentation import Turn
 from robpicker_jax.system.errors import InputError
-
-Choice = Literal["particle", "species"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +26,8 @@ class PatchTomogram:
         name: for messages.
         density: float32 (z, y, x), normalised; may be memory-mapped.
         particles: where patches are centred.
-        labels: the label map, uint8 (z, y, x), or a function region → label map that draws it from coordinates when
-            it is wanted (`LabelMaker.bind`): no memory for a map, some milliseconds a patch.
+        labels: the label map, uint8 (z, y, x), or a function region → label map that draws it from coordinates for
+            each patch (`LabelMaker.bind`): no memory for a map, some milliseconds a patch.
         mask: bool (z, y, x), where the centres of patches may lie; None: everywhere.
 
     Raises:
@@ -62,28 +58,26 @@ class PatchTomogram:
         return self.labels[region] if isinstance(self.labels, np.ndarray) else self.labels(region)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PatchPlan:
-    """Where one patch is cut and how it is turned.
+    """Where one patch is cut and how it is augmented.
 
     Attributes:
         tomogram: index of the tomogram.
         corner_zyx: first voxel of the patch.
         particle: index, within the tomogram, of the particle it was drawn for; −1 for a background patch.
         label: that particle's class label; 0 for a background patch.
-        turn: turn that moves voxels onto voxels.
-        rotation: (3, 3) rotation by interpolation before that, or None.
+        drawn: the random numbers of its augmentations (`Augmenter.draw`).
     """
 
     tomogram: int
     corner_zyx: tuple[int, int, int]
     particle: int
     label: int
-    turn: Turn = field(default_factory=Turn)
-    rotation: np.ndarray | None = None
+    drawn: tuple[np.ndarray, ...] = ()
 
 
-class _Places:
+class _Corners:
     """The corners of patches whose central voxel lies in a mask, each equally likely; memory of one plane."""
 
     def __init__(self, mask: np.ndarray, size: int) -> None:
@@ -101,20 +95,26 @@ class _Places:
         return z, y, x
 
 
-class PatchSampler:
-    """Draws places of cubic patches in a set of tomograms; a patch always lies inside its volume.
+class TomogramSet:
+    """What a sampler draws from: the particles and the voxels of a set of tomograms, those inside the masks.
+
+    Patches that it gives always lie inside their volume.
 
     Args:
         tomograms: at least one, none smaller than a patch.
         size: edge of the patches, voxels.
+        name: of the set, for messages.
+
+    Attributes:
+        labels: class label of each particle that patches can be drawn for, int (n,); particles are numbered by it.
 
     Raises:
         InputError: no tomogram, or one smaller than a patch.
     """
 
-    def __init__(self, tomograms: Sequence[PatchTomogram], size: int) -> None:
+    def __init__(self, tomograms: Sequence[PatchTomogram], size: int, *, name: str = "set of tomograms") -> None:
         if not tomograms:
-            raise InputError("no tomograms to cut patches from")
+            raise InputError(f"the {name} has no tomograms to cut patches from")
         for tomogram in tomograms:
             if min(tomogram.density.shape) < size:
                 raise InputError(
@@ -122,72 +122,65 @@ class PatchSampler:
                     where=tomogram.name,
                     fix="reduce patches.size",
                 )
-        self.size = size
+        self.name, self.size = name, size
         self._last_corner = np.array([np.array(t.density.shape) - size for t in tomograms])
-        self._places = [None if t.mask is None else _Places(t.mask, size) for t in tomograms]
+        self._corners = [None if t.mask is None else _Corners(t.mask, size) for t in tomograms]
         whole = (self._last_corner + 1).prod(axis=1)
-        places = np.array(
-            [n if masked is None else masked.count for n, masked in zip(whole, self._places, strict=True)], np.float64
+        counts = np.array(
+            [n if masked is None else masked.count for n, masked in zip(whole, self._corners, strict=True)], np.float64
         )
-        self._place_edges = np.cumsum(places) / max(places.sum(), 1.0)
+        self._edges = np.cumsum(counts) / max(counts.sum(), 1.0)
         indices = [np.flatnonzero(_in_mask(t)) for t in tomograms]
         self._tomogram = np.repeat(np.arange(len(tomograms)), [len(index) for index in indices])
         self._index = np.concatenate(indices)
         chosen = [t.particles.select(index) for t, index in zip(tomograms, indices, strict=True)]
-        self._label = np.concatenate([particles.labels for particles in chosen])
-        self._centre = np.rint(np.concatenate([particles.positions_vox for particles in chosen]))[:, ::-1].astype(int)
-        self._by_species = [np.flatnonzero(self._label == label) for label in np.unique(self._label)]
+        self.labels = np.concatenate([particles.labels for particles in chosen])
+        self._centre = nearest_voxel(np.concatenate([particles.positions_vox for particles in chosen]))[:, ::-1]
 
     @property
     def n_particles(self) -> int:
         """Particles that patches can be drawn for, in all tomograms together: those inside the masks."""
-        return len(self._label)
+        return len(self.labels)
 
-    def background(self, rng: np.random.Generator) -> PatchPlan:
+    def require_particles(self) -> None:
+        """Raise InputError where there is no particle to draw a patch for."""
+        if not self.n_particles:
+            raise InputError(f"the {self.name} has no particles", fix="check its annotations and masks")
+
+    def anywhere(self, rng: np.random.Generator) -> PatchPlan:
         """A patch uniformly anywhere in all tomograms together, its central voxel in the mask where there is one.
 
         Raises:
-            InputError: the masks leave no place for one.
+            InputError: the masks leave no voxel for its centre.
         """
-        if not self._place_edges[-1]:
+        if not self._edges[-1]:
             raise InputError(
-                f"the masks leave no place for the centre of a patch of {self.size} voxels",
+                f"the masks leave no voxel for the centre of a patch of {self.size} voxels",
                 fix="correct the masks (1 in the sample, 0 elsewhere) or reduce patches.size",
             )
-        # Rounding may leave the last edge below 1; a tomogram without places is passed over, its edge repeats.
-        draw = min(rng.random(), np.nextafter(self._place_edges[-1], 0.0))
-        tomogram = int(np.searchsorted(self._place_edges, draw, side="right"))
-        places = self._places[tomogram]
-        if places is None:
+        # Rounding may leave the last edge below 1; a tomogram without voxels is passed over, its edge repeats.
+        draw = min(rng.random(), np.nextafter(self._edges[-1], 0.0))
+        tomogram = int(np.searchsorted(self._edges, draw, side="right"))
+        corners = self._corners[tomogram]
+        if corners is None:
             z, y, x = rng.integers(0, self._last_corner[tomogram] + 1).tolist()
         else:
-            z, y, x = places.draw(rng)
+            z, y, x = corners.draw(rng)
         return PatchPlan(tomogram, (z, y, x), -1, 0)
 
-    def around_particle(self, rng: np.random.Generator, choice: Choice, shift_vox: int) -> PatchPlan:
+    def around(self, particle: int, rng: np.random.Generator, shift_vox: int) -> PatchPlan:
         """A patch around a particle, shifted at random, and moved inside the volume where it would stick out.
 
         Args:
+            particle: its number, an index of `labels`.
             rng: random numbers.
-            choice: "particle": every particle equally likely; "species": every species present equally likely, then
-                every particle of it.
-            shift_vox: largest shift along each axis, voxels.
-
-        Raises:
-            InputError: there are no particles, or none inside the masks.
+            shift_vox: largest shift along each axis, voxels; the shift is uniform.
         """
-        if not self.n_particles:
-            raise InputError("no particles to cut patches around", fix="check the annotations and the masks")
-        if choice == "particle":
-            chosen = int(rng.integers(self.n_particles))
-        else:
-            members = self._by_species[rng.integers(len(self._by_species))]
-            chosen = int(members[rng.integers(len(members))])
-        tomogram = int(self._tomogram[chosen])
+        tomogram = int(self._tomogram[particle])
         shift = rng.integers(-shift_vox, shift_vox + 1, 3)
-        corner = np.clip(self._centre[chosen] + shift - self.size // 2, 0, self._last_corner[tomogram])
+        corner = np.clip(self._centre[particle] + shift - self.size // 2, 0, self._last_corner[tomogram])
         z, y, x = corner.tolist()
-        return PatchPlan(tomogram, (z, y, x), int(self._index[chosen]), int(self._label[chosen]))
+        return PatchPlan(tomogram, (z, y, x), int(self._index[particle]), int(self.labels[particle]))
 
 
 def _in_mask(tomogram: PatchTomogram) -> np.ndarray:

@@ -10,62 +10,15 @@ reaches several clusters it goes to the one whose first core voxel comes first i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robpicker_jax.picking.clustering.clusters import Clusters
 from robpicker_jax.system.errors import InputError
 
 _SLAB_VOXELS = 1 << 22  # voxels scanned at once; bounds the working memory of dense maps
-
-
-@dataclass(frozen=True)
-class Clusters:
-    """Clusters of one class of a map, as runs of core voxels and single border voxels.
-
-    Attributes:
-        shape_zyx: shape of the map.
-        count: number of clusters; they are numbered 0 … count-1 by their first core voxel in (z, y, x) order.
-        run_starts, run_stops: int64 (m,), flat indices of the core runs, ends excluded.
-        run_labels: int32 (m,), cluster of each run.
-        border_voxels: int64 (b,), flat indices of the border voxels (not core, within the radius of a core voxel).
-        border_labels: int32 (b,), cluster of each border voxel.
-        noise_count: number of noise voxels.
-    """
-
-    shape_zyx: tuple[int, int, int]
-    count: int
-    run_starts: NDArray[np.int64]
-    run_stops: NDArray[np.int64]
-    run_labels: NDArray[np.int32]
-    border_voxels: NDArray[np.int64]
-    border_labels: NDArray[np.int32]
-    noise_count: int
-
-    @property
-    def voxel_count(self) -> int:
-        """Number of clustered voxels, core and border."""
-        return int((self.run_stops - self.run_starts).sum()) + self.border_voxels.size
-
-    def voxels(self, chunk: int = 1 << 21) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32]]]:
-        """Yield (flat indices, cluster numbers) of all clustered voxels, about `chunk` voxels at a time."""
-        lengths = self.run_stops - self.run_starts
-        ends = np.cumsum(lengths)
-        first = 0
-        while first < lengths.size:
-            done = int(ends[first - 1]) if first else 0
-            last = max(first + 1, int(np.searchsorted(ends, done + chunk, side="right")))
-            part = slice(first, last)
-            # Each run's start, minus the number of voxels before the run, plus a running count.
-            shift = self.run_starts[part] - (ends[part] - lengths[part] - done)
-            indices = np.repeat(shift, lengths[part])
-            indices += np.arange(indices.size)
-            yield indices, np.repeat(self.run_labels[part], lengths[part])
-            first = last
-        for begin in range(0, self.border_voxels.size, chunk):
-            yield self.border_voxels[begin : begin + chunk], self.border_labels[begin : begin + chunk]
 
 
 def ball_offsets(radius_vox: float) -> NDArray[np.int64]:
@@ -74,6 +27,29 @@ def ball_offsets(radius_vox: float) -> NDArray[np.int64]:
     axis = np.arange(-reach, reach + 1)
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
     return grid[(grid**2).sum(axis=1) <= radius_vox * radius_vox].astype(np.int64)
+
+
+def dbscan(
+    class_map: NDArray[np.integer],
+    probability: NDArray[np.floating] | None,
+    class_labels: Sequence[int],
+    *,
+    radius_vox: float = 1.0,
+    min_neighbours: int = 5,
+) -> list[Clusters]:
+    """The clustering `dbscan`: DBSCAN of the voxels of each class; their probabilities are not looked at.
+
+    Args:
+        class_map: integers (z, y, x), 0 background.
+        probability: of each voxel's class; unused.
+        class_labels: the classes to cluster, each at least 1.
+        radius_vox: neighbourhood radius in voxels, the radius itself included.
+        min_neighbours: voxels of one class within the radius, itself counted, that make a voxel a core voxel.
+
+    Raises:
+        InputError: radius not positive, min_neighbours below 1.
+    """
+    return dbscan_classes(class_map, class_labels, radius_vox, min_neighbours)
 
 
 def dbscan_grid(mask: NDArray[np.bool_], radius_vox: float = 1.0, min_neighbours: int = 5) -> NDArray[np.int32]:

@@ -1,0 +1,250 @@
+"""Opening a tomogram: its voxels, normalised, with its mask and its particles.
+
+Voxels are read, inverted and normalised by one rule whether they are held in memory or read box by box, so every mode
+gives the same densities, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from robpicker_jax.annotations import Particles
+from robpicker_jax.config.schema import DataConfig
+from robpicker_jax.datasets.discovery import TomogramFiles
+from robpicker_jax.datasets.headers import agreed_voxel_size
+from robpicker_jax.datasets.particle_lists import load_particles, needs_particles
+from robpicker_jax.datasets.stored_maps import load_mask
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.volumes import Scaling, VolumeReader, normalisation, open_volume
+from robpicker_jax.volumes.volume import Slices, slabs
+
+Mode = Literal["memory", "mapped", "streamed"]
+"""Where voxels are while a tomogram is open.
+
+"memory": all are read at once, and the file is closed. "mapped": they stay in the file and each box is read when it is
+asked for; for training on more than memory holds. "streamed": as "mapped", but the particle list is left alone; for
+inference, which needs none.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedTomogram:
+    """An open tomogram; three slices index its normalised densities, whether they are in memory or in the file.
+
+    It closes itself at the end of a `with` block. Several threads may read at once.
+
+    Attributes:
+        files: where it came from.
+        shape_zyx: size in voxels.
+        voxel_size_angstrom: edge of a voxel in Å, None where neither files nor configuration say.
+        particles: its annotations, None where there are none or where they were not read.
+        mask: bool (z, y, x), where the sample is; None means everywhere.
+        scaling: its normalisation.
+        inverted: whether densities were multiplied by −1 before they were normalised.
+        density: all densities, float32 (z, y, x), normalised; None where they stay in the file.
+        reader: the volume's file; None where all densities are in memory.
+    """
+
+    ndim: ClassVar[int] = 3
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
+
+    files: TomogramFiles
+    shape_zyx: tuple[int, int, int]
+    voxel_size_angstrom: float | None
+    particles: Particles | None
+    mask: np.ndarray | None
+    scaling: Scaling
+    inverted: bool
+    density: np.ndarray | None = None
+    reader: VolumeReader | None = None
+
+    @property
+    def name(self) -> str:
+        """The volume's file name without suffix."""
+        return self.files.name
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Size in voxels, under the name that arrays give it."""
+        return self.shape_zyx
+
+    def read(self, region: Slices) -> np.ndarray:
+        """Normalised densities (z, y, x) of a box, float32; of a tomogram in memory, a view that is not to be changed.
+
+        Raises:
+            ValueError: the tomogram is closed.
+        """
+        if self.density is not None:
+            return self.density[region]
+        assert self.reader is not None
+        return self.scaling.apply(_densities(self.reader, region, self.inverted))
+
+    def __getitem__(self, region: Slices) -> np.ndarray:
+        return self.read(region)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False and self.density is None:
+            raise ValueError("the densities of a tomogram in a file are always copied")
+        whole = self.read((slice(None),) * 3)
+        if copy and self.density is not None:
+            whole = whole.copy()
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+    def release(self) -> None:
+        """Let go of what the operating system keeps in memory of earlier reads; later reads work as before."""
+        if self.reader is not None:
+            self.reader.release()
+
+    def close(self) -> None:
+        """Let go of the file; densities in memory stay."""
+        if self.reader is not None:
+            self.reader.close()
+
+    def __enter__(self) -> OpenedTomogram:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_tomogram(
+    files: TomogramFiles,
+    data: DataConfig,
+    *,
+    mode: Mode = "memory",
+    into: np.ndarray | None = None,
+    scaling: Scaling | None = None,
+    reader: VolumeReader | None = None,
+) -> OpenedTomogram:
+    """Open a tomogram: its header, its mask, its particles, and its normalisation.
+
+    Args:
+        files: the tomogram.
+        data: contrast, normalisation, voxel size, species and how lists are read.
+        mode: where its voxels are while it is open; see `Mode`.
+        into: float32 (z, y, x), which receives the densities in mode "memory"; a new array by default.
+        scaling: its normalisation, where it is known; else it is found, which takes two passes over the voxels.
+        reader: its volume, where that is open already; the tomogram takes it over, and closes it.
+
+    Raises:
+        InputError: whatever is wrong with its files; in train and meta also that there are no annotations.
+    """
+    reader = reader or open_volume(files.volume_path)
+    try:
+        voxel_size = agreed_voxel_size([reader], data.voxel_size_angstrom)
+        particles = None
+        if mode != "streamed" and needs_particles(files):
+            particles = load_particles(files, data, reader.shape_zyx, voxel_size)
+        return with_voxels(files, data, reader, voxel_size, particles, mode=mode, into=into, scaling=scaling)
+    except BaseException:
+        reader.close()
+        raise
+
+
+def with_voxels(
+    files: TomogramFiles,
+    data: DataConfig,
+    reader: VolumeReader,
+    voxel_size_angstrom: float | None,
+    particles: Particles | None,
+    *,
+    mode: Mode,
+    into: np.ndarray | None,
+    scaling: Scaling | None,
+) -> OpenedTomogram:
+    """Add mask, normalisation and voxels to a volume that is open, and to particles that were read already.
+
+    Raises:
+        InputError: a mask or voxels that cannot be used. The reader is left to the caller to close then.
+    """
+    shape, density = reader.shape_zyx, None
+    try:
+        mask = load_mask(files, shape)
+        if mode == "memory":
+            density = np.empty(shape, np.float32) if into is None else into
+            for first, last in slabs(shape):
+                density[first:last] = _densities(reader, _planes(first, last), data.invert_contrast)
+                reader.release()
+            reader.close()
+        found = scaling or _found_scaling(density, reader, data, mask)
+    except InputError as error:
+        raise InputError(error.what, where=error.where or files.volume_path, fix=error.fix) from None
+    return OpenedTomogram(
+        files=files,
+        shape_zyx=shape,
+        voxel_size_angstrom=voxel_size_angstrom,
+        particles=particles,
+        mask=mask,
+        scaling=found,
+        inverted=data.invert_contrast,
+        density=None if density is None else found.apply(density),
+        reader=reader if density is None else None,
+    )
+
+
+def stream_tomograms(
+    tomograms: Sequence[TomogramFiles], data: DataConfig, readers: Sequence[VolumeReader] | None = None
+) -> Iterator[OpenedTomogram]:
+    """Yield streamed tomograms one by one; while one is in use, the next one's normalisation is found.
+
+    Each is closed when the next one is asked for.
+
+    Args:
+        tomograms: the tomograms.
+        data: contrast, normalisation and voxel size.
+        readers: their volumes, where these are open already, for instance since their headers were checked.
+
+    Raises:
+        InputError: whatever is wrong with a tomogram's files, when its turn comes.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="statistics") as pool:
+        following: list[Future[OpenedTomogram]] = []
+
+        def begin(number: int) -> None:
+            if number < len(tomograms):
+                reader = None if readers is None else readers[number]
+                files = tomograms[number]
+                following.append(pool.submit(open_tomogram, files, data, mode="streamed", reader=reader))
+
+        begin(0)
+        try:
+            for number in range(len(tomograms)):
+                with closing(following.pop().result()) as present:
+                    begin(number + 1)
+                    yield present
+        finally:
+            for future in following:
+                if not future.cancel() and future.exception() is None:
+                    future.result().close()
+
+
+def _found_scaling(
+    density: np.ndarray | None, reader: VolumeReader, data: DataConfig, mask: np.ndarray | None
+) -> Scaling:
+    """The normalisation, from the densities in memory or from the file; refuses voxels that are not finite."""
+
+    def planes(first: int, last: int) -> np.ndarray:
+        if density is not None:
+            return density[first:last]
+        reader.release()
+        return _densities(reader, _planes(first, last), data.invert_contrast)
+
+    found = normalisation.scaling(planes, reader.shape_zyx, data.normalise, mask=mask)
+    reader.release()
+    return found
+
+
+def _planes(first: int, last: int) -> Slices:
+    return slice(first, last), slice(None), slice(None)
+
+
+def _densities(reader: VolumeReader, region: Slices, inverted: bool) -> np.ndarray:
+    """Densities of a box before normalisation, float32; whether they are finite is seen when that is found."""
+    data = reader.read(region, check=False)
+    return np.negative(data, out=data) if inverted else data

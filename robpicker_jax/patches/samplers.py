@@ -1,0 +1,86 @@
+"""Samplers, by name: which tomogram, which centre and which class each patch of a batch has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from robpicker_jax.patches.tomogram_set import PatchPlan, TomogramSet
+
+Draw = Callable[[np.random.Generator], PatchPlan]
+"""One patch from random numbers: a pure function of the generator's state, so that a batch can be drawn again."""
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """What the configuration says about the centres of patches.
+
+    Attributes:
+        background_share: share of patches that lie anywhere instead of around a particle.
+        shift_vox: largest shift of a patch from its particle along each axis, voxels.
+    """
+
+    background_share: float
+    shift_vox: int
+
+
+class Sampler(Protocol):
+    """The contract of a sampler: from a set of tomograms to a function that draws one patch.
+
+    It is called once for each set, so that whatever takes time is done there; the function that it returns is called
+    for every patch, with a generator of its own, and must take randomness from nowhere else. To add a sampler, write
+    such a function and put it into `SAMPLERS`; configurations then name it in `patches.train_sampler` or
+    `patches.meta_sampler`.
+    """
+
+    def __call__(self, tomograms: TomogramSet, settings: SamplerSettings) -> Draw:
+        """Prepare the draws.
+
+        Args:
+            tomograms: what to draw from; `anywhere` and `around` make the plans.
+            settings: shares and shifts.
+
+        Raises:
+            InputError: the set cannot be drawn from in this way.
+        """
+        ...
+
+
+def particles(tomograms: TomogramSet, settings: SamplerSettings) -> Draw:
+    """Every particle equally likely, so that classes are as frequent as in the annotations; a share anywhere."""
+    if settings.background_share < 1:
+        tomograms.require_particles()
+
+    def draw(rng: np.random.Generator) -> PatchPlan:
+        if rng.random() < settings.background_share:
+            return tomograms.anywhere(rng)
+        return tomograms.around(int(rng.integers(tomograms.n_particles)), rng, settings.shift_vox)
+
+    return draw
+
+
+def class_balanced(tomograms: TomogramSet, settings: SamplerSettings) -> Draw:
+    """Every class that is present equally likely, then every particle of it; a share anywhere."""
+    if settings.background_share < 1:
+        tomograms.require_particles()
+    members = [np.flatnonzero(tomograms.labels == label) for label in np.unique(tomograms.labels)]
+
+    def draw(rng: np.random.Generator) -> PatchPlan:
+        if settings.background_share and rng.random() < settings.background_share:
+            return tomograms.anywhere(rng)
+        of_class = members[rng.integers(len(members))]
+        return tomograms.around(int(of_class[rng.integers(len(of_class))]), rng, settings.shift_vox)
+
+    return draw
+
+
+def uniform(tomograms: TomogramSet, settings: SamplerSettings) -> Draw:
+    """Every position of a patch equally likely, wherever the particles are; settings do not count."""
+    return tomograms.anywhere
+
+
+SAMPLERS: dict[str, Sampler] = {"particles": particles, "class_balanced": class_balanced, "uniform": uniform}
+"""The samplers by the names that `patches.train_sampler` and `patches.meta_sampler` use."""

@@ -1,0 +1,165 @@
+"""A trained model as a picker: class maps and picks of tomograms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from jax.sharding import Mesh
+
+from robpicker_jax.annotations import Particles
+from robpicker_jax.config import DataConfig
+from robpicker_jax.models.trained_model import TrainedModel
+from robpicker_jax.picking.clustering import build_clustering
+from robpicker_jax.picking.inference import (
+    DevicePredictor,
+    MemoryBound,
+    Reader,
+    Segmentation,
+    memory_bound,
+    number_of_tiles,
+    over_rotations,
+    prediction_mesh,
+    segment,
+)
+from robpicker_jax.picking.picks import particles_from_class_map, remove_close_picks
+
+
+@dataclass(frozen=True)
+class ModelPicker:
+    """Picks with a trained model, as its card says; see `picker.Picker` for the contract.
+
+    Attributes:
+        model: the model.
+        min_scores: smallest score of a pick of each class, in place of picking.min_score.
+
+    Raises:
+        InputError: the card names a clustering that is not known.
+    """
+
+    model: TrainedModel
+    min_scores: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        picking = self.model.card.picking
+        build_clustering(picking.clustering, picking.clustering_options)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the species, that of label 1 first."""
+        return self.model.card.class_names
+
+    @property
+    def data(self) -> DataConfig:
+        """How tomograms are opened: contrast, normalisation, voxel size."""
+        return self.model.card.data
+
+    @property
+    def voxel_size_angstrom(self) -> float | None:
+        """Voxel size of the training tomograms, Å."""
+        return self.model.card.voxel_size_angstrom
+
+    def with_min_scores(self, min_scores: Sequence[float]) -> ModelPicker:
+        """The same picker with a smallest score for each class."""
+        return replace(self, min_scores=tuple(min_scores))
+
+    def tiles(self, shape_zyx: Sequence[int]) -> int:
+        """Number of tiles that a tomogram of this shape takes."""
+        return number_of_tiles(shape_zyx, self._tile, self.model.card.inference.overlap_vox)
+
+    def memory(self, shape_zyx: Sequence[int], *, keep_scores: bool = False, resident_bytes: int = 0) -> MemoryBound:
+        """Memory that `segment` takes at most for a tomogram of this shape, beside the network's activations.
+
+        Args:
+            shape_zyx: the tomogram's size.
+            keep_scores: whether all class probabilities are kept.
+            resident_bytes: memory that the tomogram's reader and mask take.
+        """
+        inference = self.model.card.inference
+        return memory_bound(
+            shape_zyx,
+            self.model.card.n_classes,
+            tile=self._tile,
+            overlap_vox=inference.overlap_vox,
+            batch_size=self._batch_size,
+            rotations=inference.rotations,
+            keep_scores=keep_scores,
+            shared=self._mesh.devices.flat[0].platform == "cpu",
+            resident_bytes=resident_bytes,
+        )
+
+    def segment(
+        self,
+        tomogram: np.ndarray | Reader,
+        on_tiles: Callable[[int], None] | None = None,
+        *,
+        keep_scores: bool = False,
+    ) -> Segmentation:
+        """Class map of a normalised tomogram (z, y, x), in memory or behind a reader.
+
+        Args:
+            tomogram: normalised densities.
+            on_tiles: called with the number of tiles just finished.
+            keep_scores: also return the probabilities of all classes.
+        """
+        inference = self.model.card.inference
+        return segment(
+            tomogram,
+            over_rotations(self._predictor, inference.rotations),
+            self.model.card.n_classes,
+            tile=self._tile,
+            overlap_vox=inference.overlap_vox,
+            batch_size=self._batch_size,
+            blend=inference.blend,
+            keep_scores=keep_scores,
+            on_tiles=on_tiles,
+            to_devices=self._predictor.to_devices,
+            device=self._predictor.first,
+        )
+
+    def pick(
+        self,
+        tomogram: np.ndarray | Reader,
+        on_tiles: Callable[[int], None] | None = None,
+        *,
+        mask: np.ndarray | None = None,
+    ) -> Particles:
+        """Picks of a normalised tomogram (z, y, x), by falling score; none outside `mask`, where one is given."""
+        return self.picks_of(self.segment(tomogram, on_tiles), mask=mask)
+
+    def picks_of(self, segmentation: Segmentation, *, mask: np.ndarray | None = None) -> Particles:
+        """Picks of a class map, filtered as the card's section `picking` says."""
+        card = self.model.card
+        picks = particles_from_class_map(
+            segmentation.classes,
+            segmentation.probability,
+            card.n_classes,
+            card.picking,
+            min_cluster_vox=[species.min_cluster_vox for species in card.data.species],
+            min_score=self.min_scores,
+            mask=mask,
+            edge_vox=card.picking.edge_vox,
+            class_names=card.class_names,
+        )
+        picks = picks.select(remove_close_picks(picks, card.picking.min_distance_vox))
+        return picks if card.picking.max_picks is None else picks.select(slice(card.picking.max_picks))
+
+    @property
+    def _tile(self) -> int:
+        tile = self.model.card.inference.tile
+        assert tile is not None  # a card always gives it
+        return tile
+
+    @property
+    def _batch_size(self) -> int:
+        return self.model.card.inference.batch_size * self._mesh.size
+
+    @cached_property
+    def _mesh(self) -> Mesh:
+        return prediction_mesh(self.model.devices)
+
+    @cached_property
+    def _predictor(self) -> DevicePredictor:
+        return DevicePredictor(self.model.predict, (self.model.params, self.model.batch_stats), self._mesh)

@@ -1,0 +1,33 @@
+"""A clean stop: SIGINT and SIGTERM as a request that a loop looks at when it is ready to."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """A list that becomes non-empty on the first SIGINT or SIGTERM; a second signal raises KeyboardInterrupt at once.
+
+    Outside of the main thread, where Python lets nobody handle signals, the list stays empty.
+    """
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        former = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

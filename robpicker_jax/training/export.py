@@ -1,0 +1,116 @@
+"""From a training run to its trained model: the object and the file `model.rpk`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robpicker_jax import parallel
+from robpicker_jax.config import Config, ParallelConfig
+from robpicker_jax.datasets import agreed_voxel_size, discover
+from robpicker_jax.models.model_file import MODEL_FILE, load_model_file, save_model
+from robpicker_jax.models.trained_model import ModelCard, TrainedModel, portable
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.training.metrics_log import read_metrics
+from robpicker_jax.training.run_folder import read_config
+
+if TYPE_CHECKING:
+    from robpicker_jax.bilevel.step import TrainState
+
+# What trains (optimisers, checkpoints) is imported where it is needed: applying a model needs none of it.
+
+
+def trained_model(
+    config: Config, state: TrainState, *, voxel_size_angstrom: float | None = None, score: float | None = None
+) -> TrainedModel:
+    """The model of a training state: what picking needs of it, without optimisers and meta networks.
+
+    Args:
+        config: the run's configuration.
+        state: the state; its arrays are taken as they are, this process's copies of them.
+        voxel_size_angstrom: of the training tomograms, Å; None where it is not known.
+        score: its validation score.
+    """
+    params, batch_stats, step = parallel.local((state.params, state.network_state.batch_stats, state.step))
+    inference = replace(config.inference, tile=config.inference.tile or config.patches.size)
+    card = ModelCard(
+        config.model,
+        portable(config.data),
+        inference,
+        config.picking,
+        voxel_size_angstrom=voxel_size_angstrom,
+        step=int(step),
+        score=score,
+        score_name=config.evaluation.choose_by,
+    )
+    return TrainedModel(params, batch_stats, card, devices=config.parallel.devices)
+
+
+def load_trained_model(path: str | os.PathLike[str]) -> TrainedModel:
+    """The trained model of a file, or of a run's folder.
+
+    A folder without `model.rpk` gives the model of its best checkpoint, which is then kept as `model.rpk`. Before the
+    first validation that is the latest checkpoint's, and it is not kept, since training goes on from it.
+
+    Raises:
+        InputError: a file that is no model, or a folder without a model and without a checkpoint.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return load_model_file(path)
+    if (path / MODEL_FILE).exists():
+        return load_model_file(path / MODEL_FILE)
+    return _from_checkpoint(path)
+
+
+def refresh_settings(workdir: Path, config: Config) -> None:
+    """Bring how a finished run's model is applied up to date with the run's configuration.
+
+    The same training may be started again with other settings of inference and picking; they become the model's.
+    """
+    model = load_trained_model(workdir)
+    inference = replace(config.inference, tile=config.inference.tile or config.patches.size)
+    card = replace(model.card, data=portable(config.data), inference=inference, picking=config.picking)
+    if card != model.card:
+        save_model(workdir / MODEL_FILE, replace(model, card=card))
+
+
+def validation_score(workdir: Path, step: int, choose_by: str) -> float | None:
+    """The score (`evaluation.choose_by`) that the model of a step had at its validation; None where there was none."""
+    rows = read_metrics(workdir / "metrics.jsonl")
+    return next((row[choose_by] for row in rows if row["kind"] == "validation" and row["step"] == step), None)
+
+
+def _from_checkpoint(workdir: Path) -> TrainedModel:
+    """The model of a run that has none yet, from its best checkpoint."""
+    from robpicker_jax.training.checkpoint import Checkpoints
+    from robpicker_jax.training.experiment import build_experiment
+
+    config = read_config(workdir)
+    # Training's batches need not divide by the devices of this machine.
+    experiment = build_experiment(replace(config, parallel=ParallelConfig(devices=1)))
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    try:
+        validated = checkpoints.best_step() is not None
+        state = checkpoints.restore(experiment.state, best=True)
+    finally:
+        checkpoints.close()
+    score = validation_score(workdir, int(state.step), config.evaluation.choose_by)
+    model = trained_model(config, state, voxel_size_angstrom=_voxel_size(config), score=score)
+    if validated:
+        save_model(workdir / MODEL_FILE, model)
+    return model
+
+
+def _voxel_size(config: Config) -> float | None:
+    """Voxel size of a run's training tomograms, as far as it can be known without its data."""
+    if config.data.voxel_size_angstrom is not None:
+        return config.data.voxel_size_angstrom
+    if config.data.dir is None:
+        return config.simulation.voxel_size_angstrom
+    try:
+        return agreed_voxel_size(discover(config.data.dir)["train"])
+    except InputError:  # the data set has been moved away
+        return None

@@ -1,0 +1,31 @@
+"""Losses of a segmentation by name; `train.loss` chooses one, `train.loss_options` sets its options.
+
+A new loss is a function as `Loss` describes it, and one line in `LOSSES`: here, or from outside of the package by
+`LOSSES["mine"] = my_loss` before the configuration is used.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from robpicker_jax.config import TrainConfig
+from robpicker_jax.system.registry import checked_options, look_up
+from robpicker_jax.training.losses.contract import BoundLoss, Loss, LossValues
+from robpicker_jax.training.losses.dice import dice
+
+__all__ = ["LOSSES", "BoundLoss", "Loss", "LossValues", "build_loss", "dice"]
+
+LOSSES: dict[str, Loss] = {
+    "dice": dice,
+}
+"""Name → loss."""
+
+
+def build_loss(train: TrainConfig) -> BoundLoss:
+    """The loss that a configuration names, with its options set.
+
+    Raises:
+        InputError: an unknown loss or option, or an option of another type.
+    """
+    loss = look_up(LOSSES, train.loss, key="train.loss")
+    return functools.partial(loss, **checked_options(loss, train.loss_options, key="train.loss_options"))
