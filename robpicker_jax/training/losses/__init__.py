@@ -11,12 +11,26 @@ import functools
 from robpicker_jax.config import TrainConfig
 from robpicker_jax.system.registry import checked_options, look_up
 from robpicker_jax.training.losses.contract import BoundLoss, Loss, LossValues
-from robpicker_jax.training.losses.dice import dice
+from robpicker_jax.training.losses.dice import class_sums, dice
+from robpicker_jax.training.losses.overlap import (
+    batch_dice,
+    dice_cross_entropy,
+    focal,
+    generalised_dice,
+    present_dice,
+    tversky,
+)
 
-__all__ = ["LOSSES", "BoundLoss", "Loss", "LossValues", "build_loss", "dice"]
+__all__ = ["LOSSES", "BoundLoss", "Loss", "LossValues", "build_loss", "class_sums", "dice"]
 
 LOSSES: dict[str, Loss] = {
     "dice": dice,
+    "present_dice": present_dice,
+    "batch_dice": batch_dice,
+    "generalised_dice": generalised_dice,
+    "tversky": tversky,
+    "dice_cross_entropy": dice_cross_entropy,
+    "focal": focal,
 }
 """Name → loss."""
 

@@ -1,0 +1,166 @@
+"""Losses of overlap that treat classes which a patch does not hold in other ways than `dice` does, and with a surface term.
+
+With A the predicted probabilities of a class, B its label, sums over the voxels of a patch:
+Dice ratio 2 Σ A B / (Σ A + Σ B), Tversky index Σ A B / (Σ A B + a Σ A (1 − B) + b Σ (1 − A) B).
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from robpicker_jax.training.losses.contract import LossValues
+from robpicker_jax.training.losses.dice import class_sums, dice
+
+_TINY = 1e-3  # voxels: keeps ratios of empty sums finite without weighing on those of particles
+_LEAST_PROBABILITY = 1e-6
+
+
+def present_dice(
+    predicted: Float[Array, "n z y x c"], label: Float[Array, "n z y x c"], /, *, least_vox: float = 0.5
+) -> LossValues:
+    """Dice averaged over the classes that a patch's label holds; what it does not hold costs only through background.
+
+    Args:
+        predicted: class probabilities.
+        label: one-hot or soft label map.
+        least_vox: mass of a class's label, in voxels, from which on it counts as present.
+    """
+    overlap, size_a, size_b = class_sums(predicted, label)
+    per_class = 1.0 - (2.0 * overlap + _TINY) / (size_a + size_b + _TINY)
+    present = size_b >= least_vox
+    count = jnp.maximum(jnp.sum(present, axis=-1), 1)
+    return LossValues(jnp.sum(jnp.where(present, per_class, 0.0), axis=-1) / count, per_class)
+
+
+def batch_dice(
+    predicted: Float[Array, "n z y x c"], label: Float[Array, "n z y x c"], /, *, smoothing_vox: float = _TINY
+) -> LossValues:
+    """Dice with sums over the whole batch, as DeepFinder has it, so that hardly a class is ever absent.
+
+    1 − R_j of class j is shared out over the patches: patch i bears (size_ij / 2 − overlap_ij) / Σ_i (size_ij / 2) of
+    it. The shares add up to the loss of the batch; their mean over patches is taken, so they are multiplied by n.
+
+    Args:
+        predicted: class probabilities.
+        label: one-hot or soft label map.
+        smoothing_vox: added to the sums of each class.
+    """
+    overlap, size_a, size_b = class_sums(predicted, label)
+    half = (size_a + size_b) / 2
+    total = jnp.sum(half, axis=0, keepdims=True) + smoothing_vox
+    per_class = predicted.shape[0] * (half - overlap) / total
+    return LossValues(jnp.mean(per_class, axis=-1), per_class)
+
+
+def generalised_dice(
+    predicted: Float[Array, "n z y x c"], label: Float[Array, "n z y x c"], /, *, smoothing_vox: float = 1.0
+) -> LossValues:
+    """Generalised Dice: overlaps and sizes summed over classes, each weighted by 1 / (its label's mass)².
+
+    Sudre et al. 2017 (arXiv 1707.03237). A class that a patch does not hold gets the weight of a class of one voxel
+    times `smoothing_vox`, since its own would be infinite.
+
+    Args:
+        predicted: class probabilities.
+        label: one-hot or soft label map.
+        smoothing_vox: added to each label's mass before it is squared.
+    """
+    overlap, size_a, size_b = class_sums(predicted, label)
+    weight = 1.0 / jnp.square(size_b + smoothing_vox)
+    ratio = 2.0 * jnp.sum(weight * overlap, axis=-1) / jnp.sum(weight * (size_a + size_b), axis=-1)
+    per_class = 1.0 - (2.0 * overlap + _TINY) / (size_a + size_b + _TINY)
+    return LossValues(1.0 - ratio, per_class)
+
+
+def tversky(
+    predicted: Float[Array, "n z y x c"],
+    label: Float[Array, "n z y x c"],
+    /,
+    *,
+    false_positive: float = 0.3,
+    false_negative: float = 0.7,
+    focus: float = 1.0,
+    smoothing_vox: float = _TINY,
+) -> LossValues:
+    """Tversky loss per class, averaged over classes: (1 − index)^(1 / focus).
+
+    Salehi et al. 2017 (arXiv 1706.05721); with `focus` above 1 the focal form of Abraham & Khan 2018
+    (arXiv 1810.07842). Both weights at 0.5 give Dice.
+
+    Args:
+        predicted: class probabilities.
+        label: one-hot or soft label map.
+        false_positive, false_negative: a and b, weights of voxels predicted in excess and of voxels missed.
+        focus: exponent's inverse; above 1, classes that are nearly right count less.
+        smoothing_vox: added to numerator and denominator.
+    """
+    overlap, size_a, size_b = class_sums(predicted, label)
+    missed = false_positive * (size_a - overlap) + false_negative * (size_b - overlap)
+    per_class = 1.0 - (overlap + smoothing_vox) / (overlap + missed + smoothing_vox)
+    if focus != 1.0:
+        # The root has no derivative at 0, which a class reaches that is absent and not predicted.
+        per_class = jnp.power(per_class + 1e-6, 1.0 / focus)
+    return LossValues(jnp.mean(per_class, axis=-1), per_class)
+
+
+def dice_cross_entropy(
+    predicted: Float[Array, "n z y x c"],
+    label: Float[Array, "n z y x c"],
+    /,
+    *,
+    smoothing_vox: float = _TINY,
+    cross_entropy: float = 1.0,
+    class_weights: tuple[float, ...] | None = None,
+) -> LossValues:
+    """Dice plus a multiple of the mean cross-entropy of the voxels.
+
+    Args:
+        predicted: class probabilities.
+        label: one-hot or soft label map.
+        smoothing_vox: as for `dice`.
+        cross_entropy: weight of the cross-entropy.
+        class_weights: weight of each class's cross-entropy, background first; None: all 1.
+    """
+    overlap = dice(predicted, label, smoothing_vox=smoothing_vox)
+    entropy = _cross_entropy(predicted, label, class_weights, 0.0)
+    per_class = overlap.per_class + cross_entropy * entropy * entropy.shape[-1]
+    return LossValues(jnp.mean(per_class, axis=-1), per_class)
+
+
+def focal(
+    predicted: Float[Array, "n z y x c"],
+    label: Float[Array, "n z y x c"],
+    /,
+    *,
+    gamma: float = 2.0,
+    class_weights: tuple[float, ...] | None = None,
+) -> LossValues:
+    """Focal loss, the mean over voxels of −(1 − p)^γ ln p of the labelled class (Lin et al. 2017, arXiv 1708.02002).
+
+    With γ = 0 it is cross-entropy.
+
+    Args:
+        predicted: class probabilities.
+        label: one-hot or soft label map.
+        gamma: γ.
+        class_weights: weight of each class, background first; None: all 1.
+    """
+    per_class = _cross_entropy(predicted, label, class_weights, gamma)
+    return LossValues(jnp.sum(per_class, axis=-1), per_class)
+
+
+def _cross_entropy(
+    predicted: Float[Array, "n z y x c"],
+    label: Float[Array, "n z y x c"],
+    class_weights: tuple[float, ...] | None,
+    gamma: float,
+) -> Float[Array, "n c"]:
+    """Each class's part of the mean over voxels of −w (1 − p)^γ ln p."""
+    wide = jnp.promote_types(predicted.dtype, jnp.float32)
+    p = jnp.clip(predicted.astype(wide), _LEAST_PROBABILITY, 1.0)
+    values = -label.astype(wide) * jnp.log(p)
+    if gamma:
+        values = values * jnp.power(1.0 - p + _LEAST_PROBABILITY, gamma)
+    per_class = jnp.mean(values, axis=(1, 2, 3))
+    return per_class if class_weights is None else per_class * jnp.asarray(class_weights, wide)[None]
