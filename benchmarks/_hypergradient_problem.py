@@ -51,16 +51,31 @@ def custom(widths: tuple[int, ...]) -> UNetShape:
     return UNetShape(**{**vars(PRESETS["custom"]), "widths": widths})
 
 
+def paper_model() -> ModelConfig:
+    """The meta networks of the paper: a head of their own, and one alpha a class."""
+    return ModelConfig(correction="head", alpha_channels="classes", alpha_bias=-2.0)
+
+
+def alive(params: Any, seed: int) -> Any:
+    """Parameters with random numbers in place of layers that start at zero, behind which every gradient is zero."""
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    drawn = [
+        0.3 * jax.random.normal(key, leaf.shape) if leaf.ndim > 1 and not leaf.any() else leaf
+        for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, drawn)
+
+
 @functools.lru_cache(maxsize=4)
 def trees(shape: UNetShape, n_classes: int) -> dict[str, Any]:
     """Initial weights of the three networks as float32 NumPy arrays, the same for every method and precision."""
-    unet = UNet(shape, n_classes)
-    model = ModelConfig()
-    correction = build_label_correction(model, n_classes, unet.features, alpha_bias=-2.0)
+    unet, model = UNet(shape, n_classes), paper_model()
+    correction = build_label_correction(model, n_classes, unet.features)
     params, batch_stats = unet.init(jax.random.key(0))
     meta = {
-        "correction": correction.init(jax.random.key(1)),
-        "reweighting": build_data_reweighting(model).init(jax.random.key(2)),
+        "correction": alive(correction.init(jax.random.key(1)), 3),
+        "reweighting": alive(build_data_reweighting(model).init(jax.random.key(2)), 4),
     }
     return jax.tree.map(np.asarray, {"params": params, "batch_stats": batch_stats, "meta": meta})
 
@@ -89,7 +104,7 @@ def setup(case: Case, dtype: str, inner_steps: int = 1, *, stops: bool = True) -
 
     `stops` is whether the inner gradient is kept out of targets and weights, which is the default of training.
     """
-    unet, model = UNet(case.shape, case.n_classes, dtype), ModelConfig()
+    unet, model = UNet(case.shape, case.n_classes, dtype), paper_model()
     correct = build_label_correction(model, case.n_classes, unet.features).apply
     networks = Networks(unet.apply, correct, build_data_reweighting(model).apply)
     optimizer = optax.chain(optax.add_decayed_weights(WEIGHT_DECAY), optax.sgd(LEARNING_RATE, momentum=MOMENTUM))

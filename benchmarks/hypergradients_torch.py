@@ -16,8 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks._hypergradient_problem import paper_model
 from robpicker_jax.models.presets import UNetShape
 from robpicker_jax.training.losses.dice import SMOOTHING_VOX
+
+ALPHA_BIAS, ALPHA_REACH = paper_model().alpha_bias, paper_model().alpha_reach
 
 Tree = Any
 
@@ -141,8 +144,10 @@ class TorchProblem:
     def _correct(self, meta: dict[str, Tensor], features: Tensor, label: Tensor) -> Tensor:
         proposal = torch.softmax(self._dense(meta, "correction", "scores", features), dim=-1)
         hidden = functional.relu(self._dense(meta, "correction", "hidden", torch.cat([proposal, label], dim=-1)))
-        alpha = torch.sigmoid(self._dense(meta, "correction", "alpha", hidden))
-        return alpha * proposal + (1.0 - alpha) * label
+        change = self._dense(meta, "correction", "alpha", hidden)
+        alpha = torch.sigmoid(ALPHA_BIAS + ALPHA_REACH * torch.tanh(change / ALPHA_REACH))
+        corrected = alpha * proposal + (1.0 - alpha) * label
+        return corrected / corrected.sum(-1, keepdim=True)
 
     def _reweight(self, meta: dict[str, Tensor], losses: Tensor) -> Tensor:
         hidden = functional.relu(self._dense(meta, "reweighting", "hidden", losses[:, None]))
@@ -154,13 +159,14 @@ class TorchProblem:
         """Mean of the weighted Dice losses against the corrected labels."""
         features, probabilities = self.segment(params, batch.image, keep_running=keep_running)
         target = self._correct(self.meta, features.detach(), batch.label)
-        losses = _dice(probabilities, target)
-        weights = self._reweight(self.meta, _dice(probabilities.detach(), target))
-        return (weights * losses).mean()
+        losses = _class_dice(probabilities, target).mean(-1)
+        present = (batch.label.sum((1, 2, 3)) >= 0.5).float()
+        seen = (_class_dice(probabilities.detach(), target) * present).sum(-1) / present.sum(-1)
+        return (self._reweight(self.meta, seen) * losses).mean()
 
     def outer_loss(self, params: dict[str, Tensor], batch: TorchBatch) -> Tensor:
         """Mean Dice loss against the clean labels."""
-        return _dice(self.segment(params, batch.image, keep_running=False)[1], batch.label).mean()
+        return _class_dice(self.segment(params, batch.image, keep_running=False)[1], batch.label).mean()
 
     # The steps.
 
@@ -242,8 +248,8 @@ class TorchProblem:
         }
 
 
-def _dice(predicted: Tensor, label: Tensor) -> Tensor:
+def _class_dice(predicted: Tensor, label: Tensor) -> Tensor:
     space = (1, 2, 3)
     overlap = (predicted * label).sum(space)
     size = predicted.sum(space) + label.sum(space)
-    return (1.0 - (2.0 * overlap + SMOOTHING_VOX) / (size + SMOOTHING_VOX)).mean(-1)
+    return 1.0 - (2.0 * overlap + SMOOTHING_VOX) / (size + SMOOTHING_VOX)

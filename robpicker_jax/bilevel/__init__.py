@@ -6,14 +6,26 @@ from robpicker_jax.bilevel.accumulation import accumulated
 from robpicker_jax.bilevel.hypergradients import METHODS, accepts, configured_options, hypergradient
 from robpicker_jax.bilevel.optimizer_check import check_optimizer
 from robpicker_jax.bilevel.problem import BilevelProblem, Estimate, LossAux
-from robpicker_jax.bilevel.step import Metrics, Step, TrainState, bilevel_step, initial_state, plain_step
+from robpicker_jax.bilevel.step import (
+    DirectLoss,
+    Metrics,
+    Scale,
+    Step,
+    TrainState,
+    bilevel_step,
+    direct_step,
+    initial_state,
+    plain_step,
+)
 
 __all__ = [
     "METHODS",
     "BilevelProblem",
+    "DirectLoss",
     "Estimate",
     "LossAux",
     "Metrics",
+    "Scale",
     "Step",
     "TrainState",
     "accepts",
@@ -21,6 +33,7 @@ __all__ = [
     "bilevel_step",
     "check_optimizer",
     "configured_options",
+    "direct_step",
     "hypergradient",
     "initial_state",
     "plain_step",

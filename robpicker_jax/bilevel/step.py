@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
@@ -46,6 +47,7 @@ class Metrics(NamedTuple):
         hypergradient_norm: Euclidean norm of the hypergradient over all meta parameters; zero without a meta level.
         inner: what the inner loss returned beside its value, at the last inner step.
         outer: what the outer loss returned beside its value; None for a step without a meta level.
+        direct: what the direct loss returned beside its value; None where there is none.
     """
 
     inner_loss: Float[Array, ""]
@@ -53,10 +55,18 @@ class Metrics(NamedTuple):
     hypergradient_norm: Float[Array, ""]
     inner: Tree
     outer: Tree
+    direct: Tree = None
 
 
 Step = Callable[[TrainState, Tree, Tree], tuple[TrainState, Metrics]]
 """`(state, inner batches, outer batch) -> (state, metrics)`; inner batches have a leading axis of inner steps."""
+
+
+DirectLoss = Callable[[Tree, Tree, Tree, Tree], tuple[jax.Array, Tree]]
+"""`(params, meta, state, outer batch) -> (loss, aux)`, differentiated with respect to `meta` alone."""
+
+Scale = Callable[[Tree, jax.Array], Tree]
+"""`(hypergradient, step) -> hypergradient` of another size."""
 
 
 def initial_state(
@@ -83,6 +93,9 @@ def bilevel_step(
     *,
     method: str = "unrolled",
     inner_steps: int = 1,
+    direct_loss: DirectLoss | None = None,
+    direct_weight: float = 1.0,
+    scale: Scale | None = None,
     **options: Any,
 ) -> Step:
     """The bi-level step with a hypergradient method.
@@ -92,25 +105,76 @@ def bilevel_step(
         meta_optimizers: an optimiser for each name in the state's `meta`.
         method: name of the hypergradient method.
         inner_steps: K; the leaves of the inner batches have a leading axis of this length.
+        direct_loss: a further loss of the meta parameters at the updated parameters, which are data to it. It has a
+            gradient of its own, added after `scale`, so that the two can be of one order of size.
+        direct_weight: weight of the direct loss.
+        scale: (hypergradient, step) → hypergradient, a change of size.
         options: further arguments of the method.
 
     Raises:
         InputError: an unknown method or option, or a value that the method refuses.
     """
     estimate = hypergradient(method, problem, inner_steps=inner_steps, **options)
+    mean: Mean = options.get("mean", no_mean)
 
     def step(state: TrainState, inner_batches: Tree, outer_batch: Tree) -> tuple[TrainState, Metrics]:
         out = estimate(state.params, state.meta, state.network_state, state.opt_state, inner_batches, outer_batch)
-        meta, meta_opt_state = dict(state.meta), dict(state.meta_opt_state)
-        for name in state.meta:
-            updates, meta_opt_state[name] = meta_optimizers[name].update(
-                out.hypergradient[name], state.meta_opt_state[name], state.meta[name]
-            )
-            meta[name] = optax.apply_updates(state.meta[name], updates)
+        gradient = out.hypergradient if scale is None else scale(out.hypergradient, state.step)
+        direct = None
+        if direct_loss is not None:
+            own, direct = _direct_gradient(direct_loss, out.params, state.meta, out.state, outer_batch, mean)
+            gradient = jax.tree.map(lambda h, g: h + direct_weight * g, gradient, own)
+        meta, meta_opt_state = _update(meta_optimizers, gradient, state)
         new = TrainState(state.step + 1, out.params, out.state, meta, out.opt_state, meta_opt_state)
-        return new, Metrics(out.inner_loss, out.outer_loss, optax.global_norm(out.hypergradient), *out.aux)
+        return new, Metrics(out.inner_loss, out.outer_loss, optax.global_norm(out.hypergradient), *out.aux, direct)
 
     return step
+
+
+def direct_step(
+    problem: BilevelProblem,
+    meta_optimizers: Mapping[str, optax.GradientTransformation],
+    direct_loss: DirectLoss,
+    *,
+    direct_weight: float = 1.0,
+    inner_steps: int = 1,
+    mean: Mean = no_mean,
+) -> Step:
+    """The step of `plain_step`, and then one of the meta parameters by the gradient of a direct loss alone."""
+    plain = plain_step(problem, inner_steps=inner_steps, mean=mean)
+
+    def step(state: TrainState, inner_batches: Tree, outer_batch: Tree) -> tuple[TrainState, Metrics]:
+        after, metrics = plain(state, inner_batches, outer_batch)
+        gradient, direct = _direct_gradient(
+            direct_loss, after.params, state.meta, after.network_state, outer_batch, mean
+        )
+        gradient = jax.tree.map(lambda g: direct_weight * g, gradient)
+        meta, meta_opt_state = _update(meta_optimizers, gradient, state)
+        return after._replace(meta=meta, meta_opt_state=meta_opt_state), metrics._replace(direct=direct)
+
+    return step
+
+
+def _direct_gradient(
+    direct_loss: DirectLoss, params: Tree, meta: Tree, network_state: Tree, batch: Tree, mean: Mean
+) -> tuple[Tree, Tree]:
+    """∂/∂M of a loss at fixed parameters, and its aux."""
+    params = jax.lax.stop_gradient(params)
+    gradient, aux = jax.grad(lambda meta: direct_loss(params, meta, network_state, batch), has_aux=True)(meta)
+    return mean(gradient), aux
+
+
+def _update(
+    optimizers: Mapping[str, optax.GradientTransformation], gradient: Tree, state: TrainState
+) -> tuple[dict[str, Tree], dict[str, Tree]]:
+    """The meta parameters and their optimisers' states after one update."""
+    meta, meta_opt_state = dict(state.meta), dict(state.meta_opt_state)
+    for name in state.meta:
+        updates, meta_opt_state[name] = optimizers[name].update(
+            gradient[name], state.meta_opt_state[name], state.meta[name]
+        )
+        meta[name] = optax.apply_updates(state.meta[name], updates)
+    return meta, meta_opt_state
 
 
 def plain_step(problem: BilevelProblem, *, inner_steps: int = 1, mean: Mean = no_mean) -> Step:
@@ -124,6 +188,6 @@ def plain_step(problem: BilevelProblem, *, inner_steps: int = 1, mean: Mean = no
         start = Carry(state.params, state.network_state, state.opt_state)
         end, loss, aux = run_inner_steps(problem, inner_steps, state.meta, start, inner_batches, mean)
         new = TrainState(state.step + 1, end.params, end.state, state.meta, end.opt_state, state.meta_opt_state)
-        return new, Metrics(loss, jnp.full_like(loss, jnp.nan), jnp.zeros_like(loss), aux, None)
+        return new, Metrics(loss, jnp.full_like(loss, jnp.nan), jnp.zeros_like(loss), aux, None, None)
 
     return step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from robpicker_jax import parallel
 from robpicker_jax.annotations import Particles
 from robpicker_jax.bilevel.step import TrainState
 from robpicker_jax.config import Config
-from robpicker_jax.datasets import SPLITS, OpenedTomogram
+from robpicker_jax.datasets import SPLITS, OpenedTomogram, stored_truth
 from robpicker_jax.labels import label_maker
 from robpicker_jax.models.model_file import MODEL_FILE, save_model
 from robpicker_jax.models.trained_model import TrainedModel
@@ -36,6 +36,8 @@ from robpicker_jax.training.trainer import FitResult, fit
 if TYPE_CHECKING:
     from robpicker_jax.evaluation import Evaluation
     from robpicker_jax.reporting.gathering import TrainingExamples
+
+_JUDGED_BATCHES = 6  # of training patches whose corrected labels are compared with the truth at each validation
 
 # Modules that are needed after training alone are imported then, so that the start does not take longer for them.
 
@@ -152,7 +154,7 @@ def train(job: Job, batches: Callable[[int], Any]) -> FitResult:
 
     def validate(state: TrainState) -> Mapping[str, float]:
         scores = evaluate_picks(job, ModelPicker(trained_model(job.config, state)), job.validation)
-        return validation_scores(scores, choose_by)
+        return validation_scores(scores, choose_by) | correction_scores(job, state)
 
     def keep_best(state: TrainState, score: float) -> None:
         if parallel.is_first():
@@ -171,6 +173,33 @@ def train(job: Job, batches: Callable[[int], Any]) -> FitResult:
     if result.input_wait_share is not None:
         _say(f"the devices waited for input {100 * result.input_wait_share:.1f} % of the time")
     return result
+
+
+def correction_scores(job: Job, state: TrainState) -> dict[str, float]:
+    """How good the corrected labels of some training patches are, where clean maps are stored; else empty."""
+    if "correction" not in state.meta or not parallel.is_first():
+        return {}
+    from robpicker_jax.training.correction_quality import quality_of_patches
+
+    truths = [stored_truth(tomogram, job.config.data) for tomogram in job.data.train]
+    source = job.data.source()
+
+    def patches() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        for step in range(_JUDGED_BATCHES):
+            batch = source.train_batch(step)
+            known, cut = [], []
+            for row in range(len(batch["label"])):
+                drawn = source.plan("train", step, row)
+                truth = truths[drawn.tomogram]
+                if truth is not None:
+                    known.append(row)
+                    cut.append(source.cut_map("train", drawn, truth))
+            if known:
+                yield batch["image"][known], batch["label"][known], np.stack(cut)
+
+    correct = partial(job.experiment.corrected, parallel.local(state))
+    scores = quality_of_patches(correct, patches(), _species_names(job.config))
+    return {f"correction/{name}": value for name, value in scores.items()}
 
 
 def keep_model(job: Job, result: FitResult) -> ModelPicker:

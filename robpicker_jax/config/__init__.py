@@ -12,6 +12,7 @@ from robpicker_jax.config.loading import (
 from robpicker_jax.config.schema import (
     META_NETWORKS,
     Config,
+    CorruptionConfig,
     DataConfig,
     EvaluationConfig,
     InferenceConfig,
@@ -29,6 +30,7 @@ from robpicker_jax.config.schema import (
 __all__ = [
     "META_NETWORKS",
     "Config",
+    "CorruptionConfig",
     "DataConfig",
     "EvaluationConfig",
     "InferenceConfig",

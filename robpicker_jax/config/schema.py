@@ -218,12 +218,32 @@ class ModelConfig:
     decoder_convs: Annotated[PositiveInt | None, _help("3x3x3 convolutions in each decoder block")] = None
     batch_norm: Annotated[bool | None, _help("batch normalisation after each convolution")] = None
     dropout: Annotated[float | None, Ge(0), Lt(1), _help("dropout rate in the bottleneck")] = None
-    alpha_channels: Annotated[Literal["classes", "one"], _help("width of the label correction's alpha")] = "classes"
-    alpha_bias: Annotated[float, _help("initial bias of alpha's logits; -2 trusts the given label at first")] = -2.0
+    correction: Annotated[
+        Literal["tied", "ema", "head"],
+        _help(
+            "what the label correction proposes: the network's own prediction, that of its averaged parameters, or a "
+            "head of its own on the network's features (the paper's)"
+        ),
+    ] = "tied"
+    alpha_channels: Annotated[
+        Literal["classes", "one"], _help("width of the label correction's alpha; one a class (the paper's), or one")
+    ] = "one"
+    alpha_bias: Annotated[float, _help("alpha's logit at the start; -3 trusts the given label at first")] = -3.0
+    alpha_reach: Annotated[
+        Positive, _help("largest change of alpha's logit from its start; bounded, so that alpha can always come back")
+    ] = 8.0
+    ema_decay: Annotated[float, Ge(0), Lt(1), _help("decay of the averaged parameters, for correction: ema")] = 0.99
     correction_hidden: Annotated[
         PositiveInt | None, _help("hidden width of the label correction; none: the number of classes")
     ] = None
     reweighting_hidden: Annotated[PositiveInt, _help("hidden width of the data reweighting network")] = 500
+    reweighting_inputs: Annotated[
+        Literal["loss", "classes", "composition"],
+        _help(
+            "what the reweighting network sees of a patch: its loss over the classes its label holds (the paper: its "
+            "loss), the losses of these classes one by one, or those and which classes they are"
+        ),
+    ] = "loss"
     compute_dtype: Annotated[
         Literal["float32", "bfloat16"], _help("type of the backbone's arithmetic; parameters and losses stay float32")
     ] = "float32"
@@ -246,6 +266,19 @@ class OptimizerConfig:
     schedule: Annotated[Literal["constant", "cosine"], _help("learning-rate schedule over train.steps")] = "constant"
     warmup_steps: Annotated[Count, _help("linear warm-up")] = 0
     clip_norm: Annotated[NonNegative, _help("clip the gradient's global norm; 0: no clipping")] = 0.0
+
+
+@dataclass(frozen=True)
+class CorruptionConfig:
+    """How clean meta labels are corrupted, at every step anew, to teach the label correction."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    missing: Annotated[Fraction, _help("share of particles erased")] = 0.4
+    false_picks: Annotated[Fraction, _help("share of particles that get a false copy elsewhere in the patch")] = 0.2
+    swap: Annotated[Fraction, _help("share of particles given a class drawn at random")] = 0.2
+    shifted: Annotated[Fraction, _help("share of particles displaced")] = 0.5
+    shift_vox: Annotated[NonNegative, _help("standard deviation of the displacement per axis, voxels")] = 1.0
+    untouched: Annotated[Fraction, _help("share of patches left as they are")] = 0.2
 
 
 @dataclass(frozen=True)
@@ -278,7 +311,32 @@ class TrainConfig:
         dict[str, Any], _help("options of the hypergradient method, such as {epsilon: 0.01} of finite_difference")
     ] = field(default_factory=dict, hash=False)
     inner_steps: Annotated[PositiveInt, _help("inner steps for each meta step")] = 1
-    meta_warmup_steps: Annotated[Count, _help("first steps during which the meta networks stay as they are")] = 0
+    meta_warmup_steps: Annotated[
+        Count, _help("first steps during which labels and weights are left alone; at most, with meta_warmup_until")
+    ] = 0
+    meta_warmup_until: Annotated[
+        Literal["steps", "plateau"],
+        _help("when the warm-up ends: after meta_warmup_steps, or at the first validation that is no better"),
+    ] = "steps"
+    meta_lambda: Annotated[
+        NonNegative,
+        _help("weight of the correction's own loss on corrupted meta labels (the paper's lamda); 0: none"),
+    ] = 1.0
+    meta_alpha: Annotated[
+        NonNegative,
+        _help("weight of the correction's own loss during the second half of the warm-up (the paper's meta alpha: 0)"),
+    ] = 1.0
+    corruption: Annotated[CorruptionConfig, _help("how meta labels are corrupted for that")] = field(
+        default_factory=CorruptionConfig
+    )
+    weights: Annotated[
+        Literal["none", "mean", "sum"],
+        _help("weights of a batch as they are (the paper's), divided by their mean, or by their sum"),
+    ] = "mean"
+    hypergradient_scale: Annotated[
+        Literal["exact", "over_rate", "normalised"],
+        _help("the hypergradient as it is, divided by the inner learning rate, or by its own norm"),
+    ] = "over_rate"
     stop_gradient_label: Annotated[bool, _help("no inner gradient through the corrected label")] = True
     stop_gradient_weight: Annotated[bool, _help("no inner gradient through the loss that sets the weight")] = True
     validate_every: Annotated[PositiveInt, _help("steps between validations")] = 500

@@ -1,9 +1,9 @@
-"""Data reweighting (DR): the network R from a patch's loss to its weight in (0, 1)."""
+"""Data reweighting (DR): the network R from a patch's losses to its weight in (0, 1)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,36 +11,69 @@ from flax import linen as nn
 
 from robpicker_jax.config.schema import ModelConfig
 
+Inputs = Literal["loss", "classes", "composition"]
+
 
 class _DataReweightingModule(nn.Module):
     hidden: int
 
     @nn.compact
-    def __call__(self, losses: jax.Array) -> jax.Array:
-        wide = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
-        hidden = nn.relu(nn.Dense(self.hidden, name="hidden")(wide[..., None]))
-        return nn.sigmoid(nn.Dense(1, name="weight")(hidden))[..., 0]
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        wide = inputs.astype(jnp.promote_types(inputs.dtype, jnp.float32))
+        hidden = nn.relu(nn.Dense(self.hidden, name="hidden")(wide))
+        return nn.sigmoid(nn.Dense(1, kernel_init=nn.initializers.zeros, name="weight")(hidden))[..., 0]
 
 
 @dataclass(frozen=True)
 class DataReweighting:
-    """`w = sigmoid(W2·relu(W1·ℓ + b1) + b2)`: 1 → hidden → 1, 1,501 parameters at the paper's 500."""
+    """`w = sigmoid(W2·relu(W1·x + b1) + b2)`: 1 → hidden → 1, 1,501 parameters at the paper's 500 with one input.
+
+    The last layer starts at zero: every weight is 1/2 at first, and the seed has no say in whether losses or gains are
+    preferred.
+
+    Attributes:
+        hidden: width.
+        inputs: what x is: "loss", the mean loss of the classes that the patch's label holds (the paper: its loss);
+            "classes", the losses of these classes one by one, 0 for the others; "composition", those and which classes
+            they are.
+        n_classes: c, background included.
+    """
 
     hidden: int = 500
+    inputs: Inputs = "loss"
+    n_classes: int = 1
 
     @property
     def _module(self) -> Any:
         return _DataReweightingModule(self.hidden)
 
+    @property
+    def _width(self) -> int:
+        return {"loss": 1, "classes": self.n_classes, "composition": 2 * self.n_classes}[self.inputs]
+
     def init(self, key: jax.Array) -> Any:
-        """Fresh float32 parameters; at first every weight is near 1/2."""
-        return self._module.init(key, jnp.zeros((1,)))["params"]
+        """Fresh float32 parameters; at first every weight is 1/2."""
+        return self._module.init(key, jnp.zeros((1, self._width)))["params"]
 
-    def apply(self, params: Any, losses: jax.Array) -> jax.Array:
-        """Weights in (0, 1), float32, one for each loss; the shape of `losses` (any) is kept."""
-        return self._module.apply({"params": params}, losses)
+    def apply(self, params: Any, class_losses: jax.Array, present: jax.Array) -> jax.Array:
+        """Weights (n,) in (0, 1), float32.
+
+        Args:
+            params: parameters.
+            class_losses: (n, c), the loss of each class of each patch.
+            present: (n, c) bool, whether the patch's label holds the class. Losses of absent classes say how many
+                species a patch lacks and nothing of its own quality, so they are left out.
+        """
+        losses = jnp.where(present, class_losses, 0.0)
+        if self.inputs == "loss":
+            inputs = jnp.sum(losses, axis=-1, keepdims=True) / jnp.maximum(jnp.sum(present, -1, keepdims=True), 1)
+        elif self.inputs == "classes":
+            inputs = losses
+        else:
+            inputs = jnp.concatenate([losses, present.astype(losses.dtype)], axis=-1)
+        return self._module.apply({"params": params}, inputs)
 
 
-def build_data_reweighting(model: ModelConfig) -> DataReweighting:
-    """The data-reweighting network of a configuration."""
-    return DataReweighting(model.reweighting_hidden)
+def build_data_reweighting(model: ModelConfig, n_classes: int = 1) -> DataReweighting:
+    """The data-reweighting network of a configuration with `n_classes` classes, background included."""
+    return DataReweighting(model.reweighting_hidden, model.reweighting_inputs, n_classes)

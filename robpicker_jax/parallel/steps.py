@@ -60,8 +60,8 @@ def pmap_step(step: Step, mesh: Mesh) -> Step:
         def whole(leaf: jax.Array) -> jax.Array:
             return lax.all_gather(leaf, DATA_AXIS, tiled=True) if leaf.ndim else lax.pmean(leaf, DATA_AXIS)
 
-        inner, outer = jax.tree.map(whole, (metrics.inner, metrics.outer))
-        return state, metrics._replace(inner=inner, outer=outer)
+        inner, outer, direct = jax.tree.map(whole, (metrics.inner, metrics.outer, metrics.direct))
+        return state, metrics._replace(inner=inner, outer=outer, direct=direct)
 
     mapped = jax.shard_map(
         on_one_device,

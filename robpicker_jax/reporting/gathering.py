@@ -10,7 +10,7 @@ import numpy as np
 
 from robpicker_jax.annotations import Particles
 from robpicker_jax.config import DataConfig, Species
-from robpicker_jax.datasets import OpenedTomogram, load_target
+from robpicker_jax.datasets import OpenedTomogram, stored_truth
 from robpicker_jax.evaluation import Evaluation
 from robpicker_jax.patches import Batch, BatchSource
 from robpicker_jax.reporting.data import ClassWeights, LabelExample, ReportData, SpeciesInfo, TomogramView
@@ -110,7 +110,7 @@ def label_examples(training: TrainingExamples, data: DataConfig) -> list[LabelEx
     """Central slices of training patches: noisy, corrected and, where a clean map is stored, true labels."""
     if training.correct is None:
         return []
-    truths = [_stored_truth(tomogram, data) for tomogram in training.tomograms]
+    truths = [stored_truth(tomogram, data) for tomogram in training.tomograms]
     # Patches whose noisy label is furthest from the truth show most of what the correction does.
     candidates = []
     for step in range(_EXAMPLES * 2):
@@ -159,10 +159,3 @@ def sample_weights(training: TrainingExamples, species: Sequence[Species]) -> li
         for index, entry in enumerate(species, start=1)
         if (label == index).any()
     ]
-
-
-def _stored_truth(tomogram: OpenedTomogram, data: DataConfig) -> np.ndarray | None:
-    """The clean label map that a simulated data set keeps beside its noisy annotations."""
-    if data.train_labels == "map" or tomogram.files.target_path is None:
-        return None
-    return load_target(tomogram.files, len(data.species), tomogram.shape_zyx)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -15,12 +16,14 @@ from jax.sharding import Mesh
 from robpicker_jax import parallel
 from robpicker_jax.bilevel import (
     BilevelProblem,
+    Scale,
     Step,
     TrainState,
     accumulated,
     bilevel_step,
     check_optimizer,
     configured_options,
+    direct_step,
     initial_state,
     plain_step,
 )
@@ -33,7 +36,7 @@ from robpicker_jax.system.registry import look_up
 from robpicker_jax.training import objective
 from robpicker_jax.training.losses import build_loss
 from robpicker_jax.training.objective import Batch, InnerAux, Networks, NetworkState, robpicker_problem
-from robpicker_jax.training.optimizers import build_optimizer
+from robpicker_jax.training.optimizers import build_optimizer, learning_rate_schedule
 
 # Optimisers whose update is known to have a derivative (the configuration sees to eps_root); others are probed.
 _SMOOTH = ("sgd", "adam", "adamw", "rmsprop")
@@ -51,7 +54,8 @@ class Experiment:
         mesh: the devices.
         state: the initial state, on the devices.
         step: the compiled training step; its state argument is donated.
-        warmup: the compiled step that leaves the meta networks as they are.
+        warmup: the compiled step of the warm-up: labels and weights are left alone, the meta networks as they are.
+        teach: the same, except that the label correction learns from corrupted meta labels; None: it has no such loss.
     """
 
     config: Config
@@ -62,10 +66,27 @@ class Experiment:
     state: TrainState
     step: Step
     warmup: Step
+    teach: Step | None
+
+    @cached_property
+    def _correct(self) -> Callable[..., jax.Array]:
+        """Compiled (state, image, label) → corrected label map."""
+
+        def apply(state: TrainState, image: jax.Array, label: jax.Array) -> jax.Array:
+            one_hot = jax.nn.one_hot(label, self.n_classes)
+            batch_stats, average = state.network_state.batch_stats, state.network_state.average
+            features, logits, _ = self.networks.segment(state.params, batch_stats, image, train=True)
+            if average is not None:
+                logits = self.networks.segment(average, batch_stats, image, train=True)[1]
+            prediction = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+            return self.networks.correct(state.meta["correction"], features, prediction, one_hot)[0]
+
+        return jit(apply)
 
     def inner_aux(self, state: TrainState, batch: Batch) -> InnerAux:
         """Losses, weights and corrections of training patches (no leading axis of inner steps), for reports."""
-        loss = objective.inner_loss(self.networks, build_loss(self.config.train))
+        train = self.config.train
+        loss = objective.inner_loss(self.networks, build_loss(train), weights=train.weights)
 
         def aux(state: TrainState, batch: Batch) -> InnerAux:
             return loss(state.params, state.meta, state.network_state, batch, state.params)[1][1]
@@ -75,15 +96,9 @@ class Experiment:
 
     def corrected(self, state: TrainState, image: np.ndarray, label: np.ndarray) -> np.ndarray:
         """Corrected label maps (n, z, y, x, c) of patches; the given ones where no correction was trained."""
-        one_hot = jax.nn.one_hot(label, self.n_classes)
         if "correction" not in state.meta:
-            return np.asarray(one_hot)
-
-        def apply(state: TrainState, image: Any, one_hot: Any) -> Any:
-            features, _, _ = self.networks.segment(state.params, state.network_state.batch_stats, image, train=True)
-            return self.networks.correct(state.meta["correction"], features, one_hot)[0]
-
-        return np.asarray(jit(apply)(parallel.local(state), image, one_hot))
+            return np.asarray(jax.nn.one_hot(label, self.n_classes))
+        return np.asarray(self._correct(parallel.local(state), image, label))
 
 
 def build_networks(
@@ -98,8 +113,8 @@ def build_networks(
         InputError: an unknown backbone, or an option that it does not have.
     """
     backbone = build_backbone(model, n_classes, device_axis=device_axis)
-    correction = build_label_correction(model, n_classes, backbone.features, alpha_bias=model.alpha_bias)
-    reweighting = build_data_reweighting(model)
+    correction = build_label_correction(model, n_classes, backbone.features)
+    reweighting = build_data_reweighting(model, n_classes)
 
     def init(key: jax.Array) -> dict[str, Any]:
         params, batch_stats = backbone.init(jax.random.fold_in(key, 0))
@@ -132,14 +147,15 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
     pmap = devices.form == "pmap"
     # The pmap form's networks average over devices, so they are of no use outside of its step.
     trained = build_networks(config.model, n_classes, device_axis=parallel.DATA_AXIS)[0] if pmap else networks
-    problem = _problem(trained, train)
+    problem = _problem(trained, train, config.model)
     meta_optimizers = {name: build_optimizer(getattr(train, name), train.steps) for name in train.meta_networks}
     if state is None:
         # As one program: array by array it would be a hundred small ones to compile, at every start.
-        start = jax.jit(lambda: _fresh_state(init, problem, meta_optimizers, train))
+        averaged = train.is_bilevel and config.model.correction == "ema"
+        start = jax.jit(lambda: _fresh_state(init, problem, meta_optimizers, train, averaged=averaged))
         state = parallel.replicate(start(), mesh)
     problem = accumulated(problem, devices.micro_batches)
-    step, warmup = _steps(problem, meta_optimizers, train, pmap=pmap)
+    step, warmup, teach = _steps(problem, trained, meta_optimizers, train, pmap=pmap)
     compiled = parallel.pmap_step if pmap else parallel.jit_step
     return Experiment(
         config=config,
@@ -150,6 +166,7 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
         state=state,
         step=compiled(step, mesh),
         warmup=compiled(warmup, mesh),
+        teach=None if teach is None else compiled(teach, mesh),
     )
 
 
@@ -193,7 +210,7 @@ def _mesh(config: Config) -> Mesh:
     return mesh
 
 
-def _problem(networks: Networks, train: TrainConfig) -> BilevelProblem:
+def _problem(networks: Networks, train: TrainConfig, model: ModelConfig) -> BilevelProblem:
     """RobPicker's problem with the loss, the stops and the inner optimiser of a configuration."""
     problem = robpicker_problem(
         networks,
@@ -201,6 +218,8 @@ def _problem(networks: Networks, train: TrainConfig) -> BilevelProblem:
         build_loss(train),
         stop_gradient_label=train.stop_gradient_label,
         stop_gradient_weight=train.stop_gradient_weight,
+        weights=train.weights,
+        ema_decay=model.ema_decay,
     )
     if train.is_bilevel and train.inner.name not in _SMOOTH:
         check_optimizer(problem, {"w": jnp.ones(4)}, method=train.hypergradient)
@@ -212,13 +231,15 @@ def _fresh_state(
     problem: BilevelProblem,
     meta_optimizers: Mapping[str, optax.GradientTransformation],
     train: TrainConfig,
+    *,
+    averaged: bool,
 ) -> TrainState:
     """The state before the first step, drawn from the seed."""
     # XLA's own generator: the default one, unrolled for every parameter, costs more compile time than the step.
     fresh = init(jax.random.key(train.seed, impl="rbg"))
     return initial_state(
         fresh["backbone"],
-        NetworkState(fresh["batch_stats"], jax.random.PRNGKey(train.seed)),
+        NetworkState(fresh["batch_stats"], jax.random.PRNGKey(train.seed), fresh["backbone"] if averaged else None),
         {name: fresh[name] for name in train.meta_networks},
         problem.inner_optimizer,
         meta_optimizers,
@@ -227,23 +248,78 @@ def _fresh_state(
 
 def _steps(
     problem: BilevelProblem,
+    networks: Networks,
     meta_optimizers: Mapping[str, optax.GradientTransformation],
     train: TrainConfig,
     *,
     pmap: bool,
-) -> tuple[Step, Step]:
-    """The training step and the warm-up step, which leaves the meta networks as they are; not compiled."""
-    averages = {"mean": parallel.mean_over_devices} if pmap else {}
-    plain = plain_step(problem, inner_steps=train.inner_steps, **averages)
+) -> tuple[Step, Step, Step | None]:
+    """The training step, and those of the two halves of the warm-up (see `Experiment`); not compiled."""
+    averages: dict[str, Any] = {"mean": parallel.mean_over_devices} if pmap else {}
+    plain = plain_step(_untouched(problem), inner_steps=train.inner_steps, **averages)
     if not train.is_bilevel:
-        return plain, plain
+        return plain, plain, None
+    teach = own = None
+    if "correction" in train.meta_networks and (train.meta_lambda or train.meta_alpha):
+        own = objective.own_loss(networks, train.corruption, build_loss(train))
+        if train.meta_alpha:
+            teach = direct_step(
+                _untouched(problem),
+                meta_optimizers,
+                own,
+                direct_weight=train.meta_alpha,
+                inner_steps=train.inner_steps,
+                **averages,
+            )
     options = configured_options(train.hypergradient, train.hypergradient_options, key="train.hypergradient_options")
     step = bilevel_step(
         problem,
         meta_optimizers,
         method=train.hypergradient,
         inner_steps=train.inner_steps,
+        direct_loss=own if train.meta_lambda else None,
+        direct_weight=train.meta_lambda,
+        scale=_scale(train),
         **options,
         **averages,
     )
-    return step, plain
+    return step, plain, teach
+
+
+def _untouched(problem: BilevelProblem) -> BilevelProblem:
+    """The problem without meta networks: labels and weights as they are."""
+
+    def inner_loss(params: Any, meta: Any, *rest: Any) -> Any:
+        return problem.inner_loss(params, {}, *rest)
+
+    return replace(problem, inner_loss=inner_loss)
+
+
+def _scale(train: TrainConfig) -> Scale | None:
+    """What `train.hypergradient_scale` makes of a hypergradient.
+
+    The exact hypergradient carries the inner learning rate as a factor: with a schedule that falls to zero, meta
+    learning fades while its optimiser remembers larger gradients. Its direction is the same without that factor.
+    """
+    if train.hypergradient_scale == "exact":
+        return None
+    if train.hypergradient_scale == "normalised":
+
+        def normalised(hypergradient: Any, step: jax.Array) -> Any:
+            return {name: _unit(tree) for name, tree in hypergradient.items()}
+
+        return normalised
+    rate = learning_rate_schedule(train.inner, train.steps * train.inner_steps)
+    # A schedule that starts or ends at zero must not make the quotient infinite.
+    least = 1e-3 * train.inner.learning_rate
+
+    def over_rate(hypergradient: Any, step: jax.Array) -> Any:
+        factor = 1.0 / jnp.maximum(rate(step * train.inner_steps), least)
+        return jax.tree.map(lambda leaf: factor * leaf, hypergradient)
+
+    return over_rate
+
+
+def _unit(tree: Any) -> Any:
+    norm = jnp.maximum(optax.global_norm(tree), 1e-20)
+    return jax.tree.map(lambda leaf: leaf / norm, tree)

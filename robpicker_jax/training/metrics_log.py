@@ -46,6 +46,11 @@ class MetricsLog:
         values = [row.get(name) for row in self.rows() if row["kind"] == "validation"]
         return max((value for value in values if value is not None), default=-math.inf)
 
+    def validation_scores(self, name: str) -> dict[int, float]:
+        """A validation score by step."""
+        rows = (row for row in self.rows() if row["kind"] == "validation")
+        return {row["step"]: row[name] for row in rows if row.get(name) is not None}
+
     def is_validated(self, step: int) -> bool:
         """Whether the validation of a step is among the rows."""
         return any(row["kind"] == "validation" and row["step"] == step for row in self.rows())

@@ -1,10 +1,14 @@
-"""RobPicker's inner and outer loss as pure functions of parameters (the paper's eq. 1–5).
+"""RobPicker's inner and outer loss as pure functions of parameters (the paper's eq. 1–5), and the correction's own loss.
 
 inner:  L_tr(I, C, R) = mean_i w_i ℓ_i,  ℓ_i = D(f(t_i; I), C(a_i)),  w_i = R(ℓ_i)
 outer:  L_val(I')     = mean_j D(f(t_j; I'), a_j)
+own:    L_C(C)        = mean_j D(C(ã_j), a_j),  ã_j a corrupted copy of the clean label a_j
 
 D is the loss of a segmentation that `train.loss` names (`robpicker_jax.training.losses`), the paper's being Dice.
 Means stand where the paper has sums, so that learning rates do not depend on the batch size.
+
+The own loss is what makes the correction correct: with it C is told, label by label, what it should have made of noise
+of a known kind. The hypergradient of one step alone carries next to no signal for a species that is small.
 """
 
 from __future__ import annotations
@@ -18,9 +22,12 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from robpicker_jax.bilevel import BilevelProblem
+from robpicker_jax.config import CorruptionConfig
+from robpicker_jax.training.corruption import corrupt
 from robpicker_jax.training.losses import BoundLoss, dice
 
 Tree = Any
+_PRESENT_VOX = 0.5  # a class is present in a patch whose label holds a voxel of it
 
 
 class Networks(NamedTuple):
@@ -29,27 +36,30 @@ class Networks(NamedTuple):
     Attributes:
         segment: (params, batch_stats, image (n,z,y,x,1), train, dropout_key=None)
             → (features (n,z,y,x,f), logits (n,z,y,x,c), batch_stats).
-        correct: (params, features, one-hot label (n,z,y,x,c)) → (corrected label, alpha (n,z,y,x,1 or c)).
-        reweight: (params, loss (n,)) → weight (n,).
+        correct: (params, features, class probabilities (n,z,y,x,c), one-hot label (n,z,y,x,c))
+            → (corrected label, alpha (n,z,y,x,1 or c)).
+        reweight: (params, losses by class (n,c), presence of classes (n,c)) → weight (n,).
         dropout: whether `segment` uses its dropout key.
     """
 
     segment: Callable[..., tuple[Array, Array, Tree]]
-    correct: Callable[[Tree, Array, Array], tuple[Array, Array]]
-    reweight: Callable[[Tree, Array], Array]
+    correct: Callable[[Tree, Array, Array, Array], tuple[Array, Array]]
+    reweight: Callable[[Tree, Array, Array], Array]
     dropout: bool = False
 
 
 class NetworkState(NamedTuple):
-    """What the segmentation network carries from step to step beside its parameters; no gradient flows through it.
+    """What is carried from step to step beside the parameters; no gradient flows through it.
 
     Attributes:
         batch_stats: running statistics of batch norm, updated by training batches alone.
-        dropout_key: key of the next dropout masks.
+        key: key of the next step's dropout masks and corrupted labels.
+        average: exponential average of the segmentation network's parameters; None where nothing uses it.
     """
 
     batch_stats: Tree
-    dropout_key: Array
+    key: Array
+    average: Tree = None
 
 
 class Batch(NamedTuple):
@@ -68,6 +78,9 @@ class InnerAux(NamedTuple):
         weight: the weight of the patch.
         alpha: mean of the label correction's α over the patch.
         changed: share of voxels whose class the correction changed.
+        gained: label mass that each class gained by the correction, in voxels.
+        lost: label mass that each class lost.
+        mass: label mass of each class before the correction.
         center_class: the class that the patch was drawn for (0: a random position).
     """
 
@@ -75,7 +88,24 @@ class InnerAux(NamedTuple):
     weight: Float[Array, " n"]
     alpha: Float[Array, " n"]
     changed: Float[Array, " n"]
+    gained: Float[Array, "n c"]
+    lost: Float[Array, "n c"]
+    mass: Float[Array, "n c"]
     center_class: Int[Array, " n"]
+
+
+class OwnAux(NamedTuple):
+    """What the correction made of corrupted meta labels, one entry for each patch.
+
+    Attributes:
+        loss: loss of the corrected label against the clean one.
+        restored: share of the corrupted voxels whose class the correction put right; 1 where nothing was corrupted.
+        spoiled: share of the other voxels whose class it changed.
+    """
+
+    loss: Float[Array, " n"]
+    restored: Float[Array, " n"]
+    spoiled: Float[Array, " n"]
 
 
 def robpicker_problem(
@@ -85,10 +115,20 @@ def robpicker_problem(
     *,
     stop_gradient_label: bool = True,
     stop_gradient_weight: bool = True,
+    weights: str = "none",
+    ema_decay: float = 0.0,
 ) -> BilevelProblem:
     """RobPicker's bi-level problem: `inner_loss` and `outer_loss` with the same arguments, and an inner optimiser."""
+    inner = inner_loss(
+        networks,
+        loss,
+        stop_gradient_label=stop_gradient_label,
+        stop_gradient_weight=stop_gradient_weight,
+        weights=weights,
+        ema_decay=ema_decay,
+    )
     return BilevelProblem(
-        inner_loss(networks, loss, stop_gradient_label=stop_gradient_label, stop_gradient_weight=stop_gradient_weight),
+        inner,
         outer_loss(networks, loss),
         inner_optimizer,
         inner_loss_uses_frozen=True,
@@ -101,6 +141,8 @@ def inner_loss(
     *,
     stop_gradient_label: bool = True,
     stop_gradient_weight: bool = True,
+    weights: str = "none",
+    ema_decay: float = 0.0,
 ) -> Callable[[Tree, Tree, NetworkState, Batch, Tree], tuple[Array, tuple[NetworkState, InnerAux]]]:
     """The inner loss as `(params, meta, state, batch, frozen) -> (loss, (state, aux))`.
 
@@ -117,43 +159,53 @@ def inner_loss(
         loss: the loss of a segmentation.
         stop_gradient_label: no gradient with respect to the segmentation network through the corrected label.
         stop_gradient_weight: none through the loss value that sets the weight.
+        weights: "none" takes weights as they are; "mean" and "sum" divide them by their mean or sum over the batch,
+            without which more weight for every patch is a larger step, and all weights drift to one.
+        ema_decay: decay of the averaged parameters, where the state holds them; the correction's proposal is then
+            their prediction.
     """
     stop = jax.lax.stop_gradient
 
     def inner(
         params: Tree, meta: Tree, state: NetworkState, batch: Batch, frozen: Tree
     ) -> tuple[Array, tuple[NetworkState, InnerAux]]:
-        this_key, next_key = None, state.dropout_key
-        if networks.dropout:
-            this_key, next_key = jax.random.split(state.dropout_key)
+        this_key, next_key = jax.random.split(state.key)
+        dropout_key = this_key if networks.dropout else None
 
         def segment(params: Tree) -> tuple[Array, Array, Tree]:
-            return networks.segment(params, state.batch_stats, batch.image, train=True, dropout_key=this_key)
+            return networks.segment(params, state.batch_stats, batch.image, train=True, dropout_key=dropout_key)
 
         features, logits, batch_stats = segment(params)
         probabilities = _softmax(logits)
         noisy = jax.nn.one_hot(batch.label, logits.shape[-1], dtype=probabilities.dtype)
+        average = None
+        if state.average is not None:
+            average = jax.tree.map(lambda old, new: ema_decay * old + (1 - ema_decay) * new, state.average, frozen)
 
-        def target(features: Array) -> tuple[Array, Array]:
+        def target(features: Array, probabilities: Array) -> tuple[Array, Array]:
             if "correction" not in meta:
                 return noisy, jnp.zeros_like(noisy[..., :1])
-            return networks.correct(meta["correction"], features, noisy)
+            if state.average is not None:
+                probabilities = _softmax(segment(state.average)[1])
+            return networks.correct(meta["correction"], features, probabilities, noisy)
 
-        still_features, still_logits = features, logits
+        still_features, still = features, probabilities
         if meta and (stop_gradient_label or stop_gradient_weight):
             still_features, still_logits, _ = segment(frozen)
-        corrected, alpha = target(still_features if stop_gradient_label else features)
-        losses = loss(probabilities, corrected).per_patch
-        weights = jnp.ones_like(losses)
+            still = _softmax(still_logits)
+        corrected, alpha = target(*((still_features, still) if stop_gradient_label else (features, probabilities)))
+        values = loss(probabilities, corrected)
+        weight = jnp.ones_like(values.per_patch)
         if "reweighting" in meta:
             # Only the segmentation network is frozen: the weight still depends on the correction, through the target.
-            seen = losses
+            seen = values
             if stop_gradient_weight:
-                seen = loss(_softmax(still_logits), target(still_features)[0]).per_patch
-            weights = networks.reweight(meta["reweighting"], seen)
-        changed = jnp.mean(jnp.argmax(corrected, axis=-1) != batch.label, axis=(1, 2, 3), dtype=probabilities.dtype)
-        aux = InnerAux(losses, weights, jnp.mean(alpha, axis=(1, 2, 3, 4)), changed, batch.center_class)
-        return jnp.mean(weights * losses), (NetworkState(batch_stats, next_key), jax.tree.map(stop, aux))
+                seen = loss(still, target(still_features, still)[0])
+            present = jnp.sum(noisy, axis=(1, 2, 3)) >= _PRESENT_VOX
+            weight = _normalised(networks.reweight(meta["reweighting"], seen.per_class, present), weights)
+        aux = _inner_aux(values.per_patch, weight, alpha, noisy, corrected, batch)
+        state = NetworkState(batch_stats, next_key, average)
+        return jnp.mean(weight * values.per_patch), (state, jax.tree.map(stop, aux))
 
     return inner
 
@@ -173,6 +225,61 @@ def outer_loss(
         return jnp.mean(losses), losses
 
     return outer
+
+
+def own_loss(
+    networks: Networks, corruption: CorruptionConfig, loss: BoundLoss = dice
+) -> Callable[[Tree, Tree, NetworkState, Batch], tuple[Array, OwnAux]]:
+    """The correction's own loss as `(params, meta, state, batch) -> (loss, aux)`, on clean labels that were corrupted.
+
+    Only `meta["correction"]` is meant to be differentiated: the segmentation network is what it is.
+    """
+
+    def own(params: Tree, meta: Tree, state: NetworkState, batch: Batch) -> tuple[Array, OwnAux]:
+        frozen = jax.lax.stop_gradient(params)
+        features, logits, _ = networks.segment(frozen, state.batch_stats, batch.image, train=True)
+        n_classes = logits.shape[-1]
+        prediction = _softmax(logits)
+        if state.average is not None:
+            prediction = _softmax(networks.segment(state.average, state.batch_stats, batch.image, train=True)[1])
+        noisy = corrupt(batch.label, jax.random.fold_in(state.key, 1), corruption, n_classes)
+        one_hot, clean = (jax.nn.one_hot(each, n_classes, dtype=prediction.dtype) for each in (noisy, batch.label))
+        corrected, _ = networks.correct(meta["correction"], features, prediction, one_hot)
+        losses = loss(corrected, clean).per_patch
+        right = jnp.argmax(corrected, axis=-1) == batch.label
+        wrong = noisy != batch.label
+        space = (1, 2, 3)
+        n_wrong = jnp.sum(wrong, axis=space, dtype=losses.dtype)
+        n_right = wrong[0].size - n_wrong
+        restored = jnp.where(n_wrong > 0, jnp.sum(right & wrong, axis=space) / jnp.maximum(n_wrong, 1), 1.0)
+        spoiled = jnp.sum(~right & ~wrong, axis=space) / jnp.maximum(n_right, 1)
+        return jnp.mean(losses), OwnAux(losses, restored, spoiled)
+
+    return own
+
+
+def _normalised(weight: Array, how: str) -> Array:
+    """Weights divided by their mean or sum over the batch, or as they are."""
+    if how == "none":
+        return weight
+    total = jnp.maximum(jnp.sum(weight), 1e-6)
+    return weight / total if how == "sum" else weight * (weight.size / total)
+
+
+def _inner_aux(losses: Array, weight: Array, alpha: Array, noisy: Array, corrected: Array, batch: Batch) -> InnerAux:
+    space = (1, 2, 3)
+    changed = jnp.mean(jnp.argmax(corrected, axis=-1) != batch.label, axis=space, dtype=losses.dtype)
+    difference = corrected - noisy
+    return InnerAux(
+        loss=losses,
+        weight=weight,
+        alpha=jnp.mean(alpha, axis=(1, 2, 3, 4)),
+        changed=changed,
+        gained=jnp.sum(jnp.maximum(difference, 0.0), axis=space),
+        lost=jnp.sum(jnp.maximum(-difference, 0.0), axis=space),
+        mass=jnp.sum(noisy, axis=space),
+        center_class=batch.center_class,
+    )
 
 
 def _wide(array: Array) -> jnp.dtype:

@@ -6,6 +6,7 @@ at any time and run again: batches are a function of (seed, step), and a checkpo
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from robpicker_jax import parallel
-from robpicker_jax.bilevel import Metrics, TrainState
+from robpicker_jax.bilevel import Metrics, Step, TrainState
 from robpicker_jax.config import TrainConfig
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.progress import progress
@@ -109,6 +110,7 @@ def _train(
     """The loop over the steps that are left; returns the last state."""
     train, start = experiment.config.train, int(state.step)
     pace = _Pace(train.steps, start, on_pace)
+    phases = _Phases(experiment, log, validation.choose_by)
     with stop_requests() as stop, progress("training", train.steps, completed=start) as bar:
         reporter = _Reporter(train, log, bar, class_names)
         source = iter(batches(start)) if start < train.steps else iter(())
@@ -116,7 +118,7 @@ def _train(
             inner_batches, meta_batch = next_batch(source, reporter.pending_metrics, log)
             if done == start + 1:
                 log.reset_clock()  # filling the queue for the first time belongs to the start, not to the pace
-            step = experiment.warmup if done <= train.meta_warmup_steps else experiment.step
+            step = phases.step(done)
             # Jitted steps return before they are done: the previous step's metrics are read while this one runs.
             state, metrics = step(state, inner_batches, meta_batch)
             if reporter.flush():
@@ -167,7 +169,7 @@ class _Validation:
         checkpoints: Checkpoints,
         on_best: OnBest | None,
     ) -> None:
-        self._train, self._validate, self._choose_by = train, validate, choose_by
+        self._train, self._validate, self.choose_by = train, validate, choose_by
         self._log, self._checkpoints, self._on_best = log, checkpoints, on_best
         self._best = log.best_score(choose_by)
 
@@ -186,12 +188,44 @@ class _Validation:
         """Validate a state, record its scores, and keep it if it is the best so far."""
         assert self._validate is not None
         scores = dict(self._validate(state))
-        if parallel.as_first(scores[self._choose_by] > self._best):
-            self._best = scores[self._choose_by]
+        if parallel.as_first(scores[self.choose_by] > self._best):
+            self._best = scores[self.choose_by]
             self._checkpoints.save_best(step, state)
             if self._on_best is not None:
                 self._on_best(state, self._best)
         self._log.write({"step": step, "kind": "validation", **scores})
+
+
+class _Phases:
+    """Which step is taken when: the two halves of the warm-up, then the training step.
+
+    In the first half the segmentation network learns alone; in the second the label correction learns to repair
+    corrupted meta labels as well, but touches no training label yet. With `meta_warmup_until: plateau` the warm-up ends
+    at the first validation that is no better than one before it. That is read from the log, so that a run which is
+    stopped and started again changes phase at the same step.
+    """
+
+    def __init__(self, experiment: Experiment, log: MetricsLog, choose_by: str) -> None:
+        self._experiment, self._log, self._choose_by = experiment, log, choose_by
+        self._train = experiment.config.train
+        self._over: bool | None = None
+
+    def step(self, done: int) -> Step:
+        """The compiled step number `done`, counted from 1."""
+        experiment, most = self._experiment, self._train.meta_warmup_steps
+        if not self._train.is_bilevel or done > most or self._is_over(done):
+            return experiment.step
+        return experiment.warmup if experiment.teach is None or done <= most // 2 else experiment.teach
+
+    def _is_over(self, done: int) -> bool:
+        if self._train.meta_warmup_until == "steps":
+            return False
+        if self._over is None or (not self._over and (done - 1) % self._train.validate_every == 0):
+            scores = self._log.validation_scores(self._choose_by)
+            steps = sorted(step for step in scores if step < done)
+            flat = any(scores[step] <= scores[before] for before, step in itertools.pairwise(steps))
+            self._over = bool(parallel.as_first(flat))
+        return self._over
 
 
 class _Pace:
@@ -279,6 +313,14 @@ def _row(values: Metrics, class_names: Sequence[str]) -> dict[str, Any]:
         "weight_mean": float(inner.weight.mean()),
         "weight_std": float(inner.weight.std()),
     }
+    if values.direct is not None:
+        row["own_loss"] = float(values.direct.loss.mean())
+        row["own_restored"] = float(values.direct.restored.mean())
+        row["own_spoiled"] = float(values.direct.spoiled.mean())
+    for label, name in enumerate(["background", *class_names]):
+        row[f"label_mass/{name}"] = float(inner.mass[:, label].mean())
+        row[f"label_gained/{name}"] = float(inner.gained[:, label].mean())
+        row[f"label_lost/{name}"] = float(inner.lost[:, label].mean())
     for label, name in enumerate(class_names, start=1):
         weights = inner.weight[inner.center_class == label]
         if len(weights):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +27,7 @@ def key(number: int = 0) -> jax.Array:
 
 
 def test_parameter_counts_are_the_papers() -> None:
-    model = ModelConfig()
+    model = ModelConfig(correction="head", alpha_channels="classes")
     assert n_parameters(build_data_reweighting(model).init(key())) == 1501
     assert n_parameters(build_label_correction(model, 13, 64).init(key())) == 1378
 
@@ -137,29 +139,64 @@ def test_bfloat16_keeps_parameters_statistics_and_scores_in_float32() -> None:
     assert features.dtype == jnp.bfloat16
 
 
+def drawn(params: Any) -> Any:
+    """Parameters with every leaf drawn anew: layers that start at zero hide what is behind them."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), jnp.float32), params)
+
+
+@pytest.mark.parametrize("head", [True, False])
 @pytest.mark.parametrize("channels", ["classes", "one"])
-def test_label_correction_is_the_formula(channels: str) -> None:
-    correction = build_label_correction(ModelConfig(alpha_channels=channels), 3, 5, alpha_bias=-1.0)  # type: ignore[arg-type]
-    params = correction.init(key())
+def test_label_correction_is_the_formula(channels: Literal["classes", "one"], head: bool) -> None:
+    model = ModelConfig(
+        correction="head" if head else "tied", alpha_channels=channels, alpha_bias=-1.0, alpha_reach=2.0
+    )
+    correction = build_label_correction(model, 3, 5)
+    params = drawn(correction.init(key()))
     features = jax.random.normal(key(2), (2, 2, 2, 2, 5))
+    prediction = jax.nn.softmax(jax.random.normal(key(3), (2, 2, 2, 2, 3)))
     label = jax.nn.one_hot(jnp.arange(16).reshape(2, 2, 2, 2) % 3, 3)
-    corrected, alpha = correction.apply(params, features, label)
+    corrected, alpha = correction.apply(params, features, prediction, label)
 
     p = jax.tree.map(np.asarray, params)
-    s = np.exp(features @ p["scores"]["kernel"] + p["scores"]["bias"])
-    s /= s.sum(-1, keepdims=True)
+    s = np.asarray(prediction)
+    if head:
+        s = np.exp(features @ p["scores"]["kernel"] + p["scores"]["bias"])
+        s /= s.sum(-1, keepdims=True)
     hidden = np.maximum(np.concatenate([s, label], -1) @ p["hidden"]["kernel"] + p["hidden"]["bias"], 0)
-    expected = 1 / (1 + np.exp(-(hidden @ p["alpha"]["kernel"] + p["alpha"]["bias"])))
+    change = hidden @ p["alpha"]["kernel"] + p["alpha"]["bias"]
+    expected = 1 / (1 + np.exp(1.0 - 2.0 * np.tanh(change / 2.0)))
     assert alpha.shape[-1] == (3 if channels == "classes" else 1)
     np.testing.assert_allclose(alpha, expected, rtol=2e-5)
-    np.testing.assert_allclose(corrected, expected * s + (1 - expected) * label, rtol=2e-5, atol=1e-6)
+    mixed = expected * s + (1 - expected) * label
+    np.testing.assert_allclose(corrected, mixed / mixed.sum(-1, keepdims=True), rtol=2e-5, atol=1e-6)
+    assert ("scores" in params) == head
 
 
-def test_data_reweighting_is_the_formula() -> None:
-    network = build_data_reweighting(ModelConfig())
-    params = network.init(key())
-    losses = jnp.array([0.0, 0.3, 1.0])
+def test_meta_networks_start_by_leaving_labels_and_weights_alone() -> None:
+    correction = build_label_correction(ModelConfig(), 3, 5)
+    label = jax.nn.one_hot(jnp.array([0, 1, 2]), 3)
+    prediction = jnp.full((3, 3), 1 / 3)
+    _, alpha = correction.apply(correction.init(key()), jnp.ones((3, 5)), prediction, label)
+    np.testing.assert_allclose(alpha, 1 / (1 + np.exp(3.0)), rtol=1e-6)
+    network = build_data_reweighting(ModelConfig(), 3)
+    weights = network.apply(network.init(key()), jnp.array([[0.1, 0.9, 0.5]] * 2), jnp.ones((2, 3), bool))
+    np.testing.assert_array_equal(weights, 0.5)
+
+
+@pytest.mark.parametrize("inputs", ["loss", "classes", "composition"])
+def test_data_reweighting_is_the_formula(inputs: Literal["loss", "classes", "composition"]) -> None:
+    network = build_data_reweighting(ModelConfig(reweighting_inputs=inputs), 3)
+    params = drawn(network.init(key()))
+    losses = np.array([[0.1, 0.9, 0.4], [0.2, 0.3, 0.7]], np.float32)
+    present = np.array([[True, True, False], [True, True, True]])
+    kept = losses * present
+    x = {
+        "loss": kept.sum(1, keepdims=True) / present.sum(1, keepdims=True),
+        "classes": kept,
+        "composition": np.concatenate([kept, present], 1),
+    }[inputs]
     p = jax.tree.map(np.asarray, params)
-    hidden = np.maximum(np.asarray(losses)[:, None] @ p["hidden"]["kernel"] + p["hidden"]["bias"], 0)
+    hidden = np.maximum(x @ p["hidden"]["kernel"] + p["hidden"]["bias"], 0)
     expected = 1 / (1 + np.exp(-(hidden @ p["weight"]["kernel"] + p["weight"]["bias"])[:, 0]))
-    np.testing.assert_allclose(network.apply(params, losses), expected, rtol=1e-5)
+    np.testing.assert_allclose(network.apply(params, jnp.asarray(losses), jnp.asarray(present)), expected, rtol=1e-4)

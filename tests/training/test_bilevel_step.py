@@ -38,19 +38,27 @@ def small_networks(batch_norm: bool, dtype: str = "float64") -> tuple[Networks, 
     """A two-level U-Net with its meta networks, and their parameters in `dtype`."""
     shape = UNetShape((4, 6), 1, 0, 1, 1, batch_norm, 0.0, "transposed")
     unet = UNet(shape, N_CLASSES, dtype)
-    model = ModelConfig(reweighting_hidden=20)
-    correction = build_label_correction(model, N_CLASSES, unet.features, alpha_bias=-1.0)
+    model = ModelConfig(reweighting_hidden=20, correction="head", alpha_channels="classes", alpha_bias=-1.0)
+    correction = build_label_correction(model, N_CLASSES, unet.features)
     reweighting = build_data_reweighting(model)
     params, batch_stats = unet.init(jax.random.key(0, impl="rbg"))
     trees = {
         "unet": params,
         "batch_stats": batch_stats,
-        "correction": correction.init(jax.random.key(1, impl="rbg")),
-        "reweighting": reweighting.init(jax.random.key(2, impl="rbg")),
+        "correction": alive(correction.init(jax.random.key(1, impl="rbg")), 1),
+        "reweighting": alive(reweighting.init(jax.random.key(2, impl="rbg")), 2),
     }
     return (
         Networks(unet.apply, correction.apply, reweighting.apply),
         jax.tree.map(lambda leaf: leaf.astype(dtype), trees),
+    )
+
+
+def alive(params: Any, seed: int) -> Any:
+    """Parameters with random numbers in place of layers that start at zero: behind those every gradient is zero."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: leaf if leaf.ndim < 2 or leaf.any() else jnp.asarray(0.5 * rng.normal(size=leaf.shape)), params
     )
 
 
@@ -169,8 +177,14 @@ def test_the_variants_are_what_meta_holds(float64: None) -> None:
     np.testing.assert_array_equal(aux.changed, 0.0)
 
     value, (_, aux) = loss(trees["unet"], {"reweighting": trees["reweighting"]}, state, batch, trees["unet"])
-    weights = networks.reweight(trees["reweighting"], expected)
+    by_class = dice(jax.nn.softmax(logits), jax.nn.one_hot(batch.label, N_CLASSES)).per_class
+    present = jnp.stack([jnp.any(batch.label == k, axis=(1, 2, 3)) for k in range(N_CLASSES)], axis=-1)
+    weights = networks.reweight(trees["reweighting"], by_class, present)
     np.testing.assert_allclose(value, (weights * expected).mean(), rtol=1e-12)
+    for how, total in (("mean", len(weights)), ("sum", 1.0)):
+        normalised = objective.inner_loss(networks, weights=how)
+        _, (_, aux) = normalised(trees["unet"], {"reweighting": trees["reweighting"]}, state, batch, trees["unet"])
+        np.testing.assert_allclose(aux.weight, weights * total / weights.sum(), rtol=1e-12)
 
     _, (_, aux) = loss(trees["unet"], {"correction": trees["correction"]}, state, batch, trees["unet"])
     assert not np.allclose(aux.loss, expected)

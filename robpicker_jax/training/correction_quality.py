@@ -1,0 +1,68 @@
+"""How good corrected labels are, where the truth is known: simulated data keep a clean label map of training tomograms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+Correct = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""`(images (n, z, y, x, 1), noisy labels (n, z, y, x)) -> corrected labels (n, z, y, x, c)`."""
+
+
+def correction_quality(
+    noisy: np.ndarray, corrected: np.ndarray, truth: np.ndarray, class_names: Sequence[str] = ()
+) -> dict[str, float]:
+    """Compare a corrected label map, and the noisy one it was made from, with the truth.
+
+    Args:
+        noisy: (…) class labels that were given.
+        corrected: (…, c) corrected label map; a voxel's class is its largest entry.
+        truth: (…) true class labels.
+        class_names: species, in the order of their labels from 1, for recovery by species.
+
+    Returns:
+        `recovered`: share of the particle voxels without a label that got their true class (also `recovered/NAME`);
+        `added`: share of the true background without a label that got one;
+        `removed`: share of the labelled background that lost its label;
+        `reclassed`: share of the particle voxels labelled as another species that got their true class;
+        `error_before`, `error_after`: share of voxels whose class is not the true one, and `error_change`, relative;
+        `precision`, `recall` of the voxels whose class the correction changed: changed rightly, over all changed, and
+        over all that were wrong. A share of nothing is NaN.
+    """
+    found = corrected.argmax(axis=-1)
+    particle, given = truth > 0, noisy > 0
+    missing, false = particle & ~given, ~particle & given
+    swapped = particle & given & (noisy != truth)
+    right, changed, wrong = found == truth, found != noisy, noisy != truth
+    before, after = float(wrong.mean()), float((~right).mean())
+    scores = {
+        "recovered": _share(right & missing, missing),
+        "added": _share((found > 0) & ~particle & ~given, ~particle & ~given),
+        "removed": _share(right & false, false),
+        "reclassed": _share(right & swapped, swapped),
+        "error_before": before,
+        "error_after": after,
+        "error_change": (after - before) / before if before else float("nan"),
+        "precision": _share(changed & right, changed),
+        "recall": _share(changed & right, wrong),
+    }
+    for label, name in enumerate(class_names, start=1):
+        scores[f"recovered/{name}"] = _share(right & missing & (truth == label), missing & (truth == label))
+    return scores
+
+
+def quality_of_patches(
+    correct: Correct, patches: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], class_names: Sequence[str] = ()
+) -> dict[str, float]:
+    """`correction_quality` over batches of (images, noisy labels, true labels), taken together; empty for no batch."""
+    parts = [(noisy, correct(image, noisy), truth) for image, noisy, truth in patches]
+    if not parts:
+        return {}
+    noisy, corrected, truth = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return correction_quality(noisy, corrected, truth, class_names)
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> float:
+    count = int(whole.sum())
+    return float(part.sum() / count) if count else float("nan")
