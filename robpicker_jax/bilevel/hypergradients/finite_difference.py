@@ -60,9 +60,10 @@ def central_difference(
         params = jax.tree.map(lambda p, d: p + (sign * radius * d).astype(p.dtype), point.params, u)
         return gradient_at(problem, point, params, wrt_params)
 
-    return jax.tree.map(
+    difference: tuple[Tree, Tree] = jax.tree.map(
         lambda plus, minus: ((plus - minus) / (2 * radius)).astype(plus.dtype), shifted(1.0), shifted(-1.0)
     )
+    return difference
 
 
 def check_epsilon(method: str, epsilon: float) -> None:

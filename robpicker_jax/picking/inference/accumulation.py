@@ -121,7 +121,8 @@ class Accumulator:
             self.result.scores[into] = np.moveaxis(np.asarray(scores[0]), 0, -1)[:planes, :lines, :width]
 
     def _put(self, array: Any) -> jax.Array:
-        return jax.device_put(array, self._device)
+        put: jax.Array = jax.device_put(array, self._device)
+        return put
 
 
 @partial(jax.jit, static_argnames="length", donate_argnums=0)
@@ -147,7 +148,8 @@ def _add(
         before = lax.dynamic_slice(row, corner, (row.shape[0], tile, tile, tile))
         return lax.dynamic_update_slice(row, before + jnp.where(step < count, values, 0), corner)
 
-    return lax.fori_loop(0, length, add, row)
+    added: jax.Array = lax.fori_loop(0, length, add, row)
+    return added
 
 
 @partial(jax.jit, static_argnames="keep_scores", donate_argnums=(0, 1))
