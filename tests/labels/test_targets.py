@@ -88,7 +88,8 @@ def test_bad_input_is_one_line_and_exit_code_2(dataset: Path, capsys: pytest.Cap
     bare = particles(1).with_(rotations=None)
     write_annotations(dataset / "data" / "meta" / "meta0_objl.xml", bare)
     line = refused()
-    assert "meta0_objl.xml: 6 of 6 particles have no orientation" in line
+    assert "meta0_objl.xml" in line
+    assert "6 of 6" in line
 
 
 def test_a_data_set_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
