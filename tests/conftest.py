@@ -23,7 +23,9 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
 jaxtyping.install_import_hook("robpicker_jax", "tests.type_checks.checked")
 
-import robpicker_jax  # noqa: E402, F401  (fails here, not in some test, where an annotation cannot be checked)
+from robpicker_jax.commands import simulate, train  # noqa: E402
+from robpicker_jax.commands.cli import call  # noqa: E402
+from tests.tiny import write_tiny  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +35,25 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found at {folder} (set ROBPICKER_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny configuration as a file."""
+    return write_tiny(tmp_path_factory.mktemp("config") / "tiny.yaml")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny simulated data set."""
+    folder = tmp_path_factory.mktemp("tiny") / "data"
+    assert call(simulate.main, ["--config", str(tiny_config), "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished tiny run."""
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    assert call(train.main, ["--config", str(tiny_config), "--workdir", str(workdir)]) == 0
+    return workdir

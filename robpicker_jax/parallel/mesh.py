@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from robpicker_jax.system.errors import InputError
 
@@ -39,7 +39,7 @@ def data_mesh(n_devices: int | None = None) -> Mesh:
     return Mesh(np.array(chosen), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
-def check_batch(name: str, size: int, mesh: Mesh, micro_batches: int = 1) -> None:
+def check_batch(name: str, size: int, mesh: Mesh | AbstractMesh, micro_batches: int = 1) -> None:
     """Refuse a batch that the devices cannot share equally, each share in equal micro-batches.
 
     Raises:

@@ -83,7 +83,7 @@ def cut(volumes: Array, shapes: Array, places: Places, config: PatchConfig, *, n
             reach = jnp.arange(-margin, size + margin, dtype=jnp.int32)
             last = shapes[place.tomogram] - 1
             z, y, x = (reflected(place.corner_zyx[axis] + reach, last[axis]) for axis in range(3))
-            patch = volumes[place.tomogram, z[:, None, None], y[:, None], x]
+            patch = volumes[place.tomogram, z[:, None, None], y[None, :, None], x[None, None, :]]
         return jnp.asarray(augmenter.apply(patch, place.drawn, nearest=nearest))
 
     return jax.vmap(one)(jax.tree.map(jnp.asarray, places))

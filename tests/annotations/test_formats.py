@@ -14,6 +14,8 @@ from robpicker_jax.annotations.registry import format_of
 from robpicker_jax.system.errors import InputError
 from tests.annotations.star_text import relion_rotation, star_rows, xyz
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture(scope="module")
 def formats(shared_data: Path) -> Path:

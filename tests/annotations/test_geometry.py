@@ -18,6 +18,8 @@ from robpicker_jax.annotations.geometry import (
 )
 from robpicker_jax.system.errors import InputError
 
+pytestmark = pytest.mark.fast
+
 any_angle = st.floats(-360, 360, allow_nan=False)
 lock_angle = st.sampled_from([0.0, 180.0, -180.0, 1e-9, 180 - 1e-9])
 

@@ -14,6 +14,8 @@ from robpicker_jax.commands import evaluate
 from robpicker_jax.commands.cli import call
 from robpicker_jax.volumes import write_mrc
 
+pytestmark = pytest.mark.fast
+
 SPECIES = """
 data:
   voxel_size_angstrom: 10.0

@@ -31,6 +31,8 @@ from robpicker_jax.labels import label_maker
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import write_mrc
 
+pytestmark = pytest.mark.fast
+
 SHAPE = (16, 24, 32)
 DATA = DataConfig(species=(Species("ribosome", 3.0), Species("proteasome", 2.0)))
 

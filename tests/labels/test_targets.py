@@ -16,6 +16,8 @@ from robpicker_jax.labels import shape_labels, sphere_labels
 from robpicker_jax.molecules.densities import species_mask
 from robpicker_jax.volumes import write_mrc
 
+pytestmark = pytest.mark.fast
+
 SHAPE = (24, 30, 36)
 CONFIG = """
 data:

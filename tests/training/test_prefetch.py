@@ -13,6 +13,8 @@ from robpicker_jax.patches import prefetch
 from robpicker_jax.system.errors import InputError
 from tests.patches.patch_cases import same, source
 
+pytestmark = pytest.mark.fast
+
 
 def test_prefetched_batches_are_the_batches_in_order() -> None:
     data = source()

@@ -11,6 +11,8 @@ from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import normalisation
 from robpicker_jax.volumes.normalisation import normalise, scaling
 
+pytestmark = pytest.mark.fast
+
 SHAPE = (21, 18, 25)
 
 
