@@ -43,7 +43,7 @@ def test_matrices_agree_with_scipy(convention: str) -> None:
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_single_elemental_rotations(convention: str) -> None:
     """A quarter turn by one angle alone: where the reference's x axis goes, worked out by hand."""
-    quarter = {"deepfinder": (90, 0, 0), "relion": (90, 0, 0), "dynamo": (90, 0, 0)}[convention]
+    quarter = {"deepfinder": [90, 0, 0], "relion": [90, 0, 0], "dynamo": [90, 0, 0]}[convention]
     goes_to = {"deepfinder": (0, 1, 0), "relion": (0, -1, 0), "dynamo": (0, -1, 0)}[convention]
     np.testing.assert_allclose(matrix_from_euler(quarter, convention) @ (1, 0, 0), goes_to, atol=1e-15)
 

@@ -53,7 +53,7 @@ def central_difference(
     problem: BilevelProblem, point: Point, u: Tree, epsilon: float, wrt_params: bool
 ) -> tuple[Tree, Tree]:
     """Central difference of (∇_θ L, ∇_M L) along u, θ shifted by the length `epsilon`; zero where u is zero."""
-    norm = optax.global_norm(u)
+    norm = optax.tree.norm(u)
     radius = epsilon / jnp.where(norm > 0, norm, 1)
 
     def shifted(sign: float) -> tuple[Tree, Tree]:
