@@ -34,7 +34,7 @@ import numpy as np
 from benchmarks import _common
 from benchmarks._ablation_figures import Curves, comparison_figure
 from benchmarks._common import Row, row
-from robpicker_jax.bilevel.hypergradients import METHODS, method_module
+from robpicker_jax.bilevel.hypergradients import METHODS, find_method
 from robpicker_jax.bilevel.step import TrainState
 from robpicker_jax.config import META_NETWORKS, Config, load_config
 from robpicker_jax.datasets import OpenedTomogram
@@ -95,7 +95,7 @@ def comparisons(variants: Sequence[str], methods: Sequence[str]) -> list[Compari
     if unknown:
         raise InputError(f"unknown variant {unknown[0]!r}", fix=f"choose from {', '.join(META_NETWORKS)}")
     for name in methods:
-        method_module(name)
+        find_method(name)
     found = [
         Comparison("variants", {name: Case(name, EXACT) for name in variants}, "supervised"),
         Comparison("methods", {name: Case("robpicker", name, INNER_STEPS.get(name, 1)) for name in methods}, EXACT),

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from robpicker_jax.bilevel.hypergradients import find_method
 from robpicker_jax.bilevel.problem import BilevelProblem, Tree
 from robpicker_jax.system.errors import InputError
 
@@ -36,9 +37,7 @@ def check_optimizer(
     Raises:
         InputError: with the reason.
     """
-    from robpicker_jax.bilevel.hypergradients import method_module  # the registry is the later room
-
-    if method is not None and not method_module(method).DIFFERENTIATES_UPDATE:
+    if method is not None and not find_method(method).differentiates_update:
         return
     transformation = optimizer.inner_optimizer if isinstance(optimizer, BilevelProblem) else optimizer
     ones = jax.tree.map(jnp.ones_like, params)

@@ -29,8 +29,6 @@ from robpicker_jax.bilevel.hypergradients.forward_over_reverse import gradient_a
 from robpicker_jax.bilevel.problem import BilevelProblem, Estimator, Mean, Tree, no_mean
 from robpicker_jax.system.errors import InputError
 
-DIFFERENTIATES_UPDATE = True
-
 
 def build(problem: BilevelProblem, inner_steps: int = 1, *, epsilon: float = 0.01, mean: Mean = no_mean) -> Estimator:
     """Estimator by central differences at the old parameters.
