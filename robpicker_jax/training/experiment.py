@@ -27,6 +27,7 @@ from robpicker_jax.bilevel import (
 from robpicker_jax.config import Config, ModelConfig, TrainConfig
 from robpicker_jax.evaluation.validation import VALIDATION_METRICS
 from robpicker_jax.models import build_backbone, build_data_reweighting, build_label_correction
+from robpicker_jax.parallel.steps import check_method, jit_step, mean_over_devices, pmap_step
 from robpicker_jax.system.compilation import jit
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.registry import look_up
@@ -140,7 +141,7 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
         state = parallel.replicate(start(), mesh)
     problem = accumulated(problem, devices.micro_batches)
     step, warmup = _steps(problem, meta_optimizers, train, pmap=pmap)
-    compiled = parallel.pmap_step if pmap else parallel.jit_step
+    over_mesh = pmap_step if pmap else jit_step
     return Experiment(
         config=config,
         n_classes=n_classes,
@@ -148,8 +149,8 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
         problem=problem,
         mesh=mesh,
         state=state,
-        step=compiled(step, mesh),
-        warmup=compiled(warmup, mesh),
+        step=over_mesh(step, mesh),
+        warmup=over_mesh(warmup, mesh),
     )
 
 
@@ -185,7 +186,7 @@ def _mesh(config: Config) -> Mesh:
     """The devices, which must be able to share the batches."""
     train, devices = config.train, config.parallel
     if devices.form == "pmap" and train.is_bilevel:
-        parallel.check_method(train.hypergradient)
+        check_method(train.hypergradient)
     mesh = parallel.data_mesh(devices.devices)
     parallel.check_batch("train.batch_size", train.batch_size, mesh, devices.micro_batches)
     if train.is_bilevel:
@@ -233,7 +234,7 @@ def _steps(
     pmap: bool,
 ) -> tuple[Step, Step]:
     """The training step and the warm-up step, which leaves the meta networks as they are; not compiled."""
-    averages = {"mean": parallel.mean_over_devices} if pmap else {}
+    averages = {"mean": mean_over_devices} if pmap else {}
     plain = plain_step(problem, inner_steps=train.inner_steps, **averages)
     if not train.is_bilevel:
         return plain, plain
