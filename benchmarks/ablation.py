@@ -188,7 +188,7 @@ def train_run(config: Config, workdir: Path, data: TrainingData, judge: Judge) -
         each = {f"f1/{score.name}": _number(score.rates.f1) for score in scores.classes}
         return {"macro_f1": _number(scores.macro_f1), **each, "outer_loss": loss(state)}
 
-    source = replace(data, config=config).source()
+    source = replace(data, train_config=config.train, patches=config.patches).source()
     result = fit(
         experiment, device_batches(source, config.train, experiment.mesh), workdir, validate=validate, class_names=names
     )
@@ -212,7 +212,7 @@ class Study:
         self.data = Path(base.data.dir) if base.data.dir is not None else out.resolve() / "data"
         self._times = out / "step_times.json"
         for case in self.cases():
-            self.config(case, 0)  # complains now, not after hours
+            self.config(case, 0)  # a wrong name is refused before hours of training
 
     def cases(self) -> list[Case]:
         """Every case once, in the order of the comparisons."""
@@ -263,7 +263,9 @@ class Study:
         for case in self.cases():
             config = self.config(case, 0)
             experiment = build_experiment(config)
-            batches = device_batches(replace(data, config=config).source(), config.train, experiment.mesh)(0)
+            batches = device_batches(
+                replace(data, train_config=config.train, patches=config.patches).source(), config.train, experiment.mesh
+            )(0)
             batch = next(batches)
             state, _ = jax.block_until_ready(experiment.step(experiment.state, *batch))
             ready[case] = experiment.step, state, batch

@@ -4,7 +4,7 @@ The hypergradient pulls v back through the derivative of the update by the gradi
 exactly zero are ordinary (a dead unit, a bias before batch norm), and some optimisers have no finite derivative
 there: Adam without `eps_root` takes the square root of the second moment, whose derivative at zero is infinite, and
 0 · ∞ = NaN spreads to all meta parameters. Others (sign-based ones, such as Lion) have a derivative that is zero
-everywhere: the hypergradient vanishes without a word. Both show when the derivative is evaluated.
+everywhere: the hypergradient is zero, and no error says so. Both show when the derivative is evaluated.
 """
 
 from __future__ import annotations

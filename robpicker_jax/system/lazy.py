@@ -12,8 +12,8 @@ from typing import Any
 def make_lazy(package: str, origins: Mapping[str, str]) -> None:
     """Let a package offer names that are imported on first use.
 
-    A name may also be that of a module of the package. Importing that module would put it in the name's place, as
-    Python does with sub-modules; here the name keeps its meaning, and the module is reached by `importlib` or
+    A name may also be that of a module of the package. Importing that module would replace the name, as Python does
+    with sub-modules; here the name keeps its meaning, and the module is reached by `importlib` or
     `from package.module import …`.
 
     Args:

@@ -24,7 +24,7 @@ from robpicker_jax.bilevel import (
     initial_state,
     plain_step,
 )
-from robpicker_jax.config import Config, ModelConfig, TrainConfig
+from robpicker_jax.config import Config, ModelConfig, ParallelConfig, TrainConfig
 from robpicker_jax.evaluation.validation import VALIDATION_METRICS
 from robpicker_jax.models import build_backbone, build_data_reweighting, build_label_correction
 from robpicker_jax.parallel.steps import check_method, jit_step, mean_over_devices, pmap_step
@@ -36,7 +36,7 @@ from robpicker_jax.training.losses import build_loss
 from robpicker_jax.training.objective import Batch, InnerAux, Networks, NetworkState, robpicker_problem
 from robpicker_jax.training.optimizers import build_optimizer
 
-# Optimisers whose update is known to have a derivative (the configuration sees to eps_root); others are probed.
+# Optimisers whose update is known to have a derivative (the check of the configuration demands eps_root > 0); others are tried by `check_optimizer`.
 _SMOOTH = ("sgd", "adam", "adamw", "rmsprop")
 
 
@@ -128,7 +128,7 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
     check_names(config)
     _check_sizes(config)
     train, devices, n_classes = config.train, config.parallel, len(config.data.species) + 1
-    mesh = _mesh(config)
+    mesh = _mesh(train, devices)
     networks, init = build_networks(config.model, n_classes)
     pmap = devices.form == "pmap"
     # The pmap form's networks average over devices, so they are of no use outside of its step.
@@ -182,9 +182,8 @@ def _check_sizes(config: Config) -> None:
             raise InputError(f"{key}: {size} is not divisible by the network's stride {factor}", fix=f"use {fits}")
 
 
-def _mesh(config: Config) -> Mesh:
+def _mesh(train: TrainConfig, devices: ParallelConfig) -> Mesh:
     """The devices, which must be able to share the batches."""
-    train, devices = config.train, config.parallel
     if devices.form == "pmap" and train.is_bilevel:
         check_method(train.hypergradient)
     mesh = parallel.data_mesh(devices.devices)

@@ -1,7 +1,7 @@
 """Before training: what a step takes, whether it fits the memory, and smaller micro-batches where it does not.
 
-The plan is made of the very program that training then runs: it is lowered and compiled once (or read from the
-compilation cache), asked for its memory and its work, and handed to the trainer.
+The plan describes the program that training then runs: it is lowered and compiled once (or read from the compilation
+cache), its memory and its number of operations are read from the compiler, and the trainer runs it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from robpicker_jax import parallel
-from robpicker_jax.config import Config
+from robpicker_jax.config import PatchConfig, TrainConfig
 from robpicker_jax.models import n_parameters
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.memory import device_bytes
@@ -23,7 +23,7 @@ from robpicker_jax.training.objective import Batch
 from robpicker_jax.training.workload import step_bytes, step_operations
 
 _USABLE = 0.9
-"""Share of the free memory that a step is given: allocators lose some, and other programs live on."""
+"""Share of the free memory that a step is given: the allocator loses some of it, and other programs need some."""
 
 _NAMES = {"backbone": "backbone", "correction": "label correction", "reweighting": "data reweighting"}
 
@@ -114,7 +114,7 @@ def prepare(experiment: Experiment, *, configured: int = 1, resident_bytes: int 
     Raises:
         InputError: the step does not fit even with one sample in each micro-batch.
     """
-    choices = micro_batch_choices(experiment.config, experiment.mesh.size)
+    choices = micro_batch_choices(experiment.config.train, experiment.mesh.size)
     while True:
         experiment, plan, fixed = _compiled(experiment, configured, resident_bytes)
         settings = experiment.config.parallel
@@ -140,9 +140,8 @@ def prepare(experiment: Experiment, *, configured: int = 1, resident_bytes: int 
         )
 
 
-def micro_batch_choices(config: Config, n_devices: int) -> list[int]:
+def micro_batch_choices(train: TrainConfig, n_devices: int) -> list[int]:
     """Numbers of micro-batches that divide every device's share of the training and the meta batch, rising."""
-    train = config.train
     sizes = [train.batch_size]
     if train.is_bilevel:
         sizes.append(train.meta_batch)
@@ -150,9 +149,9 @@ def micro_batch_choices(config: Config, n_devices: int) -> list[int]:
     return [m for m in range(1, most + 1) if all(size % (n_devices * m) == 0 for size in sizes)]
 
 
-def batch_shapes(config: Config, mesh: jax.sharding.Mesh) -> tuple[Batch, Batch]:
+def batch_shapes(train: TrainConfig, patches: PatchConfig, mesh: jax.sharding.Mesh) -> tuple[Batch, Batch]:
     """Shapes, types and sharding of the training batches and the meta batch of a step, as `feeding` makes them."""
-    train, edge = config.train, config.patches.size
+    edge = patches.size
     meta_rows = train.meta_batch if train.is_bilevel else 0
 
     def batch(lead: tuple[int, ...], axis: int) -> Batch:
@@ -169,7 +168,9 @@ def _compiled(experiment: Experiment, configured: int, resident_bytes: int) -> t
     """The experiment with its step compiled, the plan, and the bytes that micro-batches do not change."""
     config, mesh = experiment.config, experiment.mesh
     limit = _limit(experiment, resident_bytes)
-    step: Callable[..., Any] = experiment.step.lower(experiment.state, *batch_shapes(config, mesh)).compile()  # type: ignore[attr-defined]
+    step: Callable[..., Any] = experiment.step.lower(
+        experiment.state, *batch_shapes(config.train, config.patches, mesh)
+    ).compile()  # type: ignore[attr-defined]
     trees = {"backbone": experiment.state.params, **experiment.state.meta}
     parameters = {name: n_parameters(trees[name]) for name in ("backbone", *config.train.meta_networks)}
     estimated = step_bytes(config, sum(parameters.values())) / mesh.size

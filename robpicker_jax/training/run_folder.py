@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from robpicker_jax.config import Config, default_config_path, dump_config, load_config
+from robpicker_jax.config import Config, ParallelConfig, default_config_path, dump_config, load_config
 from robpicker_jax.config.differences import differing_keys
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
@@ -50,10 +50,9 @@ _PACKAGES = (
 )
 
 
-def default_workdir(config: Config, config_path: str | None) -> Path:
+def default_workdir(variant: str, config_path: str | None) -> Path:
     """`runs/NAME` in the working folder, NAME after the configuration file and, unless it is robpicker, the variant."""
     stem = (Path(config_path) if config_path else default_config_path()).stem
-    variant = config.train.variant
     return Path("runs") / (stem if variant == "robpicker" else f"{stem}-{variant}")
 
 
@@ -83,18 +82,17 @@ def prepare(workdir: Path, config: Config) -> None:
         raise InputError(f"cannot be written: {error.strerror}", where=workdir) from None
 
 
-def as_planned(workdir: Path, config: Config) -> Config:
-    """The configuration with the micro-batches that an earlier start of the run chose, so that it goes on alike.
+def as_planned(workdir: Path, settings: ParallelConfig) -> ParallelConfig:
+    """The section `parallel` with the micro-batches that an earlier start of the run chose, so that it goes on alike.
 
     A number that the user has changed since is the user's.
     """
     plan = _stored_plan(workdir)
-    settings = config.parallel
     if plan is None or not settings.auto_micro_batches:
-        return config
+        return settings
     if plan.get("configured_micro_batches") != settings.micro_batches:
-        return config
-    return replace(config, parallel=replace(settings, micro_batches=int(plan["micro_batches"])))
+        return settings
+    return replace(settings, micro_batches=int(plan["micro_batches"]))
 
 
 def record_plan(workdir: Path, config: Config, plan: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
-"""Runs in a process of its own, with as many virtual CPU devices as it is told: a few steps of a tiny problem.
+"""Runs in a process of its own, with the given number of virtual CPU devices: a few steps of a tiny problem.
 
     python parallel_worker.py OUT.npz FORM:METHOD[:MICRO_BATCHES[:plain]] … [--restore DIR] [--save DIR] [--join PORT N I]
 
-Each case's parameters after three steps go into OUT.npz. The networks have batch norm, except with "plain".
+Each case's parameters after three steps are written to OUT.npz. The networks have batch norm, except with "plain".
 """
 
 from __future__ import annotations
