@@ -263,9 +263,8 @@ class Study:
         for case in self.cases():
             config = self.config(case, 0)
             experiment = build_experiment(config)
-            batches = device_batches(
-                replace(data, train_config=config.train, patches=config.patches).source(), config.train, experiment.mesh
-            )(0)
+            source = replace(data, train_config=config.train, patches=config.patches).source()
+            batches = device_batches(source, config.train, experiment.mesh)(0)
             batch = next(batches)
             state, _ = jax.block_until_ready(experiment.step(experiment.state, *batch))
             ready[case] = experiment.step, state, batch

@@ -66,9 +66,8 @@ def run(config: Config, workdir: Path) -> None:
         InputError: bad data or configuration, another run in the folder, or a training that diverged.
     """
     check_names(config)
-    build_clustering(
-        config.picking.clustering, config.picking.clustering_options
-    )  # a wrong name is refused before hours of training
+    # A wrong name is refused before hours of training.
+    build_clustering(config.picking.clustering, config.picking.clustering_options)
     configured_micro_batches = config.parallel.micro_batches
     config = start(config, workdir)
     if finished(config, workdir):

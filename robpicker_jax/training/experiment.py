@@ -36,7 +36,8 @@ from robpicker_jax.training.losses import build_loss
 from robpicker_jax.training.objective import Batch, InnerAux, Networks, NetworkState, robpicker_problem
 from robpicker_jax.training.optimizers import build_optimizer
 
-# Optimisers whose update is known to have a derivative (the check of the configuration demands eps_root > 0); others are tried by `check_optimizer`.
+# Optimisers whose update is known to have a derivative (the check of the configuration demands eps_root > 0); others
+# are tried by `check_optimizer`.
 _SMOOTH = ("sgd", "adam", "adamw", "rmsprop")
 
 

@@ -168,9 +168,8 @@ def _compiled(experiment: Experiment, configured: int, resident_bytes: int) -> t
     """The experiment with its step compiled, the plan, and the bytes that micro-batches do not change."""
     config, mesh = experiment.config, experiment.mesh
     limit = _limit(experiment, resident_bytes)
-    step: Callable[..., Any] = experiment.step.lower(
-        experiment.state, *batch_shapes(config.train, config.patches, mesh)
-    ).compile()  # type: ignore[attr-defined]
+    batches = batch_shapes(config.train, config.patches, mesh)
+    step: Callable[..., Any] = experiment.step.lower(experiment.state, *batches).compile()  # type: ignore[attr-defined]
     trees = {"backbone": experiment.state.params, **experiment.state.meta}
     parameters = {name: n_parameters(trees[name]) for name in ("backbone", *config.train.meta_networks)}
     estimated = step_bytes(config, sum(parameters.values())) / mesh.size
