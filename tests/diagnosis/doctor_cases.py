@@ -11,10 +11,10 @@ import mrcfile
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
-from tiny import TINY, merged
 
 from robpicker_jax.annotations import Particles, read_annotations, write_annotations
 from robpicker_jax.volumes import read_volume, write_mrc
+from tests.tiny import TINY, merged
 
 VOXEL = 20.0
 SIZE = np.array([80, 80, 40])  # x y z

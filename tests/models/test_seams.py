@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import write_tiny
 
 from robpicker_jax.config import ModelConfig, load_config
 from robpicker_jax.models import BACKBONES, Backbone, Convolution, Work, build_backbone, work_of
@@ -19,6 +18,7 @@ from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.experiment import build_experiment
 from robpicker_jax.training.plan import batch_shapes
 from robpicker_jax.training.workload import count_parameters, forward_work, step_operations
+from tests.tiny import write_tiny
 
 
 @dataclass(frozen=True)

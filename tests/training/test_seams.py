@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import write_tiny
 
 from robpicker_jax.bilevel import configured_options
 from robpicker_jax.config import Config, load_config
@@ -19,6 +18,7 @@ from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.experiment import Experiment, build_experiment
 from robpicker_jax.training.losses import LOSSES, LossValues, build_loss, dice
 from robpicker_jax.training.plan import batch_shapes
+from tests.tiny import write_tiny
 
 FAST = ["model.widths=[2,3]", "patches.size=8", "patches.shift_vox=2", "inference.tile=null", "inference.overlap_vox=2"]
 
