@@ -8,10 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.fast import pytest_collection_modifyitems
-
-__all__ = ["pytest_collection_modifyitems", "shared_data"]
-
 # Tests neither read nor fill the user's cache of compiled programs.
 os.environ["ROBPICKER_CACHE"] = tempfile.mkdtemp(prefix="robpicker-test-cache-")
 
