@@ -91,7 +91,7 @@ class TrainingData:
         return sum(leaf.nbytes for kind in kinds for leaf in jax.tree.leaves(self.stacks.get(kind)))
 
     def _patches(self, split: str, tomogram: OpenedTomogram) -> PatchTomogram:
-        assert tomogram.particles is not None  # train and meta without are refused
+        assert tomogram.particles is not None  # tomograms without particles are refused in train and meta
         density: Any = tomogram if tomogram.density is None else tomogram.density
         labels = self.label_maps[split, tomogram.name]
         return PatchTomogram(tomogram.name, density, tomogram.particles, labels, tomogram.mask)

@@ -137,7 +137,7 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
     problem = _problem(trained, train)
     meta_optimizers = {name: build_optimizer(getattr(train, name), train.steps) for name in train.meta_networks}
     if state is None:
-        # As one program: array by array it would be a hundred small ones to compile, at every start.
+        # Compiled as one program: array by array, a hundred small ones would be compiled at every start.
         start = jax.jit(lambda: _fresh_state(init, problem, meta_optimizers, train))
         state = parallel.replicate(start(), mesh)
     problem = accumulated(problem, devices.micro_batches)

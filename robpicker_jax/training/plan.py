@@ -118,7 +118,7 @@ def prepare(experiment: Experiment, *, configured: int = 1, resident_bytes: int 
     while True:
         experiment, plan, fixed = _compiled(experiment, configured, resident_bytes)
         settings = experiment.config.parallel
-        # Processes may have different memory: they go on together.
+        # Processes may have different memory; all of them take the same decision.
         if not settings.auto_micro_batches or not parallel.any_process(not plan.fits):
             return experiment, plan
         larger = [parts for parts in choices if parts > settings.micro_batches]
@@ -131,7 +131,7 @@ def prepare(experiment: Experiment, *, configured: int = 1, resident_bytes: int 
             )
         chosen = larger[0]
         if plan.limit_bytes is not None and plan.limit_bytes > fixed:
-            # Temporaries shrink with the part: the first choice that should fit, rather than to compile them all.
+            # Temporaries shrink with the part. Take the first choice that should fit, so that not every choice is compiled.
             wanted = settings.micro_batches * (plan.needed_bytes - fixed) / (plan.limit_bytes - fixed)
             chosen = next((parts for parts in larger if parts >= wanted), larger[-1])
         chosen = parallel.value_of_first(chosen)
@@ -203,7 +203,7 @@ def _limit(experiment: Experiment, resident_bytes: int) -> int | None:
     if config.parallel.memory_limit_gib is not None:
         return max(0, int(config.parallel.memory_limit_gib * 2**30) - resident_bytes)
     known = [amount for device in devices if (amount := device_bytes(device, free=True)) is not None]
-    # The state is there already, and it is among the arguments of the step.
+    # The state is in memory already, and the step's arguments include it.
     present = sum(leaf.nbytes for leaf in jax.tree.leaves(experiment.state))
     present *= len(devices) if devices[0].platform == "cpu" else 1
     return int(_USABLE * (min(known) + present)) if known else None

@@ -21,7 +21,7 @@ from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
 from robpicker_jax.system.version import __version__
 
-# Changing these does not make another training of it: a run may be prolonged, or picked and evaluated in another way.
+# With other values of these a run is still the same training: it may be prolonged, or picked and evaluated differently.
 _FREE = (
     "train.steps",
     "train.validate_every",
@@ -106,7 +106,7 @@ def record_plan(workdir: Path, config: Config, plan: Mapping[str, Any]) -> None:
 def _stored_plan(workdir: Path) -> dict[str, Any] | None:
     try:
         found = json.loads((workdir / "versions.json").read_text(encoding="utf-8")).get("plan")
-    except (OSError, ValueError, AttributeError):  # a new run, or a file that somebody has edited
+    except (OSError, ValueError, AttributeError):  # a new run, or a file that was edited
         return None
     return found if isinstance(found, dict) and isinstance(found.get("micro_batches"), int) else None
 
@@ -131,11 +131,11 @@ def siblings(workdir: Path, config: Config) -> list[tuple[Path, Config]]:
         try:
             other = load_config(path)
         except InputError:
-            continue  # someone else's folder
+            continue  # not a run of this program
         alike = replace(
             other,
             train=replace(other.train, variant=config.train.variant),
-            # How it was computed, not what.
+            # These settings change how a run is computed, not what.
             parallel=config.parallel,
             patches=replace(
                 other.patches,
