@@ -137,12 +137,12 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
     problem = _problem(trained, train)
     meta_optimizers = {name: build_optimizer(getattr(train, name), train.steps) for name in train.meta_networks}
     if state is None:
-        # Compiled as one program: array by array, a hundred small ones would be compiled at every start.
+        # As one program: array by array it would be a hundred small ones to compile, at every start.
         start = jax.jit(lambda: _fresh_state(init, problem, meta_optimizers, train))
         state = parallel.replicate(start(), mesh)
     problem = accumulated(problem, devices.micro_batches)
     step, warmup = _steps(problem, meta_optimizers, train, pmap=pmap)
-    over_mesh = pmap_step if pmap else jit_step
+    compiled = pmap_step if pmap else jit_step
     return Experiment(
         config=config,
         n_classes=n_classes,
@@ -150,8 +150,8 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
         problem=problem,
         mesh=mesh,
         state=state,
-        step=over_mesh(step, mesh),
-        warmup=over_mesh(warmup, mesh),
+        step=compiled(step, mesh),
+        warmup=compiled(warmup, mesh),
     )
 
 
