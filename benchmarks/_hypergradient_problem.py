@@ -1,9 +1,10 @@
-"""The problems that the hypergradient benchmark measures: RobPicker's own, at a given size, precision and place."""
+"""The problems that the hypergradient benchmark measures: RobPicker's own, at a given size and precision, on a given device."""
 
 from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -36,7 +37,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """As it stands in the table."""
+        """The case as the table names it."""
         widths = "/".join(map(str, self.shape.widths))
         return f"U-Net {widths}, {self.edge}³, batch {self.batch}, {self.dtype}, {self.platform}"
 
@@ -77,7 +78,8 @@ def trees(shape: UNetShape, n_classes: int) -> dict[str, Any]:
         "correction": alive(correction.init(jax.random.key(1)), 3),
         "reweighting": alive(build_data_reweighting(model).init(jax.random.key(2)), 4),
     }
-    return jax.tree.map(np.asarray, {"params": params, "batch_stats": batch_stats, "meta": meta})
+    host: dict[str, Any] = jax.tree.map(np.asarray, {"params": params, "batch_stats": batch_stats, "meta": meta})
+    return host
 
 
 def batch(case: Case, seed: int, lead: tuple[int, ...] = ()) -> Batch:
@@ -123,10 +125,11 @@ def setup(case: Case, dtype: str, inner_steps: int = 1, *, stops: bool = True) -
 
 
 def double_precision() -> AbstractContextManager[Any]:
-    """64-bit types inside the block; the switch's place differs between versions of jax."""
-    switch: Any = getattr(jax, "enable_x64", None)
+    """64-bit types inside the block; jax has moved the switch between versions."""
+    switch: Callable[[bool], AbstractContextManager[Any]] | None = getattr(jax, "enable_x64", None)
     if switch is None:
         switch = importlib.import_module("jax.experimental").enable_x64
+        assert switch is not None
     return switch(True)
 
 

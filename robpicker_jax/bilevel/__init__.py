@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from robpicker_jax.bilevel.accumulation import accumulated
 from robpicker_jax.bilevel.hypergradients import METHODS, accepts, configured_options, hypergradient
+from robpicker_jax.bilevel.method import EstimatorBuilder, Method
 from robpicker_jax.bilevel.optimizer_check import check_optimizer
 from robpicker_jax.bilevel.problem import BilevelProblem, Estimate, LossAux
 from robpicker_jax.bilevel.step import (
@@ -23,7 +24,9 @@ __all__ = [
     "BilevelProblem",
     "DirectLoss",
     "Estimate",
+    "EstimatorBuilder",
     "LossAux",
+    "Method",
     "Metrics",
     "Scale",
     "Step",

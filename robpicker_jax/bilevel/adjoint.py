@@ -10,8 +10,9 @@ and this file does the rest. With λ the adjoint of θ_{t+1}, ω that of the opt
     (u, ω, μ) = pull-back of (λ, ω) through (g, o, θ) → U(g, o, θ)        (for SGD: u = −η λ, μ = λ)
     h += ∂/∂M ⟨∇_θ L, u⟩,     λ = μ + ∂/∂θ ⟨∇_θ L, u⟩
 
-The update U is elementwise work, so its pull-back costs nothing beside a pass through the network. The first step needs
-only the derivative by M: with K = 1 no second-order pass through the network's parameters is made.
+The update U works entry by entry, so its pull-back costs next to nothing compared with a pass through the network.
+The first step needs only the derivative by M: with K = 1 no second-order pass through the network's parameters is
+made.
 
 All that is differentiated here is a loss on one device's share of the batch; `mean` averages over devices what comes
 out (gradients and products are linear in the loss, so their mean over equal shares is that of the whole batch).
@@ -81,7 +82,8 @@ def reverse_through_steps(
     """
 
     def averaged_product(point: Point, u: Tree, wrt_params: bool) -> tuple[Tree, Tree]:
-        return mean(product(problem, point, u, wrt_params))
+        averaged: tuple[Tree, Tree] = mean(product(problem, point, u, wrt_params))
+        return averaged
 
     def estimate(
         params: Tree, meta: Tree, state: Tree, opt_state: Tree, inner_batches: Tree, outer_batch: Tree
@@ -146,7 +148,8 @@ def _pull_back(
         return new_params, _floats(new_opt_state)
 
     _, transpose = jax.vjp(of_floats, gradient, _floats(carry.opt_state), carry.params)
-    return transpose((adjoint, state_adjoint))
+    adjoints: tuple[Tree, list[jax.Array], Tree] = transpose((adjoint, state_adjoint))
+    return adjoints
 
 
 def _is_float(leaf: Any) -> bool:

@@ -126,7 +126,7 @@ def bilevel_step(
             gradient = jax.tree.map(lambda h, g: h + direct_weight * g, gradient, own)
         meta, meta_opt_state = _update(meta_optimizers, gradient, state)
         new = TrainState(state.step + 1, out.params, out.state, meta, out.opt_state, meta_opt_state)
-        return new, Metrics(out.inner_loss, out.outer_loss, optax.global_norm(out.hypergradient), *out.aux, direct)
+        return new, Metrics(out.inner_loss, out.outer_loss, optax.tree.norm(out.hypergradient), *out.aux, direct)
 
     return step
 

@@ -71,7 +71,8 @@ class DataReweighting:
             inputs = losses
         else:
             inputs = jnp.concatenate([losses, present.astype(losses.dtype)], axis=-1)
-        return self._module.apply({"params": params}, inputs)
+        weights: jax.Array = self._module.apply({"params": params}, inputs)
+        return weights
 
 
 def build_data_reweighting(model: ModelConfig, n_classes: int = 1) -> DataReweighting:

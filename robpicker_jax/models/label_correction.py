@@ -94,7 +94,8 @@ class LabelCorrection:
         Returns:
             Corrected labels `(..., c)`, which sum to one over classes, and α `(..., c)` or `(..., 1)`, float32.
         """
-        return self._module.apply({"params": params}, features, prediction, labels)
+        corrected, alpha = self._module.apply({"params": params}, features, prediction, labels)
+        return corrected, alpha
 
 
 def build_label_correction(model: ModelConfig, n_classes: int, features: int) -> LabelCorrection:

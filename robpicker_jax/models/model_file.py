@@ -13,7 +13,6 @@ The same model always gives the same bytes.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -23,11 +22,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from robpicker_jax.config import validated
+from robpicker_jax.config import as_plain_values, validated
 from robpicker_jax.models.trained_model import ModelCard, TrainedModel, build_network, check_tiles
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path
@@ -52,7 +50,7 @@ def save_model(path: str | os.PathLike[str], model: TrainedModel) -> None:
     """
     arrays = _flat({"params": model.params, "batch_stats": model.batch_stats})
     tensors = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    entry = json.dumps(_entry(_adapter().dump_python(model.card, mode="json"), tensors))
+    entry = json.dumps(_entry(as_plain_values(model.card), tensors))
     try:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata={_ENTRY: entry})
@@ -122,7 +120,7 @@ def _checked_card(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]
 
 def _read_card(data: dict[str, Any], path: Path) -> ModelCard:
     try:
-        card = validated(_adapter(), data, path)
+        card = validated(ModelCard, data, path)
         check_tiles(card)
     except InputError as error:
         raise InputError(
@@ -139,10 +137,14 @@ def _check_arrays(
 ) -> None:
     """Refuse arrays that are not those of the network that the card describes."""
     missing = [name for name in expected if name not in tensors]
-    strange = [name for name in tensors if name not in expected]
+    unexpected = [name for name in tensors if name not in expected]
     fix = "the card does not belong to these parameters: take the model from its run's folder"
-    if missing or strange:
-        what = f"lacks the array {missing[0]}" if missing else f"holds an array {strange[0]} that its network has not"
+    if missing or unexpected:
+        what = (
+            f"lacks the array {missing[0]}"
+            if missing
+            else f"holds an array {unexpected[0]} that its network does not have"
+        )
         raise InputError(what, where=path, fix=fix)
     for name, (shape, dtype) in expected.items():
         found = tensors[name]
@@ -174,8 +176,3 @@ def _flat_shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
 
 def _name(path: tuple[Any, ...]) -> str:
     return "/".join(str(part.key) for part in path)
-
-
-@functools.cache
-def _adapter() -> TypeAdapter[ModelCard]:
-    return TypeAdapter(ModelCard)

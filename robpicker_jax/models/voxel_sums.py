@@ -22,12 +22,14 @@ voxel_spread_p = Primitive("robpicker_voxel_spread")
 
 def voxel_sum(x: jax.Array) -> jax.Array:
     """Sum of `x (..., C)` over all axes but the last: `(C,)`."""
-    return voxel_sum_p.bind(x)
+    total: jax.Array = voxel_sum_p.bind(x)
+    return total
 
 
 def voxel_spread(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The values `(C,)` at every voxel of an array of `shape (..., C)`."""
-    return voxel_spread_p.bind(values, shape=tuple(shape))
+    spread: jax.Array = voxel_spread_p.bind(values, shape=tuple(shape))
+    return spread
 
 
 def _sum(x: jax.Array) -> jax.Array:
@@ -35,7 +37,7 @@ def _sum(x: jax.Array) -> jax.Array:
 
 
 def _sum_by_rows(x: jax.Array) -> jax.Array:
-    """For CPU, where XLA has one thread read all voxels for each output, C values apart: many short sums come first."""
+    """For CPU, where XLA lets one thread read all voxels for each output, C values apart: many short sums come first."""
     return _sum(lax.optimization_barrier(jnp.sum(x, axis=-2))) if x.ndim > 2 else _sum(x)
 
 

@@ -98,7 +98,7 @@ def _share(rate: float, n: int) -> int:
     return int(np.floor(rate * n + 0.5))
 
 
-def _describe(particles: Particles, index: int) -> dict[str, Any]:
+def _describe(particles: Particles, index: int | np.integer) -> dict[str, Any]:
     return {
         "index": int(index),
         "label": int(particles.labels[index]),
@@ -218,7 +218,7 @@ def _between(
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     reach = radii_vox[particles.labels[chosen] - 1] * rng.uniform(1, 2, count) if count else np.zeros(0)
     last = np.array(tuple(shape_zyx)[::-1]) - 1
-    return np.clip(particles.positions_vox[chosen] + directions * reach[:, None], 0, last)
+    return np.asarray(np.clip(particles.positions_vox[chosen] + directions * reach[:, None], 0, last))
 
 
 def _away(

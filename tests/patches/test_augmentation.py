@@ -14,9 +14,11 @@ from scipy.spatial.transform import Rotation
 from robpicker_jax.annotations.geometry import random_rotations
 from robpicker_jax.config.schema import PatchConfig
 from robpicker_jax.patches import AUGMENTATIONS, Augmenter, BatchSource, PatchTomogram
-from robpicker_jax.patches.device import Places, cut
+from robpicker_jax.patches.device import BatchPlan, cut
 from robpicker_jax.patches.loader import cut_box
 from tests.patches.patch_cases import RADII, tomogram, within
+
+pytestmark = pytest.mark.fast
 
 POINT = np.array([1, 2, 3])  # x y z from the centre of a 9³ patch
 
@@ -91,7 +93,7 @@ def test_quarter_turns_turn_the_wedge() -> None:
 def test_a_quarter_turn_goes_from_x_to_y() -> None:
     once = Augmenter(["rotate_z90"], 9)
     expected = Rotation.from_euler("z", 90, degrees=True).as_matrix()
-    np.testing.assert_allclose(matrix(once, (np.int32(1),)), expected, atol=1e-12)
+    np.testing.assert_allclose(matrix(once, (np.asarray(1, np.int32),)), expected, atol=1e-12)
 
 
 def test_nothing_is_done_without_names_and_their_order_does_not_matter() -> None:
@@ -141,7 +143,7 @@ def test_host_and_device_augment_alike(names: tuple[str, ...], labels: bool) -> 
     batch = source.train_batch(0)
     host = batch["label"] if labels else batch["image"][..., 0]
     shapes = np.array([shape], np.int32)
-    device = jax.jit(lambda places: cut(volume[None], shapes, places, config, nearest=labels))(Places.of(plans))
+    device = jax.jit(lambda plan: cut(volume[None], shapes, plan, config, nearest=labels))(BatchPlan.of(plans))
     assert device.dtype == volume.dtype
     if "rotate_any" not in names:
         np.testing.assert_array_equal(device, host)
@@ -181,7 +183,7 @@ def test_rotation_by_a_quarter_turn_moves_voxels_onto_voxels() -> None:
     volume = rng.standard_normal((20, 20, 20)).astype(np.float32)
     labels = rng.integers(0, 5, (20, 20, 20)).astype(np.uint8)
     quarter = Rotation.from_euler("z", 90, degrees=True).as_matrix()
-    turn, once = Augmenter(["rotate_z90"], 9), (np.int32(1),)
+    turn, once = Augmenter(["rotate_z90"], 9), (np.asarray(1, np.int32),)
     box = (slice(5, 14),) * 3
     image = rotated(volume, (5, 5, 5), 9, quarter)
     np.testing.assert_allclose(image, turn.apply(volume[box], once, nearest=False), atol=1e-5)
@@ -252,5 +254,7 @@ def test_an_augmentation_from_outside_is_chosen_by_name(monkeypatch: pytest.Monk
     assert len(set(factors.tolist())) == 4
     plans = sources[0].plans("train", 0)
     config = PatchConfig(size=16, augment=("rotate_180", "contrast"))
-    device = jax.jit(lambda p: cut(only.density[None], np.array([[24, 24, 24]], np.int32), p, config))(Places.of(plans))
+    device = jax.jit(lambda p: cut(only.density[None], np.array([[24, 24, 24]], np.int32), p, config))(
+        BatchPlan.of(plans)
+    )
     np.testing.assert_array_equal(device, changed["image"][..., 0])

@@ -18,6 +18,8 @@ from robpicker_jax.simulation import label_noise
 from robpicker_jax.simulation.noise_presets import PRESETS, noise_rates
 from robpicker_jax.system.errors import InputError
 
+pytestmark = pytest.mark.fast
+
 SHAPE = (40, 60, 80)
 N_CLASSES = 3
 VOXEL_SIZE = 10.0
