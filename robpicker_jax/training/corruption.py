@@ -101,7 +101,7 @@ def corrupt(
     kept = is_particle & ~chosen(0, rates.missing)
     moving = kept & chosen(3, rates.shifted)
     displacement = jnp.rint(rates.shift_vox * jax.random.normal(keys[4], (n, 3))).astype(jnp.int32)
-    far = jax.random.randint(keys[5], (n, 3), 0, jnp.array(shape))
+    far = jax.random.randint(keys[5], (n, 3), 0, jnp.broadcast_to(jnp.array(shape), (n, 3)))
     copied = is_particle & chosen(6, rates.false_picks)
     copies = _rolled(jnp.where(copied, drawn_class(7), 0), far)
     moved = _rolled(jnp.where(moving, classes, 0), displacement)
