@@ -30,6 +30,7 @@ from robpicker_jax.training.checkpoint import Checkpoints
 from robpicker_jax.training.data import TrainingData, load_training_data
 from robpicker_jax.training.experiment import Experiment, build_experiment, check_names
 from robpicker_jax.training.export import refresh_settings, trained_model, validation_score
+from robpicker_jax.training.meta_travel import travel_warnings
 from robpicker_jax.training.plan import prepare
 from robpicker_jax.training.trainer import FitResult, fit
 
@@ -135,7 +136,7 @@ def plan(
     experiment, planned = prepare(experiment, configured=configured_micro_batches, resident_bytes=data.resident_bytes)
     if parallel.is_first():
         folders.record_plan(workdir, experiment.config, planned.record())
-    for line in planned.lines():
+    for line in [*planned.lines(), *travel_warnings(experiment.config.train)]:
         _say(line)
     return experiment, batches
 

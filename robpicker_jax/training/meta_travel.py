@@ -1,0 +1,57 @@
+"""How far the meta networks can move in a run: one that cannot move them should say so before hours of training.
+
+An optimiser that divides a gradient by its own size (adam, adamw, rmsprop, lion) moves a parameter by at most the
+learning rate at each update, so by Σ lr in all. For sgd the travel is Σ lr |h| / (1 − momentum); with gradients of a
+mean Dice loss below one and the exact hypergradient, |h| is below the inner learning rate, which is a factor of it.
+"""
+
+from __future__ import annotations
+
+from robpicker_jax.config import OptimizerConfig, TrainConfig
+from robpicker_jax.training.optimizers import learning_rate_schedule
+
+LEAST_TRAVEL = 0.5
+"""Weights of the meta networks are of order 0.1 to 1: what moves less than this stays as it was drawn."""
+
+_SAMPLES = 200
+
+
+def meta_travel(train: TrainConfig) -> dict[str, float]:
+    """An upper bound on how far each meta network's parameters can move in all, by name."""
+    steps = max(0, train.steps - train.meta_warmup_steps)
+    return {name: _travel(getattr(train, name), train, steps) for name in train.meta_networks}
+
+
+def travel_warnings(train: TrainConfig) -> list[str]:
+    """One line for each meta network that cannot move far enough to matter."""
+    if train.is_bilevel and train.meta_warmup_steps >= train.steps:
+        return [
+            f"warning: the meta networks never start: meta_warmup_steps is {train.meta_warmup_steps} of {train.steps} steps"
+        ]
+    return [
+        f"warning: the {name} network can move by {travel:.2g} at most in this run, so it stays about as it was drawn; "
+        f"raise train.{name}.learning_rate{_or_scale(train)}"
+        for name, travel in meta_travel(train).items()
+        if travel < LEAST_TRAVEL
+    ]
+
+
+def _travel(optimizer: OptimizerConfig, train: TrainConfig, steps: int) -> float:
+    total = _sum(optimizer, train.steps, train.steps - steps)
+    if optimizer.name != "sgd":
+        return total
+    size = 1.0
+    if train.hypergradient_scale == "exact":
+        size = train.inner.learning_rate
+    return total * size / (1 - optimizer.momentum)
+
+
+def _sum(optimizer: OptimizerConfig, steps: int, first: int) -> float:
+    """Σ of the learning rate over the updates from `first` on, from samples."""
+    rate, count = learning_rate_schedule(optimizer, steps), steps - first
+    at = range(0, count, max(1, count // _SAMPLES))
+    return count * sum(float(rate(index)) for index in at) / max(1, len(at))
+
+
+def _or_scale(train: TrainConfig) -> str:
+    return ", or set train.hypergradient_scale: over_rate" if train.hypergradient_scale == "exact" else ""

@@ -1,0 +1,42 @@
+"""Bounds on how far meta networks can move, and the warnings that follow."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import optax
+import pytest
+
+from robpicker_jax.config import OptimizerConfig, TrainConfig
+from robpicker_jax.training.meta_travel import meta_travel, travel_warnings
+from robpicker_jax.training.optimizers import build_optimizer
+
+SLOW = OptimizerConfig(name="sgd", learning_rate=1e-4, momentum=0.9)
+
+
+@pytest.mark.parametrize("name", ["adam", "lion", "rmsprop"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_no_parameter_moves_further_than_the_bound(name: str, schedule: str) -> None:
+    optimizer = OptimizerConfig(name=name, learning_rate=1e-2, schedule=schedule, momentum=0.0)  # type: ignore[arg-type]
+    train = TrainConfig(variant="lc_only", steps=60, correction=optimizer)
+    update = build_optimizer(optimizer, 60)
+    params = jnp.zeros(3)
+    state = update.init(params)
+    for _ in range(60):
+        updates, state = update.update(jnp.array([1.0, 1e-3, -5.0]), state, params)
+        params = optax.apply_updates(params, updates)
+    travelled = float(jnp.abs(params).max())
+    bound = meta_travel(train)["correction"]
+    assert travelled <= 1.05 * bound * (3.5 if name == "rmsprop" else 1.0)  # its average of squares starts at zero
+    assert travelled > 0.5 * bound
+
+
+def test_a_run_that_cannot_move_says_so() -> None:
+    frozen = TrainConfig(steps=10_000, correction=SLOW, reweighting=SLOW, hypergradient_scale="exact")
+    lines = travel_warnings(frozen)
+    assert len(lines) == 2
+    assert "train.correction.learning_rate" in lines[0]
+    assert "over_rate" in lines[0]
+    assert "never start" in travel_warnings(TrainConfig(steps=10, meta_warmup_steps=10))[0]
+    assert travel_warnings(TrainConfig(variant="supervised", steps=10, meta_warmup_steps=10)) == []
+    lively = OptimizerConfig(name="adam", learning_rate=1e-2)
+    assert travel_warnings(TrainConfig(steps=1000, correction=lively, reweighting=lively)) == []
