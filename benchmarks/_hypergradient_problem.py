@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -62,7 +63,8 @@ def trees(shape: UNetShape, n_classes: int) -> dict[str, Any]:
         "correction": correction.init(jax.random.key(1)),
         "reweighting": build_data_reweighting(model).init(jax.random.key(2)),
     }
-    return jax.tree.map(np.asarray, {"params": params, "batch_stats": batch_stats, "meta": meta})
+    host: dict[str, Any] = jax.tree.map(np.asarray, {"params": params, "batch_stats": batch_stats, "meta": meta})
+    return host
 
 
 def batch(case: Case, seed: int, lead: tuple[int, ...] = ()) -> Batch:
@@ -109,9 +111,10 @@ def setup(case: Case, dtype: str, inner_steps: int = 1, *, stops: bool = True) -
 
 def double_precision() -> AbstractContextManager[Any]:
     """64-bit types inside the block; jax has moved the switch between versions."""
-    switch: Any = getattr(jax, "enable_x64", None)
+    switch: Callable[[bool], AbstractContextManager[Any]] | None = getattr(jax, "enable_x64", None)
     if switch is None:
         switch = importlib.import_module("jax.experimental").enable_x64
+        assert switch is not None
     return switch(True)
 
 

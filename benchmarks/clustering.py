@@ -61,7 +61,8 @@ def against_sklearn(case: str, mask: np.ndarray, radius: float, neighbours: int)
     points = np.argwhere(mask)
 
     def sklearn() -> np.ndarray:
-        return DBSCAN(eps=radius, min_samples=neighbours).fit_predict(points)
+        labels: np.ndarray = DBSCAN(eps=radius, min_samples=neighbours).fit_predict(points)
+        return labels
 
     def record(metric: str, value: Any, unit: str) -> Row:
         why = "peak memory is read from /proc"

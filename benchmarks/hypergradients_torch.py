@@ -209,7 +209,9 @@ class TorchProblem:
 
         def meta_gradient(sign: float) -> tuple[Tensor, ...]:
             shifted = {n: center[n].detach() + sign * epsilon * d for n, d in zip(names, v, strict=True)}
-            return torch.autograd.grad(self.inner_loss(shifted, train), list(self.meta.values()))
+            loss = self.inner_loss(shifted, train)
+            gradient: tuple[Tensor, ...] = torch.autograd.grad(loss, list(self.meta.values()))
+            return gradient
 
         pairs = zip(meta_gradient(1.0), meta_gradient(-1.0), strict=True)
         found = tuple(factor * (plus - minus) / (2 * epsilon) for plus, minus in pairs)

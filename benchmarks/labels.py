@@ -27,7 +27,8 @@ def ellipsoid(radius: float, rng: np.random.Generator) -> np.ndarray:
     axes = radius * 1.5 ** rng.uniform(-1, 1, 3)
     edge = int(np.ceil(axes.max())) + 2
     grid = np.mgrid[-edge : edge + 1, -edge : edge + 1, -edge : edge + 1]
-    return (sum((g / a) ** 2 for g, a in zip(grid, axes, strict=True)) <= 1).astype(np.float32)
+    inside: np.ndarray = np.sum([(g / a) ** 2 for g, a in zip(grid, axes, strict=True)], axis=0) <= 1
+    return inside.astype(np.float32)
 
 
 def particles(count: int, rng: np.random.Generator) -> Particles:

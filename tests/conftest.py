@@ -1,4 +1,9 @@
-"""Fixtures shared by all tests."""
+"""Set-up and fixtures shared by all tests.
+
+Every test runs with the package's annotations checked at each call: an import hook wraps each function of
+`robpicker_jax` with jaxtyping (shapes) and beartype (types). The hook has to be in place before the first import of the
+package, and pytest imports this file before any test module, in each worker of pytest-xdist too.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +11,21 @@ import os
 import tempfile
 from pathlib import Path
 
+import jaxtyping
 import pytest
+
+import tests.type_checks  # noqa: F401  (the import hook looks it up by name)
 
 # Tests neither read nor fill the user's cache of compiled programs.
 os.environ["ROBPICKER_CACHE"] = tempfile.mkdtemp(prefix="robpicker-test-cache-")
+# Arrays of different rank are broadcast only where the code says so.
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+
+jaxtyping.install_import_hook("robpicker_jax", "tests.type_checks.checked")
+
+from robpicker_jax.commands import simulate, train  # noqa: E402
+from robpicker_jax.commands.cli import call  # noqa: E402
+from tests.tiny import write_tiny  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +35,25 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found at {folder} (set ROBPICKER_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny configuration as a file."""
+    return write_tiny(tmp_path_factory.mktemp("config") / "tiny.yaml")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny simulated data set."""
+    folder = tmp_path_factory.mktemp("tiny") / "data"
+    assert call(simulate.main, ["--config", str(tiny_config), "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished tiny run."""
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    assert call(train.main, ["--config", str(tiny_config), "--workdir", str(workdir)]) == 0
+    return workdir

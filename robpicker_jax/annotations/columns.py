@@ -35,11 +35,11 @@ def required_voxel_size(voxel_size_angstrom: float | None, owner: str, path: Pat
     return voxel_size_angstrom
 
 
-def floats(texts: Sequence[str], name: str, path: Path, row: Callable[[int], str]) -> np.ndarray:
+def floats(texts: Sequence[str | float], name: str, path: Path, row: Callable[[int], str]) -> np.ndarray:
     """Finite float64 numbers of a column.
 
     Args:
-        texts: the column's cells.
+        texts: the column's cells, texts or numbers.
         name: the column's name in the file, for messages.
         path: the file, for messages.
         row: how the file's readers call the i-th record ("object 3", "row 12").
@@ -67,7 +67,7 @@ def optional_floats(texts: Sequence[str | None], name: str, path: Path, row: Cal
 
 
 def integers(
-    texts: Sequence[str],
+    texts: Sequence[str | float],
     name: str,
     path: Path,
     row: Callable[[int], str],

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from robpicker_jax.annotations.particles import Particles
 
@@ -26,6 +26,7 @@ HALF_PIXEL = "whether the centre of the first voxel is at 0.5 0.5 0 (as in IMOD)
 ORIGIN = "x y z of the volume's origin in Å"
 
 
+@runtime_checkable
 class Reader(Protocol):
     """A function that reads a list.
 
@@ -37,6 +38,7 @@ class Reader(Protocol):
     def __call__(self, path: Path, /, *args: Any, **kwargs: Any) -> Particles: ...
 
 
+@runtime_checkable
 class Writer(Protocol):
     """A function that writes a list.
 

@@ -152,17 +152,17 @@ def random_rotations(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
     return np.moveaxis(np.array(rows), -1, 0).copy()
 
 
-def rotation_angle_deg(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
+def rotation_angle_deg(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64] | np.float64:
     """Angle, in degrees within [0, 180], of the rotation that takes `first` to `second`, both (..., 3, 3)."""
     relative = np.swapaxes(np.asarray(first, dtype=np.float64), -1, -2) @ np.asarray(second, dtype=np.float64)
     # From the skew part and the trace together: arccos of the trace alone loses half the digits near 0 and 180°.
     skew = relative - np.swapaxes(relative, -1, -2)
     sine = np.sqrt(skew[..., 0, 1] ** 2 + skew[..., 0, 2] ** 2 + skew[..., 1, 2] ** 2) / 2
     cosine = (np.trace(relative, axis1=-2, axis2=-1) - 1) / 2
-    angle: NDArray[np.float64] = np.rad2deg(np.arctan2(sine, cosine))
+    angle: NDArray[np.float64] | np.float64 = np.rad2deg(np.arctan2(sine, cosine))
     return angle
 
 
-def _wrap_deg(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+def _wrap_deg(angles: NDArray[np.float64] | np.float64) -> NDArray[np.float64] | np.float64:
     """Bring angles into (−180, 180]."""
     return 180.0 - np.mod(180.0 - angles, 360.0)

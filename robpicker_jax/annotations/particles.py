@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from robpicker_jax.annotations.geometry import euler_from_matrix
 
@@ -19,7 +20,7 @@ _OPTIONAL = ("rotations", "scores", "cluster_sizes", "class_names", "tomograms")
 
 @dataclass(frozen=True, eq=False)
 class Particles:
-    """A list of n particles as a struct of arrays.
+    """A list of n particles as a struct of arrays, made from arrays or sequences of the same columns.
 
     Attributes:
         positions_vox: float64 (n, 3), x y z in voxels, the centre of voxel 0 at 0.0.
@@ -38,15 +39,25 @@ class Particles:
 
     positions_vox: np.ndarray
     labels: np.ndarray
-    rotations: np.ndarray | None = None
-    scores: np.ndarray | None = None
-    cluster_sizes: np.ndarray | None = None
-    class_names: np.ndarray | None = None
-    tomograms: np.ndarray | None = None
-    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+    rotations: np.ndarray | None
+    scores: np.ndarray | None
+    cluster_sizes: np.ndarray | None
+    class_names: np.ndarray | None
+    tomograms: np.ndarray | None
+    extra: Mapping[str, np.ndarray]
 
-    def __post_init__(self) -> None:
-        positions = np.asarray(self.positions_vox, dtype=np.float64)
+    def __init__(
+        self,
+        positions_vox: ArrayLike,
+        labels: ArrayLike,
+        rotations: ArrayLike | None = None,
+        scores: ArrayLike | None = None,
+        cluster_sizes: ArrayLike | None = None,
+        class_names: ArrayLike | None = None,
+        tomograms: ArrayLike | None = None,
+        extra: Mapping[str, ArrayLike] | None = None,
+    ) -> None:
+        positions = np.asarray(positions_vox, dtype=np.float64)
         if positions.size == 0:
             positions = positions.reshape(0, 3)
         if positions.ndim != 2 or positions.shape[1] != 3:
@@ -56,13 +67,13 @@ class Particles:
         n = len(positions)
         converted: dict[str, Any] = {
             "positions_vox": positions,
-            "labels": _column("labels", self.labels, n, np.int32),
-            "rotations": _column("rotations", self.rotations, n, np.float64, (3, 3)),
-            "scores": _column("scores", self.scores, n, np.float64),
-            "cluster_sizes": _column("cluster_sizes", self.cluster_sizes, n, np.int64),
-            "class_names": _column("class_names", self.class_names, n, np.str_),
-            "tomograms": _column("tomograms", self.tomograms, n, np.str_),
-            "extra": {name: _column(name, values, n, None) for name, values in self.extra.items()},
+            "labels": _column("labels", labels, n, np.int32),
+            "rotations": _column("rotations", rotations, n, np.float64, (3, 3)),
+            "scores": _column("scores", scores, n, np.float64),
+            "cluster_sizes": _column("cluster_sizes", cluster_sizes, n, np.int64),
+            "class_names": _column("class_names", class_names, n, np.str_),
+            "tomograms": _column("tomograms", tomograms, n, np.str_),
+            "extra": {name: _column(name, values, n, None) for name, values in (extra or {}).items()},
         }
         if n and converted["labels"].min() < 0:
             raise ValueError("labels must not be negative")

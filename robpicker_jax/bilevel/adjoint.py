@@ -82,7 +82,8 @@ def reverse_through_steps(
     """
 
     def averaged_product(point: Point, u: Tree, wrt_params: bool) -> tuple[Tree, Tree]:
-        return mean(product(problem, point, u, wrt_params))
+        averaged: tuple[Tree, Tree] = mean(product(problem, point, u, wrt_params))
+        return averaged
 
     def estimate(
         params: Tree, meta: Tree, state: Tree, opt_state: Tree, inner_batches: Tree, outer_batch: Tree
@@ -147,7 +148,8 @@ def _pull_back(
         return new_params, _floats(new_opt_state)
 
     _, transpose = jax.vjp(of_floats, gradient, _floats(carry.opt_state), carry.params)
-    return transpose((adjoint, state_adjoint))
+    adjoints: tuple[Tree, list[jax.Array], Tree] = transpose((adjoint, state_adjoint))
+    return adjoints
 
 
 def _is_float(leaf: Any) -> bool:

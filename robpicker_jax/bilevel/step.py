@@ -108,7 +108,7 @@ def bilevel_step(
             )
             meta[name] = optax.apply_updates(state.meta[name], updates)
         new = TrainState(state.step + 1, out.params, out.state, meta, out.opt_state, meta_opt_state)
-        return new, Metrics(out.inner_loss, out.outer_loss, optax.global_norm(out.hypergradient), *out.aux)
+        return new, Metrics(out.inner_loss, out.outer_loss, optax.tree.norm(out.hypergradient), *out.aux)
 
     return step
 

@@ -2,6 +2,7 @@
 
 from robpicker_jax.config.loading import (
     apply_overrides,
+    as_plain_values,
     config_folder,
     default_config_path,
     describe_fields,
@@ -42,6 +43,7 @@ __all__ = [
     "Species",
     "TrainConfig",
     "apply_overrides",
+    "as_plain_values",
     "config_folder",
     "default_config_path",
     "describe_fields",

@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import os
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -26,9 +26,7 @@ T = TypeVar("T")
 _PATH_FIELDS = {"dir", "density", "mask", "tomograms"}
 
 
-@cache
-def _adapter() -> TypeAdapter[Config]:
-    return TypeAdapter(Config)
+_adapter: Callable[..., TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def config_folder() -> Path:
@@ -69,14 +67,20 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[
     return _build(merged, source)
 
 
+def as_plain_values(section: Any) -> dict[str, Any]:
+    """A dataclass of the configuration as nested plain values, as in YAML and JSON; the inverse of `validated`."""
+    values: dict[str, Any] = _adapter(type(section)).dump_python(section, mode="json")
+    return values
+
+
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML that `load_config` reads back to an equal `Config`."""
-    return yaml.safe_dump(_adapter().dump_python(config, mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(as_plain_values(config), sort_keys=False, allow_unicode=True)
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Copy of nested `data` with "dotted.key=value" strings applied; list items are addressed by their index."""
-    result = _copy(data)
+    result: dict[str, Any] = _copy(data)
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
@@ -138,11 +142,11 @@ def _type_name(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint))
 
 
-def validated(adapter: TypeAdapter[T], data: Mapping[str, Any], source: str | Path) -> T:
-    """Nested `data` as the dataclass of an adapter.
+def validated(cls: type[T], data: Mapping[str, Any], source: str | Path) -> T:
+    """Nested `data` as the dataclass `cls`.
 
     Args:
-        adapter: pydantic's adapter of a dataclass whose fields are sections or fields of the configuration.
+        cls: a dataclass whose fields are sections or fields of the configuration.
         data: the values.
         source: where they come from, for messages.
 
@@ -150,7 +154,8 @@ def validated(adapter: TypeAdapter[T], data: Mapping[str, Any], source: str | Pa
         InputError: unknown key (with the nearest valid one), wrong type, impossible value.
     """
     try:
-        return adapter.validate_python(data)
+        checked: T = _adapter(cls).validate_python(data)
+        return checked
     except ValidationError as error:
         messages = [_explain(item) for item in error.errors(include_url=False)]
         # Unknown keys first: a misspelt key often is the cause of the others.
@@ -160,7 +165,7 @@ def validated(adapter: TypeAdapter[T], data: Mapping[str, Any], source: str | Pa
 
 
 def _build(data: Mapping[str, Any], source: Path) -> Config:
-    config = validated(_adapter(), data, source)
+    config = validated(Config, data, source)
     check(config, source)
     return config
 

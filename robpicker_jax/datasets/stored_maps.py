@@ -44,7 +44,7 @@ def load_target(files: TomogramFiles, n_species: int, shape_zyx: tuple[int, int,
     with open_volume(path) as reader:
         _check_same_shape(reader.shape_zyx, shape_zyx, "label map", path)
         stored = reader.read(dtype=None)
-    labels = np.rint(stored)
+    labels: np.ndarray = np.rint(stored)
     if (labels != stored).any() or labels.min() < 0 or labels.max() > n_species:
         raise InputError(
             f"label map holds values from {stored.min():g} to {stored.max():g}, not whole numbers 0 to {n_species}",

@@ -54,7 +54,7 @@ class EvaluationOptions:
     """
 
     class_names: Sequence[str]
-    rule: Rule = "mask"
+    rule: str = "mask"
     tolerance_vox: float = 10.0
     one_to_one: bool = True
     beta: float | None = None

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
@@ -20,6 +20,7 @@ Params = Any
 BatchStats = Any
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """A segmentation network as two pure functions, `init` and `apply`, and what others must know of it.
 

@@ -50,13 +50,16 @@ weight_gradient_p = Primitive("robpicker_conv3d_weight_gradient")
 
 
 def _convolution(x: jax.Array, kernel: jax.Array, mirrored: bool, lowering: Lowering | None) -> jax.Array:
-    return convolution_p.bind(*_same_variance(x, kernel), mirrored=mirrored, lowering=lowering)
+    y: jax.Array = convolution_p.bind(*_same_variance(x, kernel), mirrored=mirrored, lowering=lowering)
+    return y
 
 
 def _weight_gradient(
     x: jax.Array, g: jax.Array, size: tuple[int, int, int], mirrored: bool, lowering: Lowering | None
 ) -> jax.Array:
-    return weight_gradient_p.bind(*_same_variance(x, g), size=size, mirrored=mirrored, lowering=lowering)
+    operands = _same_variance(x, g)
+    gradient: jax.Array = weight_gradient_p.bind(*operands, size=size, mirrored=mirrored, lowering=lowering)
+    return gradient
 
 
 def _varying(x: Any) -> frozenset[str]:
@@ -122,7 +125,8 @@ def _register(primitive: Primitive, shape: Any, on: Any, x_rule: Any, other_rule
 
     @functools.partial(jax.jit, static_argnames=("size", "mirrored", "lowering"))
     def eager(x: jax.Array, other: jax.Array, **params: Any) -> jax.Array:
-        return primitive.bind(x, other, **params)
+        result: jax.Array = primitive.bind(x, other, **params)
+        return result
 
     primitive.def_impl(eager)
 

@@ -38,7 +38,8 @@ class DataReweighting:
 
     def apply(self, params: Any, losses: jax.Array) -> jax.Array:
         """Weights in (0, 1), float32, one for each loss; the shape of `losses` (any) is kept."""
-        return self._module.apply({"params": params}, losses)
+        weights: jax.Array = self._module.apply({"params": params}, losses)
+        return weights
 
 
 def build_data_reweighting(model: ModelConfig) -> DataReweighting:

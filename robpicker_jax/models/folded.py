@@ -84,7 +84,8 @@ def convolution(x: jax.Array, kernel: jax.Array, mirrored: bool = False) -> jax.
         by_tap = by_tap.reshape(n, depth, height, width, outputs)
         parts = [lax.slice_in_dim(by_tap, i * features, (i + 1) * features, axis=4) for i in range(kd)]
         y = functools.reduce(jnp.add, [shifted(part, offset, 1) for part, offset in zip(parts, offsets, strict=True)])
-    return lax.optimization_barrier(y)
+    result: jax.Array = lax.optimization_barrier(y)
+    return result
 
 
 def _stacked(x: jax.Array, offsets: list[int], axis: int) -> jax.Array:

@@ -71,7 +71,8 @@ class LabelCorrection:
         Returns:
             Corrected labels `(..., c)` and α `(..., c)` or `(..., 1)`, float32.
         """
-        return self._module.apply({"params": params}, features, labels)
+        corrected, alpha = self._module.apply({"params": params}, features, labels)
+        return corrected, alpha
 
 
 def build_label_correction(

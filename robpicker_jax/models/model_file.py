@@ -13,7 +13,6 @@ The same model always gives the same bytes.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -23,11 +22,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from robpicker_jax.config import validated
+from robpicker_jax.config import as_plain_values, validated
 from robpicker_jax.models.trained_model import ModelCard, TrainedModel, build_network, check_tiles
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path
@@ -52,7 +50,7 @@ def save_model(path: str | os.PathLike[str], model: TrainedModel) -> None:
     """
     arrays = _flat({"params": model.params, "batch_stats": model.batch_stats})
     tensors = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    entry = json.dumps(_entry(_adapter().dump_python(model.card, mode="json"), tensors))
+    entry = json.dumps(_entry(as_plain_values(model.card), tensors))
     try:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata={_ENTRY: entry})
@@ -122,7 +120,7 @@ def _checked_card(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]
 
 def _read_card(data: dict[str, Any], path: Path) -> ModelCard:
     try:
-        card = validated(_adapter(), data, path)
+        card = validated(ModelCard, data, path)
         check_tiles(card)
     except InputError as error:
         raise InputError(
@@ -178,8 +176,3 @@ def _flat_shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
 
 def _name(path: tuple[Any, ...]) -> str:
     return "/".join(str(part.key) for part in path)
-
-
-@functools.cache
-def _adapter() -> TypeAdapter[ModelCard]:
-    return TypeAdapter(ModelCard)

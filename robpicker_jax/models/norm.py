@@ -19,6 +19,11 @@ def _mean(x: jax.Array, device_axis: str | None) -> jax.Array:
     return mean if device_axis is None else lax.pmean(mean, device_axis)
 
 
+def _beside(values: jax.Array, x: jax.Array) -> jax.Array:
+    """The values `(C,)` with as many axes as `x (..., C)`, of length one."""
+    return lax.expand_dims(values, range(x.ndim - 1))
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
 def normalise(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: jax.Array, device_axis: str | None = None
@@ -38,9 +43,9 @@ def normalise(
         The normalised array in the type of `x`, mean and biased variance `(C,)` in float32 (or wider, as `x`).
     """
     mean = _mean(x, device_axis)
-    centred = x - mean
+    centred = x - _beside(mean, x)
     variance = _mean(centred * centred, device_axis)
-    out = centred * (scale * lax.rsqrt(variance + epsilon)) + bias
+    out = centred * _beside(scale * lax.rsqrt(variance + epsilon), x) + _beside(bias, x)
     return out.astype(x.dtype), mean, variance
 
 
@@ -52,12 +57,12 @@ def _normalise_jvp(device_axis: str | None, primals: tuple[jax.Array, ...], tang
     out, mean, variance = normalise(*primals, device_axis)
     inverse = lax.rsqrt(variance + epsilon)
     gain = scale * inverse
-    centred = x - mean
+    centred = x - _beside(mean, x)
     dmean = _mean(dx, device_axis)
     half_dvariance = _mean(centred * dx, device_axis)
     slope = inverse * dscale - gain * inverse * inverse * (half_dvariance + 0.5 * depsilon)
     offset = dbias - gain * dmean
-    dout = gain * dx + centred * voxel_spread(slope, x.shape) + voxel_spread(offset, x.shape)
+    dout = _beside(gain, x) * dx + centred * voxel_spread(slope, x.shape) + voxel_spread(offset, x.shape)
     return (out, mean, variance), (dout.astype(x.dtype), dmean, 2.0 * half_dvariance)
 
 
@@ -80,7 +85,7 @@ class BatchNorm(nn.Module):
         variance = self.variable("batch_stats", "var", jnp.ones, width, jnp.float32)
         if not train:
             gain = scale * lax.rsqrt(variance.value + self.epsilon)
-            return ((x - mean.value) * gain + bias).astype(x.dtype)
+            return ((x - _beside(mean.value, x)) * _beside(gain, x) + _beside(bias, x)).astype(x.dtype)
         out, batch_mean, batch_variance = normalise(
             x, scale, bias, jnp.asarray(self.epsilon, scale.dtype), self.device_axis
         )

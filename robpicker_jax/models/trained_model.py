@@ -13,7 +13,7 @@ from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict
 
 from robpicker_jax.config import (
     DataConfig,
@@ -23,6 +23,7 @@ from robpicker_jax.config import (
     PickingConfig,
     Species,
     apply_overrides,
+    as_plain_values,
     validated,
 )
 from robpicker_jax.models.backbone import BACKBONES, Backbone, build_backbone
@@ -128,8 +129,8 @@ class TrainedModel:
                     where=override.partition("=")[0],
                     fix=f"override {', '.join(_sections())} alone, or train anew",
                 )
-        given = _applied_adapter().dump_python(_Applied(card.data, card.inference, card.picking), mode="json")
-        changed = validated(_applied_adapter(), apply_overrides(given, overrides), "")
+        given = as_plain_values(_Applied(card.data, card.inference, card.picking))
+        changed = validated(_Applied, apply_overrides(given, overrides), "")
         if len(changed.data.species) != len(card.data.species):
             raise InputError(
                 f"the model knows {len(card.data.species)} species, not {len(changed.data.species)}",
@@ -185,11 +186,6 @@ def _sections() -> list[str]:
     return [section.name for section in fields(_Applied)]
 
 
-@functools.cache
-def _applied_adapter() -> TypeAdapter[_Applied]:
-    return TypeAdapter(_Applied)
-
-
 @functools.lru_cache(maxsize=8)
 def _compiled(model: ModelConfig, n_classes: int, builder: Hashable) -> Callable[[Tree, Tree, Any], jax.Array]:
     """The compiled network, once for all models of one shape; `builder` tells apart what was registered under a name."""
@@ -199,5 +195,5 @@ def _compiled(model: ModelConfig, n_classes: int, builder: Hashable) -> Callable
         _, logits, _ = network.apply(params, batch_stats, tiles, train=False)
         return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
 
-    compiled: Callable[[Tree, Tree, Any], jax.Array] = jit(predict)
+    compiled = jit(predict)
     return compiled

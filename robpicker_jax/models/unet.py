@@ -134,7 +134,7 @@ class UNet:
     @property
     def stride(self) -> int:
         """Every patch edge must be divisible by this."""
-        return 2**self.shape.levels
+        return 1 << self.shape.levels
 
     @property
     def receptive_field(self) -> int:

@@ -22,12 +22,14 @@ voxel_spread_p = Primitive("robpicker_voxel_spread")
 
 def voxel_sum(x: jax.Array) -> jax.Array:
     """Sum of `x (..., C)` over all axes but the last: `(C,)`."""
-    return voxel_sum_p.bind(x)
+    total: jax.Array = voxel_sum_p.bind(x)
+    return total
 
 
 def voxel_spread(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The values `(C,)` at every voxel of an array of `shape (..., C)`."""
-    return voxel_spread_p.bind(values, shape=tuple(shape))
+    spread: jax.Array = voxel_spread_p.bind(values, shape=tuple(shape))
+    return spread
 
 
 def _sum(x: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import scipy
@@ -19,6 +19,7 @@ Vector = tuple[float, float, float]
 _FAR = np.float32(1e6)
 
 
+@runtime_checkable
 class Solid(Protocol):
     """Anything with a signed distance and a box that holds it."""
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from robpicker_jax.system.errors import InputError
 
@@ -39,7 +39,7 @@ def data_mesh(n_devices: int | None = None) -> Mesh:
     return Mesh(np.array(chosen), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
-def check_batch(name: str, size: int, mesh: Mesh, micro_batches: int = 1) -> None:
+def check_batch(name: str, size: int, mesh: Mesh | AbstractMesh, micro_batches: int = 1) -> None:
     """Refuse a batch that the devices cannot share equally, each share in equal micro-batches.
 
     Raises:
@@ -66,9 +66,13 @@ def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 def replicate(tree: Tree, mesh: Mesh) -> Tree:
     """Place a copy of every array on every device; all processes must give the same values."""
+    sharding: Any = replicated(mesh)
+    copies: Tree
     if jax.process_count() == 1:
-        return jax.device_put(tree, replicated(mesh))
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(leaf)), tree)
+        copies = jax.device_put(tree, sharding)
+    else:
+        copies = jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree)
+    return copies
 
 
 def shard(batch: Tree, mesh: Mesh, axis: int = 0) -> Tree:
@@ -77,16 +81,15 @@ def shard(batch: Tree, mesh: Mesh, axis: int = 0) -> Tree:
     With several processes each gives its own share of the batch (`process_share`), and nothing is sent between them.
     """
     sharding: Any = batch_sharding(mesh, axis)
-    if jax.process_count() == 1:
-        return jax.device_put(batch, sharding)
 
-    def place(leaf: Any) -> jax.Array:
+    def place(leaf: Any) -> Any:
         leaf = np.asarray(leaf)
         shape = list(leaf.shape)
         shape[axis] *= jax.process_count()
         return jax.make_array_from_process_local_data(sharding, leaf, tuple(shape))
 
-    return jax.tree.map(place, batch)
+    parts: Tree = jax.device_put(batch, sharding) if jax.process_count() == 1 else jax.tree.map(place, batch)
+    return parts
 
 
 def joined(batch: Tree, mesh: Mesh, axis: int = 0) -> Tree:
@@ -99,9 +102,11 @@ def joined(batch: Tree, mesh: Mesh, axis: int = 0) -> Tree:
         parts = [shard.data for shard in leaf.addressable_shards]
         return jax.make_array_from_single_device_arrays(tuple(shape), sharding, parts)
 
-    return jax.tree.map(join, batch)
+    whole: Tree = jax.tree.map(join, batch)
+    return whole
 
 
 def local(tree: Tree) -> Tree:
     """Replicated arrays as arrays on this process's first device, so that work on them is this process's alone."""
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf, tree)
+    own: Tree = jax.tree.map(lambda leaf: leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf, tree)
+    return own

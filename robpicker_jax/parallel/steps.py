@@ -58,7 +58,10 @@ def pmap_step(step: Step, mesh: Mesh) -> Step:
         state, metrics = step(state, train, meta_batch)
 
         def whole(leaf: jax.Array) -> jax.Array:
-            return lax.all_gather(leaf, DATA_AXIS, tiled=True) if leaf.ndim else lax.pmean(leaf, DATA_AXIS)
+            gathered: jax.Array = (
+                lax.all_gather(leaf, DATA_AXIS, tiled=True) if leaf.ndim else lax.pmean(leaf, DATA_AXIS)
+            )
+            return gathered
 
         inner, outer = jax.tree.map(whole, (metrics.inner, metrics.outer))
         return state, metrics._replace(inner=inner, outer=outer)

@@ -122,10 +122,8 @@ class Rotation:
         edge = patch.shape[0]
         line = xp.arange(size, dtype=np.float32) - np.float32((size - 1) / 2)
         back = drawn.T[::-1, ::-1]  # Rᵀ, on vectors z y x instead of x y z
-        at = [
-            row[0] * line[:, None, None] + row[1] * line[:, None] + row[2] * line + np.float32((edge - 1) / 2)
-            for row in back
-        ]
+        along_z, along_y, along_x = line[:, None, None], line[None, :, None], line[None, None, :]
+        at = [row[0] * along_z + row[1] * along_y + row[2] * along_x + np.float32((edge - 1) / 2) for row in back]
         voxels = patch.reshape(-1)
 
         def value(z: Any, y: Any, x: Any) -> Any:
@@ -224,7 +222,7 @@ def _namespace(array: Array) -> Any:
     return array.__array_namespace__()
 
 
-def _select(index: Array, options: Sequence[Array]) -> Array:
+def _select(index: Array | np.bool | np.number[Any], options: Sequence[Array]) -> Array:
     """options[index]; on the host nothing but a choice between views, under `jit` a selection element by element."""
     if _namespace(options[0]) is np:
         return options[int(index)]

@@ -83,7 +83,7 @@ def cut(volumes: Array, shapes: Array, plan: BatchPlan, config: PatchConfig, *, 
             reach = jnp.arange(-margin, size + margin, dtype=jnp.int32)
             last = shapes[patch_plan.tomogram] - 1
             z, y, x = (reflected(patch_plan.corner_zyx[axis] + reach, last[axis]) for axis in range(3))
-            patch = volumes[patch_plan.tomogram, z[:, None, None], y[:, None], x]
+            patch = volumes[patch_plan.tomogram, z[:, None, None], y[None, :, None], x[None, None, :]]
         return jnp.asarray(augmenter.apply(patch, patch_plan.drawn, nearest=nearest))
 
     return jax.vmap(one)(jax.tree.map(jnp.asarray, plan))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from robpicker_jax.system.registry import look_up
 from robpicker_jax.training.export import load_trained_model
 
 
+@runtime_checkable
 class Picker(Protocol):
     """Finds the particles of an opened tomogram.
 

@@ -173,7 +173,7 @@ def _moments(
     return sizes, sums[:3].T, sums[3]
 
 
-def _per_class(name: str, values: Sequence | None, default: float, n_classes: int) -> list[float]:
+def _per_class(name: str, values: Sequence[float | None] | None, default: float, n_classes: int) -> list[float]:
     if values is None:
         return [default] * (n_classes - 1)
     if len(values) != n_classes - 1:

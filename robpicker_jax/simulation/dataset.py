@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from robpicker_jax.volumes import write_mrc
 _FIRST_LABEL = 224  # offset in an MRC header
 
 
+@runtime_checkable
 class Advances(Protocol):
     """A progress display (see `robpicker_jax.system.progress`)."""
 

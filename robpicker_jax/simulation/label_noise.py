@@ -98,7 +98,7 @@ def _share(rate: float, n: int) -> int:
     return int(np.floor(rate * n + 0.5))
 
 
-def _describe(particles: Particles, index: int) -> dict[str, Any]:
+def _describe(particles: Particles, index: int | np.integer) -> dict[str, Any]:
     return {
         "index": int(index),
         "label": int(particles.labels[index]),

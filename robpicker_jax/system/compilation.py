@@ -6,11 +6,14 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 # XLA's default CPU path for convolutions is about three times slower than its YNNPACK library path. XLA also
 # drops optimisation barriers before it fuses operations; arrays that the convolutions hold in memory would then be
@@ -54,9 +57,13 @@ def compile_options(backend: str | None = None) -> dict[str, Any]:
     return dict(_CPU_OPTIONS) if _cpu_options_work() else {}
 
 
-def jit(fun: Callable[..., Any], *, compiler_options: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+def jit(
+    fun: Callable[Parameters, Result], *, compiler_options: dict[str, Any] | None = None, **kwargs: Any
+) -> Callable[Parameters, Result]:
     """`jax.jit` with the platform's compiler options; those given win over them."""
-    return jax.jit(fun, compiler_options={**compile_options(), **(compiler_options or {})}, **kwargs)
+    options = {**compile_options(), **(compiler_options or {})}
+    compiled: Callable[Parameters, Result] = jax.jit(fun, compiler_options=options, **kwargs)
+    return compiled
 
 
 def cache_folder() -> Path:

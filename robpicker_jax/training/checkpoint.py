@@ -36,11 +36,13 @@ class Checkpoints:
 
     def latest_step(self) -> int | None:
         """Step of the newest checkpoint, None before the first."""
-        return self._latest.latest_step()
+        step: int | None = self._latest.latest_step()
+        return step
 
     def best_step(self) -> int | None:
         """Step of the best checkpoint, None before the first validation."""
-        return self._best.latest_step()
+        step: int | None = self._best.latest_step()
+        return step
 
     def save(self, step: int, state: Any) -> None:
         """Write the state after `step` steps; a step already written is left alone."""
@@ -69,7 +71,8 @@ class Checkpoints:
             raise InputError("no checkpoint", where=self._folder, fix="train first")
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
-            return manager.restore(step, args=ocp.args.StandardRestore(target))
+            restored: State = manager.restore(step, args=ocp.args.StandardRestore(target))
+            return restored
         except (ValueError, KeyError) as error:
             raise InputError(
                 f"the checkpoint of step {step} does not fit this configuration ({str(error).splitlines()[0]})",

@@ -220,7 +220,8 @@ def _stack(sizes: Sequence[Shape], dtype: Any) -> np.ndarray:
     n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.zeros(n_bytes + 64, np.uint8)
     start = -raw.ctypes.data % 64
-    return raw[start : start + n_bytes].view(dtype).reshape(shape)
+    stack: np.ndarray = raw[start : start + n_bytes].view(dtype).reshape(shape)
+    return stack
 
 
 def _parts(stack: np.ndarray | None, sizes: Sequence[Shape]) -> list[np.ndarray | None]:

@@ -72,8 +72,8 @@ class Experiment:
         def aux(state: TrainState, batch: Batch) -> InnerAux:
             return loss(state.params, state.meta, state.network_state, batch, state.params)[1][1]
 
-        compiled = jit(aux)
-        return jax.device_get(compiled(parallel.local(state), batch))
+        fetched: InnerAux = jax.device_get(jit(aux)(parallel.local(state), batch))
+        return fetched
 
     def corrected(self, state: TrainState, image: np.ndarray, label: np.ndarray) -> np.ndarray:
         """Corrected label maps (n, z, y, x, c) of patches; the given ones where no correction was trained."""

@@ -215,7 +215,7 @@ def _layout(path: Path, raw: bytes) -> _Layout:
     )
 
 
-def _header(path: Path, raw: bytes) -> np.ndarray:
+def _header(path: Path, raw: bytes) -> np.void:
     """The header in the byte order in which it makes sense; the machine stamp decides where both or neither do."""
     candidates = {order: np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order), 1)[0] for order in "<>"}
     sensible = [order for order, header in candidates.items() if _makes_sense(header)]
@@ -225,10 +225,10 @@ def _header(path: Path, raw: bytes) -> np.ndarray:
         stamped = byte_order_from_machine_stamp(candidates["<"]["machst"])
     except ValueError:
         stamped = "<"
-    return cast(np.ndarray, candidates[stamped if stamped in sensible else sensible[0]])
+    return cast(np.void, candidates[stamped if stamped in sensible else sensible[0]])
 
 
-def _makes_sense(header: np.ndarray) -> bool:
+def _makes_sense(header: np.void) -> bool:
     mode = int(header["mode"])
     axes = [int(header[name]) for name in ("nx", "ny", "nz")]
     return (
@@ -238,12 +238,12 @@ def _makes_sense(header: np.ndarray) -> bool:
     )
 
 
-def _is_volume_stack(header: np.ndarray) -> bool:
+def _is_volume_stack(header: np.void) -> bool:
     """Space groups from 401 mark stacks of volumes; `mz` is then the number of sections of each."""
     return 401 <= int(header["ispg"]) <= 630 and 0 < int(header["mz"]) < int(header["nz"])
 
 
-def _bytes_are_unsigned(header: np.ndarray) -> bool:
+def _bytes_are_unsigned(header: np.void) -> bool:
     """Mode 0 is signed by MRC2014; IMOD says in a flag, older programs only by a maximum that does not fit int8."""
     order = header.dtype["mode"].byteorder
     stamp, flags = np.frombuffer(header["extra2"].tobytes(), np.dtype("i4").newbyteorder(order), 2, offset=40)
@@ -252,7 +252,7 @@ def _bytes_are_unsigned(header: np.ndarray) -> bool:
     return bool(127 < float(header["dmax"]) <= 255 and float(header["dmin"]) >= 0)
 
 
-def _transpose(path: Path, header: np.ndarray) -> tuple[int, int, int]:
+def _transpose(path: Path, header: np.void) -> tuple[int, int, int]:
     axes = [int(header[name]) for name in ("maps", "mapr", "mapc")]  # axis (1 x, 2 y, 3 z) of sections, rows, columns
     if axes == [0, 0, 0]:
         return (0, 1, 2)
@@ -262,7 +262,7 @@ def _transpose(path: Path, header: np.ndarray) -> tuple[int, int, int]:
     return (axes.index(3), axes.index(2), axes.index(1))
 
 
-def _voxel_size(header: np.ndarray) -> tuple[float, float, float] | None:
+def _voxel_size(header: np.void) -> tuple[float, float, float] | None:
     """Cell edge over grid intervals; 0 and 1 are what programs write that do not know (a mask, an image stack)."""
     sizes = []
     for axis in "zyx":

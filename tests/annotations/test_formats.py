@@ -14,6 +14,8 @@ from robpicker_jax.annotations.registry import format_of
 from robpicker_jax.system.errors import InputError
 from tests.annotations.star_text import relion_rotation, star_rows, xyz
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture(scope="module")
 def formats(shared_data: Path) -> Path:
@@ -40,7 +42,7 @@ def test_relion_5_with_tomograms_table(formats: Path) -> None:
     path = formats / "R5_tutorial_run_data.star"
     rows = star_rows(path, "particles")
     table = {row["rlnTomoName"]: row for row in star_rows(formats / "R5_tutorial_run_tomograms.star", "global")}
-    with pytest.raises(InputError, match="its size is not in this file; give RELION's tomograms table"):
+    with pytest.raises(InputError, match="RELION's tomograms table"):
         read_annotations(path)
     particles = read_annotations(path, tomograms=formats / "R5_tutorial_run_tomograms.star")
     assert len(particles) == len(rows) == 9053
@@ -125,9 +127,7 @@ def test_relion_3_and_31(formats: Path) -> None:
             particles.positions_vox[i], xyz(rows[i], "rlnCoordinate?") - xyz(rows[i], "rlnOrigin?")
         )
     path = formats / "relion_3.1_optics2.star"
-    with pytest.raises(
-        InputError, match="origins are in Å and the size of the coordinates' pixels is not in this file"
-    ):
+    with pytest.raises(InputError, match="origins are in Å"):
         read_annotations(path)
     particles = read_annotations(path, pixel_size_angstrom=2.446, voxel_size_angstrom=12.23)
     rows = star_rows(path, "particles")
@@ -139,7 +139,7 @@ def test_relion_3_and_31(formats: Path) -> None:
 
 def test_blocks_and_what_is_no_particle_list(formats: Path) -> None:
     path = formats / "rln3.1_data_style.star"
-    with pytest.raises(InputError, match="several blocks hold particles: block_2, block_3; name one"):
+    with pytest.raises(InputError, match="block_2, block_3"):
         read_annotations(path)
     particles = read_annotations(path, block="block_3")
     assert len(particles) == 2
@@ -154,7 +154,7 @@ def test_blocks_and_what_is_no_particle_list(formats: Path) -> None:
     ]:
         with pytest.raises(InputError, match=message):
             read_annotations(formats / name)
-    with pytest.raises(InputError, match="no block 'absent'; its blocks: 'block_1', 'block_2', 'block_3'"):
+    with pytest.raises(InputError, match=r"'absent'.*'block_1', 'block_2', 'block_3'"):
         read_annotations(path, block="absent")
 
 

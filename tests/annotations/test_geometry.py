@@ -18,6 +18,8 @@ from robpicker_jax.annotations.geometry import (
 )
 from robpicker_jax.system.errors import InputError
 
+pytestmark = pytest.mark.fast
+
 any_angle = st.floats(-360, 360, allow_nan=False)
 lock_angle = st.sampled_from([0.0, 180.0, -180.0, 1e-9, 180 - 1e-9])
 
@@ -41,7 +43,7 @@ def test_matrices_agree_with_scipy(convention: str) -> None:
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_single_elemental_rotations(convention: str) -> None:
     """A quarter turn by one angle alone: where the reference's x axis goes, worked out by hand."""
-    quarter = {"deepfinder": (90, 0, 0), "relion": (90, 0, 0), "dynamo": (90, 0, 0)}[convention]
+    quarter = {"deepfinder": [90, 0, 0], "relion": [90, 0, 0], "dynamo": [90, 0, 0]}[convention]
     goes_to = {"deepfinder": (0, 1, 0), "relion": (0, -1, 0), "dynamo": (0, -1, 0)}[convention]
     np.testing.assert_allclose(matrix_from_euler(quarter, convention) @ (1, 0, 0), goes_to, atol=1e-15)
 

@@ -11,6 +11,8 @@ import pytest
 
 from robpicker_jax.annotations import Particles, read_annotations, write_annotations
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture(scope="module")
 def formats(shared_data: Path) -> Path:

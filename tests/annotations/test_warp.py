@@ -11,6 +11,8 @@ from robpicker_jax.annotations import Particles, read_annotations, write_annotat
 from robpicker_jax.annotations.registry import format_of
 from tests.annotations.star_text import star_rows, xyz
 
+pytestmark = pytest.mark.fast
+
 POSITIONS = np.array([[10.0, 20.0, 30.0], [40.5, 50.0, 12.25]])
 SIZE = np.array([220, 240, 160])  # x y z, tilt-series pixels of 5 Å
 

@@ -13,6 +13,8 @@ import pytest
 from robpicker_jax.bilevel import METHODS, hypergradient
 from tests.bilevel.bilevel_problems import quadratic
 
+pytestmark = pytest.mark.fast
+
 DOCS = Path(__file__).parents[2] / "docs" / "hypergradients.md"
 
 

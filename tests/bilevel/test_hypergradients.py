@@ -204,7 +204,7 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
         hypergradient("tangnet", problem)
     with pytest.raises(InputError, match=r"choose one \(known: unrolled, tangent"):
         hypergradient("zzz", problem)
-    with pytest.raises(InputError, match=r"finite_difference: unknown option 'eps'; its options are epsilon, mean"):
+    with pytest.raises(InputError, match=r"finite_difference: .*'eps'.*epsilon, mean"):
         hypergradient("finite_difference", problem, eps=1.0)
     with pytest.raises(InputError, match="unknown option 'mean'"):
         hypergradient("truncated", problem, method="unrolled", mean=lambda tree: tree)
@@ -266,7 +266,7 @@ def test_optimisers_with_a_smooth_update_are_accepted(optimizer: optax.GradientT
 @pytest.mark.parametrize("optimizer", [optax.adam(1e-3), optax.adamw(1e-3), optax.amsgrad(1e-3)])
 def test_optimisers_without_a_finite_second_derivative_are_refused(optimizer: optax.GradientTransformation) -> None:
     params = {"a": jnp.ones((3, 3)), "b": jnp.zeros(2)}
-    with pytest.raises(InputError, match=r"no finite derivative at a zero gradient .* eps_root"):
+    with pytest.raises(InputError, match=r"zero gradient .*eps_root"):
         check_optimizer(optimizer, params)
     with pytest.raises(InputError):
         check_optimizer(network_case(optimizer, 1).problem, params, method="tangent")

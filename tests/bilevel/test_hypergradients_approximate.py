@@ -114,7 +114,7 @@ def check_the_papers_formula(case: Case, learning_rate: float, epsilon: float) -
     gradient = jax.grad(inner, has_aux=True)(case.params, case.meta, case.state, batch)[0]
     updated = jax.tree.map(lambda p, g: p - learning_rate * g, case.params, gradient)
     v = jax.grad(outer, has_aux=True)(updated, case.state, case.outer_batch)[0]
-    radius = epsilon / optax.global_norm(v)
+    radius = epsilon / optax.tree.norm(v)
 
     def meta_gradient(params: object, sign: float) -> object:
         shifted = jax.tree.map(lambda p, d: p + sign * radius * d, params, v)

@@ -14,6 +14,8 @@ from robpicker_jax.commands import evaluate
 from robpicker_jax.commands.cli import call
 from robpicker_jax.volumes import write_mrc
 
+pytestmark = pytest.mark.fast
+
 SPECIES = """
 data:
   voxel_size_angstrom: 10.0
@@ -187,7 +189,7 @@ def test_masks_that_do_not_fit(tmp_path: Path, config: Path, capsys: pytest.Capt
     write_mrc(one, np.ones((55, 50, 53), np.uint8), 20.0)  # at another binning
     assert run(*arguments, tmp_path / "masks") == 2
     error = capsys.readouterr().err
-    assert "true particles lie outside this volume of 53 x 50 x 55" in error
+    assert "53 x 50 x 55" in error
     assert "binning" in error
     assert run(*arguments, tmp_path / "nowhere") == 2
     assert run(*arguments, config) == 2

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from robpicker_jax.config import config_folder, describe_fields, dump_config, load_config
 from robpicker_jax.system.errors import InputError
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize("path", sorted(config_folder().glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_configurations_load_and_survive_a_round_trip(path: Path, tmp_path: Path) -> None:

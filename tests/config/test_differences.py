@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from robpicker_jax.config import Config, Species
 from robpicker_jax.config.differences import differing_keys
+
+pytestmark = pytest.mark.fast
 
 NESTED = st.recursive(
     st.integers() | st.text(max_size=3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from robpicker_jax.datasets.headers import check_patch_fits
 from robpicker_jax.labels import label_maker
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import write_mrc
+
+pytestmark = pytest.mark.fast
 
 SHAPE = (16, 24, 32)
 DATA = DataConfig(species=(Species("ribosome", 3.0), Species("proteasome", 2.0)))
@@ -115,7 +118,7 @@ def test_one_list_for_the_whole_folder(tmp_path: Path) -> None:
         loaded = load_particles(tomogram, DATA, SHAPE)
         np.testing.assert_allclose(loaded.positions_vox, particles.positions_vox[3 * index : 3 * index + 3])
     volume(tmp_path / "train" / "tomo7.mrc")
-    with pytest.raises(InputError, match="no particle of tomogram tomo7; the list names 0, 1, tomo_0002"):
+    with pytest.raises(InputError, match=r"tomo7.* 0, 1, tomo_0002"):
         load_particles(discover(tmp_path)["train"][-1], DATA, SHAPE)
 
 
@@ -147,7 +150,7 @@ def test_paths_of_a_command_line(tmp_path: Path) -> None:
         write_annotations(tmp_path / "test" / f"more{suffix}", some_particles())
     assert tomograms_from([tmp_path / "test" / "test0.mrc"])[0].annotation_path is not None
     assert tomograms_from([tmp_path / "test"], annotations=False)[0].annotation_path is None
-    with pytest.raises(InputError, match=r"several annotation files for tomogram more: more\.csv, more\.star"):
+    with pytest.raises(InputError, match=r"\bmore: more\.csv, more\.star"):
         tomograms_from([tmp_path / "test"])
     target = tmp_path / "test" / "test0_target.mrc"
     volume(target)
@@ -205,7 +208,7 @@ def test_wrong_classes(tmp_path: Path) -> None:
         return load_particles(tomogram, data, SHAPE)
 
     write_annotations(path, some_particles(3).with_(labels=[1, 7, 9]))
-    with pytest.raises(InputError, match=r"class label 7 is unknown \(row 2 and 1 more\).*1 ribosome, 2 proteasome"):
+    with pytest.raises(InputError, match=r"class label 7 .*row 2 and 1 more.*1 ribosome, 2 proteasome"):
         load()
     write_annotations(path, some_particles(2).with_(labels=[0, 0]))
     with pytest.raises(InputError, match="no class is given"):
@@ -229,9 +232,7 @@ def test_positions_outside(tmp_path: Path) -> None:
         return str(caught.value)
 
     message = refusal(np.vstack([good, [[40, 3, 3]]]))
-    assert (
-        "1 of 4 positions lie outside the volume of 32 x 24 x 16 voxels (x y z), the first in row 4: 40 3 3" in message
-    )
+    assert re.search(r"1 of 4 .*32 x 24 x 16 .*row 4: 40 3 3", message)
     assert str(path) in message
     assert "in Å" in refusal(good * 10 + 1)
     assert "columns were z y x" in refusal(good[:, ::-1])
@@ -279,10 +280,10 @@ def test_voxel_sizes_must_agree(tmp_path: Path) -> None:
     assert agreed_voxel_size(tomograms) == pytest.approx(7.84)
     assert agreed_voxel_size(tomograms[1:2]) is None
     assert agreed_voxel_size(tomograms[1:2], 10.0) == 10.0
-    with pytest.raises(InputError, match=r"a.mrc: voxel size 7.84 Å, but data.voxel_size_angstrom says 10 Å"):
+    with pytest.raises(InputError, match=r"a\.mrc: .*7\.84 Å.*data\.voxel_size_angstrom.* 10 Å"):
         agreed_voxel_size(tomograms, 10.0)
     tomograms.append(TomogramFiles("d", "test", volume(tmp_path / "d.mrc", voxel_size=13.48)))
-    with pytest.raises(InputError, match=r"d.mrc: voxel size 13.48 Å, but .*a.mrc says 7.84 Å"):
+    with pytest.raises(InputError, match=r"d\.mrc: .*13\.48 Å.*a\.mrc .*7\.84 Å"):
         agreed_voxel_size(tomograms)
 
 
@@ -321,9 +322,7 @@ def test_a_survey_hands_on_each_volume_once_and_opens_it_anew_after_that(tmp_pat
 
 def test_volume_smaller_than_a_patch(tmp_path: Path) -> None:
     found = discover(data_set(tmp_path))
-    with pytest.raises(
-        InputError, match=r"32 x 24 x 16 voxels \(x y z\) is smaller than a patch of 20; lower patches.size"
-    ):
+    with pytest.raises(InputError, match=r"32 x 24 x 16 .*patch of 20.*patches\.size"):
         survey(found, DATA, 20)
     check_patch_fits(SHAPE, 16, "here")
 

@@ -11,6 +11,8 @@ from robpicker_jax.diagnosis.hypotheses import best_reading, readings, score_rea
 from robpicker_jax.diagnosis.local_density import LocalDensity
 from tests.diagnosis.doctor_cases import SIZE
 
+pytestmark = pytest.mark.fast
+
 
 def test_noise_has_no_size_and_no_better_reading() -> None:
     hypotheses = readings(10.0)

@@ -18,6 +18,8 @@ from robpicker_jax.evaluation import (
 )
 from tests.evaluation.metric_cases import RULES, pairs_of, particle_sets, particles, score, tolerance
 
+pytestmark = pytest.mark.fast
+
 
 @settings(max_examples=40, deadline=None)
 @given(truth=particle_sets(), picks=particle_sets(), options=RULES)

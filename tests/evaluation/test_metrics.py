@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 
@@ -313,7 +314,7 @@ def test_result_is_json_and_a_table() -> None:
     assert data["classes"][0]["best_threshold"] == 0.9
     assert data["classes"][1]["f1"] is None
     assert [row["name"] for row in data["tomograms"]] == ["a", "b"]
-    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=160, record=True, file=io.StringIO())
     console.print(evaluation_table(result))
     text = console.export_text()
     assert "ribosome" in text

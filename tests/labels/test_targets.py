@@ -16,6 +16,8 @@ from robpicker_jax.labels import shape_labels, sphere_labels
 from robpicker_jax.molecules.densities import species_mask
 from robpicker_jax.volumes import write_mrc
 
+pytestmark = pytest.mark.fast
+
 SHAPE = (24, 30, 36)
 CONFIG = """
 data:
@@ -88,7 +90,8 @@ def test_bad_input_is_one_line_and_exit_code_2(dataset: Path, capsys: pytest.Cap
     bare = particles(1).with_(rotations=None)
     write_annotations(dataset / "data" / "meta" / "meta0_objl.xml", bare)
     line = refused()
-    assert "meta0_objl.xml: 6 of 6 particles have no orientation" in line
+    assert "meta0_objl.xml" in line
+    assert "6 of 6" in line
 
 
 def test_a_data_set_is_needed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,8 @@ from jax.test_util import check_grads
 
 from robpicker_jax.models.voxel_sums import voxel_spread, voxel_sum
 
+pytestmark = pytest.mark.fast
+
 shapes = st.lists(st.integers(1, 5), min_size=1, max_size=5).map(tuple)
 
 

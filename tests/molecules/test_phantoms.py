@@ -20,6 +20,8 @@ from robpicker_jax.molecules import (
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import read_volume, write_mrc
 
+pytestmark = pytest.mark.fast
+
 
 def blob(shape: tuple[int, ...], centre_zyx: tuple[float, ...], sigma: float) -> np.ndarray:
     grid = np.indices(shape, float)

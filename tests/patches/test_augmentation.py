@@ -18,6 +18,8 @@ from robpicker_jax.patches.device import BatchPlan, cut
 from robpicker_jax.patches.loader import cut_box
 from tests.patches.patch_cases import RADII, tomogram, within
 
+pytestmark = pytest.mark.fast
+
 POINT = np.array([1, 2, 3])  # x y z from the centre of a 9³ patch
 
 
@@ -91,7 +93,7 @@ def test_quarter_turns_turn_the_wedge() -> None:
 def test_a_quarter_turn_goes_from_x_to_y() -> None:
     once = Augmenter(["rotate_z90"], 9)
     expected = Rotation.from_euler("z", 90, degrees=True).as_matrix()
-    np.testing.assert_allclose(matrix(once, (np.int32(1),)), expected, atol=1e-12)
+    np.testing.assert_allclose(matrix(once, (np.asarray(1, np.int32),)), expected, atol=1e-12)
 
 
 def test_nothing_is_done_without_names_and_their_order_does_not_matter() -> None:
@@ -181,7 +183,7 @@ def test_rotation_by_a_quarter_turn_moves_voxels_onto_voxels() -> None:
     volume = rng.standard_normal((20, 20, 20)).astype(np.float32)
     labels = rng.integers(0, 5, (20, 20, 20)).astype(np.uint8)
     quarter = Rotation.from_euler("z", 90, degrees=True).as_matrix()
-    turn, once = Augmenter(["rotate_z90"], 9), (np.int32(1),)
+    turn, once = Augmenter(["rotate_z90"], 9), (np.asarray(1, np.int32),)
     box = (slice(5, 14),) * 3
     image = rotated(volume, (5, 5, 5), 9, quarter)
     np.testing.assert_allclose(image, turn.apply(volume[box], once, nearest=False), atol=1e-5)

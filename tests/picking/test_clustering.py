@@ -12,6 +12,8 @@ from robpicker_jax.picking import clustering
 from robpicker_jax.picking.clustering import ball_offsets, dbscan_classes, dbscan_grid
 from robpicker_jax.system.errors import InputError
 
+pytestmark = pytest.mark.fast
+
 RADII = (1.0, 1.5, 1.8, 2.0, 3.0)
 
 

@@ -16,6 +16,8 @@ from robpicker_jax.picking.pick_files import PickFiles, PickTarget, listed_name
 from robpicker_jax.system.errors import InputError
 from tests.annotations.star_text import star_rows, xyz
 
+pytestmark = pytest.mark.fast
+
 A, B = PickTarget("TS_07", (40, 60, 80), 10.0), PickTarget("TS_31", (30, 50, 70), 10.0)
 ABLE = [name for name, fmt in FORMATS.items() if fmt.numbered or "tomograms" in fmt.keeps]
 

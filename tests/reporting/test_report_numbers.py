@@ -37,6 +37,8 @@ from tests.reporting.report_data import (
     page_text,
 )
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture(scope="module")
 def data() -> ReportData:

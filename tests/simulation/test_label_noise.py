@@ -15,6 +15,8 @@ from robpicker_jax.config import LabelNoiseConfig
 from robpicker_jax.simulation.label_noise import add_label_noise
 from robpicker_jax.system.errors import InputError
 
+pytestmark = pytest.mark.fast
+
 SHAPE = (40, 60, 80)
 N_CLASSES = 3
 

@@ -7,6 +7,8 @@ import pytest
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.registry import look_up
 
+pytestmark = pytest.mark.fast
+
 SHAPES = {"sphere": 1, "cube": 2}
 
 

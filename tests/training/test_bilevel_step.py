@@ -103,7 +103,7 @@ def test_hypergradient_equals_central_differences(
     gradient = run(state.meta).hypergradient
     for name in ("correction", "reweighting"):
         # Along the gradient itself: the derivative there is its norm, as large as any direction gives.
-        norm = optax.global_norm(gradient[name])
+        norm = optax.tree.norm(gradient[name])
         assert norm > 0
         direction = jax.tree.map(lambda leaf, norm=norm: leaf / norm, gradient[name])
 

@@ -139,20 +139,23 @@ def test_scalings_are_found_once_and_again_where_a_file_has_changed(
 
 
 @pytest.mark.parametrize("idle", [True, False])
-def test_waiting_counts_where_the_devices_had_nothing_left_to_do(idle: bool) -> None:
+def test_waiting_counts_where_the_devices_had_nothing_left_to_do(idle: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     last = SimpleNamespace(inner_loss=SimpleNamespace(is_ready=lambda: idle))
     log = SilentLog()
 
     def slow() -> Iterator[tuple[int, int]]:
-        time.sleep(0.01)
+        nonlocal now
+        now += 3.0
         yield 1, 2
 
     assert next_batch(slow(), last, log) == (1, 2)  # type: ignore[arg-type]
-    assert (log.waited_s > 0) == idle
+    assert log.waited_s == (3.0 if idle else 0.0)
     assert log.wait_share() is None
+    now += 1.0
     log.pace(1)
-    assert (log.wait_share() or 0.0) <= 1.0
-    assert bool(log.wait_share()) == idle
+    assert log.wait_share() == (0.75 if idle else 0.0)
 
 
 def test_tomograms_live_on_the_devices_where_they_fit(config: Config) -> None:

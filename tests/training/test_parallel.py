@@ -8,14 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-from robpicker_jax import parallel
 from robpicker_jax.bilevel import METHODS, accepts
-from robpicker_jax.config import ParallelConfig, load_config
-from robpicker_jax.parallel import processes
+from robpicker_jax.config import load_config
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.experiment import build_experiment
 from robpicker_jax.training.metrics_log import read_metrics
@@ -172,70 +169,3 @@ def test_refusals_name_the_reason(overrides: list[str], reason: str, tmp_path: P
     config = load_config(write_tiny(tmp_path / "tiny.yaml"), overrides)
     with pytest.raises(InputError, match=reason):
         build_experiment(config)
-
-
-def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_sizes() -> None:
-    mesh = jax.sharding.AbstractMesh((4,), ("data",))
-    parallel.check_batch("train.batch_size", 24, mesh)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"25 does not divide by 4 devices.*24 or 28"):
-        parallel.check_batch("train.batch_size", 25, mesh)  # type: ignore[arg-type]
-
-
-def test_processes_that_cannot_be_joined_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(**options: object) -> None:
-        raise RuntimeError("no such host\nmore")
-
-    monkeypatch.setattr(jax.distributed, "initialize", fail)
-    with pytest.raises(InputError, match=r"could not be joined: no such host.*coordinator_address"):
-        parallel.start(ParallelConfig(coordinator_address="nowhere:1", num_processes=2, process_id=0))
-
-
-LAUNCHERS = {
-    "nothing": ({}, None),
-    "a batch script, not a step": ({"SLURM_NTASKS": "4", "SLURM_JOB_ID": "1"}, None),
-    "a SLURM step of one task": ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_LOCALID": "0"}, None),
-    "one task a node": (
-        {
-            "SLURM_STEP_NUM_TASKS": "2",
-            "SLURM_LOCALID": "0",
-            "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
-            "CUDA_VISIBLE_DEVICES": "0,1,2",
-        },
-        [0, 1, 2],
-    ),
-    "one task a GPU": (
-        {
-            "SLURM_STEP_NUM_TASKS": "8",
-            "SLURM_LOCALID": "3",
-            "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
-            "SLURM_GPUS_PER_TASK": "1",
-            "CUDA_VISIBLE_DEVICES": "3",
-        },
-        [0],
-    ),
-    "tasks that share the GPUs of a node": (
-        {"SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "3", "SLURM_STEP_TASKS_PER_NODE": "4(x2)"},
-        "left to JAX",
-    ),
-    "Open MPI": ({"OMPI_COMM_WORLD_SIZE": "2"}, "left to JAX"),
-}
-
-
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_launchers_are_recognised(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment, devices = LAUNCHERS[launcher]
-    for name in [name for name in os.environ if name.startswith(("SLURM_", "OMPI_", "TPU_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(processes.importlib.util, "find_spec", lambda name: None)  # no libtpu
-    calls: list[dict[str, object]] = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: calls.append(options))
-    parallel.start(ParallelConfig(distributed=False))
-    assert not calls
-    parallel.start(ParallelConfig())
-    if devices is None:
-        assert not calls
-    else:
-        assert calls[0].get("local_device_ids", "left to JAX") == devices

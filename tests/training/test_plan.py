@@ -116,7 +116,7 @@ def test_micro_batches_are_raised_until_the_step_fits(planned: tuple[Experiment,
 def test_what_cannot_fit_is_refused_and_what_was_switched_off_is_left_alone(config: Config) -> None:
     small = replace(config, train=replace(config.train, batch_size=1))
     none = replace(small, parallel=replace(small.parallel, memory_limit_gib=1e-6))
-    with pytest.raises(InputError, match=r"needs .* GiB on each device even in 1 micro-batches"):
+    with pytest.raises(InputError, match=r"GiB on each device.* 1 micro-batches"):
         prepare(build_experiment(none))
     off = replace(none, parallel=replace(none.parallel, auto_micro_batches=False))
     experiment, plan = prepare(build_experiment(off))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import itertools
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +12,8 @@ import pytest
 from robpicker_jax.patches import prefetch
 from robpicker_jax.system.errors import InputError
 from tests.patches.patch_cases import same, source
+
+pytestmark = pytest.mark.fast
 
 
 def test_prefetched_batches_are_the_batches_in_order() -> None:
@@ -26,21 +27,30 @@ def test_prefetched_batches_are_the_batches_in_order() -> None:
 
 
 def test_it_runs_ahead_by_its_depth_and_no_more() -> None:
-    made: list[int] = []
+    depth, asked, made = 3, 0, 0
+    ahead: list[int] = []
+    news = threading.Condition()
 
     def numbers() -> Iterator[int]:
+        nonlocal made
         for k in range(100):
-            made.append(k)
+            with news:
+                made += 1
+                ahead.append(made - asked)
+                news.notify()
             yield k
 
-    with prefetch(numbers, depth=3) as items:
-        assert next(items) == 0
-        deadline = time.monotonic() + 5
-        while len(made) < 5 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.1)
-        assert len(made) == 5  # one taken, three waiting, one in hand
-    assert len(made) == 5
+    def filled() -> bool:
+        return made - asked >= depth + 1
+
+    with prefetch(numbers, depth=depth) as items:
+        for k in range(20):
+            with news:
+                asked += 1
+            assert next(items) == k
+            with news:  # `depth` items wait in the queue, and one is in the thread's hand
+                assert news.wait_for(filled, timeout=60)
+    assert max(ahead) == depth + 1
 
 
 def test_exceptions_reach_the_consumer_after_the_items_before_them() -> None:
@@ -55,8 +65,8 @@ def test_exceptions_reach_the_consumer_after_the_items_before_them() -> None:
     assert list(items) == []
 
 
-def prefetch_threads() -> int:
-    return sum(thread.name == "patch-prefetch" for thread in threading.enumerate())
+def prefetch_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "patch-prefetch"}
 
 
 def test_threads_end_when_closed_exhausted_or_forgotten() -> None:
@@ -70,10 +80,9 @@ def test_threads_end_when_closed_exhausted_or_forgotten() -> None:
     next(forgotten)
     del forgotten
     gc.collect()
-    deadline = time.monotonic() + 5
-    while prefetch_threads() > before and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert prefetch_threads() == before
+    for thread in prefetch_threads() - before:
+        thread.join(timeout=60)
+    assert prefetch_threads() <= before
 
 
 def test_depth_must_be_positive() -> None:

@@ -202,7 +202,7 @@ def test_voxels_that_are_no_numbers(tmp_path: Path, bad: float) -> None:
     values = np.zeros((3, 4, 5), np.float32)
     values[1, 2, 3] = bad
     path = volume_file(tmp_path, raw_mrc(values, 2))
-    with pytest.raises(InputError, match="1 of 60 voxels are NaN or infinite, the first at x y z = 3 2 1"):
+    with pytest.raises(InputError, match=r"1 of 60 voxels .*NaN.* 3 2 1"):
         read_volume(path)
     with open_volume(path) as reader:
         assert reader.read((slice(0, 1), slice(None), slice(None))).shape == (1, 4, 5)

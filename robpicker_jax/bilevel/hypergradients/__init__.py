@@ -85,7 +85,8 @@ def hypergradient(name: str, problem: BilevelProblem, inner_steps: int = 1, **op
         raise InputError(f"inner_steps is {inner_steps}", where=f"hypergradient {name}", fix="give at least 1")
     build = find_method(name).load()
     check_option_names(build, options, key=f"hypergradient {name}")
-    return build(problem, inner_steps, **options)
+    estimator: Estimator = build(problem, inner_steps, **options)
+    return estimator
 
 
 def configured_options(name: str, options: Mapping[str, Any], *, key: str) -> dict[str, Any]:

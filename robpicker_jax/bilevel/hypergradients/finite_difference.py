@@ -51,16 +51,17 @@ def central_difference(
     problem: BilevelProblem, point: Point, u: Tree, epsilon: float, wrt_params: bool
 ) -> tuple[Tree, Tree]:
     """Central difference of (∇_θ L, ∇_M L) along u, θ shifted by the length `epsilon`; zero where u is zero."""
-    norm = optax.global_norm(u)
+    norm = optax.tree.norm(u)
     radius = epsilon / jnp.where(norm > 0, norm, 1)
 
     def shifted(sign: float) -> tuple[Tree, Tree]:
         params = jax.tree.map(lambda p, d: p + (sign * radius * d).astype(p.dtype), point.params, u)
         return gradient_at(problem, point, params, wrt_params)
 
-    return jax.tree.map(
+    difference: tuple[Tree, Tree] = jax.tree.map(
         lambda plus, minus: ((plus - minus) / (2 * radius)).astype(plus.dtype), shifted(1.0), shifted(-1.0)
     )
+    return difference
 
 
 def check_epsilon(method: str, epsilon: float) -> None:

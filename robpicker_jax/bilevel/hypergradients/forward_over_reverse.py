@@ -53,11 +53,15 @@ def gradient_at(problem: BilevelProblem, point: Point, params: Tree, wrt_params:
     if not wrt_params:
         return None, jax.grad(loss, argnums=2)(params, point.params, point.meta)
     if not problem.inner_loss_uses_frozen:
-        return jax.grad(loss, argnums=(0, 2))(params, point.params, point.meta)
+        live, meta = jax.grad(loss, argnums=(0, 2))(params, point.params, point.meta)
+        return live, meta
     live, frozen, meta = jax.grad(loss, argnums=(0, 1, 2))(params, point.params, point.meta)
     return jax.tree.map(jax.numpy.add, live, frozen), meta
 
 
 def gradient_along(problem: BilevelProblem, point: Point, u: Tree, wrt_params: bool) -> tuple[Tree, Tree]:
     """Derivative of (∇_θ L, ∇_M L) along u: the Hessian-vector product and the mixed one."""
-    return jax.jvp(lambda params: gradient_at(problem, point, params, wrt_params), (point.params,), (u,))[1]
+    _, (of_params, of_meta) = jax.jvp(
+        lambda params: gradient_at(problem, point, params, wrt_params), (point.params,), (u,)
+    )
+    return of_params, of_meta

@@ -43,10 +43,12 @@ def build(problem: BilevelProblem, inner_steps: int = 1, *, recompute: bool = Tr
             def along(moving: Tree) -> jax.Array:
                 return problem.inner(moving, meta, point.state, point.batch, params)[0]
 
-            return jax.jvp(along, (params,), (u,))[1]
+            derivative: jax.Array = jax.jvp(along, (params,), (u,))[1]
+            return derivative
 
         if wrt_params:
-            return jax.grad(slope, argnums=(0, 1))(point.params, point.meta)
+            of_params, of_meta = jax.grad(slope, argnums=(0, 1))(point.params, point.meta)
+            return of_params, of_meta
         return None, jax.grad(slope, argnums=1)(point.params, point.meta)
 
     return reverse_through_steps(problem, inner_steps, product, mean)

@@ -24,9 +24,10 @@ _SLAB_VOXELS = 1 << 22  # voxels scanned at once; bounds the working memory of d
 def ball_offsets(radius_vox: float) -> NDArray[np.int64]:
     """Integer offsets (dz, dy, dx) with dz² + dy² + dx² ≤ radius², the origin included; int64 (k, 3)."""
     reach = int(np.floor(radius_vox))
-    axis = np.arange(-reach, reach + 1)
-    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
-    return grid[(grid**2).sum(axis=1) <= radius_vox * radius_vox].astype(np.int64)
+    axis = np.arange(-reach, reach + 1, dtype=np.int64)
+    grid: NDArray[np.int64] = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    inside: NDArray[np.int64] = grid[(grid**2).sum(axis=1) <= radius_vox * radius_vox]
+    return inside
 
 
 def dbscan(

@@ -121,7 +121,8 @@ class Accumulator:
             self.result.scores[into] = np.moveaxis(np.asarray(scores[0]), 0, -1)[:planes, :lines, :width]
 
     def _put(self, array: Any) -> jax.Array:
-        return jax.device_put(array, self._device)
+        put: jax.Array = jax.device_put(array, self._device)
+        return put
 
 
 @partial(jax.jit, static_argnames="length", donate_argnums=0)
@@ -141,13 +142,14 @@ def _add(
         number = jnp.minimum(first + step, len(predicted) - 1)
         values = jnp.moveaxis(predicted[number], -1, 0)
         if weights is not None:
-            values = values * weights
+            values = values * weights[None]
         z, x = offsets[number]
         corner = (0, z, 0, x)
         before = lax.dynamic_slice(row, corner, (row.shape[0], tile, tile, tile))
         return lax.dynamic_update_slice(row, before + jnp.where(step < count, values, 0), corner)
 
-    return lax.fori_loop(0, length, add, row)
+    added: jax.Array = lax.fori_loop(0, length, add, row)
+    return added
 
 
 @partial(jax.jit, static_argnames="keep_scores", donate_argnums=(0, 1))
@@ -170,17 +172,17 @@ def _finish(
         before = lax.dynamic_slice(carry, (0, 0, y, 0), (n_classes, carried, tile, width))
         total = row + jnp.pad(before, ((0, 0), (0, height - carried), (0, 0), (0, 0)))
         kept = lax.dynamic_slice(total, (0, planes, 0, 0), before.shape)
-        done = jnp.arange(tile)[:, None] < lines
+        done = jnp.arange(tile)[None, None, :, None] < lines
         carry = lax.dynamic_update_slice(carry, jnp.where(done, kept, before), (0, 0, y, 0))
     z_total, y_total, x_total = totals
-    weight = z_total[:, None, None] * (y_total[:, None] * x_total)
+    weight = z_total[:, None, None] * (y_total[None, :, None] * x_total[None, None, :])
     best, classes = total[0], jnp.zeros(total.shape[1:], jnp.uint8)
     for label in range(1, n_classes):  # the first of equals wins, as in argmax
         classes = jnp.where(total[label] > best, jnp.uint8(label), classes)
         best = jnp.maximum(total[label], best)
     finished = [classes, (best / weight).astype(jnp.float16)]
     if keep_scores:
-        finished.append(total / weight)
+        finished.append(total / weight[None])
     doubled = jnp.pad(row, ((0, 0), (0, 0), (0, tile), (0, 0)))
     row = lax.dynamic_slice(doubled, (0, 0, lines, 0), row.shape)
     return row, carry, tuple(finished)

@@ -43,7 +43,8 @@ class DevicePredictor:
 
     def to_devices(self, tiles: np.ndarray) -> jax.Array:
         """Put a batch on the devices."""
-        return jax.device_put(tiles, self._sharding)
+        batch: jax.Array = jax.device_put(tiles, self._sharding)
+        return batch
 
     def __call__(self, tiles: Any) -> jax.Array:
         """Class probabilities of a batch."""

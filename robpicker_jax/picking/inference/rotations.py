@@ -74,4 +74,5 @@ _scaled = jax.jit(jnp.multiply, donate_argnums=0)
 
 @functools.partial(jax.jit, static_argnums=(2, 3), donate_argnums=0)
 def _added(total: jax.Array, predicted: jax.Array, half_turn: str, quarter_turns: int) -> jax.Array:
-    return total + turned_back(predicted, half_turn, quarter_turns)
+    added: jax.Array = total + turned_back(predicted, half_turn, quarter_turns)
+    return added

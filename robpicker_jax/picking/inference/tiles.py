@@ -50,7 +50,8 @@ def window(tile: int, blend: str) -> np.ndarray:
     if blend == "average":
         return np.ones(tile, np.float32)
     distance = np.arange(tile) - (tile - 1) / 2
-    return np.exp(-0.5 * (distance / (_GAUSSIAN_SIGMA * tile)) ** 2).astype(np.float32)
+    weights: np.ndarray = np.exp(-0.5 * (distance / (_GAUSSIAN_SIGMA * tile)) ** 2).astype(np.float32)
+    return weights
 
 
 @dataclass(frozen=True)
