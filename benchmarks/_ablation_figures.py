@@ -47,11 +47,11 @@ def comparison_figure(curves: Mapping[str, Curves], *, reference: str) -> Figure
     shown = {label: curve for label, curve in curves.items() if len(curve.loss)}
     colours = class_colours([label for label in curves if label != reference]) | {reference: INK}
     marks = dict(zip(curves, _MARKS * 3, strict=False))
-    for place, label in enumerate(shown):
+    for index, label in enumerate(shown):
         curve = shown[label]
         # Bars of several cases at one step would hide each other: each stands a little beside it.
         spacing = np.diff(curve.updates).min() if len(curve.updates) > 1 else 1.0
-        beside = (place - (len(shown) - 1) / 2) / len(shown) * 0.35 * spacing
+        beside = (index - (len(shown) - 1) / 2) / len(shown) * 0.35 * spacing
         for column, scale in enumerate((1.0, curve.seconds_per_update)):
             if scale is None:
                 continue

@@ -32,7 +32,8 @@ from robpicker_jax.system.files import atomic_path
 def epsilon_rows(benchmark: str, case: Case, epsilons: np.ndarray) -> Iterator[Row]:
     """Relative error of central differences against ε, the length of the shift of the parameters.
 
-    With stop-gradients, differences converge to the derivative without them; so the error is shown for both problems.
+    The error is shown with and without paths that the inner gradient does not follow (they are frozen, see
+    `BilevelProblem`); differences must agree with the exact hypergradient in both cases.
     """
     for dtype, stops in (("float64", False), ("float32", False), ("float32", True)):
         name = f"{case.name}: finite differences against ε, {'with' if stops else 'without'} stop-gradients"

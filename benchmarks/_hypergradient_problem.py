@@ -1,4 +1,4 @@
-"""The problems that the hypergradient benchmark measures: RobPicker's own, at a given size, precision and place."""
+"""The problems that the hypergradient benchmark measures: RobPicker's own, at a given size and precision, on a given device."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """As it stands in the table."""
+        """The case as the table names it."""
         widths = "/".join(map(str, self.shape.widths))
         return f"U-Net {widths}, {self.edge}³, batch {self.batch}, {self.dtype}, {self.platform}"
 
@@ -110,7 +110,7 @@ def setup(case: Case, dtype: str, inner_steps: int = 1, *, stops: bool = True) -
 
 
 def double_precision() -> AbstractContextManager[Any]:
-    """64-bit types inside the block; the switch's place differs between versions of jax."""
+    """64-bit types inside the block; jax has moved the switch between versions."""
     switch: Callable[[bool], AbstractContextManager[Any]] | None = getattr(jax, "enable_x64", None)
     if switch is None:
         switch = importlib.import_module("jax.experimental").enable_x64

@@ -34,7 +34,7 @@ import numpy as np
 from benchmarks import _common
 from benchmarks._ablation_figures import Curves, comparison_figure
 from benchmarks._common import Row, row
-from robpicker_jax.bilevel.hypergradients import METHODS, method_module
+from robpicker_jax.bilevel.hypergradients import METHODS, find_method
 from robpicker_jax.bilevel.step import TrainState
 from robpicker_jax.config import META_NETWORKS, Config, load_config
 from robpicker_jax.datasets import OpenedTomogram
@@ -95,7 +95,7 @@ def comparisons(variants: Sequence[str], methods: Sequence[str]) -> list[Compari
     if unknown:
         raise InputError(f"unknown variant {unknown[0]!r}", fix=f"choose from {', '.join(META_NETWORKS)}")
     for name in methods:
-        method_module(name)
+        find_method(name)
     found = [
         Comparison("variants", {name: Case(name, EXACT) for name in variants}, "supervised"),
         Comparison("methods", {name: Case("robpicker", name, INNER_STEPS.get(name, 1)) for name in methods}, EXACT),
@@ -188,7 +188,7 @@ def train_run(config: Config, workdir: Path, data: TrainingData, judge: Judge) -
         each = {f"f1/{score.name}": _number(score.rates.f1) for score in scores.classes}
         return {"macro_f1": _number(scores.macro_f1), **each, "outer_loss": loss(state)}
 
-    source = replace(data, config=config).source()
+    source = replace(data, train_config=config.train, patches=config.patches).source()
     result = fit(
         experiment, device_batches(source, config.train, experiment.mesh), workdir, validate=validate, class_names=names
     )
@@ -212,7 +212,7 @@ class Study:
         self.data = Path(base.data.dir) if base.data.dir is not None else out.resolve() / "data"
         self._times = out / "step_times.json"
         for case in self.cases():
-            self.config(case, 0)  # complains now, not after hours
+            self.config(case, 0)  # a wrong name is refused before hours of training
 
     def cases(self) -> list[Case]:
         """Every case once, in the order of the comparisons."""
@@ -263,7 +263,8 @@ class Study:
         for case in self.cases():
             config = self.config(case, 0)
             experiment = build_experiment(config)
-            batches = device_batches(replace(data, config=config).source(), config.train, experiment.mesh)(0)
+            source = replace(data, train_config=config.train, patches=config.patches).source()
+            batches = device_batches(source, config.train, experiment.mesh)(0)
             batch = next(batches)
             state, _ = jax.block_until_ready(experiment.step(experiment.state, *batch))
             ready[case] = experiment.step, state, batch

@@ -95,7 +95,9 @@ def _waiting(case: str, ahead: Iterator[Any], step: Step, steps: int, patches: i
     times: dict[str, list[float]] = {"input": [], "fixed": []}
     log = SilentLog()
     for _ in range(2):
-        for _ in range(READY):  # made while nothing trained: they would flatter the steps that follow
+        for _ in range(
+            READY
+        ):  # made while nothing trained: with them the steps that follow would seem faster than they are
             next(ahead)
         step.take(ahead, READY, SilentLog())
         log.reset_clock()

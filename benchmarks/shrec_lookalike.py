@@ -1,7 +1,7 @@
 """The whole job at the size of SHREC 2019: real object lists and protein maps, (200, 512, 512) voxels of 10 Å.
 
 Tomograms are simulated at the positions and angles of SHREC 2019's object lists from density maps of the species
-(4cr2 and 4v94 stand in for 4b4t and 4d8q); sphere and shape label maps are made; a small U-Net trains at 64³; a whole
+(4cr2 and 4v94 in place of 4b4t and 4d8q); sphere and shape label maps are made; a small U-Net trains at 64³; a whole
 tomogram is picked. Each part is a command of the package in a process of its own, timed, with its peak memory.
 
 The data are not part of this repository: ROBPICKER_TEST_DATA names their folder (with densities/ and shrec2019/).
@@ -32,10 +32,9 @@ STEPS = 50
 
 def run(quick: bool) -> Iterator[Row]:
     """Simulate, label, train and pick."""
-    data = Path(os.environ.get("ROBPICKER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    lists = data / "shrec2019"
-    if not lists.is_dir():
-        yield row(BENCHMARK, "all", "time", None, "s", why=f"no data at {data} (set ROBPICKER_TEST_DATA)")
+    data = Path(os.environ.get("ROBPICKER_TEST_DATA", ""))
+    if not (data / "shrec2019").is_dir():
+        yield row(BENCHMARK, "all", "time", None, "s", why="no data: set ROBPICKER_TEST_DATA to their folder")
         return
     with tempfile.TemporaryDirectory(dir=os.environ.get("ROBPICKER_BENCHMARK_DIR")) as folder:
         yield from _job(Path(folder), data, quick)

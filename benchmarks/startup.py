@@ -26,9 +26,9 @@ TIMEOUT_S = 600
 
 def run(quick: bool) -> Iterator[Row]:
     """Rows of all cases."""
-    from robpicker_jax.commands.verbs import VERBS
+    from robpicker_jax.commands.verbs import verbs
 
-    for verb in ("train", "pick") if quick else VERBS:
+    for verb in ("train", "pick") if quick else verbs():
         time_s = seconds(lambda verb=verb: _python(verb, "--help"), repeats=2 if quick else 5)  # type: ignore[misc]
         yield row(NAME, "--help", verb, time_s, "s")
     with tempfile.TemporaryDirectory() as name:

@@ -21,11 +21,10 @@ Each name is imported when it is first used: `import robpicker_jax` alone loads 
 
 from __future__ import annotations
 
-import importlib
-import sys
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from robpicker_jax.commands.face import ORIGINS
+from robpicker_jax.system.lazy import make_lazy
 from robpicker_jax.system.version import __version__
 
 if TYPE_CHECKING:
@@ -53,45 +52,4 @@ __all__ = [
     "write_particles",
 ]
 
-_ORIGINS = {
-    "InputError": "system.errors:InputError",
-    "Model": "commands.notebook:Model",
-    "Particles": "annotations:Particles",
-    "evaluate": "commands.notebook:evaluate",
-    "load_config": "config:load_config",
-    "load_model": "commands.notebook:load_model",
-    "open_volume": "volumes:open_volume",
-    "read_particles": "annotations:read_annotations",
-    "read_volume": "volumes:read_volume",
-    "simulate": "commands.notebook:simulate",
-    "train": "commands.notebook:train",
-    "write_particles": "annotations:write_annotations",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a name of the face when it is first used (PEP 562)."""
-    if name not in _ORIGINS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _ORIGINS[name].partition(":")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """This package. `train`, `simulate` and `evaluate` are functions here and also modules that `python -m` runs.
-
-    Importing such a module would put it in the function's place; that is left out, and the function stays.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _ORIGINS and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+make_lazy(__name__, ORIGINS)

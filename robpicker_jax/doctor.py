@@ -1,4 +1,4 @@
-"""`doctor`: what is wrong with a data set, before hours of training."""
+"""`doctor`: what is wrong with a data set, before training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`evaluate`: picks against true particles, as a table and as JSON."""
+"""`evaluate`: compare picks with the truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pick`: particles of tomograms, by a trained run."""
+"""`pick`: particles of tomograms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m robpicker_jax.report --workdir DIR`: write a run's report again from its folder."""
+"""`report`: write a run's report again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`segment`: class maps of tomograms, by a trained run."""
+"""`segment`: class maps of tomograms."""
 
 from __future__ import annotations
 

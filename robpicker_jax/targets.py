@@ -1,4 +1,4 @@
-"""`targets`: write the label map {name}_target.mrc of every annotated tomogram of a data set."""
+"""`targets`: write label maps for a data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`train`: the whole job. Data, bi-level training, picks of the test tomograms, evaluation, report."""
+"""`train`: train a picker, pick the test tomograms, evaluate and report."""
 
 from __future__ import annotations
 

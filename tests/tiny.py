@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,14 @@ TINY: dict[str, Any] = {
     },
     "inference": {"tile": 32, "overlap_vox": 8, "batch_size": 2},
 }
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested dictionary with some of its values changed; lists are replaced as a whole."""
+    result = dict(base)
+    for key, value in changes.items():
+        result[key] = merged(result[key], value) if isinstance(value, Mapping) and key in result else value
+    return result
 
 
 def write_tiny(path: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robpicker_jax.annotations import columns
+from robpicker_jax.annotations import columns, text_table
 from robpicker_jax.annotations.colours import COLOURS, label_of
 from robpicker_jax.annotations.format import ORIGIN, Format
 from robpicker_jax.annotations.particles import Particles
@@ -30,10 +30,7 @@ def read(
     Raises:
         InputError: no text, malformed coordinates, or no voxel size.
     """
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InputError("not a text file", where=path) from None
+    lines = text_table.read_lines(path)
     label, labels, cells, numbers = 0, [], [], []
     for number, line in enumerate(lines, start=1):
         words = line.split()

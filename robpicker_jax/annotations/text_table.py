@@ -55,6 +55,21 @@ class TextTable:
         return columns.integers(self.column(index), name, self.path, self.row)
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, whatever ends them.
+
+    Raises:
+        InputError: the file is no text.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"not a text file (byte {error.start} is not UTF-8)", where=path) from None
+    if "\0" in text:
+        raise InputError("not a text file (it holds a zero byte)", where=path)
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
 def read(path: Path, *, header: bool = False) -> TextTable:
     """Read a text table; blank lines and lines that start with # are skipped.
 
@@ -65,14 +80,9 @@ def read(path: Path, *, header: bool = False) -> TextTable:
     Raises:
         InputError: the file is no text, or its rows differ in width.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"not a text file (byte {error.start} is not UTF-8)", where=path) from None
-    if "\0" in text:
-        raise InputError("not a text file (it holds a zero byte)", where=path)
-    split = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    numbered = [(i + 1, line) for i, line in enumerate(split) if line.strip() and line.lstrip()[0] != "#"]
+    numbered = [
+        (i, line) for i, line in enumerate(read_lines(path), start=1) if line.strip() and line.lstrip()[0] != "#"
+    ]
     delimiter = _delimiter(numbered[0][1]) if numbered else None
     rows = _split([line for _, line in numbered], delimiter, path)
     lines = [number for number, _ in numbered]

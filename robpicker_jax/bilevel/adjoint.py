@@ -10,8 +10,9 @@ and this file does the rest. With λ the adjoint of θ_{t+1}, ω that of the opt
     (u, ω, μ) = pull-back of (λ, ω) through (g, o, θ) → U(g, o, θ)        (for SGD: u = −η λ, μ = λ)
     h += ∂/∂M ⟨∇_θ L, u⟩,     λ = μ + ∂/∂θ ⟨∇_θ L, u⟩
 
-The update U is elementwise work, so its pull-back costs nothing beside a pass through the network. The first step needs
-only the derivative by M: with K = 1 no second-order pass through the network's parameters is made.
+The update U works entry by entry, so its pull-back costs next to nothing compared with a pass through the network.
+The first step needs only the derivative by M: with K = 1 no second-order pass through the network's parameters is
+made.
 
 All that is differentiated here is a loss on one device's share of the batch; `mean` averages over devices what comes
 out (gradients and products are linear in the loss, so their mean over equal shares is that of the whole batch).

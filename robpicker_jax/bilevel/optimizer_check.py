@@ -4,7 +4,7 @@ The hypergradient pulls v back through the derivative of the update by the gradi
 exactly zero are ordinary (a dead unit, a bias before batch norm), and some optimisers have no finite derivative
 there: Adam without `eps_root` takes the square root of the second moment, whose derivative at zero is infinite, and
 0 · ∞ = NaN spreads to all meta parameters. Others (sign-based ones, such as Lion) have a derivative that is zero
-everywhere: the hypergradient vanishes without a word. Both show when the derivative is evaluated.
+everywhere: the hypergradient is zero, and no error says so. Both show when the derivative is evaluated.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from robpicker_jax.bilevel.hypergradients import find_method
 from robpicker_jax.bilevel.problem import BilevelProblem, Tree
 from robpicker_jax.system.errors import InputError
 
@@ -36,9 +37,7 @@ def check_optimizer(
     Raises:
         InputError: with the reason.
     """
-    from robpicker_jax.bilevel.hypergradients import method_module  # the registry is the later room
-
-    if method is not None and not method_module(method).DIFFERENTIATES_UPDATE:
+    if method is not None and not find_method(method).differentiates_update:
         return
     transformation = optimizer.inner_optimizer if isinstance(optimizer, BilevelProblem) else optimizer
     ones = jax.tree.map(jnp.ones_like, params)

@@ -10,7 +10,7 @@ The state s is carried from step to step but not differentiated: every method tr
 loses nothing, because the losses use batch statistics. A loss that reads a state which depends on θ (an averaged copy
 of the parameters, say) has that path left out by all methods alike.
 
-Paths that the inner gradient must not follow (targets are targets) can be cut in two ways. `jax.lax.stop_gradient`
+Paths that the inner gradient must not follow can be cut in two ways. `jax.lax.stop_gradient`
 inside the inner loss cuts them for the hypergradient as well: for K = 1 that is right as long as what is stopped
 depends on θ alone, but for more steps the effect of earlier steps on a stopped value is lost, and finite
 differences, which know of no stops, converge to something else. With `inner_loss_uses_frozen` the loss takes θ

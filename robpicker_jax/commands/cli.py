@@ -25,7 +25,7 @@ _DOTTED = re.compile(r"--([A-Za-z_]\w*(?:\.\w+)+)(?:=(.*))?", re.DOTALL)
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse whose complaints are one line, as every other bad input."""
+    """argparse with errors of one line, as for every other bad input."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message, where=self.prog, fix="see --help")

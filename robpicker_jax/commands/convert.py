@@ -155,7 +155,7 @@ def _chosen(source: Source, options: Namespace) -> Particles:
 
 
 def _files(particles: Particles, target: Format, options: Namespace) -> dict[Path, Particles]:
-    """Which particles go into which file."""
+    """Which particles are written to which file."""
     from robpicker_jax.annotations import conversion
 
     if not options.split:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +66,8 @@ def run(config: Config, workdir: Path) -> None:
         InputError: bad data or configuration, another run in the folder, or a training that diverged.
     """
     check_names(config)
-    build_clustering(config.picking.clustering, config.picking.clustering_options)  # complains now, not after hours
+    # A wrong name is refused before hours of training.
+    build_clustering(config.picking.clustering, config.picking.clustering_options)
     configured_micro_batches = config.parallel.micro_batches
     config = start(config, workdir)
     if finished(config, workdir):
@@ -89,7 +90,7 @@ def run(config: Config, workdir: Path) -> None:
 def start(config: Config, workdir: Path) -> Config:
     """Join the other processes, prepare the run's folder, and give the configuration as an earlier start planned it."""
     parallel.start(config.parallel)
-    config = folders.as_planned(workdir, config)
+    config = replace(config, parallel=folders.as_planned(workdir, config.parallel))
     if parallel.is_first():
         folders.prepare(workdir, config)
     else:

@@ -25,7 +25,7 @@ from robpicker_jax.picking.inference import Reader, Segmentation
 from robpicker_jax.picking.model_picker import ModelPicker
 from robpicker_jax.picking.picker import model_picker
 from robpicker_jax.system.compilation import enable_persistent_cache
-from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.errors import InputError, located
 from robpicker_jax.system.progress import progress as progress_bar
 from robpicker_jax.training import run_folder
 from robpicker_jax.volumes import open_volume
@@ -173,10 +173,8 @@ class Model:
         values = np.array(array, np.float32, order="C")
         if self.card.data.invert_contrast:
             np.negative(values, out=values)
-        try:
+        with located(where):
             return normalise(values, self.card.data.normalise, mask=sample, copy=False), sample
-        except InputError as error:
-            raise InputError(error.what, where=error.where or where, fix=error.fix) from None
 
     def _check_voxel_size(self, size: float | None, where: str) -> None:
         trained = self.card.voxel_size_angstrom
@@ -232,7 +230,7 @@ def train(
     """
     loaded = _configuration(config, overrides)
     name = None if config is None or isinstance(config, Config) else os.fspath(config)
-    folder = run_folder.default_workdir(loaded, name) if workdir is None else Path(workdir)
+    folder = run_folder.default_workdir(loaded.train.variant, name) if workdir is None else Path(workdir)
     run_job(loaded, folder)
     return load_model(folder)
 

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise InputError("no data set", fix="give --data DIR")
     written = write_targets(config.data, config.data.dir, labels=options.labels, overwrite=options.overwrite)
     if not written:
-        console.print("every annotated tomogram has its label map; --overwrite makes them anew", highlight=False)
+        console.print("every annotated tomogram has its label map; --overwrite makes them again", highlight=False)
     return 0
 
 

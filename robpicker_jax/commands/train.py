@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # After parsing, so that --help and bad arguments answer at once.
     from robpicker_jax.training import run_folder
 
-    run_job(config, options.workdir or run_folder.default_workdir(config, options.config))
+    run_job(config, options.workdir or run_folder.default_workdir(config.train.variant, options.config))
     return 0
 
 

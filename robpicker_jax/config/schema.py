@@ -1,6 +1,6 @@
 """The configuration as frozen dataclasses: one class a section, one line of help a field.
 
-Units stand in the names. Arrays are (z, y, x); `*_zyx` fields follow that order.
+Names carry units. Arrays are (z, y, x); `*_zyx` fields follow that order.
 Checks that involve several fields live in `validation.py`; reading and overriding in `loading.py`.
 """
 

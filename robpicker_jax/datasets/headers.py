@@ -13,7 +13,7 @@ _VOXEL_SIZE_TOLERANCE = 0.01
 
 
 def agreed_voxel_size(volumes: Iterable[VolumeReader | TomogramFiles], configured: float | None = None) -> float | None:
-    """The voxel size in Å that all headers and the configuration agree on; None where nobody knows it.
+    """The voxel size in Å that all headers and the configuration agree on; None where it is not known.
 
     Args:
         volumes: opened volumes, or tomograms whose volumes are opened here for their headers.

@@ -88,7 +88,7 @@ def read_lists(
 
 
 def header_voxel_size(path: str | Path, *, split: str = "test", configured: float | None = None) -> float | None:
-    """Voxel size in Å that the volumes beside the lists and the configuration agree on; None where nobody knows it.
+    """Voxel size in Å that the volumes beside the lists and the configuration agree on; None where it is not known.
 
     Raises:
         InputError: two of them disagree.

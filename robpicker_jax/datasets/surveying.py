@@ -28,7 +28,7 @@ class Survey:
     Attributes:
         splits: tomograms by split.
         data: the configuration by which they were read.
-        voxel_size_angstrom: of all tomograms; None where nobody knows it.
+        voxel_size_angstrom: of all tomograms; None where it is not known.
         particles: particles of each tomogram that has a list.
         readers: the volumes that are open; `open` takes a tomogram's out and hands it on.
         shapes_zyx: size of each tomogram in voxels.

@@ -20,7 +20,7 @@ from robpicker_jax.datasets.discovery import TomogramFiles
 from robpicker_jax.datasets.headers import agreed_voxel_size
 from robpicker_jax.datasets.particle_lists import load_particles, needs_particles
 from robpicker_jax.datasets.stored_maps import load_mask
-from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.errors import located
 from robpicker_jax.volumes import Scaling, VolumeReader, normalisation, open_volume
 from robpicker_jax.volumes.volume import Slices, slabs
 
@@ -164,7 +164,7 @@ def with_voxels(
         InputError: a mask or voxels that cannot be used. The reader is left to the caller to close then.
     """
     shape, density = reader.shape_zyx, None
-    try:
+    with located(files.volume_path):
         mask = load_mask(files, shape)
         if mode == "memory":
             density = np.empty(shape, np.float32) if into is None else into
@@ -173,8 +173,6 @@ def with_voxels(
                 reader.release()
             reader.close()
         found = scaling or _found_scaling(density, reader, data, mask)
-    except InputError as error:
-        raise InputError(error.what, where=error.where or files.volume_path, fix=error.fix) from None
     return OpenedTomogram(
         files=files,
         shape_zyx=shape,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.annotations.options import check_options
-from robpicker_jax.config import Config
+from robpicker_jax.config import Config, Species
 from robpicker_jax.datasets import SPLITS, discover
 from robpicker_jax.diagnosis import classes, coordinates, headers, resources, spectra, splits
 from robpicker_jax.diagnosis.classes import Kind
@@ -81,7 +81,7 @@ def diagnose(
     for i, observation in enumerate(observations):
         observations[i], found = read_particles(observation, class_labels, configured, annotation_options)
         findings += found
-    kinds = _kinds(observations, config, voxel_size)
+    kinds = _kinds(observations, config.data.species if config else None, voxel_size)
     observations = [_labelled(observation, kinds) for observation in observations]
 
     hypotheses = readings(voxel_size)
@@ -127,10 +127,12 @@ def _against_config(observations: Sequence[Observation], config: Config, resourc
     return findings
 
 
-def _kinds(observations: Sequence[Observation], config: Config | None, voxel_size: float | None) -> list[Kind]:
+def _kinds(
+    observations: Sequence[Observation], species: Sequence[Species] | None, voxel_size: float | None
+) -> list[Kind]:
     """The configuration's species, or the classes of the lists with a guessed radius."""
-    if config is not None:
-        return [Kind(species.name, k + 1, species.radius_vox) for k, species in enumerate(config.data.species)]
+    if species is not None:
+        return [Kind(entry.name, k + 1, entry.radius_vox) for k, entry in enumerate(species)]
     radius = _GUESSED_RADIUS_VOX if not voxel_size else float(np.clip(_GUESSED_RADIUS_ANGSTROM / voxel_size, 3, 15))
     lists = [o.particles for o in observations if o.particles is not None and len(o.particles)]
     labels = sorted({int(label) for particles in lists for label in particles.labels} - {0})

@@ -13,7 +13,7 @@ TOLERANCE = 0.01
 
 
 def usual_voxel_size(observations: Sequence[Observation], configured: float | None) -> float | None:
-    """The configured voxel size, else the headers' median; None where nobody knows it."""
+    """The configured voxel size, else the headers' median; None where it is not known."""
     sizes = [o.header.voxel_size_angstrom for o in observations if o.header and o.header.voxel_size_angstrom]
     return configured or (float(np.median(sizes)) if sizes else None)
 

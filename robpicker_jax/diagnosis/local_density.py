@@ -75,7 +75,7 @@ class LocalDensity:
         around = _offsets(2 * radius_vox / factor, 2.6 * radius_vox / factor)
         base = self._means(positions_vox, around, factor).mean()
         excess = sign * (self._mean_at_offsets(positions_vox, offsets, factor) - base)
-        weights = np.maximum(excess - 0.3 * excess.max(), 0)  # noise has no say
+        weights = np.maximum(excess - 0.3 * excess.max(), 0)  # so that noise does not count
         return np.asarray(factor * (weights @ offsets) / max(float(weights.sum()), 1e-12))
 
     def _random_positions(self, radius: float) -> tuple[float, float, float, float]:

@@ -12,8 +12,7 @@ from robpicker_jax.config import Config
 from robpicker_jax.diagnosis.findings import Finding
 from robpicker_jax.diagnosis.observation import Observation
 from robpicker_jax.system.memory import device_bytes
-from robpicker_jax.training.workload import count_parameters as parameters_of_networks
-from robpicker_jax.training.workload import forward_work, step_bytes, step_operations
+from robpicker_jax.training.workload import count_parameters, forward_work, step_bytes, step_operations
 
 _EFFICIENCY = 0.35  # of the matrix product's rate that convolutions reach
 _RADII_IN_PATCH = 3.0
@@ -88,8 +87,10 @@ class Estimate:
 
 def estimate(observations: Sequence[Observation], config: Config) -> Estimate:
     """Memory and time of a configuration on this machine; rough, see the module's docstring."""
-    operations = forward_work(config).operations
-    parameters, work = count_parameters(config), step_operations(config)
+    n_classes = len(config.data.species) + 1
+    operations = forward_work(config.model, n_classes).operations
+    parameters = sum(count_parameters(config.model, config.train, n_classes).values())
+    work = step_operations(config)
     volumes = [o for o in observations if o.header and o.tomogram.split in ("train", "meta", "val")]
     voxels = sum(int(np.prod(o.header.shape_zyx)) for o in volumes if o.header)
     rate, device = measured_rate()
@@ -106,11 +107,6 @@ def estimate(observations: Sequence[Observation], config: Config) -> Estimate:
         rate * _EFFICIENCY / 1e9,
         device,
     )
-
-
-def count_parameters(config: Config) -> int:
-    """Exact number of parameters of the networks that the configuration trains."""
-    return sum(parameters_of_networks(config).values())
 
 
 def measured_rate() -> tuple[float, str]:

@@ -58,7 +58,7 @@ def check_spectra(spectra: Mapping[str, np.ndarray]) -> list[Finding]:
     far = sorted((name for name in distances if distances[name] > limit), key=lambda name: -distances[name])
     if not far:
         return []
-    if len(spectra) == 3:  # the odd one out drags the others' medians with it
+    if len(spectra) == 3:  # of three, one that differs shifts the medians of the other two as well
         far = far[:1]
     return [
         Finding(

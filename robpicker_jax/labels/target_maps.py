@@ -9,7 +9,7 @@ import numpy as np
 from robpicker_jax.config import DataConfig
 from robpicker_jax.datasets import TomogramFiles, agreed_voxel_size, discover, load_particles
 from robpicker_jax.labels import LabelMaker, label_maker
-from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.errors import InputError, located
 from robpicker_jax.system.progress import console, progress
 from robpicker_jax.volumes import open_volume, write_mrc
 
@@ -69,10 +69,8 @@ def _write(tomogram: TomogramFiles, data: DataConfig, maker: LabelMaker, voxel_s
     with open_volume(tomogram.volume_path) as reader:
         shape = reader.shape_zyx
     particles = load_particles(tomogram, data, shape, voxel_size)
-    try:
+    with located(tomogram.annotation_path or ""):
         label_map = maker.labels(shape, particles)
-    except InputError as error:
-        raise InputError(error.what, where=tomogram.annotation_path or "", fix=error.fix) from None
     path = tomogram.target_path or tomogram.volume_path.with_name(f"{tomogram.name}_target.mrc")
     write_mrc(path, label_map, voxel_size)
     share = np.count_nonzero(label_map) / label_map.size

@@ -1,6 +1,6 @@
 """The segmentation network (backbone) and the two meta networks, as pure `init` and `apply` functions.
 
-They know nothing of losses or files.
+They do not depend on losses or files.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def _native_convolution(x: jax.Array, kernel: jax.Array, mirrored: bool = False)
 
 
 def _native_weight_gradient(x: jax.Array, g: jax.Array, size: tuple[int, int, int], mirrored: bool) -> jax.Array:
-    """The convolution that XLA's own transpose rule gives: batch and channels exchange places."""
+    """The convolution that XLA's own transpose rule gives: batch and channels are exchanged."""
     layout = ("CDHWN", "IDHWO", "DHWNC")
     return lax.conv_general_dilated(x, g, (1, 1, 1), _padding(size, mirrored), dimension_numbers=layout)
 

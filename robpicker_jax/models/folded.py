@@ -1,5 +1,5 @@
-"""3D convolution on CPU, and its weight gradient, out of the two things XLA does well there: 2D convolutions and
-matrix products.
+"""3D convolution on CPU, and its weight gradient, made of the two operations that XLA does well there: 2D
+convolutions and matrix products.
 
 XLA's own 3D convolution reaches about a tenth of the machine's matrix-product rate. Depth is therefore folded: the
 taps along depth become channels of one 2D convolution over `(n*D, H, W)`. The weight gradient is a 2D convolution too,
@@ -19,7 +19,8 @@ from jax import lax
 
 _FEW_CHANNELS = 2
 _ENOUGH_OUTPUTS = 48
-"""Outputs from which on a 2D convolution gains nothing by taking neighbouring columns together (tried on AVX2)."""
+"""With this many outputs or more, a 2D convolution gains nothing by taking neighbouring columns together (measured on
+AVX2)."""
 
 
 def taps(size: int, mirrored: bool = False) -> list[int]:
@@ -44,8 +45,8 @@ def shifted(x: jax.Array, offset: int, axis: int) -> jax.Array:
 def _conv2d(x: jax.Array, kernel: jax.Array, mirrored: bool, block: int = 1) -> jax.Array:
     """2D convolution, `block` neighbouring columns at a time where they divide the width.
 
-    The columns of a block are outputs of one kernel, as much wider, that strides over them. That is more operations,
-    but outputs too few for the matrix product to be efficient become enough.
+    The columns of a block are outputs of one kernel that is wider by as many columns and moves on by a block at a time.
+    That takes more operations, but with few outputs the matrix product is slow for want of columns, and gets more.
     """
     samples, height, width, _ = x.shape
     kh, kw, _, features = kernel.shape
@@ -62,9 +63,9 @@ def _conv2d(x: jax.Array, kernel: jax.Array, mirrored: bool, block: int = 1) -> 
 def convolution(x: jax.Array, kernel: jax.Array, mirrored: bool = False) -> jax.Array:
     """Convolution of `x (n, D, H, W, C)` with `kernel (kd, kh, kw, C, F)`, stride 1, "SAME" padding.
 
-    The depth taps become `kd*C` inputs, or, where the inputs are neither few nor the outputs many, `kd*F` outputs that
-    are shifted and added afterwards. With `mirrored`, an even kernel has its extra voxel of padding in front (what its
-    own input gradient needs).
+    With few inputs, or many more outputs than inputs, the depth taps become `kd*C` inputs. Otherwise they become `kd*F`
+    outputs, which are shifted and added afterwards. With `mirrored`, an even kernel has its extra voxel of padding in
+    front, as its own input gradient needs it.
     """
     n, depth, height, width, channels = x.shape
     kd, kh, kw, _, features = kernel.shape
@@ -119,7 +120,7 @@ def weight_gradient(x: jax.Array, g: jax.Array, size: tuple[int, int, int], mirr
 
 
 def _weight_gradient_of_few(x: jax.Array, g: jax.Array, size: tuple[int, int, int], mirrored: bool) -> jax.Array:
-    """The same by one product: so few channels make all taps together no more than one side of the others is."""
+    """The same by one matrix product. With so few channels, the shifted copies for all taps together are still small."""
     channels, features = x.shape[-1], g.shape[-1]
     rows = jnp.moveaxis(x, 4, 0)[None]  # channels first: each tap is then one long copy
     for axis, edge in zip((3, 4, 5), size, strict=True):

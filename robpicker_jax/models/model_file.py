@@ -137,10 +137,14 @@ def _check_arrays(
 ) -> None:
     """Refuse arrays that are not those of the network that the card describes."""
     missing = [name for name in expected if name not in tensors]
-    strange = [name for name in tensors if name not in expected]
+    unexpected = [name for name in tensors if name not in expected]
     fix = "the card does not belong to these parameters: take the model from its run's folder"
-    if missing or strange:
-        what = f"lacks the array {missing[0]}" if missing else f"holds an array {strange[0]} that its network has not"
+    if missing or unexpected:
+        what = (
+            f"lacks the array {missing[0]}"
+            if missing
+            else f"holds an array {unexpected[0]} that its network does not have"
+        )
         raise InputError(what, where=path, fix=fix)
     for name, (shape, dtype) in expected.items():
         found = tensors[name]

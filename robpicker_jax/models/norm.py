@@ -67,7 +67,10 @@ def _normalise_jvp(device_axis: str | None, primals: tuple[jax.Array, ...], tang
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation with running statistics in the collection "batch_stats"; all its own arrays float32."""
+    """Batch normalisation with running statistics in the collection "batch_stats".
+
+    Parameters and statistics are float32, whatever the type of the input.
+    """
 
     momentum: float = 0.9
     epsilon: float = 1e-5

@@ -37,7 +37,7 @@ def _sum(x: jax.Array) -> jax.Array:
 
 
 def _sum_by_rows(x: jax.Array) -> jax.Array:
-    """For CPU, where XLA has one thread read all voxels for each output, C values apart: many short sums come first."""
+    """For CPU, where XLA lets one thread read all voxels for each output, C values apart: many short sums come first."""
     return _sum(lax.optimization_barrier(jnp.sum(x, axis=-2))) if x.ndim > 2 else _sum(x)
 
 

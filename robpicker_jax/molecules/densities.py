@@ -107,7 +107,7 @@ def density_from_map(
 def estimate_weight_kda(density: np.ndarray, voxel_size_angstrom: float) -> float:
     """Molecular weight of the volume that a density map encloses at half its peak, protein weighing 0.81 Da/Å³.
 
-    The peak is the 98th percentile of the positive voxels: so that a few very bright ones do not decide.
+    The peak is taken as the 98th percentile of the positive voxels, so that a few extreme ones do not decide.
     """
     blurred = scipy.ndimage.gaussian_filter(density, _WEIGHT_BLUR_ANGSTROM / voxel_size_angstrom, mode="constant")
     peak = float(np.percentile(blurred[blurred >= _FLOOR * blurred.max()], 98))

@@ -1,4 +1,7 @@
-"""Many devices: mesh and placement, the step in its two forms, several processes."""
+"""Many devices: mesh and placement, several processes; the training step over a mesh is in `parallel.steps`.
+
+What picks needs the mesh alone, and so loads neither optax nor `bilevel`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,6 @@ from robpicker_jax.parallel.mesh import (
     shard,
 )
 from robpicker_jax.parallel.processes import any_process, as_first, is_first, process_share, start, value_of_first
-from robpicker_jax.parallel.steps import check_method, jit_step, mean_over_devices, pmap_step
 
 __all__ = [
     "DATA_AXIS",
@@ -22,14 +24,10 @@ __all__ = [
     "as_first",
     "batch_sharding",
     "check_batch",
-    "check_method",
     "data_mesh",
     "is_first",
-    "jit_step",
     "joined",
     "local",
-    "mean_over_devices",
-    "pmap_step",
     "process_share",
     "replicate",
     "replicated",

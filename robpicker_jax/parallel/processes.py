@@ -96,7 +96,7 @@ def _launched_as_several() -> bool:
 
 
 def _in_cluster() -> bool:
-    """Whether the environment speaks of several processes, or this may be one host of a TPU pod slice."""
+    """Whether the environment describes several processes, or this may be one host of a TPU pod slice."""
     on_tpu = importlib.util.find_spec("libtpu") is not None and (
         "TPU_WORKER_HOSTNAMES" in os.environ or any(Path("/dev").glob("accel*")) or Path("/dev/vfio/0").exists()
     )

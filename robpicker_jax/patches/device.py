@@ -21,7 +21,7 @@ from robpicker_jax.patches.augmentation import Array, Augmenter, reflected
 from robpicker_jax.patches.tomogram_set import PatchPlan
 
 
-class Places(NamedTuple):
+class BatchPlan(NamedTuple):
     """Where n patches are cut, and the numbers of their augmentations; leaves may have further leading axes.
 
     Attributes:
@@ -35,7 +35,7 @@ class Places(NamedTuple):
     drawn: tuple[Array, ...]
 
     @classmethod
-    def of(cls, plans: Sequence[PatchPlan]) -> Places:
+    def of(cls, plans: Sequence[PatchPlan]) -> BatchPlan:
         """Of the plans of a batch."""
         return cls(
             np.array([plan.tomogram for plan in plans], np.int32),
@@ -58,13 +58,13 @@ class Stack(NamedTuple):
     shape_zyx: Array
 
 
-def cut(volumes: Array, shapes: Array, places: Places, config: PatchConfig, *, nearest: bool = False) -> jax.Array:
+def cut(volumes: Array, shapes: Array, plan: BatchPlan, config: PatchConfig, *, nearest: bool = False) -> jax.Array:
     """Augmented patches of a stack of volumes; to be called inside `jit`.
 
     Args:
         volumes: (t, Z, Y, X).
         shapes: int32 (t, 3), size of each volume in it.
-        places: of n patches.
+        plan: of n patches.
         config: size of the patches, and the augmentations.
         nearest: True for label maps, False for densities.
 
@@ -75,15 +75,15 @@ def cut(volumes: Array, shapes: Array, places: Places, config: PatchConfig, *, n
     augmenter = Augmenter(config.augment, size)
     margin = augmenter.margin
 
-    def one(place: Places) -> jax.Array:
+    def one(patch_plan: BatchPlan) -> jax.Array:
         if margin == 0:
-            z, y, x = place.corner_zyx
-            patch = jax.lax.dynamic_slice(volumes, (place.tomogram, z, y, x), (1, size, size, size))[0]
+            z, y, x = patch_plan.corner_zyx
+            patch = jax.lax.dynamic_slice(volumes, (patch_plan.tomogram, z, y, x), (1, size, size, size))[0]
         else:
             reach = jnp.arange(-margin, size + margin, dtype=jnp.int32)
-            last = shapes[place.tomogram] - 1
-            z, y, x = (reflected(place.corner_zyx[axis] + reach, last[axis]) for axis in range(3))
-            patch = volumes[place.tomogram, z[:, None, None], y[None, :, None], x[None, None, :]]
-        return jnp.asarray(augmenter.apply(patch, place.drawn, nearest=nearest))
+            last = shapes[patch_plan.tomogram] - 1
+            z, y, x = (reflected(patch_plan.corner_zyx[axis] + reach, last[axis]) for axis in range(3))
+            patch = volumes[patch_plan.tomogram, z[:, None, None], y[None, :, None], x[None, None, :]]
+        return jnp.asarray(augmenter.apply(patch, patch_plan.drawn, nearest=nearest))
 
-    return jax.vmap(one)(jax.tree.map(jnp.asarray, places))
+    return jax.vmap(one)(jax.tree.map(jnp.asarray, plan))

@@ -97,5 +97,5 @@ def _produce(
             if not put("item", item):
                 return
         put("end", None)
-    except BaseException as error:  # whatever it is, it belongs to the consumer
+    except BaseException as error:  # any exception is raised where the batches are consumed
         put("error", error)

@@ -92,7 +92,7 @@ def meta_figure(data: ReportData) -> Figure:
     """Mean weight by class, share of changed labels, hypergradient norm, over steps.
 
     Raises:
-        Absent: there are no meta networks, or nothing of them was logged.
+        Absent: there are no meta networks, or none of their numbers was logged.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -116,7 +116,7 @@ def meta_figure(data: ReportData) -> Figure:
     if len(norm[0]):
         panels.append("norm")
     if not panels or not META_NETWORKS[data.variant]:
-        raise Absent(data.reason("meta", "metrics.jsonl holds nothing of the meta networks"))
+        raise Absent(data.reason("meta", "metrics.jsonl has no numbers of the meta networks"))
 
     figure = Figure(figsize=(9.2, 3.3), layout="constrained")
     axes = dict(zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True))

@@ -1,4 +1,4 @@
-"""A slice of a test tomogram with true and picked particles: found, missed and false told apart."""
+"""A slice of a test tomogram with true and picked particles: found, missed and false ones in different colours."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-# Okabe and Ito's colour-blind-safe hues, then Tol's muted ones; told apart beyond the seventh by line style too.
+# Okabe and Ito's colour-blind-safe hues, then Tol's muted ones; beyond the seventh the line style differs too.
 _CLASS_COLOURS = (
     "#0072B2",
     "#D55E00",

@@ -15,9 +15,9 @@ import numpy as np
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
-# XLA's default CPU path for convolutions is about three times slower than its YNNPACK library path. And XLA drops
-# optimisation barriers before it fuses, so that what the convolutions mean to hold in memory is computed again,
-# element by element, in each of its uses.
+# XLA's default CPU path for convolutions is about three times slower than its YNNPACK library path. XLA also
+# drops optimisation barriers before it fuses operations; arrays that the convolutions hold in memory would then be
+# computed again, element by element, wherever they are used.
 _CPU_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT",
     "xla_disable_hlo_passes": "cse_barrier_expander",

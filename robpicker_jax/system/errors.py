@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """Bad input from a user: what is wrong, where it is, and how to fix it.
@@ -18,3 +21,14 @@ class InputError(ValueError):
         if fix:
             message = f"{message}; {fix}"
         super().__init__(" ".join(message.split()))
+
+
+@contextmanager
+def located(where: object) -> Iterator[None]:
+    """Give an `InputError` from inside the block this `where`, unless it has one of its own."""
+    try:
+        yield
+    except InputError as error:
+        if error.where or not str(where):
+            raise
+        raise InputError(error.what, where=where, fix=error.fix) from None

@@ -24,7 +24,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     os.umask(umask)
     try:
         yield temporary
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; results are for the whole lab
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; others must be able to read results
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)

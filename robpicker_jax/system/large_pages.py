@@ -1,10 +1,10 @@
 """Ask the C library for large memory pages, and to keep memory, which only a process's environment can do.
 
-A training step on CPU takes hundreds of megabytes anew at every call; in pages of 4 KiB, much of the step goes into the
-kernel handing them out one by one. glibc takes pages of 2 MiB for large blocks when `GLIBC_TUNABLES` says
-`glibc.malloc.hugetlb=1`, which it reads when a process starts and never again. And it gives large blocks back to the
-kernel after each step, to get them anew, emptied, for the next: in training they are better kept. (`benchmarks.step`
-measures a step with and without.)
+A training step on CPU allocates hundreds of megabytes anew at every call. In pages of 4 KiB, the kernel spends much of the
+step's time on handing them out one by one. glibc takes pages of 2 MiB for large blocks when `GLIBC_TUNABLES` says
+`glibc.malloc.hugetlb=1`, which it reads only when a process starts. It also gives large blocks back to the kernel after
+each step and asks for them again, cleared, for the next; in training they are better kept. (`benchmarks.step` measures
+a step with and without.)
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from robpicker_jax.config import Config, DataConfig, TrainConfig
+from robpicker_jax.config import Config, DataConfig, PatchConfig, TrainConfig
 from robpicker_jax.datasets import OpenedTomogram, Scalings, Survey, TomogramFiles, discover, load_target, survey
 from robpicker_jax.labels import LabelMaker, Region, label_maker
 from robpicker_jax.patches import BatchSource, PatchTomogram, check_names
 from robpicker_jax.patches.device import Stack
-from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.errors import located
 from robpicker_jax.training.feeding import Batches, device_batches, resident_batches
 from robpicker_jax.training.input_forms import Shape, labels_are_drawn, lives_on_devices
 from robpicker_jax.training.workload import step_bytes
@@ -34,7 +34,8 @@ class TrainingData:
     """The splits of a data set.
 
     Attributes:
-        config: the configuration it was read with.
+        train_config: the section `train`: seed and batch sizes.
+        patches: the section `patches`: how patches are drawn and cut.
         survey: the data set as it was found, for opening tomograms of val and test.
         train, meta: tomograms with their particles; densities are arrays, or read from their files box by box.
         label_maps: labels of each tomogram of train and meta, by split and name: a map, uint8 (z, y, x), or a function
@@ -43,7 +44,8 @@ class TrainingData:
             on the host.
     """
 
-    config: Config
+    train_config: TrainConfig
+    patches: PatchConfig
     survey: Survey
     train: list[OpenedTomogram]
     meta: list[OpenedTomogram]
@@ -52,7 +54,7 @@ class TrainingData:
 
     @property
     def voxel_size_angstrom(self) -> float | None:
-        """Voxel size of all tomograms; None where nobody knows it."""
+        """Voxel size of all tomograms; None where it is not known."""
         return self.survey.voxel_size_angstrom
 
     def open(self, split: str) -> list[OpenedTomogram]:
@@ -65,7 +67,7 @@ class TrainingData:
 
     def source(self) -> BatchSource:
         """Batches of this data, as functions of the step."""
-        train, patches = self.config.train, self.config.patches
+        train, patches = self.train_config, self.patches
         return BatchSource(
             [self._patches("train", tomogram) for tomogram in self.train],
             [self._patches("meta", tomogram) for tomogram in self.meta],
@@ -77,19 +79,19 @@ class TrainingData:
         )
 
     def batches(self, mesh: Mesh) -> Batches:
-        """The batches, cut where the tomograms are; those that are to live on the devices are copied there now."""
+        """The batches, cut where the tomograms are; tomograms that are to be kept on the devices are copied there now."""
         if self.stacks:
-            return resident_batches(self.source(), self.stacks, self.config.train, self.config.patches, mesh)
-        return device_batches(self.source(), self.config.train, mesh)
+            return resident_batches(self.source(), self.stacks, self.train_config, self.patches, mesh)
+        return device_batches(self.source(), self.train_config, mesh)
 
     @property
     def resident_bytes(self) -> int:
         """Memory that tomograms and label maps take on each device."""
-        kinds = ("train", "meta") if self.config.train.is_bilevel else ("train",)
+        kinds = ("train", "meta") if self.train_config.is_bilevel else ("train",)
         return sum(leaf.nbytes for kind in kinds for leaf in jax.tree.leaves(self.stacks.get(kind)))
 
     def _patches(self, split: str, tomogram: OpenedTomogram) -> PatchTomogram:
-        assert tomogram.particles is not None  # train and meta without are refused
+        assert tomogram.particles is not None  # tomograms without particles are refused in train and meta
         density: Any = tomogram if tomogram.density is None else tomogram.density
         labels = self.label_maps[split, tomogram.name]
         return PatchTomogram(tomogram.name, density, tomogram.particles, labels, tomogram.mask)
@@ -130,14 +132,14 @@ def _loaded(config: Config, found: Survey, kept: Scalings) -> TrainingData:
         for kind in kinds:
             density = _stack(shapes[kind], np.float32) if resident else None
             opened[kind] = _open_split(found, kind, density, kept, pool)
-            drawn = _labels_are_drawn(kind, opened[kind], config, resident)
+            drawn = _labels_are_drawn(kind, opened[kind], config.data, config.patches, config.train, resident)
             labels = _stack(shapes[kind], np.uint8) if resident and not drawn else None
             maker = _maker(kind, config.data, found.voxel_size_angstrom)
             made = _label_split(opened[kind], maker, len(config.data.species), labels, drawn, pool)
             label_maps |= {(kind, tomogram.name): one for tomogram, one in zip(opened[kind], made, strict=True)}
             if density is not None:
                 stacks[kind] = Stack(density, labels, np.array(shapes[kind], np.int32))
-    return TrainingData(config, found, opened["train"], opened["meta"], label_maps, stacks)
+    return TrainingData(config.train, config.patches, found, opened["train"], opened["meta"], label_maps, stacks)
 
 
 def _open_split(
@@ -180,11 +182,9 @@ def _labels(tomogram: OpenedTomogram, maker: LabelMaker | None, n_species: int, 
     if maker is None:
         return load_target(tomogram.files, n_species, tomogram.shape_zyx)
     assert tomogram.particles is not None
-    try:
-        make = maker.bind if drawn else maker.labels
+    make = maker.bind if drawn else maker.labels
+    with located(tomogram.files.annotation_path or ""):
         return make(tomogram.shape_zyx, tomogram.particles)
-    except InputError as error:
-        raise InputError(error.what, where=tomogram.files.annotation_path or "", fix=error.fix) from None
 
 
 def _maker(split: Kind, data: DataConfig, voxel_size_angstrom: float | None) -> LabelMaker | None:
@@ -193,12 +193,19 @@ def _maker(split: Kind, data: DataConfig, voxel_size_angstrom: float | None) -> 
     return None if kind == "map" else label_maker(data.species, kind, voxel_size_angstrom=voxel_size_angstrom)
 
 
-def _labels_are_drawn(split: Kind, tomograms: Sequence[OpenedTomogram], config: Config, resident: bool) -> bool:
-    data, train = config.data, config.train
+def _labels_are_drawn(
+    split: Kind,
+    tomograms: Sequence[OpenedTomogram],
+    data: DataConfig,
+    patches: PatchConfig,
+    train: TrainConfig,
+    resident: bool,
+) -> bool:
+    """Whether the labels of a split are drawn patch by patch: never where they are stored as maps."""
     stored = (data.train_labels if split == "train" else data.meta_labels) == "map"
     rows = _rows_per_step(train)[split]
     return not stored and labels_are_drawn(
-        tomograms, rows, patches=config.patches, train=train, species=data.species, resident=resident
+        tomograms, rows, patches=patches, train=train, species=data.species, resident=resident
     )
 
 

@@ -24,9 +24,10 @@ from robpicker_jax.bilevel import (
     initial_state,
     plain_step,
 )
-from robpicker_jax.config import Config, ModelConfig, TrainConfig
+from robpicker_jax.config import Config, ModelConfig, ParallelConfig, TrainConfig
 from robpicker_jax.evaluation.validation import VALIDATION_METRICS
 from robpicker_jax.models import build_backbone, build_data_reweighting, build_label_correction
+from robpicker_jax.parallel.steps import check_method, jit_step, mean_over_devices, pmap_step
 from robpicker_jax.system.compilation import jit
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.registry import look_up
@@ -35,7 +36,8 @@ from robpicker_jax.training.losses import build_loss
 from robpicker_jax.training.objective import Batch, InnerAux, Networks, NetworkState, robpicker_problem
 from robpicker_jax.training.optimizers import build_optimizer
 
-# Optimisers whose update is known to have a derivative (the configuration sees to eps_root); others are probed.
+# Optimisers whose update is known to have a derivative (the check of the configuration demands eps_root > 0); others
+# are tried by `check_optimizer`.
 _SMOOTH = ("sgd", "adam", "adamw", "rmsprop")
 
 
@@ -127,7 +129,7 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
     check_names(config)
     _check_sizes(config)
     train, devices, n_classes = config.train, config.parallel, len(config.data.species) + 1
-    mesh = _mesh(config)
+    mesh = _mesh(train, devices)
     networks, init = build_networks(config.model, n_classes)
     pmap = devices.form == "pmap"
     # The pmap form's networks average over devices, so they are of no use outside of its step.
@@ -140,7 +142,7 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
         state = parallel.replicate(start(), mesh)
     problem = accumulated(problem, devices.micro_batches)
     step, warmup = _steps(problem, meta_optimizers, train, pmap=pmap)
-    compiled = parallel.pmap_step if pmap else parallel.jit_step
+    compiled = pmap_step if pmap else jit_step
     return Experiment(
         config=config,
         n_classes=n_classes,
@@ -181,11 +183,10 @@ def _check_sizes(config: Config) -> None:
             raise InputError(f"{key}: {size} is not divisible by the network's stride {factor}", fix=f"use {fits}")
 
 
-def _mesh(config: Config) -> Mesh:
+def _mesh(train: TrainConfig, devices: ParallelConfig) -> Mesh:
     """The devices, which must be able to share the batches."""
-    train, devices = config.train, config.parallel
     if devices.form == "pmap" and train.is_bilevel:
-        parallel.check_method(train.hypergradient)
+        check_method(train.hypergradient)
     mesh = parallel.data_mesh(devices.devices)
     parallel.check_batch("train.batch_size", train.batch_size, mesh, devices.micro_batches)
     if train.is_bilevel:
@@ -233,7 +234,7 @@ def _steps(
     pmap: bool,
 ) -> tuple[Step, Step]:
     """The training step and the warm-up step, which leaves the meta networks as they are; not compiled."""
-    averages = {"mean": parallel.mean_over_devices} if pmap else {}
+    averages = {"mean": mean_over_devices} if pmap else {}
     plain = plain_step(problem, inner_steps=train.inner_steps, **averages)
     if not train.is_bilevel:
         return plain, plain

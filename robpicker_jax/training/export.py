@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robpicker_jax import parallel
-from robpicker_jax.config import Config, ParallelConfig
+from robpicker_jax.config import Config, DataConfig, ParallelConfig, SimulationConfig
 from robpicker_jax.datasets import agreed_voxel_size, discover
 from robpicker_jax.models.model_file import MODEL_FILE, load_model_file, save_model
 from robpicker_jax.models.trained_model import ModelCard, TrainedModel, portable
@@ -98,19 +98,19 @@ def _from_checkpoint(workdir: Path) -> TrainedModel:
     finally:
         checkpoints.close()
     score = validation_score(workdir, int(state.step), config.evaluation.choose_by)
-    model = trained_model(config, state, voxel_size_angstrom=_voxel_size(config), score=score)
+    model = trained_model(config, state, voxel_size_angstrom=_voxel_size(config.data, config.simulation), score=score)
     if validated:
         save_model(workdir / MODEL_FILE, model)
     return model
 
 
-def _voxel_size(config: Config) -> float | None:
+def _voxel_size(data: DataConfig, simulation: SimulationConfig) -> float | None:
     """Voxel size of a run's training tomograms, as far as it can be known without its data."""
-    if config.data.voxel_size_angstrom is not None:
-        return config.data.voxel_size_angstrom
-    if config.data.dir is None:
-        return config.simulation.voxel_size_angstrom
+    if data.voxel_size_angstrom is not None:
+        return data.voxel_size_angstrom
+    if data.dir is None:
+        return simulation.voxel_size_angstrom
     try:
-        return agreed_voxel_size(discover(config.data.dir)["train"])
+        return agreed_voxel_size(discover(data.dir)["train"])
     except InputError:  # the data set has been moved away
         return None

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, PartitionSpec
 from robpicker_jax import parallel
 from robpicker_jax.config import PatchConfig, TrainConfig
 from robpicker_jax.patches import BatchSource, prefetch
-from robpicker_jax.patches.device import Places, Stack, cut
+from robpicker_jax.patches.device import BatchPlan, Stack, cut
 from robpicker_jax.patches.loader import Kind
 from robpicker_jax.training.objective import Batch
 
@@ -81,7 +81,7 @@ def resident_batches(
         if placed[kind].labels is None:
             drawn = np.stack([source.cut_labels(kind, row) for row in plans])
         host = (
-            jax.tree.map(lambda *leaves: np.stack(leaves), *(Places.of(row) for row in plans)),
+            jax.tree.map(lambda *leaves: np.stack(leaves), *(BatchPlan.of(row) for row in plans)),
             np.array([[plan.label for plan in row] for row in plans], np.int32),
             drawn,
         )
@@ -97,11 +97,11 @@ def resident_batches(
 
 
 def _cutter(patches: PatchConfig, mesh: Mesh, axis: int) -> Callable[..., Batch]:
-    """Compiled (stack, places, classes, drawn labels or None) → batch; rows along `axis`, each device cuts its own."""
+    """Compiled (stack, plan, classes, drawn labels or None) → batch; rows along `axis`, each device cuts its own."""
 
-    def cut_batch(stack: Stack, places: Places, center_class: jax.Array, drawn: jax.Array | None) -> Batch:
+    def cut_batch(stack: Stack, plan: BatchPlan, center_class: jax.Array, drawn: jax.Array | None) -> Batch:
         lead = center_class.shape
-        flat = jax.tree.map(lambda leaf: leaf.reshape(math.prod(lead), *leaf.shape[len(lead) :]), places)
+        flat = jax.tree.map(lambda leaf: leaf.reshape(math.prod(lead), *leaf.shape[len(lead) :]), plan)
         image = cut(stack.density, stack.shape_zyx, flat, patches)
         label = drawn
         if stack.labels is not None:

@@ -1,7 +1,7 @@
 """Before training: what a step takes, whether it fits the memory, and smaller micro-batches where it does not.
 
-The plan is made of the very program that training then runs: it is lowered and compiled once (or read from the
-compilation cache), asked for its memory and its work, and handed to the trainer.
+The plan describes the program that training then runs: it is lowered and compiled once (or read from the compilation
+cache), its memory and its number of operations are read from the compiler, and the trainer runs it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from robpicker_jax import parallel
-from robpicker_jax.config import Config
+from robpicker_jax.config import PatchConfig, TrainConfig
 from robpicker_jax.models import n_parameters
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.memory import device_bytes
@@ -23,7 +23,7 @@ from robpicker_jax.training.objective import Batch
 from robpicker_jax.training.workload import step_bytes, step_operations
 
 _USABLE = 0.9
-"""Share of the free memory that a step is given: allocators lose some, and other programs live on."""
+"""Share of the free memory that a step is given: the allocator loses some of it, and other programs need some."""
 
 _NAMES = {"backbone": "backbone", "correction": "label correction", "reweighting": "data reweighting"}
 
@@ -114,11 +114,11 @@ def prepare(experiment: Experiment, *, configured: int = 1, resident_bytes: int 
     Raises:
         InputError: the step does not fit even with one sample in each micro-batch.
     """
-    choices = micro_batch_choices(experiment.config, experiment.mesh.size)
+    choices = micro_batch_choices(experiment.config.train, experiment.mesh.size)
     while True:
         experiment, plan, fixed = _compiled(experiment, configured, resident_bytes)
         settings = experiment.config.parallel
-        # Processes may have different memory: they go on together.
+        # Processes may have different memory; all of them take the same decision.
         if not settings.auto_micro_batches or not parallel.any_process(not plan.fits):
             return experiment, plan
         larger = [parts for parts in choices if parts > settings.micro_batches]
@@ -131,7 +131,7 @@ def prepare(experiment: Experiment, *, configured: int = 1, resident_bytes: int 
             )
         chosen = larger[0]
         if plan.limit_bytes is not None and plan.limit_bytes > fixed:
-            # Temporaries shrink with the part: the first choice that should fit, rather than to compile them all.
+            # Temporaries shrink with the part. Take the first choice that should fit, so that not every choice is compiled.
             wanted = settings.micro_batches * (plan.needed_bytes - fixed) / (plan.limit_bytes - fixed)
             chosen = next((parts for parts in larger if parts >= wanted), larger[-1])
         chosen = parallel.value_of_first(chosen)
@@ -140,9 +140,8 @@ def prepare(experiment: Experiment, *, configured: int = 1, resident_bytes: int 
         )
 
 
-def micro_batch_choices(config: Config, n_devices: int) -> list[int]:
+def micro_batch_choices(train: TrainConfig, n_devices: int) -> list[int]:
     """Numbers of micro-batches that divide every device's share of the training and the meta batch, rising."""
-    train = config.train
     sizes = [train.batch_size]
     if train.is_bilevel:
         sizes.append(train.meta_batch)
@@ -150,9 +149,9 @@ def micro_batch_choices(config: Config, n_devices: int) -> list[int]:
     return [m for m in range(1, most + 1) if all(size % (n_devices * m) == 0 for size in sizes)]
 
 
-def batch_shapes(config: Config, mesh: jax.sharding.Mesh) -> tuple[Batch, Batch]:
+def batch_shapes(train: TrainConfig, patches: PatchConfig, mesh: jax.sharding.Mesh) -> tuple[Batch, Batch]:
     """Shapes, types and sharding of the training batches and the meta batch of a step, as `feeding` makes them."""
-    train, edge = config.train, config.patches.size
+    edge = patches.size
     meta_rows = train.meta_batch if train.is_bilevel else 0
 
     def batch(lead: tuple[int, ...], axis: int) -> Batch:
@@ -169,7 +168,8 @@ def _compiled(experiment: Experiment, configured: int, resident_bytes: int) -> t
     """The experiment with its step compiled, the plan, and the bytes that micro-batches do not change."""
     config, mesh = experiment.config, experiment.mesh
     limit = _limit(experiment, resident_bytes)
-    step: Callable[..., Any] = experiment.step.lower(experiment.state, *batch_shapes(config, mesh)).compile()  # type: ignore[attr-defined]
+    batches = batch_shapes(config.train, config.patches, mesh)
+    step: Callable[..., Any] = experiment.step.lower(experiment.state, *batches).compile()  # type: ignore[attr-defined]
     trees = {"backbone": experiment.state.params, **experiment.state.meta}
     parameters = {name: n_parameters(trees[name]) for name in ("backbone", *config.train.meta_networks)}
     estimated = step_bytes(config, sum(parameters.values())) / mesh.size
@@ -203,7 +203,7 @@ def _limit(experiment: Experiment, resident_bytes: int) -> int | None:
     if config.parallel.memory_limit_gib is not None:
         return max(0, int(config.parallel.memory_limit_gib * 2**30) - resident_bytes)
     known = [amount for device in devices if (amount := device_bytes(device, free=True)) is not None]
-    # The state is there already, and it is among the arguments of the step.
+    # The state is in memory already, and the step's arguments include it.
     present = sum(leaf.nbytes for leaf in jax.tree.leaves(experiment.state))
     present *= len(devices) if devices[0].platform == "cpu" else 1
     return int(_USABLE * (min(known) + present)) if known else None

@@ -15,13 +15,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from robpicker_jax.config import Config, default_config_path, dump_config, load_config
+from robpicker_jax.config import Config, ParallelConfig, default_config_path, dump_config, load_config
 from robpicker_jax.config.differences import differing_keys
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
 from robpicker_jax.system.version import __version__
 
-# Changing these does not make another training of it: a run may be prolonged, or picked and evaluated in another way.
+# With other values of these a run is still the same training: it may be prolonged, or picked and evaluated differently.
 _FREE = (
     "train.steps",
     "train.validate_every",
@@ -50,10 +50,9 @@ _PACKAGES = (
 )
 
 
-def default_workdir(config: Config, config_path: str | None) -> Path:
+def default_workdir(variant: str, config_path: str | None) -> Path:
     """`runs/NAME` in the working folder, NAME after the configuration file and, unless it is robpicker, the variant."""
     stem = (Path(config_path) if config_path else default_config_path()).stem
-    variant = config.train.variant
     return Path("runs") / (stem if variant == "robpicker" else f"{stem}-{variant}")
 
 
@@ -83,18 +82,17 @@ def prepare(workdir: Path, config: Config) -> None:
         raise InputError(f"cannot be written: {error.strerror}", where=workdir) from None
 
 
-def as_planned(workdir: Path, config: Config) -> Config:
-    """The configuration with the micro-batches that an earlier start of the run chose, so that it goes on alike.
+def as_planned(workdir: Path, settings: ParallelConfig) -> ParallelConfig:
+    """The section `parallel` with the micro-batches that an earlier start of the run chose, so that it goes on alike.
 
     A number that the user has changed since is the user's.
     """
     plan = _stored_plan(workdir)
-    settings = config.parallel
     if plan is None or not settings.auto_micro_batches:
-        return config
+        return settings
     if plan.get("configured_micro_batches") != settings.micro_batches:
-        return config
-    return replace(config, parallel=replace(settings, micro_batches=int(plan["micro_batches"])))
+        return settings
+    return replace(settings, micro_batches=int(plan["micro_batches"]))
 
 
 def record_plan(workdir: Path, config: Config, plan: Mapping[str, Any]) -> None:
@@ -108,7 +106,7 @@ def record_plan(workdir: Path, config: Config, plan: Mapping[str, Any]) -> None:
 def _stored_plan(workdir: Path) -> dict[str, Any] | None:
     try:
         found = json.loads((workdir / "versions.json").read_text(encoding="utf-8")).get("plan")
-    except (OSError, ValueError, AttributeError):  # a new run, or a file that somebody has edited
+    except (OSError, ValueError, AttributeError):  # a new run, or a file that was edited
         return None
     return found if isinstance(found, dict) and isinstance(found.get("micro_batches"), int) else None
 
@@ -133,11 +131,11 @@ def siblings(workdir: Path, config: Config) -> list[tuple[Path, Config]]:
         try:
             other = load_config(path)
         except InputError:
-            continue  # someone else's folder
+            continue  # not a run of this program
         alike = replace(
             other,
             train=replace(other.train, variant=config.train.variant),
-            # How it was computed, not what.
+            # These settings change how a run is computed, not what.
             parallel=config.parallel,
             patches=replace(
                 other.patches,

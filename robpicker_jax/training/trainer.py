@@ -315,5 +315,5 @@ def _check_finite(state: TrainState, done: int, checkpoints: Checkpoints) -> Non
 def _diverged(what: str, step: int | None) -> InputError:
     kept = "the last good checkpoint is kept" if step is None else f"the checkpoint of step {step} is good and kept"
     return InputError(
-        f"{what}; {kept}", fix="lower train.inner.learning_rate or set train.inner.clip_norm, and start anew"
+        f"{what}; {kept}", fix="lower train.inner.learning_rate or set train.inner.clip_norm, and start again"
     )

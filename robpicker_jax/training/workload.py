@@ -2,7 +2,7 @@
 
 Work: in forward passes of the backbone, a plain step costs 3 and a bi-level one 8 (three each on the train and meta
 patches, two in tangents). Memory: what the backward pass keeps of a forward pass. Both passes are described by the
-backbone (`Backbone.work`), and both figures are meant within a factor of two or three: compilers fuse operations, and
+backbone (`Backbone.work`), and both figures are right within a factor of two or three: compilers fuse operations, and
 keep copies of their own.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from robpicker_jax.config import Config
+from robpicker_jax.config import Config, ModelConfig, TrainConfig
 from robpicker_jax.models import Work, build_backbone
 from robpicker_jax.training.experiment import build_networks
 
@@ -19,16 +19,17 @@ _BILEVEL_MEMORY = 1.5
 _REMAT = 0.35
 
 
-def forward_work(config: Config) -> Work:
+def forward_work(model: ModelConfig, n_classes: int) -> Work:
     """Operations of a forward pass and numbers kept for the backward pass, for each voxel of a patch."""
-    return build_backbone(config.model, len(config.data.species) + 1).work
+    return build_backbone(model, n_classes).work
 
 
 def step_operations(config: Config) -> float:
     """Operations of one training step."""
     train = config.train
     passes = 3 * train.batch_size * train.inner_steps + (5 * train.meta_batch if train.is_bilevel else 0)
-    return forward_work(config).operations * config.patches.size**3 * passes
+    work = forward_work(config.model, len(config.data.species) + 1)
+    return work.operations * config.patches.size**3 * passes
 
 
 def step_bytes(config: Config, parameters: int) -> float:
@@ -41,16 +42,17 @@ def step_bytes(config: Config, parameters: int) -> float:
     train = config.train
     width = 2 if config.model.compute_dtype == "bfloat16" else 4
     patches = max(train.batch_size, train.meta_batch) if train.is_bilevel else train.batch_size
-    activations = patches * config.patches.size**3 * forward_work(config).kept * width
+    work = forward_work(config.model, len(config.data.species) + 1)
+    activations = patches * config.patches.size**3 * work.kept * width
     activations *= (_BILEVEL_MEMORY if train.is_bilevel else 1.0) * (_REMAT if config.model.remat else 1.0)
     activations *= 1 + 0.3 * ((train.inner_steps if train.is_bilevel else 1) - 1)
     # Parameters, gradient, two moments, and for the bi-level step the updated copy and a tangent.
     return activations / config.parallel.micro_batches + parameters * 4 * (6 if train.is_bilevel else 4)
 
 
-def count_parameters(config: Config) -> dict[str, int]:
-    """Exact number of parameters of each network that the configuration trains."""
-    _, init = build_networks(config.model, len(config.data.species) + 1)
+def count_parameters(model: ModelConfig, train: TrainConfig, n_classes: int) -> dict[str, int]:
+    """Exact number of parameters of each network that is trained."""
+    _, init = build_networks(model, n_classes)
     shapes = jax.eval_shape(init, jax.random.key(0))
-    trained = ("backbone", *config.train.meta_networks)
+    trained = ("backbone", *train.meta_networks)
     return {name: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes[name])) for name in trained}

@@ -1,4 +1,4 @@
-"""The volume formats, told apart by suffix, and opening a file of any of them."""
+"""The volume formats, recognised by suffix, and opening a file of any of them."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class ArrayReader(VolumeReader):
         return self._array[slices]
 
     def release(self) -> None:
-        # Pages of a mapped file count as this process's memory until they are let go of; the system's cache keeps them.
+        # Pages of a mapped file count as this process's memory until they are released; the system's cache keeps them.
         mapped = getattr(self._array, "_mmap", None)
         if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
             mapped.madvise(mmap.MADV_DONTNEED)

@@ -14,7 +14,7 @@ import optax
 import pytest
 
 from robpicker_jax.bilevel import METHODS, BilevelProblem, Estimate, accepts, check_optimizer, hypergradient
-from robpicker_jax.bilevel.hypergradients import method_module
+from robpicker_jax.bilevel.hypergradients import find_method
 from robpicker_jax.system.errors import InputError
 from tests.bilevel.bilevel_problems import OPTIMIZERS, Case, flat, float64, network_case, relative_error
 
@@ -240,7 +240,7 @@ def test_the_registry_and_the_files_agree_and_every_file_says_what_it_costs() ->
     folder = Path(inspect.getfile(hypergradient)).parent
     assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == set(METHODS)
     for name in METHODS:
-        text = inspect.getdoc(method_module(name))
+        text = inspect.getdoc(inspect.getmodule(find_method(name).load()))
         assert text.startswith(f"`{name}`")
         for part in ("h ", "\nCost, in U-Net forwards", "\nMemory: ", "\nReference: "):
             assert part in text, (name, part)

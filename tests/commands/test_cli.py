@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import robpicker_jax
 from robpicker_jax.commands.cli import call, configured_parser, parse_configured, split_overrides
-from robpicker_jax.commands.verbs import VERBS
+from robpicker_jax.commands.verbs import dispatch, verbs
 from robpicker_jax.system.errors import InputError
 
 
@@ -28,7 +31,7 @@ def test_flags_override_the_configuration() -> None:
     assert config.data.species[0].copies == 3
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", verbs())
 def test_help_is_complete_and_exits_0(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     main = importlib.import_module(f"robpicker_jax.commands.{verb}").main
     with pytest.raises(SystemExit) as caught:
@@ -68,7 +71,7 @@ def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_package_lists_its_verbs_and_corrects_a_typing_error() -> None:
     listed = run_module("--help")
     assert listed.returncode == 0
-    assert all(verb in listed.stdout for verb in VERBS)
+    assert all(verb in listed.stdout for verb in verbs())
     wrong = run_module("tarin")
     assert wrong.returncode == 2
     assert "tarin" in wrong.stderr
@@ -84,7 +87,7 @@ def test_bad_command_lines(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", verbs())
 def test_help_imports_nothing_heavy(verb: str) -> None:
     """What makes a start slow must not be imported for help (seconds are a matter of the machine; modules are not)."""
     heavy = "jax jaxlib flax optax orbax scipy sklearn pandas matplotlib mrcfile starfile tensorboardX"
@@ -101,3 +104,35 @@ def test_help_imports_nothing_heavy(verb: str) -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert f"robpicker {verb}" in result.stdout
     assert result.stdout.strip().endswith("[]")
+
+
+PACKAGE = Path(robpicker_jax.__file__).parent
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_the_root_holds_short_doors_alone(path: Path) -> None:
+    """`__init__` is the face for notebooks, `__main__` the door of all verbs, and any other module is a verb."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    first = tree.body[1].lineno  # behind the docstring
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines()[first - 1 :] if line.strip()]
+    assert len(lines) <= 30
+    if not path.stem.startswith("__"):
+        assert ast.get_docstring(tree).startswith(f"`{path.stem}`: ")
+        assert callable(importlib.import_module(f"robpicker_jax.{path.stem}").main)
+    assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in tree.body)
+
+
+def test_a_door_is_added_by_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "average.py").write_text(
+        '"""`average`: mean of what is given."""\n\n\n'
+        "def main(arguments):\n    print(sum(map(float, arguments)) / len(arguments))\n"
+    )
+    monkeypatch.setattr(robpicker_jax, "__path__", [*robpicker_jax.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "robpicker_jax.average", raising=False)
+    importlib.invalidate_caches()
+    assert verbs()["average"] == "mean of what is given"
+    assert call(dispatch, ["average", "1", "2"]) == 0
+    assert capsys.readouterr().out == "1.5\n"
+    sys.modules.pop("robpicker_jax.average")

@@ -13,7 +13,7 @@ import pytest
 
 from robpicker_jax.annotations import Particles, read_annotations, write_annotations
 from robpicker_jax.commands.cli import call
-from robpicker_jax.commands.verbs import VERBS
+from robpicker_jax.commands.verbs import verbs
 from robpicker_jax.config import load_config
 from robpicker_jax.simulation import DatasetRecipe, simulate_dataset
 from tests.tiny import write_tiny
@@ -36,7 +36,7 @@ def run(block: str) -> list[int]:
         assert (python, flag) == ("python", "-m")
         package, verb = module.split(".")
         assert package == "robpicker_jax"
-        assert verb in VERBS
+        assert verb in verbs()
         door = __import__(module, fromlist=["main"])
         codes.append(call(door.main, arguments))
     return codes

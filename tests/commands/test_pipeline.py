@@ -26,6 +26,7 @@ from robpicker_jax.training.checkpoint import Checkpoints
 from robpicker_jax.training.data import device_batches, load_training_data
 from robpicker_jax.training.experiment import Experiment, build_experiment
 from robpicker_jax.training.export import load_trained_model
+from robpicker_jax.training.feeding import Batches
 from robpicker_jax.training.metrics_log import read_metrics
 from robpicker_jax.training.trainer import Interrupted, fit
 from robpicker_jax.volumes import read_volume, write_mrc
@@ -295,9 +296,7 @@ def fresh(experiment: Experiment) -> Experiment:
 def train_tiny(setting: tuple[Config, Experiment], workdir: Path, fail_before: int | None = None) -> Any:
     """Fit without validation; raise before a given step when asked to, as a crash would."""
     config, experiment = setting
-    batches = device_batches(
-        load_training_data(config, Path(config.data.dir or "")).source(), config.train, experiment.mesh
-    )
+    batches = batches_of(config, experiment)
 
     def broken(start: int) -> Iterator[Any]:
         for step, pair in enumerate(batches(start), start=start + 1):
@@ -322,22 +321,32 @@ def test_a_resumed_run_is_the_uninterrupted_one(tiny_experiment: tuple[Config, E
     assert rows[0] == rows[1]
 
 
+def batches_of(config: Config, experiment: Experiment) -> Batches:
+    """Batches of the configuration's data set, cut on the host."""
+    source = load_training_data(config, Path(config.data.dir or "")).source()
+    return device_batches(source, config.train, experiment.mesh)
+
+
+def signalled(batches: Batches, last: int) -> Batches:
+    """The same batches, with a SIGTERM just before that of step `last` (counted from 1)."""
+
+    def make(start: int) -> Iterator[Any]:
+        for step, pair in enumerate(batches(start), start=start + 1):
+            if step == last:
+                signal.raise_signal(signal.SIGTERM)
+            yield pair
+
+    return make
+
+
 def test_a_signal_stops_the_run_with_its_state_saved(
     tiny_experiment: tuple[Config, Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, experiment = tiny_experiment
-    batches = device_batches(
-        load_training_data(config, Path(config.data.dir or "")).source(), config.train, experiment.mesh
-    )
-
-    def signalled(start: int) -> Iterator[Any]:
-        for step, pair in enumerate(batches(start), start=start + 1):
-            if step == 3:
-                signal.raise_signal(signal.SIGTERM)
-            yield pair
+    batches = batches_of(config, experiment)
 
     with pytest.raises(Interrupted, match="after step 3"):
-        fit(fresh(experiment), signalled, tmp_path)
+        fit(fresh(experiment), signalled(batches, 3), tmp_path)
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.latest_step() == 3
     checkpoints.close()
@@ -349,21 +358,13 @@ def test_a_validation_that_a_signal_prevented_is_made_up_for(
     tiny_experiment: tuple[Config, Experiment], tmp_path: Path
 ) -> None:
     config, experiment = tiny_experiment
-    batches = device_batches(
-        load_training_data(config, Path(config.data.dir or "")).source(), config.train, experiment.mesh
-    )
-
-    def signalled(start: int) -> Iterator[Any]:
-        for step, pair in enumerate(batches(start), start=start + 1):
-            if step == 2:
-                signal.raise_signal(signal.SIGTERM)
-            yield pair
+    batches = batches_of(config, experiment)
 
     def validate(state: Any) -> dict[str, float]:
         return {"macro_f1": 1.0 / int(state.step)}  # the earlier the better
 
     with pytest.raises(Interrupted, match="after step 2"):
-        fit(fresh(experiment), signalled, tmp_path, validate=validate)
+        fit(fresh(experiment), signalled(batches, 2), tmp_path, validate=validate)
     assert not [row for row in read_metrics(tmp_path / "metrics.jsonl") if row["kind"] == "validation"]
     best: list[tuple[int, float]] = []
     result = fit(
@@ -381,9 +382,7 @@ def test_a_validation_that_a_signal_prevented_is_made_up_for(
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment: tuple[Config, Experiment], tmp_path: Path) -> None:
     config, experiment = tiny_experiment
-    batches = device_batches(
-        load_training_data(config, Path(config.data.dir or "")).source(), config.train, experiment.mesh
-    )
+    batches = batches_of(config, experiment)
 
     def poisoned(start: int) -> Iterator[Any]:
         for step, (first, meta) in enumerate(batches(start), start=start + 1):

@@ -40,6 +40,23 @@ def test_applying_a_model_file_needs_neither_an_experiment_nor_checkpoints(tiny_
     assert python(f"{program}; print([name for name in {unneeded} if name in sys.modules])").strip() == "[]"
 
 
+def test_picking_loads_neither_optimisers_nor_the_bilevel_library() -> None:
+    program = "import sys, robpicker_jax.commands.notebook, robpicker_jax.picking.picker, robpicker_jax.models"
+    unneeded = ("optax", "orbax", "robpicker_jax.bilevel", "robpicker_jax.parallel.steps")
+    assert python(f"{program}; print([name for name in {unneeded} if name in sys.modules])").strip() == "[]"
+
+
+def test_a_hypergradient_method_is_imported_when_it_is_used() -> None:
+    program = """
+import sys, robpicker_jax.bilevel as bilevel
+folder = "robpicker_jax.bilevel.hypergradients."
+assert not [name for name in sys.modules if name.startswith(folder)]
+bilevel.accepts("darts", "mean")
+assert folder + "darts" in sys.modules and folder + "neumann" not in sys.modules
+"""
+    python(program)
+
+
 def test_the_names_are_functions_also_when_the_modules_of_that_name_are_imported() -> None:
     program = """
 import importlib, types

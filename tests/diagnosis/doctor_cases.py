@@ -14,38 +14,26 @@ from scipy.spatial import cKDTree
 
 from robpicker_jax.annotations import Particles, read_annotations, write_annotations
 from robpicker_jax.volumes import read_volume, write_mrc
+from tests.tiny import TINY, merged
 
 VOXEL = 20.0
 SIZE = np.array([80, 80, 40])  # x y z
-SETTINGS: dict[str, Any] = {
-    "data": {
-        "species": [
-            {"name": "ribosome", "phantom": "ribosome", "radius_vox": 5, "copies": 12},
-            {"name": "apoferritin", "phantom": "apoferritin", "radius_vox": 3, "copies": 16},
-        ]
+SETTINGS: dict[str, Any] = merged(
+    TINY,
+    {
+        "data": {
+            "species": [species | {"copies": n} for species, n in zip(TINY["data"]["species"], (12, 16), strict=True)]
+        },
+        "simulation": {
+            "shape_zyx": [40, 80, 80],
+            "voxel_size_angstrom": VOXEL,
+            "train": 2,
+            "snr": 1.0,
+            "tilt_step_deg": 6.0,
+        },
+        "label_noise": {"missing": 0.0, "jitter_vox": 0.0},
     },
-    "simulation": {
-        "shape_zyx": [40, 80, 80],
-        "voxel_size_angstrom": VOXEL,
-        "train": 2,
-        "meta": 1,
-        "val": 0,
-        "test": 1,
-        "snr": 1.0,
-        "tilt_step_deg": 6.0,
-    },
-    "patches": {"size": 16, "shift_vox": 4},
-    "model": {
-        "preset": "custom",
-        "widths": [4, 6],
-        "convs_per_block": 1,
-        "bottleneck_convs": 1,
-        "decoder_convs": 1,
-        "reweighting_hidden": 10,
-    },
-    "train": {"steps": 4, "batch_size": 2},
-    "inference": {"tile": 32, "overlap_vox": 8, "batch_size": 2},
-}
+)
 
 
 def volume(data: Path, name: str = "train/train_000") -> Path:

@@ -15,6 +15,7 @@ from robpicker_jax.commands.doctor import main
 from robpicker_jax.config import Config, load_config
 from robpicker_jax.diagnosis import CODES, Diagnosis, diagnose, resources
 from robpicker_jax.simulation import DatasetRecipe, simulate_dataset
+from robpicker_jax.training.workload import count_parameters
 from tests.diagnosis.doctor_cases import CONFIG_FAULTS, FAULTS, SETTINGS, flip, move
 
 
@@ -117,7 +118,8 @@ def test_estimate_counts_parameters_and_finds_memory_short(
     assert doubled["step_tflop"] == pytest.approx(2 * small["step_tflop"])
     # 41 M parameters, as the paper states.
     config = load_config(config_file, ["model={preset: paper}", "train.variant=supervised"])
-    assert resources.count_parameters(config) == pytest.approx(41e6, rel=0.05)
+    counts = count_parameters(config.model, config.train, len(config.data.species) + 1)
+    assert sum(counts.values()) == pytest.approx(41e6, rel=0.05)
     monkeypatch.setattr(resources, "available_gib", lambda: 1e-6)
     assert "memory" in diagnose(clean, load_config(config_file)).codes
 

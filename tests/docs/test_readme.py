@@ -1,4 +1,4 @@
-"""Figures and links that stand in more than one file agree."""
+"""Figures and links that are in more than one file agree."""
 
 from __future__ import annotations
 

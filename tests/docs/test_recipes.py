@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
@@ -141,3 +142,17 @@ def test_picker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = picker.with_min_scores([2.0]).pick(ArrayReader(density), mask=mask)
     np.testing.assert_array_equal(found.positions_vox, [[12, 10, 8]])
     assert picker.memory(density.shape).host > density.nbytes
+
+
+def test_hypergradient_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    from robpicker_jax.bilevel import METHODS, accepts, check_optimizer, configured_options, hypergradient
+    from tests.bilevel.bilevel_problems import quadratic, relative_error
+
+    name = recipe("A hypergradient method", METHODS, monkeypatch)
+    problem = quadratic(0.1)
+    found = hypergradient(name, problem.case.problem)(*problem.case.arguments()).hypergradient
+    expected = problem.b.T @ (np.asarray(problem.case.params) - problem.target)
+    assert relative_error(found, expected) < 1e-5
+    assert accepts(name, "mean")
+    assert configured_options(name, {}, key="train.hypergradient_options") == {}
+    check_optimizer(optax.lion(1e-3), {"a": jnp.ones(4)}, method=name)  # refused where the update is differentiated

@@ -84,17 +84,17 @@ def test_a_damaged_file_gives_an_input_error_and_nothing_else(data: st.DataObjec
     piece = data.draw(st.binary(min_size=1, max_size=9), label="piece")
     match kind:
         case "cut":
-            spoilt = whole[:position]
+            damaged = whole[:position]
         case "change":
-            spoilt = whole[:position] + piece + whole[position + len(piece) :]
+            damaged = whole[:position] + piece + whole[position + len(piece) :]
         case "insert":
-            spoilt = whole[:position] + piece + whole[position:]
+            damaged = whole[:position] + piece + whole[position:]
         case "remove":
-            spoilt = whole[:position] + whole[position + len(piece) :]
+            damaged = whole[:position] + whole[position + len(piece) :]
         case _:
-            spoilt = whole[:position] + bytes(len(whole) - position)
-    path = written.with_name("spoilt.rpk")
-    path.write_bytes(spoilt)
+            damaged = whole[:position] + bytes(len(whole) - position)
+    path = written.with_name("damaged.rpk")
+    path.write_bytes(damaged)
     refused = None
     try:
         found = load_model_file(path)

@@ -76,14 +76,14 @@ def test_a_backbone_from_outside_trains_and_plans(tmp_path: Path, monkeypatch: p
 
     state, before = experiment.state, jax.tree.map(np.asarray, experiment.state.params)
     for _ in range(2):
-        train, meta = batch_shapes(config, experiment.mesh)
+        train, meta = batch_shapes(config.train, config.patches, experiment.mesh)
         state, metrics = experiment.step(state, jax.tree.map(draw, train), jax.tree.map(draw, meta))
     assert state.params["first"].shape == (3, 3, 3, 1, 5)
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), state.params, before)))
     assert 0 < float(metrics.hypergradient_norm) < np.inf
-    assert count_parameters(config)["backbone"] == 27 * 5 + 5 * 3
+    assert count_parameters(config.model, config.train, len(config.data.species) + 1)["backbone"] == 27 * 5 + 5 * 3
     # What the plan counts is the backbone's own word: 2·taps·a·b of each layer, three outputs kept.
-    assert forward_work(config) == (2 * (27 * 5 + 5 * 3), 3 * (5 + 3))
+    assert forward_work(config.model, len(config.data.species) + 1) == (2 * (27 * 5 + 5 * 3), 3 * (5 + 3))
     assert step_operations(config) == 2 * (27 * 5 + 5 * 3) * 9**3 * 8 * config.train.batch_size
     probabilities = experiment.predict(state.params, state.network_state.batch_stats, jnp.zeros((1, 7, 7, 7, 1)))
     np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from robpicker_jax.annotations.geometry import random_rotations
 from robpicker_jax.config.schema import PatchConfig
 from robpicker_jax.patches import AUGMENTATIONS, Augmenter, BatchSource, PatchTomogram
-from robpicker_jax.patches.device import Places, cut
+from robpicker_jax.patches.device import BatchPlan, cut
 from robpicker_jax.patches.loader import cut_box
 from tests.patches.patch_cases import RADII, tomogram, within
 
@@ -143,7 +143,7 @@ def test_host_and_device_augment_alike(names: tuple[str, ...], labels: bool) -> 
     batch = source.train_batch(0)
     host = batch["label"] if labels else batch["image"][..., 0]
     shapes = np.array([shape], np.int32)
-    device = jax.jit(lambda places: cut(volume[None], shapes, places, config, nearest=labels))(Places.of(plans))
+    device = jax.jit(lambda plan: cut(volume[None], shapes, plan, config, nearest=labels))(BatchPlan.of(plans))
     assert device.dtype == volume.dtype
     if "rotate_any" not in names:
         np.testing.assert_array_equal(device, host)
@@ -254,5 +254,7 @@ def test_an_augmentation_from_outside_is_chosen_by_name(monkeypatch: pytest.Monk
     assert len(set(factors.tolist())) == 4
     plans = sources[0].plans("train", 0)
     config = PatchConfig(size=16, augment=("rotate_180", "contrast"))
-    device = jax.jit(lambda p: cut(only.density[None], np.array([[24, 24, 24]], np.int32), p, config))(Places.of(plans))
+    device = jax.jit(lambda p: cut(only.density[None], np.array([[24, 24, 24]], np.int32), p, config))(
+        BatchPlan.of(plans)
+    )
     np.testing.assert_array_equal(device, changed["image"][..., 0])

@@ -1,4 +1,4 @@
-"""Runs in a process of its own, with as many virtual CPU devices as it is told: segments noise with a small U-Net.
+"""Runs in a process of its own, with the given number of virtual CPU devices: segments noise with a small U-Net.
 
 python inference_worker.py OUT.npz
 """

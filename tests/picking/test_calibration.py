@@ -1,4 +1,4 @@
-"""Score thresholds for a wished precision."""
+"""Score thresholds for a wanted precision."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from robpicker_jax.system.errors import InputError
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.floats(0.05, 1.0))
-def test_the_threshold_is_the_lowest_above_which_all_is_well(hits: list[bool], wished: float) -> None:
+def test_the_threshold_is_the_lowest_above_which_all_is_well(hits: list[bool], wanted: float) -> None:
     scores = np.linspace(0.95, 0.05, len(hits))
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    found = ClassCalibration(tuple(scores), tuple(precision), tuple(np.cumsum(hits) / len(hits))).threshold_for(wished)
-    allowed = [scores[k] for k in range(len(hits)) if (precision[: k + 1] >= wished).all()]
+    found = ClassCalibration(tuple(scores), tuple(precision), tuple(np.cumsum(hits) / len(hits))).threshold_for(wanted)
+    allowed = [scores[k] for k in range(len(hits)) if (precision[: k + 1] >= wanted).all()]
     assert found == (min(allowed) if allowed else None)
 
 
 def test_from_an_evaluation_to_the_file_and_back(tmp_path: Path) -> None:
     truth = Particles(np.array([[10.0, 10, 10], [30, 10, 10], [50, 10, 10]]), np.ones(3, int))
-    places = np.array([[10.0, 10, 10], [30, 10, 10], [70, 10, 10], [50, 10, 10]])
-    picks = Particles(places, np.ones(4, int), scores=np.array([0.9, 0.8, 0.7, 0.6]))
+    positions = np.array([[10.0, 10, 10], [30, 10, 10], [70, 10, 10], [50, 10, 10]])
+    picks = Particles(positions, np.ones(4, int), scores=np.array([0.9, 0.8, 0.7, 0.6]))
     result = evaluate({"a": truth}, {"a": picks}, EvaluationOptions(["one"], radii_vox=[3.0]))
     calibration.save(tmp_path, calibration.calibrate(result), ["a"])
     assert calibration.min_scores(tmp_path, ["one"], 1.0) == [0.8]

@@ -1,8 +1,8 @@
-"""Runs in a process of its own, with as many virtual CPU devices as it is told: a few steps of a tiny problem.
+"""Runs in a process of its own, with the given number of virtual CPU devices: a few steps of a tiny problem.
 
     python parallel_worker.py OUT.npz FORM:METHOD[:MICRO_BATCHES[:plain]] … [--restore DIR] [--save DIR] [--join PORT N I]
 
-Each case's parameters after three steps go into OUT.npz. The networks have batch norm, except with "plain".
+Each case's parameters after three steps are written to OUT.npz. The networks have batch norm, except with "plain".
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from robpicker_jax.config import ModelConfig, ParallelConfig  # noqa: E402
 from robpicker_jax.models import build_data_reweighting, build_label_correction  # noqa: E402
 from robpicker_jax.models.presets import UNetShape  # noqa: E402
 from robpicker_jax.models.unet import UNet  # noqa: E402
+from robpicker_jax.parallel.steps import jit_step, mean_over_devices, pmap_step  # noqa: E402
 from robpicker_jax.training import objective  # noqa: E402
 from robpicker_jax.training.checkpoint import Checkpoints  # noqa: E402
 from robpicker_jax.training.objective import Batch, Networks, NetworkState  # noqa: E402
@@ -76,7 +77,7 @@ def build(case: str, mesh: Any) -> tuple[Step, TrainState]:
     pmap = form == "pmap"
     nets, trees = networks(parallel.DATA_AXIS if pmap else None, batch_norm=norm != "plain")
     problem = accumulated(objective.robpicker_problem(nets, INNER), int(micro))
-    averages = {"mean": parallel.mean_over_devices} if pmap else {}
+    averages = {"mean": mean_over_devices} if pmap else {}
     step = plain_step(problem, **averages)
     if method != "plain":
         step = bilevel_step(problem, META, method=method, **averages)
@@ -87,7 +88,7 @@ def build(case: str, mesh: Any) -> tuple[Step, TrainState]:
         INNER,
         META,
     )
-    return (parallel.pmap_step if pmap else parallel.jit_step)(step, mesh), parallel.replicate(state, mesh)
+    return (pmap_step if pmap else jit_step)(step, mesh), parallel.replicate(state, mesh)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from robpicker_jax.config import Config, load_config
+from robpicker_jax.config import Config, ParallelConfig, load_config
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.memory import machine_bytes
 from robpicker_jax.training import run_folder as folders
@@ -46,7 +46,7 @@ def batches(experiment: Experiment, seed: int = 0) -> tuple[Batch, Batch]:
         values = rng.standard_normal(leaf.shape) if leaf.dtype == np.float32 else rng.integers(0, 3, leaf.shape)
         return jax.device_put(values.astype(leaf.dtype), leaf.sharding)
 
-    train, meta = batch_shapes(experiment.config, experiment.mesh)
+    train, meta = batch_shapes(experiment.config.train, experiment.config.patches, experiment.mesh)
     return jax.tree.map(draw, train), jax.tree.map(draw, meta)
 
 
@@ -56,10 +56,14 @@ def copied(tree: object) -> object:
 
 def test_the_plan_tells_parameters_work_and_memory(planned: tuple[Experiment, Plan], config: Config) -> None:
     experiment, plan = planned
-    assert plan.parameters == count_parameters(config)
+    assert plan.parameters == count_parameters(config.model, config.train, len(config.data.species) + 1)
     assert plan.parameters["backbone"] == sum(leaf.size for leaf in jax.tree.leaves(experiment.state.params))
     bilevel = replace(config, train=replace(config.train, variant="robpicker"))
-    assert set(count_parameters(bilevel)) == {"backbone", "correction", "reweighting"}
+    assert set(count_parameters(bilevel.model, bilevel.train, len(bilevel.data.species) + 1)) == {
+        "backbone",
+        "correction",
+        "reweighting",
+    }
     # Forward passes by the compiler's count, element-wise work included.
     assert 0.8 < plan.operations / step_operations(config) < 2
     assert plan.compiled_bytes is not None
@@ -123,7 +127,7 @@ def test_what_cannot_fit_is_refused_and_what_was_switched_off_is_left_alone(conf
 def test_choices_divide_both_batches_on_every_device(config: Config) -> None:
     def choices(batch: int, meta: int | None, devices: int, variant: str = "robpicker") -> list[int]:
         train = replace(config.train, batch_size=batch, meta_batch_size=meta, variant=variant)  # type: ignore[arg-type]
-        return micro_batch_choices(replace(config, train=train), devices)
+        return micro_batch_choices(train, devices)
 
     assert choices(12, None, 1) == [1, 2, 3, 4, 6, 12]
     assert choices(12, 8, 1) == [1, 2, 4]
@@ -133,20 +137,22 @@ def test_choices_divide_both_batches_on_every_device(config: Config) -> None:
 
 
 def test_a_resumed_run_takes_the_micro_batches_that_were_chosen(config: Config, tmp_path: Path) -> None:
+    def planned(settings: ParallelConfig) -> ParallelConfig:
+        return folders.as_planned(tmp_path, settings)
+
     folders.prepare(tmp_path, config)
-    assert folders.as_planned(tmp_path, config) == config
+    assert planned(config.parallel) == config.parallel
     chosen = replace(config, parallel=replace(config.parallel, micro_batches=2))
     record = {"micro_batches": 2, "configured_micro_batches": 1}
     folders.record_plan(tmp_path, chosen, record)
     assert folders.read_config(tmp_path) == chosen
-    resumed = folders.as_planned(tmp_path, config)
-    assert resumed == chosen
-    folders.prepare(tmp_path, resumed)  # a start that stops before it plans forgets nothing
-    assert folders.as_planned(tmp_path, config) == chosen
-    told = replace(config, parallel=replace(config.parallel, micro_batches=4))
-    assert folders.as_planned(tmp_path, told) == told  # the user's own number is the user's
-    off = replace(config, parallel=replace(config.parallel, auto_micro_batches=False))
-    assert folders.as_planned(tmp_path, off) == off
+    assert planned(config.parallel) == chosen.parallel
+    folders.prepare(tmp_path, chosen)  # a start that stops before it plans forgets nothing
+    assert planned(config.parallel) == chosen.parallel
+    changed = replace(config.parallel, micro_batches=4)
+    assert planned(changed) == changed  # a number that the user has changed stays
+    off = replace(config.parallel, auto_micro_batches=False)
+    assert planned(off) == off
 
 
 def test_bfloat16_keeps_state_losses_and_hypergradient_in_float32(config: Config) -> None:

@@ -43,7 +43,7 @@ def two_steps(experiment: Experiment) -> Any:
 
     state, metrics = experiment.state, None
     for _ in range(2):
-        train, meta = batch_shapes(experiment.config, experiment.mesh)
+        train, meta = batch_shapes(experiment.config.train, experiment.config.patches, experiment.mesh)
         state, metrics = experiment.step(state, jax.tree.map(draw, train), jax.tree.map(draw, meta))
     return state, metrics
 

@@ -1,44 +1,68 @@
 """Every hypergradient method by name: one file a method, one line here.
 
-A method's file opens with its formula, its cost and its reference, and defines
-
-- `build(problem, inner_steps, **options) -> Estimator`, the keyword arguments being the method's options;
-- `DIFFERENTIATES_UPDATE`, whether it passes through the inner optimiser's update (see `check_optimizer`).
+A method's file opens with its formula, its cost and its reference, and defines `build`, as `EstimatorBuilder` describes
+it. A method from outside of the package is added by `METHODS["mine"] = Method("what it computes", lambda: build)`.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
+from robpicker_jax.bilevel.method import EstimatorBuilder, Method
 from robpicker_jax.bilevel.problem import BilevelProblem, Estimator
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.registry import check_option_names, checked_options, look_up, option_parameters
 
-METHODS: dict[str, str] = {
-    "unrolled": "jax.grad through the inner steps: the definition (exact)",
-    "tangent": "gradient over M of the inner loss's slope along u (exact, lean in memory)",
-    "forward_over_reverse": "derivative along u of the gradient over M (exact, mixed mode over the steps)",
-    "finite_difference": "central differences at the old parameters (the paper's eq. 12–13)",
-    "darts": "central differences at the updated parameters, without η (the published code)",
-    "neumann": "implicit differentiation, inverse Hessian by a Neumann series",
-    "conjugate_gradient": "implicit differentiation, linear system by conjugate gradients",
-    "truncated": "plain inner steps, the last ones differentiated (the published schedule)",
-    "none": "zero: the meta networks stay as they are",
+
+def _from_file(name: str, summary: str, *, differentiates_update: bool = True) -> Method:
+    """The method of a file in this folder, which is imported when the method is used."""
+
+    @functools.cache
+    def load() -> EstimatorBuilder:
+        build: EstimatorBuilder = importlib.import_module(f"{__name__}.{name}").build
+        return build
+
+    return Method(summary, load, differentiates_update)
+
+
+METHODS: dict[str, Method] = {
+    "unrolled": _from_file("unrolled", "jax.grad through the inner steps: the definition (exact)"),
+    "tangent": _from_file("tangent", "gradient over M of the inner loss's slope along u (exact, lean in memory)"),
+    "forward_over_reverse": _from_file(
+        "forward_over_reverse", "derivative along u of the gradient over M (exact, mixed mode over the steps)"
+    ),
+    "finite_difference": _from_file(
+        "finite_difference", "central differences at the old parameters (the paper's eq. 12–13)"
+    ),
+    "darts": _from_file(
+        "darts",
+        "central differences at the updated parameters, without η (the published code)",
+        differentiates_update=False,
+    ),
+    "neumann": _from_file(
+        "neumann", "implicit differentiation, inverse Hessian by a Neumann series", differentiates_update=False
+    ),
+    "conjugate_gradient": _from_file(
+        "conjugate_gradient",
+        "implicit differentiation, linear system by conjugate gradients",
+        differentiates_update=False,
+    ),
+    "truncated": _from_file("truncated", "plain inner steps, the last ones differentiated (the published schedule)"),
+    "none": _from_file("none", "zero: the meta networks stay as they are", differentiates_update=False),
 }
-"""Name of each method, which is the name of its file, and what it does in one line."""
+"""Name → method."""
 
 
-def method_module(name: str) -> ModuleType:
-    """The module of a method.
+def find_method(name: str) -> Method:
+    """The method of that name.
 
     Raises:
         InputError: for an unknown name; the message lists the nearest names.
     """
-    look_up(METHODS, name, key="hypergradient method")
-    return importlib.import_module(f"{__name__}.{name}")
+    return look_up(METHODS, name, key="hypergradient method")
 
 
 def hypergradient(name: str, problem: BilevelProblem, inner_steps: int = 1, **options: Any) -> Estimator:
@@ -59,7 +83,7 @@ def hypergradient(name: str, problem: BilevelProblem, inner_steps: int = 1, **op
     """
     if inner_steps < 1:
         raise InputError(f"inner_steps is {inner_steps}", where=f"hypergradient {name}", fix="give at least 1")
-    build = method_module(name).build
+    build = find_method(name).load()
     check_option_names(build, options, key=f"hypergradient {name}")
     estimator: Estimator = build(problem, inner_steps, **options)
     return estimator
@@ -79,7 +103,7 @@ def configured_options(name: str, options: Mapping[str, Any], *, key: str) -> di
     Raises:
         InputError: an unknown method, an unknown option, or a value of another type.
     """
-    build = method_module(name).build
+    build = find_method(name).load()
     checked = checked_options(build, options, key=key, reserved=("mean",))
     known = option_parameters(build)
     further = {option: checked.pop(option) for option in list(checked) if option not in known}
@@ -91,5 +115,5 @@ def configured_options(name: str, options: Mapping[str, Any], *, key: str) -> di
 
 def accepts(name: str, option: str) -> bool:
     """Whether a method has an option of this name (`mean`, say: whether it can run inside `shard_map` or `pmap`)."""
-    parameters = option_parameters(method_module(name).build).values()
+    parameters = option_parameters(find_method(name).load()).values()
     return any(option == parameter.name or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)

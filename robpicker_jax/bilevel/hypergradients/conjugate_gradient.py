@@ -29,8 +29,6 @@ from robpicker_jax.bilevel.implicit import after_inner_steps
 from robpicker_jax.bilevel.problem import BilevelProblem, Estimator, Mean, Tree, no_mean
 from robpicker_jax.system.errors import InputError
 
-DIFFERENTIATES_UPDATE = False
-
 
 def build(
     problem: BilevelProblem,
@@ -94,7 +92,7 @@ def solve(matrix: Callable[[Tree], Tree], right: Tree, iterations: int, toleranc
         curvature = _dot(it.direction, product)
         convex = curvature > 0
         length = jnp.where(convex, it.squared_residual / jnp.where(convex, curvature, 1), 0)
-        # Where the very first direction has no positive curvature, v itself stands in for the solution.
+        # Where already the first direction has no positive curvature, v itself is taken as the solution.
         length = jnp.where(~convex & (it.iteration == 0), 1, length)
         solution = _add(it.solution, length, it.direction)
         residual = _add(it.residual, -length, product)

@@ -22,8 +22,6 @@ from robpicker_jax.bilevel.hypergradients.finite_difference import central_diffe
 from robpicker_jax.bilevel.implicit import after_inner_steps
 from robpicker_jax.bilevel.problem import BilevelProblem, Estimator, Mean, Tree, no_mean
 
-DIFFERENTIATES_UPDATE = False
-
 
 def build(problem: BilevelProblem, inner_steps: int = 1, *, epsilon: float = 0.01, mean: Mean = no_mean) -> Estimator:
     """Estimator by central differences at the updated parameters, without the inner learning rate.

@@ -8,9 +8,9 @@ the shift of θ, whatever the size of u. For K steps the same quotient, over θ 
 second-order products at each step, backwards (`bilevel/adjoint.py`).
 
 Error: O(ε²) by truncation and O(rounding/ε): in float32 the best ε is a compromise that depends on the problem. It
-shifts every use of θ: paths cut by `stop_gradient` inside the inner loss are not cut here, and the quotient
-converges to the derivative without the cut. Paths that go through `frozen` (see `BilevelProblem`) stay fixed, as
-they should.
+shifts every use of `params`: paths cut by `stop_gradient` inside the inner loss are not cut here, and the quotient
+converges to the derivative without the cut. Paths that go through `frozen` (see `BilevelProblem`) stay fixed, so the
+quotient converges to the exact hypergradient; RobPicker's own inner loss is written that way.
 
 Cost, in U-Net forwards, where M touches only the heads: for K = 1, 3 (inner) + 3 (outer) + 2 = 8. Each further step
 adds 3 and, on the way back, 6.
@@ -28,8 +28,6 @@ from robpicker_jax.bilevel.adjoint import Point, reverse_through_steps
 from robpicker_jax.bilevel.hypergradients.forward_over_reverse import gradient_at
 from robpicker_jax.bilevel.problem import BilevelProblem, Estimator, Mean, Tree, no_mean
 from robpicker_jax.system.errors import InputError
-
-DIFFERENTIATES_UPDATE = True
 
 
 def build(problem: BilevelProblem, inner_steps: int = 1, *, epsilon: float = 0.01, mean: Mean = no_mean) -> Estimator:

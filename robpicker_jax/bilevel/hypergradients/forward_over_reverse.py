@@ -22,8 +22,6 @@ import jax
 from robpicker_jax.bilevel.adjoint import Point, apart, reverse_through_steps
 from robpicker_jax.bilevel.problem import BilevelProblem, Estimator, Mean, Tree, no_mean
 
-DIFFERENTIATES_UPDATE = True
-
 
 def build(problem: BilevelProblem, inner_steps: int = 1, *, recompute: bool = True, mean: Mean = no_mean) -> Estimator:
     """Estimator by the directional derivative of the gradient.

@@ -25,8 +25,6 @@ from robpicker_jax.bilevel.implicit import after_inner_steps
 from robpicker_jax.bilevel.problem import BilevelProblem, Estimator, Mean, Tree, no_mean
 from robpicker_jax.system.errors import InputError
 
-DIFFERENTIATES_UPDATE = False
-
 
 def build(
     problem: BilevelProblem,

@@ -27,8 +27,6 @@ from robpicker_jax.bilevel.problem import (
     run_inner_steps,
 )
 
-DIFFERENTIATES_UPDATE = False
-
 
 def build(problem: BilevelProblem, inner_steps: int = 1, *, mean: Mean = no_mean) -> Estimator:
     """Estimator that is zero.

@@ -9,8 +9,8 @@ Cost, in U-Net forwards, where M touches only the heads: for K = 1, 3 (inner) + 
 again, with its tangent) = 9, or 8 with `recompute=False`, where the compiler may share the forward pass with the
 inner step's. Each further step adds 3 and, on the way back, 9.
 Memory: for K = 1 no more than a plain step: activations are kept for one backward pass at a time, and the slope's pass
-keeps none, because only the heads are differentiated by M. `apart` sees to it: otherwise common-subexpression elimination would
-keep the inner step's activations alive until the slope is computed.
+keeps none, because only the heads are differentiated by M. `apart` makes sure of that: without it the compiler would
+merge the slope's forward pass with the inner step's, and keep its activations until the slope is computed.
 For more steps: θ, o, s and ∇_θ L of each, and the activations of one step four times over: those of the forward and
 backward pass, and their tangents, wait for reverse mode.
 Reference: Pearlmutter 1994, Fast exact multiplication by the Hessian; Griewank & Walther 2008, Evaluating
@@ -23,8 +23,6 @@ import jax
 
 from robpicker_jax.bilevel.adjoint import Point, apart, reverse_through_steps
 from robpicker_jax.bilevel.problem import BilevelProblem, Estimator, Mean, Tree, no_mean
-
-DIFFERENTIATES_UPDATE = True
 
 
 def build(problem: BilevelProblem, inner_steps: int = 1, *, recompute: bool = True, mean: Mean = no_mean) -> Estimator:

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 
+from robpicker_jax.bilevel.hypergradients import hypergradient
 from robpicker_jax.bilevel.problem import (
     BilevelProblem,
     Carry,
@@ -29,8 +30,6 @@ from robpicker_jax.bilevel.problem import (
     run_inner_steps,
 )
 from robpicker_jax.system.errors import InputError
-
-DIFFERENTIATES_UPDATE = True
 
 
 def build(
@@ -52,8 +51,6 @@ def build(
         mean: average over devices, for use inside `shard_map` or `pmap`; `method` must take it too.
         options: further options of `method`.
     """
-    from robpicker_jax.bilevel.hypergradients import hypergradient  # the registry imports this file
-
     if not 1 <= last <= inner_steps:
         raise InputError(
             f"last is {last} of {inner_steps} inner steps",

@@ -28,8 +28,6 @@ from robpicker_jax.bilevel.problem import (
     take,
 )
 
-DIFFERENTIATES_UPDATE = True
-
 
 def build(problem: BilevelProblem, inner_steps: int = 1, *, remat: bool = True) -> Estimator:
     """Estimator by `jax.grad` through `inner_steps` inner steps.

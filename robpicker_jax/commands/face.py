@@ -1,0 +1,19 @@
+"""Where the names of `import robpicker_jax as rp` come from; nothing is imported here."""
+
+from __future__ import annotations
+
+ORIGINS = {
+    "InputError": "system.errors:InputError",
+    "Model": "commands.notebook:Model",
+    "Particles": "annotations:Particles",
+    "evaluate": "commands.notebook:evaluate",
+    "load_config": "config:load_config",
+    "load_model": "commands.notebook:load_model",
+    "open_volume": "volumes:open_volume",
+    "read_particles": "annotations:read_annotations",
+    "read_volume": "volumes:read_volume",
+    "simulate": "commands.notebook:simulate",
+    "train": "commands.notebook:train",
+    "write_particles": "annotations:write_annotations",
+}
+"""Name → "module:attribute", the module relative to the package."""
