@@ -141,9 +141,9 @@ def test_bfloat16_keeps_parameters_statistics_and_scores_in_float32() -> None:
 def test_label_correction_is_the_formula(channels: str) -> None:
     correction = build_label_correction(ModelConfig(alpha_channels=channels), 3, 5, alpha_bias=-1.0)  # type: ignore[arg-type]
     params = correction.init(key())
-    features = jax.random.normal(key(2), (2, 2, 2, 2, 5))
-    label = jax.nn.one_hot(jnp.arange(16).reshape(2, 2, 2, 2) % 3, 3)
-    corrected, alpha = correction.apply(params, features, label)
+    features = np.asarray(jax.random.normal(key(2), (2, 2, 2, 2, 5)))
+    label = np.eye(3, dtype=np.float32)[np.arange(16).reshape(2, 2, 2, 2) % 3]
+    corrected, alpha = correction.apply(params, jnp.asarray(features), jnp.asarray(label))
 
     p = jax.tree.map(np.asarray, params)
     s = np.exp(features @ p["scores"]["kernel"] + p["scores"]["bias"])
