@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from robpicker_jax.bilevel.problem import BilevelProblem, Estimator
 
 
+@runtime_checkable
 class EstimatorBuilder(Protocol):
     """Builds the estimator of a hypergradient method: `build(problem, inner_steps, **options) -> Estimator`.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -20,13 +21,13 @@ voxel_sum_p = Primitive("robpicker_voxel_sum")
 voxel_spread_p = Primitive("robpicker_voxel_spread")
 
 
-def voxel_sum(x: jax.Array) -> jax.Array:
+def voxel_sum(x: jax.Array | np.ndarray) -> jax.Array:
     """Sum of `x (..., C)` over all axes but the last: `(C,)`."""
     total: jax.Array = voxel_sum_p.bind(x)
     return total
 
 
-def voxel_spread(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def voxel_spread(values: jax.Array | np.ndarray, shape: tuple[int, ...]) -> jax.Array:
     """The values `(C,)` at every voxel of an array of `shape (..., C)`."""
     spread: jax.Array = voxel_spread_p.bind(values, shape=tuple(shape))
     return spread

@@ -166,11 +166,11 @@ def _slab(view: TomogramView) -> int:
     return max(1, SLAB_VOX // view.bin_zyx[0])
 
 
-def _name(species: Any, label: int) -> str:
+def _name(species: Any, label: int | np.integer) -> str:
     return species[label - 1].name if 1 <= label <= len(species) else "unknown class"
 
 
-def _colour(species: Any, label: int) -> str:
+def _colour(species: Any, label: int | np.integer) -> str:
     if not 1 <= label <= len(species):
         return BACKGROUND_COLOUR
     return class_colours([s.name for s in species])[species[label - 1].name]

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import mrcfile
 import numpy as np
@@ -140,11 +141,11 @@ def _new_header(
     return header
 
 
-def _created(path: Path, suffix: str) -> IO[bytes]:
+def _created(path: Path, suffix: str) -> io.BufferedIOBase:
     """A new file, compressed where the suffix says so."""
     if suffix == ".gz":
-        return cast(IO[bytes], gzip.open(path, "wb"))
-    return cast(IO[bytes], bz2.open(path, "wb")) if suffix == ".bz2" else path.open("wb")
+        return gzip.open(path, "wb")
+    return bz2.open(path, "wb") if suffix == ".bz2" else path.open("wb")
 
 
 def _compression(path: Path) -> str | None:
@@ -155,10 +156,10 @@ def _compression(path: Path) -> str | None:
     return "gzip" if start[:2] == b"\x1f\x8b" else "bzip2" if start[:3] == b"BZh" else None
 
 
-def _opened(path: Path, compression: str | None) -> IO[bytes]:
+def _opened(path: Path, compression: str | None) -> io.BufferedIOBase:
     if compression == "gzip":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    return cast(IO[bytes], bz2.open(path, "rb")) if compression == "bzip2" else path.open("rb")
+        return gzip.open(path, "rb")
+    return bz2.open(path, "rb") if compression == "bzip2" else path.open("rb")
 
 
 def _decode(path: Path, compressed: str | None, layout: _Layout) -> np.ndarray:

@@ -58,8 +58,10 @@ def _network(params: Any, running: Any, x: jax.Array) -> tuple[jax.Array, jax.Ar
     """Dense layer, batch norm, tanh, dense head at each pixel: features, probability of class 1, new running mean."""
     h = x @ params["dense"]
     mean = jnp.mean(h, (0, 1))
-    centred = h - mean
-    h = jnp.tanh(params["scale"] * centred * jax.lax.rsqrt(jnp.mean(centred**2, (0, 1)) + 1e-3))
+    centred = h - mean[None, None]
+    h = jnp.tanh(
+        params["scale"][None, None] * centred * jax.lax.rsqrt(jnp.mean(centred**2, (0, 1), keepdims=True) + 1e-3)
+    )
     return h, jax.nn.sigmoid(h @ params["head"]), 0.9 * running + 0.1 * mean
 
 

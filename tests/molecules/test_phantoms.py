@@ -85,7 +85,7 @@ def test_sampling_is_a_mean_over_voxels() -> None:
 
 
 def test_unknown_phantom_lists_the_known() -> None:
-    with pytest.raises(InputError, match=r"ribosom.*use one of.*apoferritin"):
+    with pytest.raises(InputError, match=r"ribosom.*known: .*apoferritin"):
         phantom_density("ribosom", 10.0)
 
 

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
 
-from robpicker_jax.picking import clustering
 from robpicker_jax.picking.clustering import ball_offsets, dbscan_classes, dbscan_grid
 from robpicker_jax.system.errors import InputError
 
@@ -60,7 +59,7 @@ def test_equals_sklearn_on_blobs_cut_into_slabs(
     radius: float, min_neighbours: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blobs that touch, in a volume scanned in many slabs: clusters reach across every slab border."""
-    monkeypatch.setattr(clustering, "_SLAB_VOXELS", 3 * 50 * 70)
+    monkeypatch.setattr("robpicker_jax.picking.clustering.dbscan._SLAB_VOXELS", 3 * 50 * 70)
     from scipy.ndimage import gaussian_filter
 
     field = gaussian_filter(np.random.default_rng(3).normal(size=(40, 50, 70)), 1.6)
