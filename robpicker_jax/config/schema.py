@@ -228,10 +228,10 @@ class ModelConfig:
     alpha_channels: Annotated[
         Literal["classes", "one"], _help("width of the label correction's alpha; one a class (the paper's), or one")
     ] = "one"
-    alpha_bias: Annotated[float, _help("alpha's logit at the start; -3 trusts the given label at first")] = -3.0
+    alpha_bias: Annotated[float, _help("alpha's logit at the start; below 0 the given label counts more")] = -1.0
     alpha_reach: Annotated[
         Positive, _help("largest change of alpha's logit from its start; bounded, so that alpha can always come back")
-    ] = 8.0
+    ] = 3.0
     ema_decay: Annotated[float, Ge(0), Lt(1), _help("decay of the averaged parameters, for correction: ema")] = 0.99
     correction_hidden: Annotated[
         PositiveInt | None, _help("hidden width of the label correction; none: the number of classes")

@@ -14,12 +14,12 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt32
+from jaxtyping import Array, Bool, Integer, PRNGKeyArray, UInt32
 
 from robpicker_jax.config import CorruptionConfig
 
 
-def components(label: Int[Array, "n z y x"]) -> Int[Array, "n z y x"]:
+def components(label: Integer[Array, "n z y x"]) -> Integer[Array, "n z y x"]:
     """The connected component of each voxel of a label map, as the largest index of a voxel in it, within its patch.
 
     Each voxel starts with its own index and takes the largest of its neighbours of the same class; then the value of
@@ -64,8 +64,8 @@ def _from_neighbour(found: Array, label: Array, axis: int, step: int) -> Array:
 
 
 def corrupt(
-    label: Int[Array, "n z y x"], key: PRNGKeyArray | UInt32[Array, 2], rates: CorruptionConfig, n_classes: int
-) -> Int[Array, "n z y x"]:
+    label: Integer[Array, "n z y x"], key: PRNGKeyArray | UInt32[Array, 2], rates: CorruptionConfig, n_classes: int
+) -> Integer[Array, "n z y x"]:
     """A corrupted copy of clean label maps.
 
     Of the particles of each patch a share `missing` is erased, a share `swap` gets another class, and a share `shifted`
@@ -92,7 +92,7 @@ def corrupt(
         draws = jax.random.uniform(keys[stream], (n, size)) < share
         return jnp.take_along_axis(draws, component.reshape(n, size), axis=1).reshape(label.shape)
 
-    def drawn_class(stream: int) -> Int[Array, "n z y x"]:
+    def drawn_class(stream: int) -> Integer[Array, "n z y x"]:
         classes = jax.random.randint(keys[stream], (n, size), 1, max(n_classes, 2)).astype(label.dtype)
         return jnp.take_along_axis(classes, component.reshape(n, size), axis=1).reshape(label.shape)
 
@@ -112,6 +112,6 @@ def corrupt(
     return jnp.where(whole, label, corrupted).astype(label.dtype)
 
 
-def _rolled(maps: Int[Array, "n z y x"], shifts: Int[Array, "n 3"]) -> Int[Array, "n z y x"]:
+def _rolled(maps: Integer[Array, "n z y x"], shifts: Integer[Array, "n 3"]) -> Integer[Array, "n z y x"]:
     """Each map turned around its patch's edges by its own displacement."""
     return jax.vmap(lambda one, shift: jnp.roll(one, shift, axis=(0, 1, 2)))(maps, shifts)
