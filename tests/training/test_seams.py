@@ -70,11 +70,11 @@ def test_dice_takes_its_smoothing_from_the_configuration(config_file: Path) -> N
     rng = np.random.default_rng(0)
     a, b = rng.random((2, 2, 4, 4, 4, 3)).astype(np.float32)
     loss = build_loss(tiny(config_file, "train.loss_options={smoothing_vox: 7}").train)
-    values = loss(a, b)
+    values = loss(jnp.asarray(a), jnp.asarray(b))
     expected = 1 - (2 * (a * b).sum((1, 2, 3)) + 7) / (a.sum((1, 2, 3)) + b.sum((1, 2, 3)) + 7)
     np.testing.assert_allclose(values.per_class, expected, rtol=1e-5)
     np.testing.assert_allclose(values.per_patch, expected.mean(-1), rtol=1e-5)
-    assert not np.allclose(values.per_patch, dice(a, b).per_patch)
+    assert not np.allclose(values.per_patch, dice(jnp.asarray(a), jnp.asarray(b)).per_patch)
 
 
 @pytest.mark.parametrize(
