@@ -81,8 +81,13 @@ OPTIMIZERS = {
 }
 
 
-CASES = [("sgd", *switches, 1) for switches in itertools.product([False, True], repeat=3)]
+CASES: list[Any] = [("sgd", False, False, False, 1), ("sgd", True, True, True, 1)]
 CASES += [("adam", True, True, True, 1), ("sgd", False, True, True, 2)]
+CASES += [
+    pytest.param("sgd", *switches, 1, marks=pytest.mark.slow)
+    for switches in itertools.product([False, True], repeat=3)
+    if len(set(switches)) > 1
+]
 
 
 @pytest.mark.parametrize(("optimizer", "batch_norm", "stop_label", "stop_weight", "inner_steps"), CASES)

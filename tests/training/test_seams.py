@@ -118,17 +118,15 @@ def test_options_reach_the_method_and_the_method_that_truncated_differentiates_b
 
 
 def test_hypergradient_options_change_the_step(config_file: Path) -> None:
-    """`truncated` with both steps differentiated is `tangent`, with one it is not: the option has arrived."""
+    """`truncated` finds another hypergradient when it differentiates one step of two: the option has arrived."""
     fixed = ["train.variant=dr_only", "train.inner_steps=2", "model.batch_norm=false"]
 
     def norm(*overrides: str) -> float:
         return float(two_steps(build_experiment(tiny(config_file, *fixed, *overrides)))[1].hypergradient_norm)
 
-    exact = norm("train.hypergradient=tangent")
     whole = norm("train.hypergradient=truncated", "train.hypergradient_options={last: 2, recompute: false}")
     short = norm("train.hypergradient=truncated", "train.hypergradient_options={last: 1}")
-    assert whole == pytest.approx(exact, rel=1e-3)
-    assert short != pytest.approx(exact, rel=1e-2)
+    assert short != pytest.approx(whole, rel=1e-2)
 
 
 def test_a_validation_score_from_outside_is_known(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
