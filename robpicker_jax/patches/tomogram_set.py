@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,13 +19,27 @@ from robpicker_jax.labels import Region
 from robpicker_jax.system.errors import InputError
 
 
+@runtime_checkable
+class Density(Protocol):
+    """Normalised densities (z, y, x) that are indexed by three slices: an array, or a tomogram that stays in its file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size in voxels, z y x."""
+        ...
+
+    def __getitem__(self, region: Any, /) -> Any:
+        """Densities of a box, float32."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class PatchTomogram:
     """One tomogram to cut patches from.
 
     Attributes:
         name: for messages.
-        density: float32 (z, y, x), normalised; may be memory-mapped.
+        density: float32 (z, y, x), normalised; an array, or read from its file box by box.
         particles: where patches are centred.
         labels: the label map, uint8 (z, y, x), or a function region → label map that draws it from coordinates for
             each patch (`LabelMaker.bind`): no memory for a map, some milliseconds a patch.
@@ -35,13 +50,13 @@ class PatchTomogram:
     """
 
     name: str
-    density: np.ndarray
+    density: Density
     particles: Particles
     labels: np.ndarray | Callable[[Region], np.ndarray]
     mask: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if self.density.ndim != 3:
+        if len(self.density.shape) != 3:
             raise InputError(f"density of shape {self.density.shape}; a tomogram has three axes", where=self.name)
         for what, array in (("label map", self.labels), ("mask", self.mask)):
             if isinstance(array, np.ndarray) and array.shape != self.density.shape:
@@ -51,7 +66,7 @@ class PatchTomogram:
 
     def density_in(self, region: Region) -> np.ndarray:
         """The density in a box of the volume."""
-        return self.density[region]
+        return np.asarray(self.density[region])
 
     def labels_in(self, region: Region) -> np.ndarray:
         """The label map of a box of the volume."""

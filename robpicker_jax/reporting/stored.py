@@ -154,7 +154,8 @@ def binned(view: TomogramView, *, max_edge: int = MAX_EDGE_VOX, max_depth: int =
 
 def _with_inputs(data: ReportData, path: Path) -> ReportData:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here: NumPy leaves the file open where it turns out not to be one of its own.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             arrays = dict(stored)
         meta = json.loads(arrays["meta"].tobytes())
         views = [

@@ -13,7 +13,15 @@ import numpy as np
 import optax
 import pytest
 
-from robpicker_jax.bilevel import METHODS, BilevelProblem, Estimate, accepts, check_optimizer, hypergradient
+from robpicker_jax.bilevel import (
+    METHODS,
+    BilevelProblem,
+    Estimate,
+    accepts,
+    check_optimizer,
+    hypergradient,
+    hypergradients,
+)
 from robpicker_jax.bilevel.hypergradients import find_method
 from robpicker_jax.system.errors import InputError
 from tests.bilevel.bilevel_problems import OPTIMIZERS, Case, flat, float64, network_case, relative_error
@@ -237,7 +245,7 @@ def test_batches_without_an_axis_of_inner_steps_are_refused(method: str) -> None
 
 
 def test_the_registry_and_the_files_agree_and_every_file_says_what_it_costs() -> None:
-    folder = Path(inspect.getfile(hypergradient)).parent
+    folder = Path(hypergradients.__file__).parent
     assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == set(METHODS)
     for name in METHODS:
         text = inspect.getdoc(inspect.getmodule(find_method(name).load()))

@@ -1,4 +1,4 @@
-"""The main job on a tiny data set: what it leaves behind, resuming, reproducibility, bad input."""
+"""The main job on a tiny data set: what it leaves behind, and what its model does."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import itertools
 import json
 import re
 import shutil
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +17,12 @@ import pytest
 from robpicker_jax.annotations import read_annotations
 from robpicker_jax.commands import main_job, pick, segment, train
 from robpicker_jax.commands.cli import call
-from robpicker_jax.config import Config, load_config
+from robpicker_jax.config import load_config
 from robpicker_jax.reporting import gathering as report_data
-from robpicker_jax.system.errors import InputError
-from robpicker_jax.training.checkpoint import Checkpoints
-from robpicker_jax.training.data import device_batches, load_training_data
-from robpicker_jax.training.experiment import Experiment, build_experiment
+from robpicker_jax.training.data import load_training_data
+from robpicker_jax.training.experiment import Experiment
 from robpicker_jax.training.export import load_trained_model
-from robpicker_jax.training.feeding import Batches
 from robpicker_jax.training.metrics_log import read_metrics
-from robpicker_jax.training.trainer import Interrupted, fit
 from robpicker_jax.volumes import read_volume, write_mrc
 
 
@@ -279,230 +273,3 @@ def test_a_real_microtubule_is_converted_and_segmented(
     assert "voxels of 10.52 Å, but trained on 22 Å" in capsys.readouterr().out
     with mrcfile.open(out / "microtubule_classes.mrc") as file:
         assert file.data.shape == volume.data.shape
-
-
-@pytest.fixture(scope="session")
-def tiny_experiment(tiny_config: Path, tiny_data: Path) -> tuple[Config, Experiment]:
-    """The tiny run's compiled steps, without validation."""
-    config = load_config(tiny_config, [f"data.dir={tiny_data}"])
-    return config, build_experiment(config)
-
-
-def fresh(experiment: Experiment) -> Experiment:
-    """The experiment with a copy of its initial state, which a step would otherwise consume."""
-    return Experiment(**{**vars(experiment), "state": jax.tree.map(lambda leaf: leaf.copy(), experiment.state)})
-
-
-def train_tiny(setting: tuple[Config, Experiment], workdir: Path, fail_before: int | None = None) -> Any:
-    """Fit without validation; raise before a given step when asked to, as a crash would."""
-    config, experiment = setting
-    batches = batches_of(config, experiment)
-
-    def broken(start: int) -> Iterator[Any]:
-        for step, pair in enumerate(batches(start), start=start + 1):
-            if step == fail_before:
-                raise RuntimeError("crash")
-            yield pair
-
-    return fit(fresh(experiment), broken, workdir).last
-
-
-def test_a_resumed_run_is_the_uninterrupted_one(tiny_experiment: tuple[Config, Experiment], tmp_path: Path) -> None:
-    whole = train_tiny(tiny_experiment, tmp_path / "whole")
-    with pytest.raises(RuntimeError, match="crash"):
-        train_tiny(tiny_experiment, tmp_path / "parts", fail_before=4)
-    resumed = train_tiny(tiny_experiment, tmp_path / "parts")
-    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
-    keys = ("step", "inner_loss", "outer_loss", "weight_mean")
-    rows = [
-        [{key: row[key] for key in keys} for row in read_metrics(tmp_path / name / "metrics.jsonl")]
-        for name in ("whole", "parts")
-    ]
-    assert rows[0] == rows[1]
-
-
-def batches_of(config: Config, experiment: Experiment) -> Batches:
-    """Batches of the configuration's data set, cut on the host."""
-    source = load_training_data(config, Path(config.data.dir or "")).source()
-    return device_batches(source, config.train, experiment.mesh)
-
-
-def signalled(batches: Batches, last: int) -> Batches:
-    """The same batches, with a SIGTERM just before that of step `last` (counted from 1)."""
-
-    def make(start: int) -> Iterator[Any]:
-        for step, pair in enumerate(batches(start), start=start + 1):
-            if step == last:
-                signal.raise_signal(signal.SIGTERM)
-            yield pair
-
-    return make
-
-
-def test_a_signal_stops_the_run_with_its_state_saved(
-    tiny_experiment: tuple[Config, Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config, experiment = tiny_experiment
-    batches = batches_of(config, experiment)
-
-    with pytest.raises(Interrupted, match="after step 3"):
-        fit(fresh(experiment), signalled(batches, 3), tmp_path)
-    checkpoints = Checkpoints(tmp_path / "checkpoints")
-    assert checkpoints.latest_step() == 3
-    checkpoints.close()
-    whole = train_tiny(tiny_experiment, tmp_path / "whole")
-    jax.tree.map(np.testing.assert_array_equal, whole, train_tiny(tiny_experiment, tmp_path))
-
-
-def test_a_validation_that_a_signal_prevented_is_made_up_for(
-    tiny_experiment: tuple[Config, Experiment], tmp_path: Path
-) -> None:
-    config, experiment = tiny_experiment
-    batches = batches_of(config, experiment)
-
-    def validate(state: Any) -> dict[str, float]:
-        return {"macro_f1": 1.0 / int(state.step)}  # the earlier the better
-
-    with pytest.raises(Interrupted, match="after step 2"):
-        fit(fresh(experiment), signalled(batches, 2), tmp_path, validate=validate)
-    assert not [row for row in read_metrics(tmp_path / "metrics.jsonl") if row["kind"] == "validation"]
-    best: list[tuple[int, float]] = []
-    result = fit(
-        fresh(experiment),
-        batches,
-        tmp_path,
-        validate=validate,
-        on_best=lambda state, score: best.append((int(state.step), score)),
-    )
-    assert best == [(2, 0.5)]  # the state of step 4 is no better
-    rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if row["kind"] == "validation"]
-    assert [row["step"] for row in rows] == [2, 4]
-    assert result.best_step == 2
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment: tuple[Config, Experiment], tmp_path: Path) -> None:
-    config, experiment = tiny_experiment
-    batches = batches_of(config, experiment)
-
-    def poisoned(start: int) -> Iterator[Any]:
-        for step, (first, meta) in enumerate(batches(start), start=start + 1):
-            yield (first._replace(image=first.image * np.nan) if step == 3 else first), meta
-
-    with pytest.raises(InputError, match=r"nan at step 3.*last good checkpoint is kept"):
-        fit(fresh(experiment), poisoned, tmp_path)
-    checkpoints = Checkpoints(tmp_path / "checkpoints")
-    state = checkpoints.restore(experiment.state)
-    checkpoints.close()
-    assert int(state.step) == 2
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
-
-
-def replace_text(path: Path, old: str, new: str) -> None:
-    """Replace text in a file, all of it."""
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new), encoding="utf-8")
-
-
-def spoil(folder: Path, fault: str) -> str:
-    """Plant a fault in a data set; returns what the message must name."""
-    volume, objects = folder / "train" / "train_000.mrc", folder / "train" / "train_000_objl.xml"
-    match fault:
-        case "missing folder":
-            shutil.rmtree(folder)
-            return str(folder)
-        case "missing split":
-            shutil.rmtree(folder / "meta")
-            return "meta"
-        case "empty list":
-            objects.write_text("<objlist/>", encoding="utf-8")
-            return "no particles"
-        case "no annotations":
-            objects.unlink()
-            return "train_000"
-        case "coordinates outside":
-            replace_text(objects, 'x="', 'x="9')
-            return "outside"
-        case "unknown class":
-            replace_text(objects, 'class_label="1"', 'class_label="7"')
-            return "class label 7"
-        case "mismatched voxel size":
-            with mrcfile.open(volume, mode="r+") as file:
-                file.voxel_size = 7.84
-            return "7.84"
-        case "truncated":
-            volume.write_bytes(volume.read_bytes()[:-1000])
-            return "train_000.mrc"
-        case "NaN voxels":
-            with mrcfile.open(volume, mode="r+") as file:
-                file.data[3, 4, 5] = np.nan
-            return "train_000.mrc"
-        case "small volume":
-            with mrcfile.open(volume) as file:
-                data, size = file.data[:12].copy(), file.voxel_size.copy()
-            with mrcfile.new(volume, data, overwrite=True) as file:
-                file.voxel_size = size
-            return "smaller than a patch"
-    raise AssertionError(fault)
-
-
-FAULTS = [
-    "missing folder",
-    "missing split",
-    "empty list",
-    "no annotations",
-    "coordinates outside",
-    "unknown class",
-    "mismatched voxel size",
-    "truncated",
-    "NaN voxels",
-    "small volume",
-]
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_bad_data_gives_exit_2_and_one_line(
-    fault: str, tiny_config: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "data"
-    shutil.copytree(tiny_data, folder)
-    named = spoil(folder, fault)
-    arguments = ["--config", str(tiny_config), "--data.dir", str(folder), "--workdir", str(tmp_path / "run")]
-    assert call(train.main, arguments) == 2
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("error: ")
-    assert len(error.splitlines()) == 1
-    assert named in error
-
-
-def test_applying_a_folder_that_holds_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(pick.main, ["--workdir", str(tmp_path), "--out", str(tmp_path), "a.mrc"]) == 2
-    assert "no run" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("override", "named"),
-    [
-        ("--patches.size=18", "patches.size"),
-        ("--inference.tile=34", "inference.tile"),
-        ("--train.hypergradient=unroled", "unrolled"),
-        ("--parallel.devices=64", "parallel.devices"),
-        ("--train.inner.name=lion", "hypergradient would be zero"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(
-    override: str, named: str, tiny_config: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tight = "--model.widths=[4,4,4]"
-    arguments = [
-        "--config",
-        str(tiny_config),
-        "--data.dir",
-        str(tiny_data),
-        "--workdir",
-        str(tmp_path),
-        override,
-        tight,
-    ]
-    assert call(train.main, arguments) == 2
-    assert named in capsys.readouterr().err

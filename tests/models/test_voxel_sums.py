@@ -22,7 +22,7 @@ def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-@settings(deadline=None)  # it compiles
+@settings(deadline=None, max_examples=25)  # each shape is compiled
 @given(shapes)
 def test_values_are_numpys(shape: tuple[int, ...]) -> None:
     x = noise(shape)

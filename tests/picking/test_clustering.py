@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -59,7 +61,7 @@ def test_equals_sklearn_on_blobs_cut_into_slabs(
     radius: float, min_neighbours: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blobs that touch, in a volume scanned in many slabs: clusters reach across every slab border."""
-    monkeypatch.setattr("robpicker_jax.picking.clustering.dbscan._SLAB_VOXELS", 3 * 50 * 70)
+    monkeypatch.setattr(inspect.getmodule(dbscan_grid), "_SLAB_VOXELS", 3 * 50 * 70)
     from scipy.ndimage import gaussian_filter
 
     field = gaussian_filter(np.random.default_rng(3).normal(size=(40, 50, 70)), 1.6)

@@ -181,7 +181,7 @@ def test_report_again_from_the_workdir(data: ReportData, tmp_path: Path, capsys:
         np.testing.assert_array_equal(example.noisy, kept_example.noisy)
         assert (example.probabilities is None) == (kept_example.probabilities is None)
     np.testing.assert_allclose(loaded.weights[2].weights, data.weights[2].weights, rtol=1e-6)
-    assert main(["--workdir", str(workdir)]) is None
+    assert main(["--workdir", str(workdir)]) == 0
     assert (workdir / "report" / "index.html").is_file()
     assert str(workdir / "report" / "index.html") in capsys.readouterr().out.replace("\n", "")
 

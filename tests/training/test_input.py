@@ -18,6 +18,7 @@ import pytest
 
 from robpicker_jax import parallel
 from robpicker_jax.annotations import registry
+from robpicker_jax.bilevel import Metrics
 from robpicker_jax.commands import main_job
 from robpicker_jax.commands.cli import call
 from robpicker_jax.config import Config, load_config
@@ -142,7 +143,8 @@ def test_scalings_are_found_once_and_again_where_a_file_has_changed(
 def test_waiting_counts_where_the_devices_had_nothing_left_to_do(idle: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    last = SimpleNamespace(inner_loss=SimpleNamespace(is_ready=lambda: idle))
+    inner_loss: Any = SimpleNamespace(is_ready=lambda: idle)
+    last = Metrics(inner_loss, *[None] * (len(Metrics._fields) - 1))  # type: ignore[arg-type]
     log = SilentLog()
 
     def slow() -> Iterator[tuple[int, int]]:
@@ -150,7 +152,7 @@ def test_waiting_counts_where_the_devices_had_nothing_left_to_do(idle: bool, mon
         now += 3.0
         yield 1, 2
 
-    assert next_batch(slow(), last, log) == (1, 2)  # type: ignore[arg-type]
+    assert next_batch(slow(), last, log) == (1, 2)
     assert log.waited_s == (3.0 if idle else 0.0)
     assert log.wait_share() is None
     now += 1.0
