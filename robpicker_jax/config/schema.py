@@ -228,13 +228,14 @@ class ModelConfig:
     alpha_channels: Annotated[
         Literal["classes", "one"], _help("width of the label correction's alpha; one a class (the paper's), or one")
     ] = "one"
-    alpha_bias: Annotated[float, _help("alpha's logit at the start; below 0 the given label counts more")] = -1.0
+    alpha_bias: Annotated[float, _help("alpha's logit at the start; -3 trusts the given label at first")] = -3.0
     alpha_reach: Annotated[
         Positive, _help("largest change of alpha's logit from its start; bounded, so that alpha can always come back")
-    ] = 3.0
+    ] = 8.0
     ema_decay: Annotated[float, Ge(0), Lt(1), _help("decay of the averaged parameters, for correction: ema")] = 0.99
     correction_hidden: Annotated[
-        PositiveInt | None, _help("hidden width of the label correction; none: the number of classes")
+        PositiveInt | None,
+        _help("hidden width of the label correction; none: 16, with a head of its own the number of classes"),
     ] = None
     reweighting_hidden: Annotated[PositiveInt, _help("hidden width of the data reweighting network")] = 500
     reweighting_inputs: Annotated[
@@ -336,7 +337,7 @@ class TrainConfig:
     hypergradient_scale: Annotated[
         Literal["exact", "over_rate", "normalised"],
         _help("the hypergradient as it is, divided by the inner learning rate, or by its own norm"),
-    ] = "over_rate"
+    ] = "exact"
     stop_gradient_label: Annotated[bool, _help("no inner gradient through the corrected label")] = True
     stop_gradient_weight: Annotated[bool, _help("no inner gradient through the loss that sets the weight")] = True
     validate_every: Annotated[PositiveInt, _help("steps between validations")] = 500

@@ -11,6 +11,8 @@ from flax import linen as nn
 
 from robpicker_jax.config.schema import ModelConfig
 
+_HIDDEN = 16  # with as few units as classes, all of them may be born dead
+
 
 class _LabelCorrectionModule(nn.Module):
     n_classes: int
@@ -103,7 +105,7 @@ def build_label_correction(model: ModelConfig, n_classes: int, features: int) ->
     return LabelCorrection(
         features=features,
         n_classes=n_classes,
-        hidden=model.correction_hidden or n_classes,
+        hidden=model.correction_hidden or (n_classes if model.correction == "head" else _HIDDEN),
         alpha_channels=n_classes if model.alpha_channels == "classes" else 1,
         alpha_bias=model.alpha_bias,
         alpha_reach=model.alpha_reach,
