@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+import scipy
+
+_LABELLED = 0.1  # a particle with a smaller share of labelled voxels is missing from the annotations
 
 Correct = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """`(images (n, z, y, x, 1), noisy labels (n, z, y, x)) -> corrected labels (n, z, y, x, c)`."""
@@ -16,13 +19,14 @@ def correction_quality(
     """Compare a corrected label map, and the noisy one it was made from, with the truth.
 
     Args:
-        noisy: (…) class labels that were given.
-        corrected: (…, c) corrected label map; a voxel's class is its largest entry.
-        truth: (…) true class labels.
+        noisy: (n, z, y, x) class labels that were given.
+        corrected: (n, z, y, x, c) corrected label map; a voxel's class is its largest entry.
+        truth: (n, z, y, x) true class labels.
         class_names: species, in the order of their labels from 1, for recovery by species.
 
     Returns:
-        `recovered`: share of the particle voxels without a label that got their true class (also `recovered/NAME`);
+        `recovered`: share of the voxels of particles without a label that got their true class (also `recovered/NAME`);
+        `filled`: the same of all particle voxels without a label, rims of labelled particles included;
         `added`: share of the true background without a label that got one;
         `removed`: share of the labelled background that lost its label;
         `reclassed`: share of the particle voxels labelled as another species that got their true class;
@@ -32,12 +36,14 @@ def correction_quality(
     """
     found = corrected.argmax(axis=-1)
     particle, given = truth > 0, noisy > 0
-    missing, false = particle & ~given, ~particle & given
+    unlabelled, false = particle & ~given, ~particle & given
+    missing = unlabelled & _of_missing_particles(truth, given)
     swapped = particle & given & (noisy != truth)
     right, changed, wrong = found == truth, found != noisy, noisy != truth
     before, after = float(wrong.mean()), float((~right).mean())
     scores = {
         "recovered": _share(right & missing, missing),
+        "filled": _share(right & unlabelled, unlabelled),
         "added": _share((found > 0) & ~particle & ~given, ~particle & ~given),
         "removed": _share(right & false, false),
         "reclassed": _share(right & swapped, swapped),
@@ -61,6 +67,17 @@ def quality_of_patches(
         return {}
     noisy, corrected, truth = (np.concatenate(column) for column in zip(*parts, strict=True))
     return correction_quality(noisy, corrected, truth, class_names)
+
+
+def _of_missing_particles(truth: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Voxels of connected components of one true class of which less than a tenth carries a label."""
+    result = np.zeros(truth.shape, bool)
+    for patch, labelled, found in zip(truth, given, result, strict=True):
+        for label in np.unique(patch[patch > 0]):
+            parts, count = scipy.ndimage.label(patch == label)
+            share = scipy.ndimage.mean(labelled, parts, np.arange(count + 1))
+            found |= (parts > 0) & (share < _LABELLED)[parts]
+    return result
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> float:
