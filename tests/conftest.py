@@ -20,7 +20,7 @@ import tests.type_checks  # noqa: F401  (the import hook looks it up by name)
 # Tests neither read nor fill the user's cache of compiled programs.
 os.environ["ROBPICKER_CACHE"] = tempfile.mkdtemp(prefix="robpicker-test-cache-")
 # An example may take as long as it does on a busy machine.
-hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.register_profile("tests", deadline=None, max_examples=40)
 hypothesis.settings.load_profile("tests")
 # Arrays of different rank are broadcast only where the code says so.
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"

@@ -141,7 +141,7 @@ def makers() -> list[SphereLabels | ShapeLabels]:
     return [SphereLabels([2.0, 3.0, 4.5]), ShapeLabels(MASKS)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), whole=st.booleans(), which=st.integers(0, 1))
 def test_the_order_of_the_list_does_not_matter(seed: int, whole: bool, which: int) -> None:
     particles = crowd(30, seed, whole=whole)
@@ -161,7 +161,7 @@ def test_equal_distances_go_to_the_smaller_coordinates() -> None:
         assert labels[4, 4, 5] == 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 10**6), which=st.integers(0, 1))
 def test_a_region_is_a_crop_of_the_whole(data: st.DataObject, seed: int, which: int) -> None:
     particles = crowd(30, seed)

@@ -114,6 +114,7 @@ def test_receptive_field_is_what_an_output_depends_on(model: ModelConfig) -> Non
     assert expected - 2 * edge <= max(spans) <= expected
 
 
+@pytest.mark.slow
 def test_remat_changes_memory_and_nothing_else() -> None:
     shape = UNetShape((3, 4), 1, 0, 1, 1, True, 0.0, "transposed")
     image = jax.random.normal(key(1), (1, 4, 4, 4, 1))
@@ -161,7 +162,7 @@ def test_label_correction_is_the_formula(channels: Literal["classes", "one"], he
     p = jax.tree.map(np.asarray, params)
     s = np.asarray(prediction)
     if head:
-        s = np.exp(features @ p["scores"]["kernel"] + p["scores"]["bias"])
+        s = np.exp(np.asarray(features) @ p["scores"]["kernel"] + p["scores"]["bias"])
         s /= s.sum(-1, keepdims=True)
     hidden = np.maximum(np.concatenate([s, label], -1) @ p["hidden"]["kernel"] + p["hidden"]["bias"], 0)
     change = hidden @ p["alpha"]["kernel"] + p["alpha"]["bias"]

@@ -63,7 +63,9 @@ def test_a_plateau_ends_the_warm_up_and_a_resumed_run_agrees(tmp_path: Path) -> 
                 log.write({"step": step, "kind": "validation", "macro_f1": {2: 0.1, 4: 0.5, 6: 0.5, 8: 0.9}[step]})
 
 
-@pytest.mark.parametrize("correction", ["tied", "ema", "head"])
+@pytest.mark.parametrize(
+    "correction", ["tied", pytest.param("ema", marks=pytest.mark.slow), pytest.param("head", marks=pytest.mark.slow)]
+)
 def test_each_phase_moves_what_it_should(tmp_path: Path, correction: str) -> None:
     config = load_config(write_tiny(tmp_path / "tiny.yaml"), [f"model.correction={correction}"])
     experiment = build_experiment(config)

@@ -117,6 +117,7 @@ def test_options_reach_the_method_and_the_method_that_truncated_differentiates_b
         checked("neumann", terms=2.5)
 
 
+@pytest.mark.slow
 def test_hypergradient_options_change_the_step(config_file: Path) -> None:
     """`truncated` finds another hypergradient when it differentiates one step of two: the option has arrived."""
     fixed = ["train.variant=dr_only", "train.inner_steps=2", "model.batch_norm=false"]
