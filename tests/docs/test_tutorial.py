@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PAGE = Path(__file__).parents[2] / "docs" / "bilevel_problem.md"
 
 CHECKS = """
@@ -40,6 +42,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_the_tutorial_does_what_it_says() -> None:
     code = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     environment = {
