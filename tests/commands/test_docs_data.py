@@ -48,6 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_your_own_data_in_five_steps(folder: Path) -> None:
     overrides = [
         "data.species.0.copies=6",

@@ -28,6 +28,7 @@ def recipe(heading: str, registry: dict[str, Any], monkeypatch: pytest.MonkeyPat
     return name
 
 
+@pytest.mark.slow
 def test_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     from robpicker_jax.config import TrainConfig
     from robpicker_jax.training.losses import LOSSES, build_loss
@@ -41,6 +42,7 @@ def test_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(values.per_patch, expected.mean(axis=-1), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     from robpicker_jax.config import ModelConfig
     from robpicker_jax.models.backbone import BACKBONES, build_backbone
