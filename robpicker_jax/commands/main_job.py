@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,24 @@ class Job:
     data: TrainingData
     experiment: Experiment
     validation: list[OpenedTomogram]
+
+    @cached_property
+    def judged_patches(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Images, noisy and true labels of some training patches, where clean maps are stored; cut once a run."""
+        truths = [stored_truth(tomogram, self.config.data) for tomogram in self.data.train]
+        source, patches = self.data.source(), []
+        for step in range(_JUDGED_BATCHES if any(truth is not None for truth in truths) else 0):
+            batch = source.train_batch(step)
+            known, cut = [], []
+            for row in range(len(batch["label"])):
+                drawn = source.plan("train", step, row)
+                truth = truths[drawn.tomogram]
+                if truth is not None:
+                    known.append(row)
+                    cut.append(source.cut_map("train", drawn, truth))
+            if known:
+                patches.append((batch["image"][known], batch["label"][known], np.stack(cut)))
+        return patches
 
 
 def run(config: Config, workdir: Path) -> None:
@@ -183,24 +201,8 @@ def correction_scores(job: Job, state: TrainState) -> dict[str, float]:
         return {}
     from robpicker_jax.training.correction_quality import quality_of_patches
 
-    truths = [stored_truth(tomogram, job.config.data) for tomogram in job.data.train]
-    source = job.data.source()
-
-    def patches() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        for step in range(_JUDGED_BATCHES):
-            batch = source.train_batch(step)
-            known, cut = [], []
-            for row in range(len(batch["label"])):
-                drawn = source.plan("train", step, row)
-                truth = truths[drawn.tomogram]
-                if truth is not None:
-                    known.append(row)
-                    cut.append(source.cut_map("train", drawn, truth))
-            if known:
-                yield batch["image"][known], batch["label"][known], np.stack(cut)
-
     correct = partial(job.experiment.corrected, parallel.local(state))
-    scores = quality_of_patches(correct, patches(), _species_names(job.config))
+    scores = quality_of_patches(correct, job.judged_patches, _species_names(job.config))
     return {f"correction/{name}": value for name, value in scores.items()}
 
 
