@@ -1,7 +1,8 @@
 """All benchmarks, one after the other, each in a process of its own: `python -m benchmarks`.
 
 The JSON is one list: each benchmark's row that names the machine, then its figures. Trainings that take hours
-(`ablation`, `shrec_lookalike`) run with `--all` only.
+(`ablation`, `shrec_lookalike`) run with `--all` only. Studies of the method, which take hours to days and compare scores
+rather than times, are a command of their own: `python -m benchmarks.paper`.
 """
 
 from __future__ import annotations

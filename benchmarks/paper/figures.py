@@ -1,0 +1,180 @@
+"""Figures of a study, drawn from its record, after the paper's figures 2, 3 and 6."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.paper.record import Record
+from benchmarks.paper.statistics import Estimate
+from robpicker_jax.reporting.style import FAINT, INK, class_colours, legend_below, line_style, short
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MARKS = "osD^vP*Xhd<>"
+_MACRO, _SMALL = "plain/f1/macro", "plain/f1/small species"
+_INTERVALS = "bars: 95 % interval over seeds (Student's t)"
+
+
+def curves_figure(record: Record) -> Figure | None:
+    """What correction and weights do in the course of training (after figure 2): of the first case with meta networks.
+
+    Left: share of the voxels of missing particles that the corrected labels hold; middle: share of label voxels that
+    are wrong, before and after; right: mean weight of the patches drawn for each species.
+    """
+    chosen = [(name, case) for name in record.data_sets for case in record.curves(name)]
+    if not chosen:
+        return None
+    data_set, case = chosen[0]
+    curves = record.curves(data_set)[case]
+    figure = _figure(9.6, 3.5)
+    recovered, error, weights = figure.subplots(1, 3)
+    colours = class_colours(record.species)
+    for index, name in enumerate(record.species):
+        style: dict[str, Any] = {"color": colours[name], "ls": line_style(index)}
+        _line(recovered, curves.get(f"correction/recovered/{name}"), marker="o", ms=3, **style)
+        _line(weights, curves.get(f"weight_mean/{name}"), label=short(name), **style)
+    for key, label, colour in (("before", "as given", FAINT), ("after", "corrected", INK)):
+        _line(error, curves.get(f"correction/error_{key}"), label=label, color=colour, marker="o", ms=3)
+    titles = ("Missing particles restored", "Wrong voxels in labels", "Mean weight of patches")
+    for axes, title in zip((recovered, error, weights), titles, strict=True):
+        axes.set_title(title)
+        axes.set_xlabel("training step")
+        axes.set_ylim(bottom=0)
+    if error.lines:
+        error.legend(frameon=False, fontsize=8)
+    handles = weights.get_legend_handles_labels()[0]
+    if handles:
+        legend_below(figure, handles, 6)
+    figure.suptitle(f"{record.label(case)}, {record.data_sets[data_set]}", fontsize=9, color=FAINT)
+    return figure
+
+
+def species_figure(record: Record) -> Figure | None:
+    """F1 of each species and size group by case (after figure 3), one row for each data set."""
+    names = [*record.species, *(f"group {group}" for group in record.groups), "macro"]
+    rows = list(record.data_sets)
+    figure = _figure(9.6, 0.6 + 2.7 * len(rows))
+    colours, marks = _looks(record)
+    for axes, data_set in zip(np.atleast_1d(figure.subplots(len(rows), 1, sharex=True)), rows, strict=True):
+        cases = record.cases(data_set, shown_only=True)
+        for number, case in enumerate(cases):
+            beside = (number - (len(cases) - 1) / 2) / max(len(cases), 2) * 0.75
+            found = [record.mean(data_set, case, f"plain/f1/{name}") for name in names]
+            _points(axes, np.arange(len(names)) + beside, found, colours[case], marks[case], record.label(case))
+        for edge in (len(record.species) - 0.5, len(names) - 1.5):
+            axes.axvline(edge, color=FAINT, lw=0.8)
+        axes.set_title(record.data_sets[data_set])
+        axes.set_ylabel("F1")
+        axes.set_ylim(-0.03, 1.03)
+        axes.grid(False, axis="x")
+        labels = [short(name.replace("group ", "")) + (" (group)" if "group " in name else "") for name in names]
+        axes.set_xticks(range(len(names)), labels, rotation=25, ha="right")
+    _legend(figure, 4)
+    return figure
+
+
+def differences_figure(record: Record) -> Figure | None:
+    """Each case minus the first reference, paired by seed (after figure 6): macro F1, and F1 of the small species."""
+    panels = [name for name in record.data_sets if record.references(name)]
+    if not panels:
+        return None
+    most = max(len(record.cases(name)) for name in panels)
+    figure = _figure(9.6, 0.9 + len(panels) * (0.5 + 0.24 * most))
+    for axes, data_set in zip(np.atleast_1d(figure.subplots(len(panels), 1, sharex=True)), panels, strict=True):
+        reference = record.references(data_set)[0]
+        cases = [case for case in record.cases(data_set) if case != reference]
+        for metric, colour, mark, label, beside in (
+            (_MACRO, INK, "o", "macro F1", -0.15),
+            (_SMALL, "#D55E00", "s", "F1 of the small species", 0.15),
+        ):
+            for row, case in enumerate(cases):
+                found = record.difference(data_set, case, metric, reference)
+                if math.isnan(found.mean):
+                    continue
+                low, high = found.t or (found.mean, found.mean)
+                axes.plot([low, high], [row + beside] * 2, color=colour, lw=1.2)
+                axes.plot(found.mean, row + beside, mark, color=colour, ms=4, label=label)
+                label = ""
+        axes.axvline(0, color=FAINT, lw=0.8)
+        axes.set_yticks(range(len(cases)), [short(record.label(case), 44) for case in cases])
+        axes.set_ylim(len(cases) - 0.4, -0.6)
+        axes.set_title(f"{record.data_sets[data_set]}: F1 minus that of {record.label(reference)}")
+    _legend(figure, 2)
+    return figure
+
+
+def data_sets_figure(record: Record) -> Figure | None:
+    """Macro F1 and F1 of the small species over the data sets, one line for each case."""
+    names = list(record.data_sets)
+    figure = _figure(9.6, 3.9)
+    colours, marks = _looks(record)
+    cases = [case for case in record.content["cases"] if any(case in record.cases(name) for name in names)]
+    for axes, metric, title in zip(
+        figure.subplots(1, 2, sharey=True), (_MACRO, _SMALL), ("Macro F1", "F1 of the small species"), strict=True
+    ):
+        for number, case in enumerate(cases):
+            where = [index for index, name in enumerate(names) if case in record.cases(name)]
+            found = [record.mean(names[index], case, metric) for index in where]
+            beside = (number - (len(cases) - 1) / 2) * 0.05
+            axes.plot(
+                np.array(where) + beside, [each.mean for each in found], color=colours[case], lw=1, alpha=0.6, zorder=1
+            )
+            _points(axes, np.array(where) + beside, found, colours[case], marks[case], record.label(case))
+        axes.set_title(title)
+        axes.set_xticks(range(len(names)), [short(record.data_sets[name]) for name in names], rotation=25, ha="right")
+        axes.set_ylim(-0.03, 1.03)
+    _legend(figure, 4)
+    return figure
+
+
+FIGURES: dict[str, Callable[[Record], Any]] = {
+    "curves": curves_figure,
+    "species": species_figure,
+    "differences": differences_figure,
+    "data_sets": data_sets_figure,
+}
+"""Name in a study's file → figure of its record; None where there is nothing to show."""
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _looks(record: Record) -> tuple[dict[str, str], dict[str, str]]:
+    """Colour and mark of each case: the first reference is black."""
+    names = list(record.content["cases"])
+    reference = record.content["references"][0] if record.content["references"] else ""
+    colours = class_colours([name for name in names if name != reference]) | {reference: INK}
+    return colours, {name: _MARKS[index % len(_MARKS)] for index, name in enumerate(names)}
+
+
+def _points(axes: Axes, x: np.ndarray, found: list[Estimate], colour: str, mark: str, label: str) -> None:
+    means = np.array([each.mean for each in found])
+    axes.plot(x, means, mark, color=colour, ms=4, label=short(label, 44), zorder=3)
+    for place, each in zip(x, found, strict=True):
+        if each.t is not None:
+            axes.plot([place, place], each.t, color=colour, lw=0.9, alpha=0.7)
+
+
+def _line(axes: Axes, curve: list[list[float]] | None, **options: Any) -> None:
+    if curve:
+        steps, values = np.array(curve).T
+        axes.plot(steps, values, **options)
+
+
+def _legend(figure: Figure, columns: int) -> None:
+    """One legend for all axes, each label once."""
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        legend_below(figure, list(handles.values()), columns, title=_INTERVALS)

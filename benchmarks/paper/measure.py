@@ -1,0 +1,208 @@
+"""One run of a study: data, training, picks, and the small record `result.json` of what came out."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import json
+import math
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.paper.study import JOB, RESULT, fingerprint, without_folder
+from robpicker_jax.annotations import Particles
+from robpicker_jax.commands import main_job
+from robpicker_jax.config import Config, as_plain_values, load_config
+from robpicker_jax.datasets import OpenedTomogram
+from robpicker_jax.evaluation import Evaluation
+from robpicker_jax.picking.model_picker import ModelPicker
+from robpicker_jax.simulation import DatasetRecipe, simulate_dataset
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import write_text
+from robpicker_jax.training import run_folder
+from robpicker_jax.training.metrics_log import read_metrics
+from robpicker_jax.training.trainer import FitResult
+
+SMALL_GROUPS = ("tiny", "small")
+_CURVE_POINTS = 30
+_END = 0.1  # share of the training over which weights and label masses "at the end" are averaged
+Row = Mapping[str, Any]
+
+
+def carry_out(folder: Path) -> dict[str, Any]:
+    """Do the run that `job.yaml` in a folder describes, from wherever it was left, and write `result.json` last.
+
+    Raises:
+        InputError: another process is at it, the configuration is impossible, or the training diverged.
+    """
+    with only_one(folder / ".lock", wait=False):
+        config = load_config(folder / JOB)
+        _simulate(config)
+        began = time.monotonic()
+        config = main_job.start(config, folder)
+        data = main_job.load_data(config, folder)
+        experiment, batches = main_job.plan(config, folder, data, config.parallel.micro_batches)
+        job = main_job.Job(experiment.config, folder, data, experiment, main_job.validation_tomograms(data))
+        trained = main_job.train(job, batches)
+        picker = main_job.keep_model(job, trained)
+        result = _result(job, trained, picker, time.monotonic() - began)
+        write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")
+        for kept in ("checkpoints", "tensorboard"):  # a study of hundreds of runs would fill the disk with them
+            shutil.rmtree(folder / kept, ignore_errors=True)
+        return result
+
+
+@contextmanager
+def only_one(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock file; the system frees it when the process ends, however it ends.
+
+    Args:
+        path: the file.
+        wait: until another process has freed it.
+
+    Raises:
+        InputError: another process holds it, and `wait` is false.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError("another process is at this run", where=path.parent) from None
+        yield
+
+
+def _simulate(config: Config) -> None:
+    if config.data.dir is None:
+        raise InputError("data.dir: a run of a study needs the place of its data")
+    folder = Path(config.data.dir)
+    with only_one(folder.with_suffix(".lock")):
+        simulate_dataset(DatasetRecipe(config.data.species, config.simulation, config.label_noise), folder)
+
+
+def _result(job: main_job.Job, trained: FitResult, picker: ModelPicker, seconds: float) -> dict[str, Any]:
+    config, rows = job.config, read_metrics(job.workdir / "metrics.jsonl")
+    thresholds = best_thresholds(main_job.evaluate_picks(job, picker, job.data.meta))
+    plain, calibrated = _scored(job, picker, thresholds)
+    names = [species.name for species in config.data.species]
+    training = [row for row in rows if row["kind"] == "train"]
+    validation = [row for row in rows if row["kind"] == "validation"]
+    metrics = _scores("plain", plain) | _scores("calibrated", calibrated)
+    metrics |= at_the_end(training, names, config.train.steps)
+    metrics |= {key: _number(value) for key, value in validation[-1].items() if key.startswith("correction/")}
+    rate = np.median([row["patches_per_second"] for row in training])
+    metrics["seconds_per_update"] = config.train.batch_size / float(rate)
+    versions = run_folder.versions()
+    return {
+        "fingerprint": fingerprint(load_config(job.workdir / JOB)),
+        "config": as_plain_values(without_folder(load_config(job.workdir / JOB))),
+        "species": [{"name": score.name, "group": score.group} for score in plain.classes],
+        "metrics": metrics,
+        "thresholds": dict(zip(names, thresholds, strict=True)),
+        "state": {"chosen_by": config.evaluation.choose_by, "step": trained.best_step, "of": config.train.steps},
+        "curves": {
+            "training": thinned(training, config.train.steps),
+            "validation": [{k: _number(v) for k, v in row.items() if k != "kind"} for row in validation],
+        },
+        "seconds": seconds,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": versions["machine"],
+        "devices": versions["devices"],
+        "versions": {name: versions[name] for name in ("robpicker_jax", "python", "jax", "numpy")},
+        "commit": _commit(),
+    }
+
+
+def best_thresholds(evaluation: Evaluation) -> list[float]:
+    """Smallest score of each class that gives the best F1 on the evaluated tomograms; 0 where nothing can be ranked."""
+    curves = [score.curve for score in evaluation.classes]
+    values = [0.0 if curve is None else float(curve.best_threshold) for curve in curves]
+    return [0.0 if math.isnan(value) else value for value in values]
+
+
+def _scored(job: main_job.Job, picker: ModelPicker, thresholds: Sequence[float]) -> tuple[Evaluation, Evaluation]:
+    """The test tomograms, picked once, judged as they are and with the thresholds."""
+    test: list[OpenedTomogram] = [t for t in job.data.open("test") if t.particles is not None]
+    strict = picker.with_min_scores(thresholds)
+    plain: dict[str, Particles] = {}
+    calibrated: dict[str, Particles] = {}
+    for tomogram in test:
+        segmentation = picker.segment(tomogram)
+        plain[tomogram.name] = picker.picks_of(segmentation, mask=tomogram.mask)
+        calibrated[tomogram.name] = strict.picks_of(segmentation, mask=tomogram.mask)
+    one, other = (main_job.evaluate(job.config, job.data, test, picks) for picks in (plain, calibrated))
+    return one, other
+
+
+def _scores(prefix: str, evaluation: Evaluation) -> dict[str, float | None]:
+    """F1, precision and recall of the macro mean, of the small species, by size group and by species."""
+    parts: dict[str, Any] = {"macro": evaluation.macro}
+    small = [score.rates for score in evaluation.classes if score.group in SMALL_GROUPS]
+    found = {f"{prefix}/f1/small species": _number(np.mean([rates.f1 for rates in small])) if small else None}
+    parts |= {f"group {group.name}": group.macro for group in evaluation.groups}
+    parts |= {score.name: score.rates for score in evaluation.classes}
+    for name, rates in parts.items():
+        for rate in ("f1", "precision", "recall"):
+            found[f"{prefix}/{rate}/{name}"] = _number(getattr(rates, rate))
+    areas = [score.average_precision for score in evaluation.classes if score.average_precision is not None]
+    found[f"{prefix}/average precision"] = _number(np.mean(areas)) if areas else None
+    return found
+
+
+def at_the_end(rows: Sequence[Row], species: Sequence[str], steps: int) -> dict[str, float | None]:
+    """Mean weight of each class's patches, and the label mass that each species gained and lost, over the last steps.
+
+    Args:
+        rows: of training, from metrics.jsonl.
+        species: their names.
+        steps: of the whole training.
+
+    Returns:
+        `weight/NAME`, and as shares of the species' label mass `gained/NAME`, `lost/NAME`.
+    """
+    last = [row for row in rows if row["step"] > (1 - _END) * steps] or list(rows[-1:])
+    found: dict[str, float | None] = {}
+    for name in species:
+        mass = _mean(last, f"label_mass/{name}")
+        found[f"weight/{name}"] = _mean(last, f"weight_mean/{name}")
+        for kind in ("gained", "lost"):
+            amount = _mean(last, f"label_{kind}/{name}")
+            found[f"{kind}/{name}"] = amount / mass if mass and amount is not None else None
+    return found
+
+
+def thinned(rows: Sequence[Row], steps: int) -> list[dict[str, Any]]:
+    """Rows of training averaged over equal stretches of steps, so that a long training has a short record."""
+    edges = np.linspace(0, steps, min(_CURVE_POINTS, len(rows)) + 1)
+    found: list[dict[str, Any]] = []
+    for low, high in itertools.pairwise(edges):
+        within = [row for row in rows if low < row["step"] <= high]
+        if within:
+            keys = dict.fromkeys(key for row in within for key in row if key not in ("step", "kind"))
+            found.append({"step": float(high), **{key: _mean(within, key) for key in keys}})
+    return found
+
+
+def _mean(rows: Sequence[Row], key: str) -> float | None:
+    values = [row[key] for row in rows if row.get(key) is not None]
+    return _number(np.mean(values)) if values else None
+
+
+def _number(value: Any) -> float | None:
+    """A number for JSON, to six digits; None in place of NaN."""
+    return None if value is None or not math.isfinite(value) else float(f"{float(value):.6g}")
+
+
+def _commit() -> str | None:
+    """The commit that the program was run at, if it was run from a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None if found.returncode == 0 else None

@@ -1,0 +1,249 @@
+"""A study: data sets crossed with cases, each with several seeds, as its YAML file describes them.
+
+A study's file beside this module says what differs from the base configuration of a scale (`base_cpu.yaml`,
+`base_full.yaml`). Everywhere `settings` hold for both scales, `cpu` and `full` for one of them; keys are dotted, as on
+the command line. They are applied in this order: base, study, data set, case. So a case can change the data too, such
+as their label noise.
+
+Steps and intervals count updates of the segmentation network: a case with `train.inner_steps: 5` takes a fifth of the
+training steps, each of five updates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+import yaml
+from pydantic import ConfigDict
+
+from robpicker_jax.config import Config, TrainConfig, as_plain_values, load_config
+from robpicker_jax.config.loading import apply_overrides, validated
+from robpicker_jax.config.validation import check
+from robpicker_jax.system.errors import InputError
+
+FOLDER = Path(__file__).resolve().parent
+ORDER = ("main", "ablation", "noise", "imbalance", "meta_size", "loss", "hypergradient")
+"""The studies in the order in which they are reported; others follow by name."""
+
+JOB, RESULT, LOG = "job.yaml", "result.json", "log.txt"
+"""Files of a run: its configuration, what came out of it (written last), and what it said."""
+
+Scale = Literal["cpu", "full"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
+Figure = Literal["curves", "species", "differences", "data_sets"]
+
+_PER_STEP = ("steps", "meta_warmup_steps", "validate_every", "checkpoint_every", "log_every")
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Something with a label that changes settings: a case or a data set.
+
+    Attributes:
+        label: how tables and figures call it.
+        settings: dotted key → value, at both scales.
+        cpu, full: the same at one scale; they win.
+        shown: whether figures that would become crowded show it.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    label: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    cpu: dict[str, Any] = field(default_factory=dict)
+    full: dict[str, Any] = field(default_factory=dict)
+    shown: bool = True
+
+    def at(self, scale: Scale) -> dict[str, Any]:
+        """The settings at a scale."""
+        return self.settings | (self.cpu if scale == "cpu" else self.full)
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """The content of a study's file.
+
+    Attributes:
+        title, question: what it is about.
+        data_sets, cases: by name; every case is run on every data set.
+        references: the cases that all others are compared with, seed by seed.
+        figures: which figures are drawn.
+        settings, cpu, full: changes for the whole study.
+        paper: what the paper reports, as Markdown.
+        findings: what was found, as Markdown by scale; written by hand after the study.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    title: str
+    question: str
+    data_sets: dict[str, Changes]
+    cases: dict[str, Changes]
+    references: tuple[str, ...]
+    figures: tuple[Figure, ...] = ("species", "differences")
+    settings: dict[str, Any] = field(default_factory=dict)
+    cpu: dict[str, Any] = field(default_factory=dict)
+    full: dict[str, Any] = field(default_factory=dict)
+    paper: str = ""
+    findings: dict[Scale, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a study."""
+
+    data_set: str
+    case: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.data_set}, {self.case}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study at one scale.
+
+    Attributes:
+        name: of its file.
+        scale: the scale.
+        file: its content.
+        base: the base configuration as nested values, the study's own changes applied.
+        source: its file, for messages.
+        extra: settings that are applied last, to every run.
+    """
+
+    name: str
+    scale: Scale
+    file: StudyFile
+    base: dict[str, Any]
+    source: Path
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Name and scale, as files are called."""
+        return f"{self.name}_{self.scale}"
+
+    def runs(self, seeds: Sequence[int]) -> Iterator[Run]:
+        """All runs, seed by seed, so that a study that is stopped has compared every case on fewer seeds."""
+        for seed in seeds:
+            for data_set in self.file.data_sets:
+                for case in self.file.cases:
+                    yield Run(data_set, case, seed)
+
+    def config(self, run: Run) -> Config:
+        """The configuration of a run; its seed draws the data, their label noise and the training.
+
+        Raises:
+            InputError: a setting that no configuration can have, named with its case.
+        """
+        changes = self.file.data_sets[run.data_set].at(self.scale)
+        changes |= self.file.cases[run.case].at(self.scale)
+        changes |= self.extra
+        changes |= {f"{section}.seed": run.seed for section in ("simulation", "label_noise", "train")}
+        where = f"{self.source}, {run.data_set}, {run.case}"
+        config = validated(Config, changed(self.base, changes), where)
+        train = config.train
+        config = replace(config, train=replace(train, **_in_steps(train, where)))
+        check(config, where)
+        return config
+
+    def check(self) -> None:
+        """Refuse a study that names an unknown reference, or has a case that cannot be configured.
+
+        Raises:
+            InputError: the first fault.
+        """
+        for name in self.file.references:
+            if name not in self.file.cases:
+                raise InputError(f"the reference {name!r} is no case", where=self.source)
+        for run in self.runs([0]):
+            self.config(run)
+
+    def smaller(self, extra: Mapping[str, Any]) -> Study:
+        """One data set and two cases of the study, the first reference and the next case, with further settings."""
+        names = [self.file.references[0], *(name for name in self.file.cases if name != self.file.references[0])]
+        first = next(iter(self.file.data_sets))
+        file = replace(
+            self.file,
+            data_sets={first: self.file.data_sets[first]},
+            cases={name: self.file.cases[name] for name in names[:2]},
+            references=tuple(names[:1]),
+        )
+        return replace(self, file=file, extra=extra)
+
+
+def study_names(folder: Path = FOLDER) -> list[str]:
+    """The studies that a folder describes, in the order in which they are reported."""
+    found = {path.stem for path in folder.glob("*.yaml") if not path.stem.startswith(("base_", "quick"))}
+    return [name for name in ORDER if name in found] + sorted(found - set(ORDER))
+
+
+def load_study(name: str, scale: Scale, folder: Path = FOLDER) -> Study:
+    """Read a study and its base configuration; every case is checked.
+
+    Args:
+        name: of its file in the folder.
+        scale: which base configuration, and which of the settings that differ between scales.
+        folder: where the files are.
+
+    Raises:
+        InputError: no such study, a file that is not readable, an impossible setting.
+    """
+    path, base = folder / f"{name}.yaml", folder / f"base_{scale}.yaml"
+    if name not in study_names(folder):
+        raise InputError(f"no study {name!r}", fix=f"choose from {', '.join(study_names(folder))}")
+    load_config(base)  # a fault of the base is not reported as one of the first case
+    file = validated(StudyFile, read_yaml(path), path)
+    for kind, named in (("data_sets", file.data_sets), ("cases", file.cases)):
+        if not named:
+            raise InputError(f"{kind}: none", where=path)
+    own = Changes("", file.settings, file.cpu, file.full).at(scale)
+    study = Study(name, scale, file, changed(read_yaml(base), own), path)
+    study.check()
+    return study
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        InputError: not readable, or no mapping.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"not readable: {error}", where=path) from None
+    if not isinstance(data, dict):
+        raise InputError("must hold a mapping", where=path)
+    return data
+
+
+def changed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested `data` with the values of dotted keys replaced."""
+    lines = {key: yaml.safe_dump(value, default_flow_style=True, width=10**9) for key, value in changes.items()}
+    return apply_overrides(data, [f"{key}={text.removesuffix('...' + chr(10))}" for key, text in lines.items()])
+
+
+def without_folder(config: Config) -> Config:
+    """The configuration without the place of its data, which says nothing about the result."""
+    return replace(config, data=replace(config.data, dir=None))
+
+
+def fingerprint(config: Config) -> str:
+    """Short hash of all settings that a result depends on."""
+    text = json.dumps(as_plain_values(without_folder(config)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _in_steps(train: TrainConfig, where: str) -> dict[str, Any]:
+    """The fields that count updates, in training steps of `inner_steps` updates each."""
+    k = train.inner_steps
+    if train.steps % k:
+        raise InputError(f"{train.steps} updates are no multiple of {k} inner steps", where=where)
+    counts = {name: getattr(train, name) // k for name in (*_PER_STEP, "fine_tune_steps") if hasattr(train, name)}
+    return {name: count if name.endswith("steps") else max(1, count) for name, count in counts.items()}
