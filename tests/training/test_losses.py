@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from robpicker_jax.config import TrainConfig
+from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.losses import LOSSES, build_loss
 
 N, EDGE, C = 3, 5, 4
@@ -50,7 +51,7 @@ def expected(name: str, p: np.ndarray, y: np.ndarray) -> np.ndarray:
     return result
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name != "batch_dice"])
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in ("batch_dice", "nnpu")])
 def test_equals_its_formula(name: str) -> None:
     p, y = patches()
     found = LOSSES[name](jnp.asarray(p), jnp.asarray(y)).per_patch
@@ -64,6 +65,84 @@ def test_batch_dice_shares_add_up_to_the_dice_of_the_batch() -> None:
     whole = np.mean(1 - 2 * (a * b).sum(0) / (a.sum(0) + b.sum(0)))
     np.testing.assert_allclose(values.per_patch.mean(), whole, rtol=1e-4)
     assert (np.asarray(values.per_patch) > 0).all()
+
+
+def risk(p: np.ndarray, y: np.ndarray, priors: np.ndarray) -> tuple[float, float]:
+    """Both terms of the risk of positive and unlabelled voxels, from means over labelled voxels."""
+    a, b = p.reshape(-1, C), y.reshape(-1, C)
+    positive, background = 0.0, -np.log(a[:, 0]).mean()
+    for k in range(1, C):
+        if b[:, k].any():
+            labelled = a[b[:, k] == 1]
+            positive += priors[k - 1] * -np.log(labelled[:, k]).mean()
+            background -= priors[k - 1] * -np.log(labelled[:, 0]).mean()
+    return positive, background
+
+
+def sparse() -> tuple[np.ndarray, np.ndarray]:
+    """As `patches`, with seven of eight labels taken away."""
+    p, y = patches()
+    label = y.argmax(-1) * (np.random.default_rng(1).random(y.shape[:-1]) < 1 / 8)
+    return p, np.eye(C)[label]
+
+
+def test_positive_unlabelled_risk_equals_its_formula() -> None:
+    p, y = sparse()
+    shares = y.reshape(-1, C).mean(0)[1:]
+    stated = (0.1, 0.2, 0.05)
+    for options, priors in (({"found_share": 0.5}, shares / 0.5), ({"class_priors": stated}, np.array(stated))):
+        positive, background = risk(p, y, priors)
+        assert background > 0
+        found = LOSSES["nnpu"](jnp.asarray(p), jnp.asarray(y), **options).per_patch
+        np.testing.assert_allclose(found.mean(), positive + background, rtol=1e-5)
+
+
+def test_positive_unlabelled_risk_of_complete_labels_is_cross_entropy() -> None:
+    p, y = sparse()
+    found = LOSSES["nnpu"](jnp.asarray(p), jnp.asarray(y), found_share=1.0).per_patch
+    np.testing.assert_allclose(found, LOSSES["focal"](jnp.asarray(p), jnp.asarray(y), gamma=0.0).per_patch, rtol=1e-4)
+
+
+def test_positive_unlabelled_risk_is_not_negative() -> None:
+    """More particles are expected than there is room for: the background's risk is cut off, and so is its gradient."""
+    p, y = patches()
+    priors = y.reshape(-1, C).mean(0)[1:] / 0.2
+    positive, background = risk(p, y, priors)
+    assert background < 0
+    values = LOSSES["nnpu"](jnp.asarray(p), jnp.asarray(y), found_share=0.2)
+    np.testing.assert_allclose(values.per_patch.mean(), positive, rtol=1e-5)
+    gradient = jax.grad(lambda p: LOSSES["nnpu"](p, jnp.asarray(y), found_share=0.2).per_patch.mean())(jnp.asarray(p))
+    assert np.abs(gradient[..., 0]).max() == 0
+    assert np.abs(gradient[..., 1]).max() > 0
+
+
+def test_positive_unlabelled_risk_is_that_of_the_complete_labels_on_average() -> None:
+    """What it is for: half of the labels are taken away at random, and the mean risk is the cross-entropy of them all."""
+    # Many voxels, so that the background's risk is hardly ever cut off at zero, and a network that sees something.
+    p, truth = (np.concatenate(parts) for parts in zip(*map(patches, range(8)), strict=True))
+    p = 0.5 * p + 0.5 * truth
+    rng = np.random.default_rng(2)
+    nnpu = jax.jit(lambda label: LOSSES["nnpu"](jnp.asarray(p), label, found_share=0.5).per_patch.mean())
+    cross_entropy = jax.jit(lambda label: LOSSES["focal"](jnp.asarray(p), label, gamma=0.0).per_patch.mean())
+    drawn = [jnp.asarray(np.eye(C)[truth.argmax(-1) * (rng.random(truth.shape[:-1]) < 0.5)]) for _ in range(40)]
+    complete = float(cross_entropy(jnp.asarray(truth)))
+    np.testing.assert_allclose(np.mean([nnpu(label) for label in drawn]), complete, rtol=0.015)
+    assert abs(np.mean([cross_entropy(label) for label in drawn]) / complete - 1) > 0.2
+
+
+@pytest.mark.parametrize("name", ["focal", "dice_cross_entropy"])
+def test_classes_of_inverse_frequency_weigh_alike(name: str) -> None:
+    """A prediction that is the same everywhere costs each labelled class the same, however rare the class is."""
+    _, y = sparse()
+    even = jnp.full(y.shape, 1 / C)
+    options: dict[str, Any] = {"gamma": 0.0} if name == "focal" else {"cross_entropy": 1e3}
+    values = LOSSES[name](even, jnp.asarray(y), class_weights="inverse_frequency", **options)
+    parts = np.asarray(values.per_class).mean(0)[:3]
+    np.testing.assert_allclose(parts, parts[0], rtol=2e-3)
+    n, c = y[..., 0].size, C
+    stated = tuple(n / (c * max(count, 1.0)) for count in y.reshape(-1, C).sum(0))
+    same = LOSSES[name](even, jnp.asarray(y), class_weights=stated, **options)
+    np.testing.assert_allclose(same.per_patch, values.per_patch, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -106,4 +185,8 @@ def test_options_come_from_the_configuration() -> None:
     p, y = (jnp.asarray(array) for array in patches())
     bound = build_loss(TrainConfig(loss="tversky", loss_options={"false_positive": 0.5, "false_negative": "5e-1"}))
     np.testing.assert_allclose(bound(p, y).per_patch, LOSSES["dice"](p, y).per_patch, atol=1e-4)
+    weighted = build_loss(TrainConfig(loss="focal", loss_options={"class_weights": [1, 2, 3, 4]}))
+    assert not np.allclose(weighted(p, y).per_patch, LOSSES["focal"](p, y).per_patch)
+    with pytest.raises(InputError, match="class_weights"):
+        build_loss(TrainConfig(loss="focal", loss_options={"class_weights": "by_feel"}))
     assert not np.allclose(LOSSES["tversky"](p, y).per_patch, LOSSES["dice"](p, y).per_patch, atol=1e-3)

@@ -15,11 +15,11 @@ from robpicker_jax.training.losses.dice import class_sums, dice
 from robpicker_jax.training.losses.overlap import (
     batch_dice,
     dice_cross_entropy,
-    focal,
     generalised_dice,
     present_dice,
     tversky,
 )
+from robpicker_jax.training.losses.voxelwise import focal, nnpu
 
 __all__ = ["LOSSES", "BoundLoss", "Loss", "LossValues", "build_loss", "class_sums", "dice"]
 
@@ -31,6 +31,7 @@ LOSSES: dict[str, Loss] = {
     "tversky": tversky,
     "dice_cross_entropy": dice_cross_entropy,
     "focal": focal,
+    "nnpu": nnpu,
 }
 """Name → loss."""
 

@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 
 from robpicker_jax.training.losses.contract import LossValues
 from robpicker_jax.training.losses.dice import class_sums, dice
+from robpicker_jax.training.losses.voxelwise import ClassWeights, cross_entropies
 
 _TINY = 1e-3  # voxels: keeps ratios of empty sums finite without weighing on those of particles
-_LEAST_PROBABILITY = 1e-6
 
 
 def present_dice(
@@ -111,7 +111,7 @@ def dice_cross_entropy(
     *,
     smoothing_vox: float = _TINY,
     cross_entropy: float = 1.0,
-    class_weights: tuple[float, ...] | None = None,
+    class_weights: ClassWeights = "none",
 ) -> LossValues:
     """Dice plus a multiple of the mean cross-entropy of the voxels.
 
@@ -120,47 +120,9 @@ def dice_cross_entropy(
         label: one-hot or soft label map.
         smoothing_vox: as for `dice`.
         cross_entropy: weight of the cross-entropy.
-        class_weights: weight of each class's cross-entropy, background first; None: all 1.
+        class_weights: of the cross-entropy, see `voxelwise.ClassWeights`.
     """
     overlap = dice(predicted, label, smoothing_vox=smoothing_vox)
-    entropy = _cross_entropy(predicted, label, class_weights, 0.0)
+    entropy = cross_entropies(predicted, label, class_weights)
     per_class = overlap.per_class + cross_entropy * entropy * entropy.shape[-1]
     return LossValues(jnp.mean(per_class, axis=-1), per_class)
-
-
-def focal(
-    predicted: Float[Array, "n z y x c"],
-    label: Float[Array, "n z y x c"],
-    /,
-    *,
-    gamma: float = 2.0,
-    class_weights: tuple[float, ...] | None = None,
-) -> LossValues:
-    """Focal loss, the mean over voxels of −(1 − p)^γ ln p of the labelled class (Lin et al. 2017, arXiv 1708.02002).
-
-    With γ = 0 it is cross-entropy.
-
-    Args:
-        predicted: class probabilities.
-        label: one-hot or soft label map.
-        gamma: γ.
-        class_weights: weight of each class, background first; None: all 1.
-    """
-    per_class = _cross_entropy(predicted, label, class_weights, gamma)
-    return LossValues(jnp.sum(per_class, axis=-1), per_class)
-
-
-def _cross_entropy(
-    predicted: Float[Array, "n z y x c"],
-    label: Float[Array, "n z y x c"],
-    class_weights: tuple[float, ...] | None,
-    gamma: float,
-) -> Float[Array, "n c"]:
-    """Each class's part of the mean over voxels of −w (1 − p)^γ ln p."""
-    wide = jnp.promote_types(predicted.dtype, jnp.float32)
-    p = jnp.clip(predicted.astype(wide), _LEAST_PROBABILITY, 1.0)
-    values = -label.astype(wide) * jnp.log(p)
-    if gamma:
-        values = values * jnp.power(1.0 - p + _LEAST_PROBABILITY, gamma)
-    per_class = jnp.mean(values, axis=(1, 2, 3))
-    return per_class if class_weights is None else per_class * jnp.asarray(class_weights, wide)[None]
