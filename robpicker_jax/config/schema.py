@@ -116,7 +116,7 @@ class SimulationConfig:
 
 @dataclass(frozen=True)
 class LabelNoiseConfig:
-    """Faults planted in the training annotations of a simulated data set."""
+    """Faults planted in annotations of a simulated data set: those of train, unless `splits` says otherwise."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     preset: Annotated[
@@ -159,6 +159,10 @@ class LabelNoiseConfig:
     swap_to: Annotated[
         dict[str, str], _help("the class that a species' swapped particles get, by name; others draw any class")
     ] = field(default_factory=dict, hash=False)
+    splits: Annotated[
+        tuple[Literal["train", "meta"], ...],
+        _help("whose annotations get the faults; with meta the clean set is as faulty as the others: a control"),
+    ] = ("train",)
     seed: Annotated[Count, _help("seed of the label noise")] = 0
 
 

@@ -7,6 +7,7 @@
         {name}_target.mrc                    label map of the true shapes
         {name}_truth_objl.xml                train: the clean annotations
         {name}_label_noise.json              train: what the label noise did
+                                             (of meta too, where `label_noise.splits` names it)
 
 Every tomogram depends on the seed, its split and its number alone, not on how many others there are.
 """
@@ -134,7 +135,7 @@ def _make(job: Job, tools: _Tools, out: Path) -> dict[str, Any]:
         return written[-1]
 
     listed = truth
-    if job.split == "train":
+    if job.split in tools.recipe.label_noise.splits:
         write_annotations(path("_truth_objl.xml"), truth)
         listed, record = add_label_noise(
             truth.with_(extra={}),

@@ -36,7 +36,7 @@ class DatasetRecipe:
     Attributes:
         species: in the order of their class labels; each with a phantom or a density map.
         simulation: numbers of tomograms, their size, imaging, seed.
-        label_noise: errors planted into the annotations of train.
+        label_noise: errors planted into the annotations of the splits that it names.
         placements: tomograms with particles at given positions, made instead of the `simulation.train` … `test` random
             ones; empty: the random ones.
     """

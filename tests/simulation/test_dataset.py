@@ -118,6 +118,32 @@ def test_label_noise_of_train_is_recorded(made: Path) -> None:
         assert rotation_angle_deg(noisy.rotations[:8], truth.rotations[kept]).max() < 1e-4
 
 
+def test_label_noise_of_meta_on_request(made: Path, tmp_path: Path) -> None:
+    """The same tomogram, but its list has faults, of another draw than those of train."""
+    noise = dataclasses.replace(RECIPE.label_noise, splits=("train", "meta"))
+    one = dataclasses.replace(RECIPE.simulation, train=1, val=0)
+    simulate_dataset(dataclasses.replace(RECIPE, simulation=one, label_noise=noise), tmp_path)
+    one_by_one, clean = hashes(tmp_path), hashes(made)
+    for name in ("meta/meta_000.mrc", "meta/meta_000_target.mrc", "train/train_000_objl.xml", "test/test_000_objl.xml"):
+        assert one_by_one[name] == clean[name], name
+    assert one_by_one["meta/meta_000_truth_objl.xml"] == clean["meta/meta_000_objl.xml"]
+    records = [json.loads((tmp_path / s / f"{s}_000_label_noise.json").read_text()) for s in ("train", "meta")]
+    assert [len(record["kept"]) for record in records] == [8, 8]
+    assert records[0]["kept"] != records[1]["kept"]
+    found = discover(tmp_path)["meta"][0]
+    assert found.annotation_path is not None
+    assert len(read_annotations(found.annotation_path)) == 10
+    assert read_annotations(found.annotation_path).extra["obj_id"].tolist() == [*records[1]["kept"], 10, 11]
+
+
+def test_a_data_set_from_before_splits_could_be_chosen_is_still_the_same(made: Path) -> None:
+    manifest = json.loads((made / "simulation.json").read_text())
+    assert "splits" not in manifest["settings"]["label_noise"]
+    both = dataclasses.replace(RECIPE, label_noise=dataclasses.replace(RECIPE.label_noise, splits=("train", "meta")))
+    with pytest.raises(InputError, match="splits"):
+        is_finished(both, made)
+
+
 def test_a_complete_data_set_is_left_alone(made: Path) -> None:
     assert is_finished(RECIPE, made)
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
