@@ -1,8 +1,8 @@
 """All benchmarks, one after the other, each in a process of its own: `python -m benchmarks`.
 
-The JSON is one list: each benchmark's row that names the machine, then its figures. Trainings that take hours
-(`ablation`, `shrec_lookalike`) run with `--all` only. Studies of the method, which take hours to days and compare scores
-rather than times, are a command of their own: `python -m benchmarks.paper`.
+The JSON is one list: each benchmark's row that names the machine, then its figures. What takes hours
+(`shrec_lookalike`) runs with `--all` only. Studies of the method, which compare scores rather than times, are a command
+of their own: `python -m benchmarks.paper`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SUITE = (
     "clustering",
     "labels",
 )
-LONG = ("ablation", "shrec_lookalike")
+LONG = ("shrec_lookalike",)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -158,3 +158,16 @@ def test_hypergradient_method(monkeypatch: pytest.MonkeyPatch) -> None:
     assert accepts(name, "mean")
     assert configured_options(name, {}, key="train.hypergradient_options") == {}
     check_optimizer(optax.lion(1e-3), {"a": jnp.ones(4)}, method=name)  # refused where the update is differentiated
+
+
+def test_study(tmp_path: Path) -> None:
+    from benchmarks.paper.study import FOLDER, load_study
+
+    section = PAGE.read_text(encoding="utf-8").split("### A study\n")[1]
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
+    for base in FOLDER.glob("base_*.yaml"):
+        (tmp_path / base.name).write_bytes(base.read_bytes())
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    study = load_study("mine", "cpu", tmp_path)
+    sizes = [study.config(run).patches.size for run in study.runs([0])]
+    assert sizes == [24, 32]
