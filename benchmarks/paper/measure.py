@@ -202,7 +202,7 @@ def _number(value: Any) -> float | None:
 
 
 def _commit() -> str | None:
-    """The commit that the program was run at, if it was run from a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    """The commit that the program was run at, "-dirty" behind it where files differ; None without a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     return found.stdout.strip() or None if found.returncode == 0 else None

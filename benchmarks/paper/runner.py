@@ -148,7 +148,10 @@ class Runner:
     def _do(self, run: Run, shares: queue.SimpleQueue[str]) -> tuple[Run, bool]:
         if self._stop.is_set():
             return run, False
-        folder, share, began = folder_of(self.out, self.study, run), shares.get(), time.monotonic()
+        folder = folder_of(self.out, self.study, run)
+        if read_result(folder) is not None:
+            return run, True  # by another runner in the same folder, meanwhile
+        share, began = shares.get(), time.monotonic()
         try:
             self._prepare(folder, run)
             code = self._execute(folder, share)

@@ -104,6 +104,21 @@ def test_finished_runs_are_not_repeated_and_failed_ones_are(tmp_path: Path) -> N
     assert [folder for folder, _ in done] == [folder_of(tmp_path, study, ROBPICKER)]
 
 
+def test_what_another_runner_finishes_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    study = toy(tmp_path / "studies")
+
+    class Beside(Pretence):
+        def _execute(self, folder: Path, cores: str) -> int:
+            write_result(study, tmp_path, Run("many", "five", 0), 0.9)
+            return super()._execute(folder, cores)
+
+    assert Beside(study, tmp_path, [0]).run() == []
+    assert len(done) == 5
+    left = read_result(folder_of(tmp_path, study, Run("many", "five", 0)))
+    assert left is not None
+    assert left["metrics"]["plain/f1/macro"] == 0.9
+
+
 def test_a_run_is_told_its_configuration_and_shared_data(tmp_path: Path) -> None:
     study = toy(tmp_path / "studies")
     Pretence(study, tmp_path, [0]).run()
