@@ -23,6 +23,7 @@ from robpicker_jax.commands import main_job
 from robpicker_jax.config import Config, as_plain_values, load_config
 from robpicker_jax.datasets import OpenedTomogram
 from robpicker_jax.evaluation import Evaluation
+from robpicker_jax.evaluation.curves import PrecisionRecallCurve
 from robpicker_jax.picking.model_picker import ModelPicker
 from robpicker_jax.simulation import DatasetRecipe, simulate_dataset
 from robpicker_jax.system.errors import InputError
@@ -122,10 +123,22 @@ def _result(job: main_job.Job, trained: FitResult, picker: ModelPicker, seconds:
 
 
 def best_thresholds(evaluation: Evaluation) -> list[float]:
-    """Smallest score of each class that gives the best F1 on the evaluated tomograms; 0 where nothing can be ranked."""
-    curves = [score.curve for score in evaluation.classes]
-    values = [0.0 if curve is None else float(curve.best_threshold) for curve in curves]
-    return [0.0 if math.isnan(value) else value for value in values]
+    """Smallest score of each class, from the evaluated tomograms: where F1 is best, halfway to the next pick's score below.
+
+    The score of the worst pick worth keeping would be too strict: on other tomograms some good picks score a little
+    lower. Where no pick is worth dropping, or none can be ranked, the threshold is 0.
+    """
+    return [_best_threshold(score.curve) for score in evaluation.classes]
+
+
+def _best_threshold(curve: PrecisionRecallCurve | None) -> float:
+    if curve is None or not len(curve.thresholds):
+        return 0.0
+    total = curve.precision + curve.recall
+    f1 = np.divide(2 * curve.precision * curve.recall, total, out=np.zeros_like(total), where=total > 0)
+    last = int(np.flatnonzero(np.isclose(f1, f1.max()))[-1])  # thresholds fall: of equal ones, the lowest
+    below = curve.thresholds[last + 1 :]
+    return float((curve.thresholds[last] + below[0]) / 2) if len(below) else 0.0
 
 
 def _scored(job: main_job.Job, picker: ModelPicker, thresholds: Sequence[float]) -> tuple[Evaluation, Evaluation]:

@@ -28,7 +28,8 @@ What the studies of `benchmarks/paper/` measured, beside what the paper reports.
 - **The model** that is scored is the best of the validations, for all cases alike; the validation tomograms are clean, and
   nothing else uses them.
 - **Calibrated** scores keep only picks above a score threshold, chosen for each species where its F1 on the meta tomograms is
-  highest. Where a case trains on these tomograms too, its thresholds are chosen on data that it knows.
+  highest (halfway to the next pick below). Where a case trains on these tomograms too, its thresholds are chosen on data that
+  it knows.
 - **Differences** are paired by seed. The interval in brackets is Student's t, 95 %; the one in parentheses is the percentile
   bootstrap over seeds, 95 %, which is too narrow with few seeds. Bold: the t interval leaves zero out. With many
   comparisons some do so by chance.

@@ -92,14 +92,15 @@ def test_a_long_training_has_a_short_curve() -> None:
     assert found[-1]["step"] == 300
 
 
-def test_thresholds_keep_what_is_right() -> None:
-    """The false pick has the lowest score of its class, and the class without picks has no threshold."""
+@pytest.mark.parametrize(("false_score", "threshold"), [(0.4, 0.55), (0.95, 0.0), (0.8, 0.0)])
+def test_thresholds_keep_what_is_right(false_score: float, threshold: float) -> None:
+    """A false pick below the true ones is cut off halfway; one above them costs more to drop than to keep."""
     truth = Particles(np.array([[5.0, 5, 5], [15, 5, 5]]), np.array([1, 1]))
     picks = Particles(
-        np.array([[5.0, 5, 5], [15, 5, 5], [25, 5, 5]]), np.array([1, 1, 1]), scores=np.array([0.9, 0.7, 0.4])
+        np.array([[5.0, 5, 5], [15, 5, 5], [25, 5, 5]]), np.array([1, 1, 1]), scores=np.array([0.9, 0.7, false_score])
     )
-    options = EvaluationOptions(["a", "b"], rule="tolerance", tolerance_vox=2.0)
-    assert best_thresholds(evaluate({"t": truth}, {"t": picks}, options)) == [0.7, 0.0]
+    options = EvaluationOptions(["a", "nowhere"], rule="tolerance", tolerance_vox=2.0)
+    assert best_thresholds(evaluate({"t": truth}, {"t": picks}, options)) == [pytest.approx(threshold), 0.0]
 
 
 def test_two_processes_cannot_be_at_one_run(tmp_path: Path) -> None:
