@@ -165,16 +165,20 @@ class Study:
             self.config(run)
 
     def smaller(self, extra: Mapping[str, Any]) -> Study:
-        """One data set and two cases of the study, the first reference and the next case, with further settings."""
-        names = [self.file.references[0], *(name for name in self.file.cases if name != self.file.references[0])]
-        first = next(iter(self.file.data_sets))
+        """One data set and two cases, one with meta networks and one without where there are both, with `extra` settings."""
+        first, reference = next(iter(self.file.data_sets)), self.file.references[0]
+        others = [name for name in self.file.cases if name != reference]
+        unlike = [name for name in others if self._is_bilevel(first, name) != self._is_bilevel(first, reference)]
         file = replace(
             self.file,
             data_sets={first: self.file.data_sets[first]},
-            cases={name: self.file.cases[name] for name in names[:2]},
-            references=tuple(names[:1]),
+            cases={name: self.file.cases[name] for name in (reference, *(unlike or others)[:1])},
+            references=(reference,),
         )
         return replace(self, file=file, extra=extra)
+
+    def _is_bilevel(self, data_set: str, case: str) -> bool:
+        return self.config(Run(data_set, case, 0)).train.is_bilevel
 
 
 def study_names(folder: Path = FOLDER) -> list[str]:

@@ -196,6 +196,27 @@ def test_what_is_finished_can_be_drawn(tmp_path: Path, capsys: pytest.CaptureFix
     assert (tmp_path / "docs" / "results.md").read_text() == page
 
 
+def test_some_cases_alone_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "Runner", Pretence)
+    folder = write_studies(tmp_path / "studies")
+    options = ["--study", "toy", "--seeds", "2", "--out", str(tmp_path), "--docs", str(tmp_path / "docs")]
+    assert command.main([*options, "--cases", "supervised"], folder=folder) == 0
+    assert {path.parent.name for path, _ in done} == {"supervised"}
+    assert len(done) == 4
+    with pytest.raises(InputError, match="nobody"):
+        command.main([*options, "--cases", "nobody"], folder=folder)
+    # What others have finished is gathered too.
+    assert command.main([*options, "--cases", "robpicker"], folder=folder) == 0
+    record = json.loads((tmp_path / "docs" / "results" / "toy_cpu.json").read_text())
+    assert list(record["metrics"]["few"]) == ["supervised", "robpicker"]
+
+
+def test_a_quick_study_is_one_of_each_kind(tmp_path: Path) -> None:
+    small = toy(tmp_path, references=["robpicker"]).smaller({"train.batch_size": 1})
+    assert [str(run) for run in small.runs([0])] == ["few, robpicker, seed 0", "few, supervised, seed 0"]
+    assert small.config(next(iter(small.runs([0])))).train.batch_size == 1
+
+
 def test_a_study_must_be_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="toy"):
         command.main(["--docs", str(tmp_path)], folder=write_studies(tmp_path / "studies"))
