@@ -65,7 +65,7 @@ class Job:
     def judged_patches(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Images, noisy and true labels of some training patches, where clean maps are stored; cut once a run."""
         truths = [stored_truth(tomogram, self.config.data) for tomogram in self.data.train]
-        source, patches = self.data.source(), []
+        source, patches = self.data.noisy_source(), []
         for step in range(_JUDGED_BATCHES if any(truth is not None for truth in truths) else 0):
             batch = source.train_batch(step)
             known, cut = [], []
@@ -330,7 +330,7 @@ def training_examples(job: Job, state: TrainState) -> TrainingExamples:
         return np.asarray(job.experiment.inner_aux(state, Batch(**batch)).weight)
 
     weigh_patches = weigh if "reweighting" in state.meta else None
-    return TrainingExamples(job.data.train, job.data.source(), correct, weigh_patches)
+    return TrainingExamples(job.data.train, job.data.noisy_source(), correct, weigh_patches)
 
 
 def evaluate_picks(job: Job, picker: ModelPicker, tomograms: list[OpenedTomogram]) -> Evaluation:

@@ -139,6 +139,10 @@ class LabelNoiseConfig:
     false_picks: Annotated[
         NonNegative | None, _help("false picks added, as a share of the true count; none: the preset's")
     ] = None
+    false_classes: Annotated[
+        dict[str, NonNegative] | None,
+        _help("how often false picks get each species' class, by name; the others none; none: all alike"),
+    ] = field(default=None, hash=False)
     false_on_contrast: Annotated[
         Fraction | None, _help("share of false picks on gold beads (simulation.beads); none: the preset's")
     ] = None
@@ -177,9 +181,12 @@ class PatchConfig:
     train_sampler: Annotated[
         str, _help("how training patches are drawn, by name: particles, class_balanced, uniform or an added one")
     ] = "particles"
-    meta_sampler: Annotated[
-        str, _help("how meta patches are drawn: as train_sampler, but half the shift and no background share")
-    ] = "class_balanced"
+    meta_sampler: Annotated[str, _help("how meta patches are drawn: as train_sampler, but half the shift")] = (
+        "class_balanced"
+    )
+    meta_background_share: Annotated[
+        Fraction, _help("share of meta patches at uniformly random positions: what is no particle is clean there too")
+    ] = 0.0
     augment: Annotated[
         tuple[str, ...],
         _help(
@@ -297,6 +304,18 @@ class TrainConfig:
     steps: Annotated[PositiveInt, _help("training steps")] = 10_000
     batch_size: Annotated[PositiveInt, _help("training patches a step")] = 25
     meta_batch_size: Annotated[PositiveInt | None, _help("meta patches a step; none: batch_size")] = None
+    meta_share: Annotated[
+        Fraction, _help("share of training patches that are drawn from the meta tomograms and keep their clean labels")
+    ] = 0.0
+    fine_tune_steps: Annotated[
+        Count, _help("last steps, on meta patches alone, at a tenth of the learning rate; 0: none")
+    ] = 0
+    average_decay: Annotated[
+        float,
+        Ge(0),
+        Lt(1),
+        _help("picking uses an exponential average of the network's parameters with this decay; 0: the last ones"),
+    ] = 0.0
     seed: Annotated[Count, _help("seed of everything random in training")] = 0
     loss: Annotated[str, _help("loss of the segmentation, by name")] = "dice"
     loss_options: Annotated[dict[str, Any], _help("options of the loss, such as {smoothing_vox: 1.0} of dice")] = field(
@@ -358,6 +377,16 @@ class TrainConfig:
     def is_bilevel(self) -> bool:
         """Whether there is a meta level: false for supervised training alone."""
         return bool(self.meta_networks)
+
+    @property
+    def uses_meta_batches(self) -> bool:
+        """Whether steps need meta patches: for the meta level, or for fine-tuning."""
+        return self.is_bilevel or self.fine_tune_steps > 0
+
+    @property
+    def main_steps(self) -> int:
+        """Steps before fine-tuning."""
+        return self.steps - self.fine_tune_steps
 
     @property
     def meta_batch(self) -> int:

@@ -28,8 +28,8 @@ class BatchSource:
     Row i of a batch depends on (seed, step, i) alone: not on the batch size, the number of hosts, or what was drawn
     before. So a resumed run continues with the same batches, and each host cuts only its own rows.
 
-    Patches are drawn by the samplers `patches.train_sampler` and `patches.meta_sampler`; meta patches have no share of
-    background, and shifts of at most half of `patches.shift_vox`. Both are then augmented.
+    Patches are drawn by the samplers `patches.train_sampler` and `patches.meta_sampler`; meta patches have a share of
+    background of their own, and shifts of at most half of `patches.shift_vox`. Both are then augmented.
 
     Args:
         train: tomograms of the noisy training set.
@@ -38,6 +38,7 @@ class BatchSource:
         seed: seed of all draws.
         batch_size: rows of a training batch.
         meta_batch_size: rows of a meta batch; None: `batch_size`.
+        meta_share: share of training patches that are drawn from the meta set, with its clean labels.
         threads: threads that cut the rows of a batch.
 
     Raises:
@@ -54,14 +55,16 @@ class BatchSource:
         seed: int,
         batch_size: int,
         meta_batch_size: int | None = None,
+        meta_share: float = 0.0,
         threads: int = 1,
     ) -> None:
         self._tomograms: dict[str, tuple[PatchTomogram, ...]] = {"train": tuple(train), "meta": tuple(meta)}
+        self._n_noisy, self._meta_share = len(train), meta_share
         self._size, self._seed = patches.size, seed
         self._augmenter = Augmenter(patches.augment, patches.size)
         settings = {
             "train": SamplerSettings(patches.background_share, patches.shift_vox),
-            "meta": SamplerSettings(0.0, patches.shift_vox // 2),
+            "meta": SamplerSettings(patches.meta_background_share, patches.shift_vox // 2),
         }
         names = {"train": patches.train_sampler, "meta": patches.meta_sampler}
         titles = {"train": "training set", "meta": "meta set"}
@@ -71,6 +74,11 @@ class BatchSource:
             if tomograms or kind == "train":
                 chosen = TomogramSet(tomograms, patches.size, name=titles[kind])
                 self._draws[kind] = SAMPLERS[names[kind]](chosen, settings[kind])
+        if meta_share:
+            # Meta patches of a training batch are drawn as training patches are.
+            clean = TomogramSet(meta, patches.size, name=titles["meta"])
+            self._draws["clean"] = SAMPLERS[patches.train_sampler](clean, settings["train"])
+            self._tomograms["train"] = (*train, *meta)
         self._rows = {"train": batch_size, "meta": meta_batch_size or batch_size}
         self._pool = ThreadPoolExecutor(threads, "patch-cutter") if threads > 1 else None
 
@@ -83,7 +91,8 @@ class BatchSource:
 
         Returns:
             "image" float32 (n, D, H, W, 1); "label" uint8 (n, D, H, W), 0 background; "center_class" int32 (n,),
-            the class of the particle each patch was drawn for, 0 for background patches.
+            the class of the particle each patch was drawn for, 0 for background patches; with a share of meta patches
+            also "is_clean" bool (n,), whether a patch is one of them.
 
         Raises:
             InputError: a batch that does not divide into `count` parts.
@@ -102,7 +111,11 @@ class BatchSource:
     def plan(self, kind: Kind, step: int, row: int) -> PatchPlan:
         """Where row `row` of the "train" or "meta" batch of a step is cut, and how it is augmented."""
         rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(_STREAM[kind], step, row)))
-        plan = self._draws[kind](rng)
+        if kind == "train" and self._meta_share and rng.random() < self._meta_share:
+            plan = self._draws["clean"](rng)
+            plan = dataclasses.replace(plan, tomogram=plan.tomogram + self._n_noisy)
+        else:
+            plan = self._draws[kind](rng)
         return dataclasses.replace(plan, drawn=self._augmenter.draw(rng))
 
     def plans(self, kind: Kind, step: int, *, shard: tuple[int, int] = (0, 1)) -> list[PatchPlan]:
@@ -121,6 +134,10 @@ class BatchSource:
             )
         rows = self._rows[kind] // count
         return [self.plan(kind, step, index * rows + row) for row in range(rows)]
+
+    def are_clean(self, kind: Kind, plans: Sequence[PatchPlan]) -> np.ndarray:
+        """Which patches have clean labels, bool (n,): all of "meta", and those of "train" that lie in meta tomograms."""
+        return np.array([kind == "meta" or plan.tomogram >= self._n_noisy for plan in plans], bool)
 
     def cut_labels(self, kind: Kind, plans: Sequence[PatchPlan]) -> np.ndarray:
         """Label patches of plans, uint8 (n, D, H, W)."""
@@ -149,7 +166,14 @@ class BatchSource:
             label[row] = self._cut_one(tomogram.labels_in, tomogram, plans[row], nearest=True)
 
         self._for_each_row(cut, len(plans))
-        return {"image": image, "label": label, "center_class": np.array([plan.label for plan in plans], np.int32)}
+        batch: Batch = {
+            "image": image,
+            "label": label,
+            "center_class": np.array([plan.label for plan in plans], np.int32),
+        }
+        if kind == "train" and self._meta_share:
+            batch["is_clean"] = self.are_clean(kind, plans)
+        return batch
 
     def _for_each_row(self, cut: Callable[[int], None], rows: int) -> None:
         for _ in map(cut, range(rows)) if self._pool is None else self._pool.map(cut, range(rows)):

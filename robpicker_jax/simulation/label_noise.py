@@ -40,7 +40,7 @@ def add_label_noise(
     - `swap`: that share of the remaining ones gets another class, a look-alike's or any other, drawn uniformly;
     - `jitter_vox`, `jitter_z_vox`: each remaining one is displaced by a Gaussian of these standard deviations, and kept
       inside the volume;
-    - `false_picks`: that share of the original number is added, with classes drawn uniformly and, where the list has
+    - `false_picks`: that share of the original number is added, with classes drawn by `false_classes` and, where the list has
       orientations, random ones: on spots of high contrast, between particles, or anywhere away from all particles.
 
     Args:
@@ -188,7 +188,7 @@ def _false_picks(
     count = _share(rates.false_picks, n)
     if count == 0:
         return Particles.empty()
-    labels = rng.integers(1, n_classes + 1, count).astype(np.int32)
+    labels = rng.choice(np.arange(1, n_classes + 1, dtype=np.int32), count, p=rates.false_classes)
     spots = np.zeros((0, 3)) if spots_vox is None else np.asarray(spots_vox, float)
     # Spots of high contrast are shared out first; what they cannot take lies anywhere.
     on_spots = min(_share(rates.false_on_contrast, count), len(spots))

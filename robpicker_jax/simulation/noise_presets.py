@@ -31,6 +31,7 @@ class NoiseRates:
         swap_to: the class they get, from 1; 0 draws any other class uniformly.
         jitter_vox: standard deviations (x, y, z) of the position error, voxels.
         false_picks: false picks, as a share of all true particles.
+        false_classes: probability that a false pick gets each class.
         false_on_contrast: share of the false picks that lie on spots of high contrast (gold beads, where there are any).
         false_between: share of the false picks that lie between particles, closer than two radii to one.
     """
@@ -42,6 +43,7 @@ class NoiseRates:
     swap_to: np.ndarray
     jitter_vox: tuple[float, float, float]
     false_picks: float
+    false_classes: np.ndarray
     false_on_contrast: float
     false_between: float
 
@@ -150,9 +152,18 @@ def noise_rates(config: LabelNoiseConfig, species: Sequence[Species], voxel_size
         swap_to=swap_to,
         jitter_vox=jitter,
         false_picks=float(chosen("false_picks", 0.0)),
+        false_classes=_false_classes(config.false_classes, names),
         false_on_contrast=float(chosen("false_on_contrast", 0.0)),
         false_between=float(chosen("false_between", 0.0)),
     )
+
+
+def _false_classes(stated: Mapping[str, float] | None, names: Sequence[str]) -> np.ndarray:
+    """Probabilities of the classes of false picks; all alike where none are stated."""
+    weights = np.ones(len(names)) if stated is None else _by_species("false_classes", stated, names, 0.0)
+    if not weights.sum():
+        raise InputError("all species are 0", where="label_noise.false_classes", fix="give one a larger number")
+    return np.asarray(weights / weights.sum())
 
 
 def _by_species(field: str, value: Any, names: Sequence[str], default: Any) -> np.ndarray:

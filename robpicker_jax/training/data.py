@@ -67,6 +67,13 @@ class TrainingData:
 
     def source(self) -> BatchSource:
         """Batches of this data, as functions of the step."""
+        return self._source(self.train_config.meta_share)
+
+    def noisy_source(self) -> BatchSource:
+        """The same without meta patches in training batches, for looking at what becomes of noisy labels."""
+        return self._source(0.0)
+
+    def _source(self, meta_share: float) -> BatchSource:
         train, patches = self.train_config, self.patches
         return BatchSource(
             [self._patches("train", tomogram) for tomogram in self.train],
@@ -75,6 +82,7 @@ class TrainingData:
             seed=train.seed,
             batch_size=train.batch_size,
             meta_batch_size=train.meta_batch,
+            meta_share=meta_share,
             threads=patches.threads or min(8, os.cpu_count() or 1),
         )
 
@@ -87,7 +95,7 @@ class TrainingData:
     @property
     def resident_bytes(self) -> int:
         """Memory that tomograms and label maps take on each device."""
-        kinds = ("train", "meta") if self.train_config.is_bilevel else ("train",)
+        kinds = ("train", "meta") if self.train_config.uses_meta_batches else ("train",)
         return sum(leaf.nbytes for kind in kinds for leaf in jax.tree.leaves(self.stacks.get(kind)))
 
     def _patches(self, split: str, tomogram: OpenedTomogram) -> PatchTomogram:
@@ -139,6 +147,8 @@ def _loaded(config: Config, found: Survey, kept: Scalings) -> TrainingData:
             label_maps |= {(kind, tomogram.name): one for tomogram, one in zip(opened[kind], made, strict=True)}
             if density is not None:
                 stacks[kind] = Stack(density, labels, np.array(shapes[kind], np.int32))
+    if config.train.meta_share and resident:
+        stacks["train"] = _joined(stacks["train"], stacks["meta"])
     return TrainingData(config.train, config.patches, found, opened["train"], opened["meta"], label_maps, stacks)
 
 
@@ -222,6 +232,23 @@ def _stack(sizes: Sequence[Shape], dtype: Any) -> np.ndarray:
     start = -raw.ctypes.data % 64
     stack: np.ndarray = raw[start : start + n_bytes].view(dtype).reshape(shape)
     return stack
+
+
+def _joined(noisy: Stack, clean: Stack) -> Stack:
+    """Both sets of tomograms as one, the noisy ones first; without label maps where either set draws its labels."""
+    z, y, x = (max(sizes) for sizes in zip(noisy.density.shape[1:], clean.density.shape[1:], strict=True))
+
+    def join(parts: Sequence[np.ndarray]) -> np.ndarray:
+        whole = _stack([(z, y, x)] * sum(len(part) for part in parts), parts[0].dtype)
+        for part, at in zip(parts, (0, len(parts[0])), strict=True):
+            whole[at : at + len(part), : part.shape[1], : part.shape[2], : part.shape[3]] = part
+        return whole
+
+    labels = None
+    if noisy.labels is not None and clean.labels is not None:
+        labels = join([np.asarray(noisy.labels), np.asarray(clean.labels)])
+    density = join([np.asarray(noisy.density), np.asarray(clean.density)])
+    return Stack(density, labels, np.concatenate([noisy.shape_zyx, clean.shape_zyx]))
 
 
 def _parts(stack: np.ndarray | None, sizes: Sequence[Shape]) -> list[np.ndarray | None]:

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from robpicker_jax import parallel
 from robpicker_jax.bilevel import (
     BilevelProblem,
+    Metrics,
     Scale,
     Step,
     TrainState,
@@ -58,6 +59,7 @@ class Experiment:
         step: the compiled training step; its state argument is donated.
         warmup: the compiled step of the warm-up: labels and weights are left alone, the meta networks as they are.
         teach: the same, except that the label correction learns from corrupted meta labels; None: it has no such loss.
+        fine_tune: the compiled step of the last stage, on meta patches alone; None: there is none.
     """
 
     config: Config
@@ -69,6 +71,7 @@ class Experiment:
     step: Step
     warmup: Step
     teach: Step | None
+    fine_tune: Step | None
 
     @cached_property
     def _correct(self) -> Callable[..., jax.Array]:
@@ -78,7 +81,7 @@ class Experiment:
             one_hot = jax.nn.one_hot(label, self.n_classes)
             batch_stats, average = state.network_state.batch_stats, state.network_state.average
             features, logits, _ = self.networks.segment(state.params, batch_stats, image, train=True)
-            if average is not None:
+            if self.config.model.correction == "ema":
                 logits = self.networks.segment(average, batch_stats, image, train=True)[1]
             prediction = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
             return self.networks.correct(state.meta["correction"], features, prediction, one_hot)[0]
@@ -153,11 +156,12 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
     meta_optimizers = {name: build_optimizer(getattr(train, name), train.steps) for name in train.meta_networks}
     if state is None:
         # As one program: array by array it would be a hundred small ones to compile, at every start.
-        averaged = train.is_bilevel and config.model.correction == "ema"
+        averaged = _average_decay(train, config.model) > 0
         start = jax.jit(lambda: _fresh_state(init, problem, meta_optimizers, train, averaged=averaged))
         state = parallel.replicate(start(), mesh)
     problem = accumulated(problem, devices.micro_batches)
-    step, warmup, teach = _steps(problem, trained, meta_optimizers, train, pmap=pmap)
+    step, warmup, teach = _steps(problem, trained, meta_optimizers, train, config.model, pmap=pmap)
+    fine_tune = _fine_tuning_step(problem, train, pmap=pmap) if train.fine_tune_steps else None
     compiled = pmap_step if pmap else jit_step
     return Experiment(
         config=config,
@@ -169,6 +173,7 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
         step=compiled(step, mesh),
         warmup=compiled(warmup, mesh),
         teach=None if teach is None else compiled(teach, mesh),
+        fine_tune=None if fine_tune is None else compiled(fine_tune, mesh),
     )
 
 
@@ -206,7 +211,7 @@ def _mesh(train: TrainConfig, devices: ParallelConfig) -> Mesh:
         check_method(train.hypergradient)
     mesh = parallel.data_mesh(devices.devices)
     parallel.check_batch("train.batch_size", train.batch_size, mesh, devices.micro_batches)
-    if train.is_bilevel:
+    if train.uses_meta_batches:
         parallel.check_batch("train.meta_batch_size", train.meta_batch, mesh, devices.micro_batches)
     return mesh
 
@@ -215,16 +220,23 @@ def _problem(networks: Networks, train: TrainConfig, model: ModelConfig) -> Bile
     """RobPicker's problem with the loss, the stops and the inner optimiser of a configuration."""
     problem = robpicker_problem(
         networks,
-        build_optimizer(train.inner, train.steps * train.inner_steps),
+        build_optimizer(train.inner, train.main_steps * train.inner_steps, train.fine_tune_steps * train.inner_steps),
         build_loss(train),
         stop_gradient_label=train.stop_gradient_label,
         stop_gradient_weight=train.stop_gradient_weight,
         weights=train.weights,
-        ema_decay=model.ema_decay,
+        average_decay=_average_decay(train, model),
+        average_proposes=model.correction == "ema",
     )
     if train.is_bilevel and train.inner.name not in _SMOOTH:
         check_optimizer(problem, {"w": jnp.ones(4)}, method=train.hypergradient)
     return problem
+
+
+def _average_decay(train: TrainConfig, model: ModelConfig) -> float:
+    """Decay of the averaged parameters; 0 where neither picking nor the correction uses them."""
+    proposes = "correction" in train.meta_networks and model.correction == "ema"
+    return train.average_decay or (model.ema_decay if proposes else 0.0)
 
 
 def _fresh_state(
@@ -252,6 +264,7 @@ def _steps(
     networks: Networks,
     meta_optimizers: Mapping[str, optax.GradientTransformation],
     train: TrainConfig,
+    model: ModelConfig,
     *,
     pmap: bool,
 ) -> tuple[Step, Step, Step | None]:
@@ -262,7 +275,9 @@ def _steps(
         return plain, plain, None
     teach = own = None
     if "correction" in train.meta_networks and (train.meta_lambda or train.meta_alpha):
-        own = objective.own_loss(networks, train.corruption, build_loss(train))
+        own = objective.own_loss(
+            networks, train.corruption, build_loss(train), average_proposes=model.correction == "ema"
+        )
         if train.meta_alpha:
             teach = direct_step(
                 _untouched(problem),
@@ -285,6 +300,19 @@ def _steps(
         **averages,
     )
     return step, plain, teach
+
+
+def _fine_tuning_step(problem: BilevelProblem, train: TrainConfig, *, pmap: bool) -> Step:
+    """The plain step on the meta batch, which each of its inner steps takes; not compiled."""
+    averages: dict[str, Any] = {"mean": mean_over_devices} if pmap else {}
+    plain = plain_step(_untouched(problem), inner_steps=train.inner_steps, **averages)
+
+    def step(state: TrainState, inner_batches: Any, outer_batch: Batch) -> tuple[TrainState, Metrics]:
+        del inner_batches
+        repeated = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (train.inner_steps, *leaf.shape)), outer_batch)
+        return plain(state, repeated, outer_batch)
+
+    return step
 
 
 def _untouched(problem: BilevelProblem) -> BilevelProblem:
@@ -310,12 +338,13 @@ def _scale(train: TrainConfig) -> Scale | None:
             return {name: _unit(tree) for name, tree in hypergradient.items()}
 
         return normalised
-    rate = learning_rate_schedule(train.inner, train.steps * train.inner_steps)
+    k = train.inner_steps
+    rate = learning_rate_schedule(train.inner, train.main_steps * k, train.fine_tune_steps * k)
     # A schedule that starts or ends at zero must not make the quotient infinite.
     least = 1e-3 * train.inner.learning_rate
 
     def over_rate(hypergradient: Any, step: jax.Array) -> Any:
-        factor = 1.0 / jnp.maximum(rate(step * train.inner_steps), least)
+        factor = 1.0 / jnp.maximum(rate(step * k), least)
         return jax.tree.map(lambda leaf: factor * leaf, hypergradient)
 
     return over_rate

@@ -33,7 +33,9 @@ def trained_model(
         voxel_size_angstrom: of the training tomograms, Å; None where it is not known.
         score: its validation score.
     """
-    params, batch_stats, step = parallel.local((state.params, state.network_state.batch_stats, state.step))
+    averaged = config.train.average_decay > 0
+    params = state.network_state.average if averaged else state.params
+    params, batch_stats, step = parallel.local((params, state.network_state.batch_stats, state.step))
     inference = replace(config.inference, tile=config.inference.tile or config.patches.size)
     card = ModelCard(
         config.model,

@@ -32,8 +32,8 @@ def device_batches(source: BatchSource, train: TrainConfig, mesh: Mesh) -> Batch
         rows = [source.train_batch(step * k + inner, shard=share) for inner in range(k)]
         inner = {name: np.stack([row[name] for row in rows]) if k > 1 else rows[0][name][None] for name in rows[0]}
         # Supervised training has no meta level: an empty batch keeps the step's signature.
-        empty = {name: value[0, :0] for name, value in inner.items()}
-        return inner, source.meta_batch(step, shard=share) if train.is_bilevel else empty
+        empty = {name: value[0, :0] for name, value in inner.items() if name != "is_clean"}
+        return inner, source.meta_batch(step, shard=share) if train.uses_meta_batches else empty
 
     def make(step: int) -> tuple[Batch, Batch]:
         inner, meta = host(step)
@@ -62,7 +62,7 @@ def resident_batches(
     own = Mesh(np.array(mesh.local_devices), mesh.axis_names, axis_types=mesh.axis_types)
     placed = {
         kind: jax.device_put(stacks[kind], parallel.replicated(own))
-        for kind in (("train", "meta") if train.is_bilevel else ("train",))
+        for kind in (("train", "meta") if train.uses_meta_batches else ("train",))
     }
     axes = {"train": 1, "meta": 0}
     programs = {kind: _cutter(patches, own, axes[kind]) for kind in placed}
@@ -84,6 +84,7 @@ def resident_batches(
             jax.tree.map(lambda *leaves: np.stack(leaves), *(BatchPlan.of(row) for row in plans)),
             np.array([[plan.label for plan in row] for row in plans], np.int32),
             drawn,
+            np.array([source.are_clean(kind, row) for row in plans]) if train.meta_share and kind == "train" else None,
         )
         if kind == "meta":
             host = jax.tree.map(lambda leaf: leaf[0], host)
@@ -91,7 +92,7 @@ def resident_batches(
         return rows if share[1] == 1 else parallel.joined(rows, mesh, axis=axes[kind])
 
     def make(step: int) -> tuple[Batch, Batch]:
-        return batch("train", step), batch("meta", step) if train.is_bilevel else empty
+        return batch("train", step), batch("meta", step) if train.uses_meta_batches else empty
 
     return _ahead(make, train.steps)
 
@@ -99,7 +100,9 @@ def resident_batches(
 def _cutter(patches: PatchConfig, mesh: Mesh, axis: int) -> Callable[..., Batch]:
     """Compiled (stack, plan, classes, drawn labels or None) → batch; rows along `axis`, each device cuts its own."""
 
-    def cut_batch(stack: Stack, plan: BatchPlan, center_class: jax.Array, drawn: jax.Array | None) -> Batch:
+    def cut_batch(
+        stack: Stack, plan: BatchPlan, center_class: jax.Array, drawn: jax.Array | None, is_clean: jax.Array | None
+    ) -> Batch:
         lead = center_class.shape
         flat = jax.tree.map(lambda leaf: leaf.reshape(math.prod(lead), *leaf.shape[len(lead) :]), plan)
         image = cut(stack.density, stack.shape_zyx, flat, patches)
@@ -107,11 +110,11 @@ def _cutter(patches: PatchConfig, mesh: Mesh, axis: int) -> Callable[..., Batch]
         if stack.labels is not None:
             label = cut(stack.labels, stack.shape_zyx, flat, patches, nearest=True)
             label = label.reshape(*lead, *label.shape[1:])
-        return Batch(image.reshape(*lead, *image.shape[1:], 1), label, center_class)  # type: ignore[arg-type]
+        return Batch(image.reshape(*lead, *image.shape[1:], 1), label, center_class, is_clean)  # type: ignore[arg-type]
 
     rows = PartitionSpec(*[None] * axis, parallel.DATA_AXIS)
     mapped = jax.shard_map(
-        cut_batch, mesh=mesh, in_specs=(PartitionSpec(), rows, rows, rows), out_specs=rows, check_vma=False
+        cut_batch, mesh=mesh, in_specs=(PartitionSpec(), rows, rows, rows, rows), out_specs=rows, check_vma=False
     )
     return jax.jit(mapped)
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from robpicker_jax.bilevel import BilevelProblem
 from robpicker_jax.config import CorruptionConfig
@@ -63,11 +63,19 @@ class NetworkState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Patches, their label maps, and the class each was drawn for (0: a random position)."""
+    """Patches and their label maps.
+
+    Attributes:
+        image: densities.
+        label: class labels.
+        center_class: the class that each patch was drawn for (0: a random position).
+        is_clean: whether a patch's labels are known to be right and are not corrected; None: of no patch.
+    """
 
     image: Float[Array, "n z y x 1"]
     label: Int[Array, "n z y x"]
     center_class: Int[Array, " n"]
+    is_clean: Bool[Array, " n"] | None = None
 
 
 class InnerAux(NamedTuple):
@@ -116,7 +124,8 @@ def robpicker_problem(
     stop_gradient_label: bool = True,
     stop_gradient_weight: bool = True,
     weights: str = "none",
-    ema_decay: float = 0.0,
+    average_decay: float = 0.0,
+    average_proposes: bool = False,
 ) -> BilevelProblem:
     """RobPicker's bi-level problem: `inner_loss` and `outer_loss` with the same arguments, and an inner optimiser."""
     inner = inner_loss(
@@ -125,7 +134,8 @@ def robpicker_problem(
         stop_gradient_label=stop_gradient_label,
         stop_gradient_weight=stop_gradient_weight,
         weights=weights,
-        ema_decay=ema_decay,
+        average_decay=average_decay,
+        average_proposes=average_proposes,
     )
     return BilevelProblem(
         inner,
@@ -142,7 +152,8 @@ def inner_loss(
     stop_gradient_label: bool = True,
     stop_gradient_weight: bool = True,
     weights: str = "none",
-    ema_decay: float = 0.0,
+    average_decay: float = 0.0,
+    average_proposes: bool = False,
 ) -> Callable[[Tree, Tree, NetworkState, Batch, Tree], tuple[Array, tuple[NetworkState, InnerAux]]]:
     """The inner loss as `(params, meta, state, batch, frozen) -> (loss, (state, aux))`.
 
@@ -161,8 +172,8 @@ def inner_loss(
         stop_gradient_weight: none through the loss value that sets the weight.
         weights: "none" takes weights as they are; "mean" and "sum" divide them by their mean or sum over the batch,
             without which more weight for every patch is a larger step, and all weights drift to one.
-        ema_decay: decay of the averaged parameters, where the state holds them; the correction's proposal is then
-            their prediction.
+        average_decay: decay of the averaged parameters, where the state holds them.
+        average_proposes: the correction's proposal is their prediction.
     """
     stop = jax.lax.stop_gradient
 
@@ -180,14 +191,20 @@ def inner_loss(
         noisy = jax.nn.one_hot(batch.label, logits.shape[-1], dtype=probabilities.dtype)
         average = None
         if state.average is not None:
-            average = jax.tree.map(lambda old, new: ema_decay * old + (1 - ema_decay) * new, state.average, frozen)
+            average = jax.tree.map(
+                lambda old, new: average_decay * old + (1 - average_decay) * new, state.average, frozen
+            )
 
         def target(features: Array, probabilities: Array) -> tuple[Array, Array]:
             if "correction" not in meta:
                 return noisy, jnp.zeros_like(noisy[..., :1])
-            if state.average is not None:
+            if average_proposes:
                 probabilities = _softmax(segment(state.average)[1])
-            return networks.correct(meta["correction"], features, probabilities, noisy)
+            corrected, alpha = networks.correct(meta["correction"], features, probabilities, noisy)
+            if batch.is_clean is None:
+                return corrected, alpha
+            clean = batch.is_clean[:, None, None, None, None]
+            return jnp.where(clean, noisy, corrected), jnp.where(clean, 0.0, alpha)
 
         still_features, still = features, probabilities
         if meta and (stop_gradient_label or stop_gradient_weight):
@@ -228,7 +245,7 @@ def outer_loss(
 
 
 def own_loss(
-    networks: Networks, corruption: CorruptionConfig, loss: BoundLoss = dice
+    networks: Networks, corruption: CorruptionConfig, loss: BoundLoss = dice, *, average_proposes: bool = False
 ) -> Callable[[Tree, Tree, NetworkState, Batch], tuple[Array, OwnAux]]:
     """The correction's own loss as `(params, meta, state, batch) -> (loss, aux)`, on clean labels that were corrupted.
 
@@ -240,7 +257,7 @@ def own_loss(
         features, logits, _ = networks.segment(frozen, state.batch_stats, batch.image, train=True)
         n_classes = logits.shape[-1]
         prediction = _softmax(logits)
-        if state.average is not None:
+        if average_proposes:
             prediction = _softmax(networks.segment(state.average, state.batch_stats, batch.image, train=True)[1])
         noisy = corrupt(batch.label, jax.random.fold_in(state.key, 1), corruption, n_classes)
         one_hot, clean = (jax.nn.one_hot(each, n_classes, dtype=prediction.dtype) for each in (noisy, batch.label))

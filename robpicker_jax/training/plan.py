@@ -143,7 +143,7 @@ def prepare(experiment: Experiment, *, configured: int = 1, resident_bytes: int 
 def micro_batch_choices(train: TrainConfig, n_devices: int) -> list[int]:
     """Numbers of micro-batches that divide every device's share of the training and the meta batch, rising."""
     sizes = [train.batch_size]
-    if train.is_bilevel:
+    if train.uses_meta_batches:
         sizes.append(train.meta_batch)
     most = min(sizes) // n_devices
     return [m for m in range(1, most + 1) if all(size % (n_devices * m) == 0 for size in sizes)]
@@ -152,14 +152,15 @@ def micro_batch_choices(train: TrainConfig, n_devices: int) -> list[int]:
 def batch_shapes(train: TrainConfig, patches: PatchConfig, mesh: jax.sharding.Mesh) -> tuple[Batch, Batch]:
     """Shapes, types and sharding of the training batches and the meta batch of a step, as `feeding` makes them."""
     edge = patches.size
-    meta_rows = train.meta_batch if train.is_bilevel else 0
+    meta_rows = train.meta_batch if train.uses_meta_batches else 0
 
     def batch(lead: tuple[int, ...], axis: int) -> Batch:
         def shape(rest: tuple[int, ...], dtype: Any) -> Any:
             return jax.ShapeDtypeStruct((*lead, *rest), dtype, sharding=parallel.batch_sharding(mesh, axis))
 
         cube = (edge, edge, edge)
-        return Batch(shape((*cube, 1), np.float32), shape(cube, np.uint8), shape((), np.int32))
+        is_clean = shape((), np.bool_) if axis and train.meta_share else None
+        return Batch(shape((*cube, 1), np.float32), shape(cube, np.uint8), shape((), np.int32), is_clean)
 
     return batch((train.inner_steps, train.batch_size), 1), batch((meta_rows,), 0)
 

@@ -197,7 +197,7 @@ class _Validation:
 
 
 class _Phases:
-    """Which step is taken when: the two halves of the warm-up, then the training step.
+    """Which step is taken when: the two halves of the warm-up, then the training step, fine-tuning in the end.
 
     In the first half the segmentation network learns alone; in the second the label correction learns to repair
     corrupted meta labels as well, but touches no training label yet. With `meta_warmup_until: plateau` the warm-up ends
@@ -213,6 +213,8 @@ class _Phases:
     def step(self, done: int) -> Step:
         """The compiled step number `done`, counted from 1."""
         experiment, most = self._experiment, self._train.meta_warmup_steps
+        if experiment.fine_tune is not None and done > self._train.main_steps:
+            return experiment.fine_tune
         if not self._train.is_bilevel or done > most or self._is_over(done):
             return experiment.step
         return experiment.warmup if experiment.teach is None or done <= most // 2 else experiment.teach

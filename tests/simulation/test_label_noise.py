@@ -246,3 +246,16 @@ def test_names_of_presets_and_species_are_checked() -> None:
         add_label_noise(true, N_CLASSES, SHAPE, LabelNoiseConfig(missing={"z": 0.5}))
     with pytest.raises(InputError, match=r"label_noise\.swap_to"):
         add_label_noise(true, N_CLASSES, SHAPE, LabelNoiseConfig(swap=0.5, swap_to={"a": "a"}))
+    with pytest.raises(InputError, match=r"label_noise\.false_classes"):
+        add_label_noise(true, N_CLASSES, SHAPE, LabelNoiseConfig(false_picks=0.5, false_classes={"a": 0.0}))
+
+
+def test_false_picks_get_classes_as_often_as_stated() -> None:
+    true = some_particles(400)
+    noise = LabelNoiseConfig(false_picks=1.0, false_classes={"a": 3.0, "c": 1.0})
+    _, record = label_noise.add_label_noise(
+        true, some_species(4, 3, 2), (1000, 1000, 1000), noise, voxel_size_angstrom=VOXEL_SIZE
+    )
+    counts = np.bincount([entry["label"] for entry in record["added"]], minlength=4)
+    assert counts[0] == counts[2] == 0
+    np.testing.assert_allclose(counts[[1, 3]] / counts.sum(), (0.75, 0.25), atol=0.08)

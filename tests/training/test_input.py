@@ -48,6 +48,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return load_config(path, [f"data.dir={folder / 'data'}", "train.inner_steps=2", "train.steps=3"])
 
 
+WHOLE = (slice(None), slice(None), slice(None))
+
+
 def loaded(config: Config, **patches: object) -> TrainingData:
     """The data set in the form that the settings ask for."""
     settings = replace(config, patches=replace(config.patches, **patches))  # type: ignore[arg-type]
@@ -236,3 +239,29 @@ def test_the_main_job_opens_each_volume_once(
     with pytest.raises(TrainingBegins):
         main_job.run(config, tmp_path / "run")
     check_once(counts, Path(config.data.dir or ""))
+
+
+@pytest.mark.parametrize("input_form", ["device", "host"])
+def test_a_share_of_training_patches_has_the_clean_labels_of_meta_tomograms(config: Config, input_form: str) -> None:
+    mixed = replace(config, train=replace(config.train, meta_share=0.5))
+    data = loaded(mixed, input=input_form)
+    source = data.source()
+    flags = []
+    for step, (train, _) in enumerate(batches(data)):
+        for inner in range(2):
+            plans = source.plans("train", 2 * step + inner)
+            wanted = [plan.tomogram >= len(data.train) for plan in plans]
+            np.testing.assert_array_equal(train.is_clean[inner], wanted)
+            flags += wanted
+            cut = source.train_batch(2 * step + inner)
+            np.testing.assert_array_equal(train.image[inner], cut["image"])
+            np.testing.assert_array_equal(train.label[inner], cut["label"])
+            for row, plan in enumerate(plans):
+                if wanted[row]:
+                    meta = data.meta[plan.tomogram - len(data.train)]
+                    clean = data.label_maps["meta", meta.name]
+                    again = source.cut_map("train", plan, clean if isinstance(clean, np.ndarray) else clean(WHOLE))
+                    np.testing.assert_array_equal(train.label[inner, row], again)
+    assert any(flags)
+    assert not all(flags)
+    assert all("is_clean" not in data.noisy_source().train_batch(step) for step in range(2))

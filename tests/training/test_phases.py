@@ -10,9 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-from robpicker_jax.config import TrainConfig, load_config
+from robpicker_jax.config import Config, OptimizerConfig, TrainConfig, load_config
 from robpicker_jax.training.experiment import Experiment, build_experiment
+from robpicker_jax.training.export import trained_model
 from robpicker_jax.training.metrics_log import MetricsLog
+from robpicker_jax.training.objective import Batch
+from robpicker_jax.training.optimizers import learning_rate_schedule
 from robpicker_jax.training.plan import batch_shapes
 from robpicker_jax.training.trainer import _Phases
 from tests.tiny import write_tiny
@@ -30,11 +33,16 @@ def bilevel(*arguments: Any) -> Any:
     """Stands for the training step."""
 
 
+def fine_tune(*arguments: Any) -> Any:
+    """Stands for the step of the last stage."""
+
+
 def phases(log: MetricsLog, **fields: Any) -> _Phases:
     """The choice of steps for an experiment that has nothing but its steps and its configuration."""
     train = TrainConfig(validate_every=2, meta_warmup_steps=8, **fields)
     experiment = object.__new__(Experiment)
     parts = {"config": SimpleNamespace(train=train), "step": bilevel, "warmup": plain, "teach": teach}
+    parts["fine_tune"] = fine_tune if train.fine_tune_steps else None
     for name, value in parts.items():
         object.__setattr__(experiment, name, value)
     return _Phases(experiment, log, "macro_f1")
@@ -44,6 +52,11 @@ def test_the_two_halves_of_the_warm_up(tmp_path: Path) -> None:
     chosen = phases(MetricsLog(tmp_path))
     assert [chosen.step(done) for done in (1, 4, 5, 8, 9)] == [plain, plain, teach, teach, bilevel]
     assert phases(MetricsLog(tmp_path), variant="supervised").step(1) == bilevel
+
+
+def test_fine_tuning_comes_last(tmp_path: Path) -> None:
+    chosen = phases(MetricsLog(tmp_path), steps=20, fine_tune_steps=3)
+    assert [chosen.step(done) for done in (8, 9, 17, 18, 20)] == [teach, bilevel, bilevel, fine_tune, fine_tune]
 
 
 def test_a_plateau_ends_the_warm_up_and_a_resumed_run_agrees(tmp_path: Path) -> None:
@@ -63,20 +76,58 @@ def test_a_plateau_ends_the_warm_up_and_a_resumed_run_agrees(tmp_path: Path) -> 
                 log.write({"step": step, "kind": "validation", "macro_f1": {2: 0.1, 4: 0.5, 6: 0.5, 8: 0.9}[step]})
 
 
-@pytest.mark.parametrize(
-    "correction", ["tied", pytest.param("ema", marks=pytest.mark.slow), pytest.param("head", marks=pytest.mark.slow)]
-)
-def test_each_phase_moves_what_it_should(tmp_path: Path, correction: str) -> None:
-    config = load_config(write_tiny(tmp_path / "tiny.yaml"), [f"model.correction={correction}"])
-    experiment = build_experiment(config)
+def drawn_batches(config: Config, experiment: Experiment) -> tuple[Batch, Batch]:
+    """Batches of noise, of the shapes that the experiment's steps take."""
     rng = np.random.default_rng(0)
 
     def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
         values = rng.standard_normal(leaf.shape) if leaf.dtype == np.float32 else rng.integers(0, 3, leaf.shape)
         return jax.device_put(values.astype(leaf.dtype), leaf.sharding)
 
-    shapes = batch_shapes(config.train, config.patches, experiment.mesh)
-    train, meta = jax.tree.map(draw, shapes)
+    train, meta = jax.tree.map(draw, batch_shapes(config.train, config.patches, experiment.mesh))
+    return train, meta
+
+
+@pytest.mark.slow
+def test_fine_tuning_takes_the_meta_batch_alone_and_keeps_an_average(tmp_path: Path) -> None:
+    overrides = ["train.variant=supervised", "train.steps=8", "train.fine_tune_steps=2", "train.average_decay=0.75"]
+    config = load_config(write_tiny(tmp_path / "tiny.yaml"), overrides)
+    experiment = build_experiment(config)
+    assert experiment.fine_tune is not None
+    train, meta = drawn_batches(config, experiment)
+    start = jax.tree.map(np.asarray, experiment.state)
+
+    def after(train: Batch, meta: Batch) -> Any:
+        state = jax.tree.map(jax.device_put, start)
+        return jax.device_get(experiment.fine_tune(state, train, meta)[0])  # type: ignore[misc]
+
+    one = after(train, meta)
+    jax.tree.map(
+        np.testing.assert_array_equal, one.params, after(jax.tree.map(jax.numpy.zeros_like, train), meta).params
+    )
+    other = after(train, meta._replace(label=1 - jax.numpy.minimum(meta.label, 1)))
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (one.params, other.params)), strict=True))
+    # The average takes in the parameters that each step began with.
+    average = one.network_state.average
+    jax.tree.map(np.testing.assert_array_equal, average, start.params)
+    exported = trained_model(config, one._replace(network_state=one.network_state._replace(average=start.params)))
+    jax.tree.map(np.testing.assert_array_equal, exported.params, start.params)
+
+
+def test_fine_tuning_follows_at_a_tenth_of_the_rate() -> None:
+    rate = learning_rate_schedule(OptimizerConfig(learning_rate=1.0, schedule="cosine"), 10, 4)
+    np.testing.assert_allclose([rate(0), rate(10), rate(14)], [1.0, 0.1, 0.0], atol=1e-6)
+    constant = learning_rate_schedule(OptimizerConfig(learning_rate=1.0), 10, 4)
+    np.testing.assert_allclose([constant(9), constant(10), constant(14)], [1.0, 0.1, 0.1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "correction", ["tied", pytest.param("ema", marks=pytest.mark.slow), pytest.param("head", marks=pytest.mark.slow)]
+)
+def test_each_phase_moves_what_it_should(tmp_path: Path, correction: str) -> None:
+    config = load_config(write_tiny(tmp_path / "tiny.yaml"), [f"model.correction={correction}"])
+    experiment = build_experiment(config)
+    train, meta = drawn_batches(config, experiment)
     assert experiment.teach is not None
 
     def moved(before: Any, after: Any) -> dict[str, bool]:
