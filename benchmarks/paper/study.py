@@ -37,7 +37,8 @@ Scale = Literal["cpu", "full"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 Figure = Literal["curves", "species", "differences", "data_sets"]
 
-_PER_STEP = ("steps", "meta_warmup_steps", "validate_every", "checkpoint_every", "log_every")
+_COUNTS = ("steps", "fine_tune_steps", "meta_warmup_steps")  # these may be 0, the intervals may not
+_INTERVALS = ("validate_every", "checkpoint_every", "log_every")
 
 
 @dataclass(frozen=True)
@@ -249,5 +250,5 @@ def _in_steps(train: TrainConfig, where: str) -> dict[str, Any]:
     k = train.inner_steps
     if train.steps % k:
         raise InputError(f"{train.steps} updates are no multiple of {k} inner steps", where=where)
-    counts = {name: getattr(train, name) // k for name in (*_PER_STEP, "fine_tune_steps") if hasattr(train, name)}
-    return {name: count if name.endswith("steps") else max(1, count) for name, count in counts.items()}
+    counts = {name: getattr(train, name) // k for name in _COUNTS}
+    return counts | {name: max(1, getattr(train, name) // k) for name in _INTERVALS}

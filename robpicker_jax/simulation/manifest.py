@@ -41,8 +41,6 @@ def settings_of(recipe: DatasetRecipe) -> dict[str, Any]:
         "simulation": dataclasses.asdict(recipe.simulation),
         "label_noise": dataclasses.asdict(recipe.label_noise),
     }
-    if recipe.label_noise.splits == ("train",):
-        del settings["label_noise"]["splits"]  # data sets made before there was a choice are still the same
     if recipe.placements:
         for split in SPLITS:
             del settings["simulation"][split]

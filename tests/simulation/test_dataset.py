@@ -136,14 +136,6 @@ def test_label_noise_of_meta_on_request(made: Path, tmp_path: Path) -> None:
     assert read_annotations(found.annotation_path).extra["obj_id"].tolist() == [*records[1]["kept"], 10, 11]
 
 
-def test_a_data_set_from_before_splits_could_be_chosen_is_still_the_same(made: Path) -> None:
-    manifest = json.loads((made / "simulation.json").read_text())
-    assert "splits" not in manifest["settings"]["label_noise"]
-    both = dataclasses.replace(RECIPE, label_noise=dataclasses.replace(RECIPE.label_noise, splits=("train", "meta")))
-    with pytest.raises(InputError, match="splits"):
-        is_finished(both, made)
-
-
 def test_a_complete_data_set_is_left_alone(made: Path) -> None:
     assert is_finished(RECIPE, made)
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
