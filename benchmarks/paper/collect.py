@@ -73,7 +73,7 @@ def collect(study: Study, out: Path, *, command: str) -> dict[str, Any]:
             for name, change in study.file.cases.items()
         },
         "metrics": _by_case(study, finished, _metrics),
-        "curves": _by_case(study, finished, _curves),
+        "curves": _by_case(study, finished, _curves) if "curves" in study.file.figures else {},
     }
 
 

@@ -104,7 +104,7 @@ def _section(record: Record, images: Sequence[Path], findings: str) -> str:
             if len(record.cases(data_set)) > 1:
                 parts.append(f"Difference of F1 to {record.label(reference)}:\n")
                 parts.append("\n".join(_differences(record, data_set, reference)) + "\n")
-        meta = list(record.curves(data_set))
+        meta = record.cases_with_meta_networks(data_set)
         if meta:
             parts.append("Label correction and weights at the end of training:\n")
             parts.append("\n".join(_meta(record, data_set, meta)) + "\n")

@@ -82,7 +82,15 @@ class Record:
         """Paired difference of a metric to a reference's."""
         return difference(self.by_seed(data_set, case, metric), self.by_seed(data_set, reference, metric))
 
+    def cases_with_meta_networks(self, data_set: str) -> list[str]:
+        """Cases of which weights or corrections are recorded."""
+        finished = self.content["metrics"][data_set]
+        kinds = ("weight/", "correction/")
+        return [
+            case for case in self.cases(data_set) if any(name.startswith(kinds) for name in finished[case]["values"])
+        ]
+
     def curves(self, data_set: str) -> dict[str, dict[str, list[list[float]]]]:
-        """Mean curves of the cases with meta networks: case → name → [[step, value], …]."""
+        """Mean curves of the cases with meta networks, where the study draws them: case → name → [[step, value], …]."""
         found: dict[str, dict[str, list[list[float]]]] = self.content["curves"].get(data_set, {})
         return found

@@ -69,6 +69,7 @@ def test_a_record_holds_what_is_finished(tmp_path: Path) -> None:
     # Weights of a case without meta networks say nothing, and are not kept.
     assert record.mean("few", "supervised", "weight/ribosome").n == 0
     assert record.curves("few")["robpicker"]["weight_mean/ribosome"] == [[2.0, 0.6], [4.0, 0.6]]
+    assert record.cases_with_meta_networks("few") == ["robpicker"]
     assert record.content["finished"].startswith("2020-01-02")
 
 
