@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from robpicker_jax.config.schema import MAX_SPECIES, Config, OptimizerConfig
+from robpicker_jax.config.data_sections import MAX_SPECIES
+from robpicker_jax.config.schema import Config
+from robpicker_jax.config.training_sections import OptimizerConfig
 from robpicker_jax.system.errors import InputError
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from robpicker_jax.annotations import Particles
 from robpicker_jax.annotations.options import check_options
-from robpicker_jax.config.schema import DataConfig
+from robpicker_jax.config import DataConfig
 from robpicker_jax.datasets.discovery import SPLITS, TomogramFiles
 from robpicker_jax.datasets.headers import agreed_voxel_size, check_patch_fits
 from robpicker_jax.datasets.particle_lists import load_particles, needs_particles

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from robpicker_jax.config.schema import ModelConfig
+from robpicker_jax.config import ModelConfig
 from robpicker_jax.models.conv import conv3d, max_pool3d, transposed_conv3d, upsample_nearest3d
 from robpicker_jax.models.norm import BatchNorm
 from robpicker_jax.models.presets import UNetShape, convolutions, receptive_field, unet_shape

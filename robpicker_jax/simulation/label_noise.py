@@ -13,7 +13,7 @@ import scipy
 
 from robpicker_jax.annotations.geometry import random_rotations
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.config.schema import LabelNoiseConfig, Species
+from robpicker_jax.config import LabelNoiseConfig, Species
 from robpicker_jax.simulation.noise_presets import NoiseRates, noise_rates
 from robpicker_jax.system.errors import InputError
 

@@ -1,0 +1,20 @@
+"""What the fields of the configuration's sections are made of: ranges of numbers, and the line of help of each field."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le
+from pydantic import ConfigDict, Field
+
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Le(1)]
+Count = Annotated[int, Ge(0)]
+PositiveInt = Annotated[int, Gt(0)]
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+def _help(text: str) -> object:
+    return Field(description=text)
