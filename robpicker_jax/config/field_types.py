@@ -13,8 +13,10 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(0)]
 PositiveInt = Annotated[int, Gt(0)]
 
-_STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid")
+"""Every section refuses keys that it does not know."""
 
 
-def _help(text: str) -> object:
+def about(text: str) -> object:
+    """The line of help of a field, as `--help` and the documentation show it."""
     return Field(description=text)

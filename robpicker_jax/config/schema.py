@@ -13,7 +13,7 @@ from typing import ClassVar
 from pydantic import ConfigDict
 
 from robpicker_jax.config.data_sections import DataConfig, LabelNoiseConfig, SimulationConfig
-from robpicker_jax.config.field_types import _STRICT
+from robpicker_jax.config.field_types import STRICT
 from robpicker_jax.config.picking_sections import EvaluationConfig, InferenceConfig, PickingConfig
 from robpicker_jax.config.training_sections import ModelConfig, ParallelConfig, PatchConfig, TrainConfig
 
@@ -22,7 +22,7 @@ from robpicker_jax.config.training_sections import ModelConfig, ParallelConfig, 
 class Config:
     """The whole configuration of a run."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     data: DataConfig = field(default_factory=DataConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
     label_noise: LabelNoiseConfig = field(default_factory=LabelNoiseConfig)
