@@ -29,6 +29,10 @@ class InferenceConfig:
         ),
     ] = 1
 
+    def tile_edge(self, patch_size: int) -> int:
+        """Edge of the tiles in voxels: `tile`, or where that is not set the patches' edge."""
+        return self.tile or patch_size
+
 
 @dataclass(frozen=True)
 class PickingConfig:

@@ -57,7 +57,7 @@ def check(config: Config, source: str | Path = "") -> None:
             f"{config.patches.shift_vox} may move the particle out of a patch of {config.patches.size}",
             f"use less than {config.patches.size // 2}",
         )
-    tile = config.inference.tile or config.patches.size
+    tile = config.inference.tile_edge(config.patches.size)
     if config.inference.overlap_vox >= tile:
         fail("inference.overlap_vox", f"must be smaller than the tile ({tile})")
     if config.train.is_bilevel:

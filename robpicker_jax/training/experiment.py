@@ -29,10 +29,9 @@ from robpicker_jax.bilevel import (
 )
 from robpicker_jax.config import Config, ModelConfig, ParallelConfig, TrainConfig
 from robpicker_jax.evaluation.validation import VALIDATION_METRICS
-from robpicker_jax.models import build_backbone, build_data_reweighting, build_label_correction
+from robpicker_jax.models import build_backbone, build_data_reweighting, build_label_correction, check_edge
 from robpicker_jax.parallel.steps import check_method, jit_step, mean_over_devices, pmap_step
 from robpicker_jax.system.compilation import jit
-from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.registry import look_up
 from robpicker_jax.training import objective
 from robpicker_jax.training.losses import build_loss
@@ -189,15 +188,10 @@ def check_names(config: Config) -> None:
 
 
 def _check_sizes(config: Config) -> None:
-    factor = build_backbone(config.model, len(config.data.species) + 1).stride
-    sizes = {"patches.size": config.patches.size}
+    backbone = build_backbone(config.model, len(config.data.species) + 1)
+    check_edge(config.patches.size, backbone, where="patches.size")
     if config.inference.tile is not None:
-        sizes["inference.tile"] = config.inference.tile
-    for key, size in sizes.items():
-        if size % factor:
-            lower = size - size % factor
-            fits = f"{lower} or {lower + factor}" if lower else str(factor)
-            raise InputError(f"{key}: {size} is not divisible by the network's stride {factor}", fix=f"use {fits}")
+        check_edge(config.inference.tile, backbone, where="inference.tile")
 
 
 def _mesh(train: TrainConfig, devices: ParallelConfig) -> Mesh:

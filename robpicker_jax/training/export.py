@@ -34,7 +34,7 @@ def trained_model(
         score: its validation score.
     """
     params, batch_stats, step = parallel.local((state.params, state.network_state.batch_stats, state.step))
-    inference = replace(config.inference, tile=config.inference.tile or config.patches.size)
+    inference = replace(config.inference, tile=config.inference.tile_edge(config.patches.size))
     card = ModelCard(
         config.model,
         portable(config.data),
@@ -71,7 +71,7 @@ def refresh_settings(workdir: Path, config: Config) -> None:
     The same training may be started again with other settings of inference and picking; they become the model's.
     """
     model = load_trained_model(workdir)
-    inference = replace(config.inference, tile=config.inference.tile or config.patches.size)
+    inference = replace(config.inference, tile=config.inference.tile_edge(config.patches.size))
     card = replace(model.card, data=portable(config.data), inference=inference, picking=config.picking)
     if card != model.card:
         save_model(workdir / MODEL_FILE, replace(model, card=card))
