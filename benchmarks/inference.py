@@ -60,7 +60,7 @@ def predictor(config: Config) -> tuple[DevicePredictor, int]:
     """The network with fresh parameters on all local devices, and the tiles of a batch."""
     experiment = build_experiment(config)
     mesh = prediction_mesh()
-    model = trained_model(config, experiment.state)
+    model = trained_model(experiment, experiment.state)
     return DevicePredictor(
         model.predict, (model.params, model.batch_stats), mesh
     ), config.inference.batch_size * mesh.size

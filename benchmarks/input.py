@@ -74,7 +74,15 @@ def _form_rows(config: Any, folder: Path, case: str, start: str, step: Step, ste
     from robpicker_jax.training.data import load_training_data
 
     began = time.perf_counter()
-    data = load_training_data(config, folder, scalings=folder / "scalings.json")
+    data = load_training_data(
+        folder,
+        data=config.data,
+        patches=config.patches,
+        model=config.model,
+        train=config.train,
+        parallel=config.parallel,
+        scalings=folder / "scalings.json",
+    )
     yield row(NAME, case, f"to load{start}", time.perf_counter() - began, "s")
     patches = 2 * config.train.batch_size
     ahead = data.batches(step.mesh)(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict
@@ -32,6 +32,10 @@ class InferenceConfig:
     def tile_edge(self, patch_size: int) -> int:
         """Edge of the tiles in voxels: `tile`, or where that is not set the patches' edge."""
         return self.tile or patch_size
+
+    def with_tile(self, patch_size: int) -> InferenceConfig:
+        """The section with the tiles' edge filled in."""
+        return replace(self, tile=self.tile_edge(patch_size))
 
 
 @dataclass(frozen=True)

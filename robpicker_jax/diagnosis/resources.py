@@ -47,7 +47,15 @@ def estimate(observations: Sequence[Observation], config: Config) -> Estimate:
     n_classes = len(config.data.species) + 1
     operations = forward_work(config.model, n_classes).operations
     parameters = sum(count_parameters(config.model, config.train, n_classes).values())
-    work = step_operations(config)
+    work = step_operations(config.model, config.train, n_classes=n_classes, patch_size=config.patches.size)
+    memory = step_bytes(
+        config.model,
+        config.train,
+        n_classes=n_classes,
+        patch_size=config.patches.size,
+        micro_batches=config.parallel.micro_batches,
+        parameters=parameters,
+    )
     volumes = [o for o in observations if o.header and o.tomogram.split in ("train", "meta", "val")]
     voxels = sum(int(np.prod(o.header.shape_zyx)) for o in volumes if o.header)
     rate, device = measured_rate()
@@ -56,7 +64,7 @@ def estimate(observations: Sequence[Observation], config: Config) -> Estimate:
     repeated = (tile / max(1, tile - config.inference.overlap_vox)) ** 3
     return Estimate(
         parameters,
-        step_bytes(config, parameters) / 2**30,
+        memory / 2**30,
         voxels * 5 / 2**30,
         work / 1e12,
         work * config.train.steps / (rate * _EFFICIENCY) / 3600,

@@ -27,9 +27,17 @@ from robpicker_jax.bilevel import (
     initial_state,
     plain_step,
 )
-from robpicker_jax.config import Config, ModelConfig, ParallelConfig, TrainConfig
+from robpicker_jax.config import (
+    Config,
+    EvaluationConfig,
+    InferenceConfig,
+    ModelConfig,
+    ParallelConfig,
+    PatchConfig,
+    TrainConfig,
+)
 from robpicker_jax.evaluation.validation import VALIDATION_METRICS
-from robpicker_jax.models import build_backbone, build_data_reweighting, build_label_correction, check_edge
+from robpicker_jax.models import Backbone, build_backbone, build_data_reweighting, build_label_correction, check_edge
 from robpicker_jax.parallel.steps import check_method, jit_step, mean_over_devices, pmap_step
 from robpicker_jax.system.compilation import jit
 from robpicker_jax.system.registry import look_up
@@ -140,9 +148,9 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
         InputError: an unknown name or option, patch or tile sizes that the backbone's stride does not divide, batches
             that the devices cannot share, an inner optimiser through which no hypergradient can pass.
     """
-    check_names(config)
-    _check_sizes(config)
     train, devices, n_classes = config.train, config.parallel, len(config.data.species) + 1
+    check_names(config.model, train, config.evaluation, n_classes)
+    _check_sizes(config.patches, config.inference, build_backbone(config.model, n_classes))
     mesh = _mesh(train, devices)
     networks, init = build_networks(config.model, n_classes)
     pmap = devices.form == "pmap"
@@ -171,7 +179,7 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
     )
 
 
-def check_names(config: Config) -> None:
+def check_names(model: ModelConfig, train: TrainConfig, evaluation: EvaluationConfig, n_classes: int) -> None:
     """Refuse names and options that no registry knows: loss, backbone, hypergradient method, validation score.
 
     Registries can be extended from outside of the package, so this cannot happen when a configuration is read; it costs
@@ -180,18 +188,16 @@ def check_names(config: Config) -> None:
     Raises:
         InputError: the first unknown name or option, with those that are known.
     """
-    train = config.train
     build_loss(train)
-    build_backbone(config.model, len(config.data.species) + 1)
+    build_backbone(model, n_classes)
     configured_options(train.hypergradient, train.hypergradient_options, key="train.hypergradient_options")
-    look_up(VALIDATION_METRICS, config.evaluation.choose_by, key="evaluation.choose_by")
+    look_up(VALIDATION_METRICS, evaluation.choose_by, key="evaluation.choose_by")
 
 
-def _check_sizes(config: Config) -> None:
-    backbone = build_backbone(config.model, len(config.data.species) + 1)
-    check_edge(config.patches.size, backbone, where="patches.size")
-    if config.inference.tile is not None:
-        check_edge(config.inference.tile, backbone, where="inference.tile")
+def _check_sizes(patches: PatchConfig, inference: InferenceConfig, backbone: Backbone) -> None:
+    check_edge(patches.size, backbone, where="patches.size")
+    if inference.tile is not None:
+        check_edge(inference.tile, backbone, where="inference.tile")
 
 
 def _mesh(train: TrainConfig, devices: ParallelConfig) -> Mesh:

@@ -13,8 +13,8 @@ import pytest
 from robpicker_jax.config import TrainConfig, load_config
 from robpicker_jax.training.experiment import Experiment, build_experiment
 from robpicker_jax.training.metrics_log import MetricsLog
-from robpicker_jax.training.plan import batch_shapes
 from robpicker_jax.training.trainer import _Phases
+from tests.steps import noise_batches
 from tests.tiny import write_tiny
 
 
@@ -69,14 +69,7 @@ def test_a_plateau_ends_the_warm_up_and_a_resumed_run_agrees(tmp_path: Path) -> 
 def test_each_phase_moves_what_it_should(tmp_path: Path, correction: str) -> None:
     config = load_config(write_tiny(tmp_path / "tiny.yaml"), [f"model.correction={correction}"])
     experiment = build_experiment(config)
-    rng = np.random.default_rng(0)
-
-    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        values = rng.standard_normal(leaf.shape) if leaf.dtype == np.float32 else rng.integers(0, 3, leaf.shape)
-        return jax.device_put(values.astype(leaf.dtype), leaf.sharding)
-
-    shapes = batch_shapes(config.train, config.patches, experiment.mesh)
-    train, meta = jax.tree.map(draw, shapes)
+    train, meta = noise_batches(experiment, np.random.default_rng(0))
     assert experiment.teach is not None
 
     def moved(before: Any, after: Any) -> dict[str, bool]:
