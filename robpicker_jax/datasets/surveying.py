@@ -64,7 +64,7 @@ class Survey:
             raise
 
     def close(self) -> None:
-        """Let go of the volumes that were not opened; opened tomograms are their holders' to close."""
+        """Let go of the volumes that were not opened; whoever opened a tomogram closes it."""
         while self.readers:
             self.readers.popitem()[1].close()
 

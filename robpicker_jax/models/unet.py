@@ -20,7 +20,8 @@ from robpicker_jax.system.errors import InputError
 
 Params = Any
 BatchStats = Any
-_zeros = nn.initializers.zeros  # kernels are drawn in `UNet.init`: one draw for all compiles in a second, not thirty
+# Kernels start at zero here and are drawn in `UNet.init`, in one draw for all: that compiles in a second instead of thirty.
+_zeros = nn.initializers.zeros
 
 
 class _Conv(nn.Module):
