@@ -184,7 +184,7 @@ def train_run(config: Config, workdir: Path, data: TrainingData, judge: Judge) -
     names = [species.name for species in config.data.species]
 
     def validate(state: TrainState) -> Mapping[str, float]:
-        scores = judge.evaluate(ModelPicker(trained_model(config, state)), judge.validation)
+        scores = judge.evaluate(ModelPicker(trained_model(experiment, state)), judge.validation)
         each = {f"f1/{score.name}": _number(score.rates.f1) for score in scores.classes}
         return {"macro_f1": _number(scores.macro_f1), **each, "outer_loss": loss(state)}
 
@@ -192,7 +192,7 @@ def train_run(config: Config, workdir: Path, data: TrainingData, judge: Judge) -
     result = fit(
         experiment, device_batches(source, config.train, experiment.mesh), workdir, validate=validate, class_names=names
     )
-    evaluation = judge.evaluate(ModelPicker(trained_model(config, result.best)), judge.test)
+    evaluation = judge.evaluate(ModelPicker(trained_model(experiment, result.best)), judge.test)
     stored = {**evaluation.as_dict(), "model_of_step": result.best_step}
     write_text(workdir / "evaluation.json", json.dumps(stored, indent=2) + "\n")
     jax.clear_caches()  # a study is many runs in one process
@@ -242,7 +242,14 @@ class Study:
         if not missing and not timed:
             return
         enable_persistent_cache()
-        data = load_training_data(self.base, self.data)
+        data = load_training_data(
+            self.data,
+            data=self.base.data,
+            patches=self.base.patches,
+            model=self.base.model,
+            train=self.base.train,
+            parallel=self.base.parallel,
+        )
         judge = Judge(self.base, data) if missing else None
         for number, (case, seed) in enumerate(missing, 1):
             began = time.monotonic()
