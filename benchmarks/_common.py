@@ -34,7 +34,7 @@ PACKAGES = ("robpicker-jax", "jax", "numpy", "scipy", "scikit-learn", "torch")
 
 
 def row(benchmark: str, case: str, metric: str, value: float | None, unit: str, *, why: str = "", **more: Any) -> Row:
-    """One figure; without a value, `why` says what it would have needed. NaN and infinity are no values."""
+    """One figure; without a value, `why` says what it would have needed. NaN and infinity count as no value."""
     if value is not None and not math.isfinite(value):
         value, why = None, f"came out as {value}"
     result: Row = {"benchmark": benchmark, "case": case, "metric": metric, "value": value, "unit": unit}
@@ -88,8 +88,8 @@ def main(
         keep_memory: as training does, see `robpicker_jax.system.large_pages`.
     """
     program = getattr(sys.modules["__main__"], "__spec__", None)
-    if program is not None and program.name == f"benchmarks.{benchmark}":  # not where a test calls it
-        restart_with_large_pages(keep_memory)  # as the commands themselves do
+    if program is not None and program.name == f"benchmarks.{benchmark}":  # false where a test calls it
+        restart_with_large_pages(keep_memory)  # the commands of the package do the same
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{benchmark}", description=sys.modules[run.__module__].__doc__
     )
@@ -141,10 +141,11 @@ def seconds(function: Callable[[], object], *, repeats: int = 3, warmup: int = 1
 
 
 def peak_memory_mib(function: Callable[[], T]) -> tuple[T, float | None]:
-    """A call's result and by how much it raised this process's resident memory at most, MiB; None but on Linux."""
+    """A call's result, and the most by which it raised this process's resident memory, MiB; None where it is not Linux."""
     try:
         gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # else freed memory that the allocator keeps would be used again, unseen
+        # The allocator keeps freed memory. A call that used it again would seem to need none.
+        ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak, see proc(5)
         before = _status("VmRSS")
         result = function()

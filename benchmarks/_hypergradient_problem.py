@@ -135,7 +135,10 @@ def double_precision() -> AbstractContextManager[Any]:
 
 @functools.lru_cache(maxsize=8)
 def oracle(case: Case, inner_steps: int = 1, *, stops: bool = True) -> np.ndarray:
-    """`unrolled` in float64 as one vector, by the compiler's defaults, not the options of the methods that it judges."""
+    """The hypergradient by `unrolled` in float64, as one vector.
+
+    It is compiled with the compiler's default options, so that it shares none with the methods that it judges.
+    """
     with double_precision():
         problem, arguments = setup(case, "float64", inner_steps, stops=stops)
         estimate = jax.jit(hypergradient("unrolled", problem, inner_steps))

@@ -2,8 +2,8 @@
 
     python -m benchmarks._inference_memory VOLUME.mrc
 
-Every batch goes through the network, whose parameters are fresh; probabilities of as many classes as a trained network
-would find take the place of its own, so that there is something to cluster and to pick.
+Every batch goes through a network with fresh parameters. Its output is then replaced by probabilities in which every
+class occurs, as a trained network would give them, so that there is something to cluster and to pick.
 """
 
 from __future__ import annotations

@@ -122,9 +122,8 @@ def first_call(case: Case, measured: Measured) -> Measured:
         in_use = (case.device.memory_stats() or {}).get("bytes_in_use", 0)
         out = measured.call()
         after = (case.device.memory_stats() or {}).get("peak_bytes_in_use")
-        if (
-            before is not None and after > before
-        ):  # the device's peak only ever grows: else an earlier call hid this one
+        # The device's peak never falls: where it did not rise, an earlier call took more memory than this one.
+        if before is not None and after > before:
             measured.peak_mib = (after - in_use) / 2**20
     if getattr(out, "hypergradient", None) is not None:
         measured.hypergradient = flat(out.hypergradient)

@@ -2,7 +2,7 @@
 
 Both run the quickstart's network (five classes) on tiles of 64 voxels that overlap by 20. The bare pass is as many calls
 on a batch that is on the device already; `segment` reads the volume from its file, normalises, cuts, predicts, sums,
-and takes the class of every voxel. The two are timed in turn, every other round the other way about. The share of the
+and takes the class of every voxel. The two are timed in turn, in the reverse order in every other round. The share of the
 bare pass's throughput is the median over the rounds of the ratio within a round; that of the smallest times is beside it.
 
 Peak memory is that of a whole process: normalisation, segmentation, picking and writing of (512, 1024, 1024), which takes
@@ -39,12 +39,12 @@ from robpicker_jax.volumes import write_mrc
 NAME = "inference"
 TILE, OVERLAP, N_CLASSES = 64, 20, 5
 _CALLS_THAT_WARM_UP = 20
-"""Batches from which on a first call's compilation no longer counts."""
+"""With this many batches or more, the compilation in the first call is too short to count."""
 SMALL, MIDDLE, LARGE = (108, 152, 196), (128, 512, 512), (512, 1024, 1024)
 
 
 def configuration() -> Config:
-    """The quickstart's network, with a species more."""
+    """The quickstart's network, with one more species."""
     config = load_config(Path(__file__).parents[1] / "configs" / "quickstart.yaml", [])
     species = (*config.data.species, Species("fourth", 5.0))
     batch_size = 4 if jax.default_backend() == "cpu" else 16
@@ -60,7 +60,7 @@ def predictor(config: Config) -> tuple[DevicePredictor, int]:
     """The network with fresh parameters on all local devices, and the tiles of a batch."""
     experiment = build_experiment(config)
     mesh = prediction_mesh()
-    model = trained_model(config, experiment.state)
+    model = trained_model(experiment, experiment.state)
     return DevicePredictor(
         model.predict, (model.params, model.batch_stats), mesh
     ), config.inference.batch_size * mesh.size
@@ -83,7 +83,7 @@ def write_volume(path: Path, shape: tuple[int, int, int], seed: int = 0) -> None
 
 
 def bare(predict: Callable[[Any], Any], batch: Any, calls: int) -> None:
-    """Forward passes on a batch that lies ready, as many under way as `segment` has."""
+    """Forward passes on a batch that is on the device already; as many are queued at a time as `segment` queues."""
     under_way: deque[Any] = deque()
     for _ in range(calls):
         under_way.append(predict(batch))

@@ -23,7 +23,7 @@ NAME = "input"
 SHREC = (200, 512, 512)
 BATCHES = 20
 READY = 4
-"""At least the batches that lie ready when nothing takes them."""
+"""The feed prepares no more than this many batches ahead."""
 FORMS = (("device", "stored"), ("device", "drawn"), ("host", "stored"), ("host", "drawn"))
 QUICK_FORMS = (FORMS[0], FORMS[3])
 
@@ -74,7 +74,15 @@ def _form_rows(config: Any, folder: Path, case: str, start: str, step: Step, ste
     from robpicker_jax.training.data import load_training_data
 
     began = time.perf_counter()
-    data = load_training_data(config, folder, scalings=folder / "scalings.json")
+    data = load_training_data(
+        folder,
+        data=config.data,
+        patches=config.patches,
+        model=config.model,
+        train=config.train,
+        parallel=config.parallel,
+        scalings=folder / "scalings.json",
+    )
     yield row(NAME, case, f"to load{start}", time.perf_counter() - began, "s")
     patches = 2 * config.train.batch_size
     ahead = data.batches(step.mesh)(0)
@@ -95,9 +103,8 @@ def _waiting(case: str, ahead: Iterator[Any], step: Step, steps: int, patches: i
     times: dict[str, list[float]] = {"input": [], "fixed": []}
     log = SilentLog()
     for _ in range(2):
-        for _ in range(
-            READY
-        ):  # made while nothing trained: with them the steps that follow would seem faster than they are
+        # These batches were prepared while no step ran; steps that took them would seem faster than they are.
+        for _ in range(READY):
             next(ahead)
         step.take(ahead, READY, SilentLog())
         log.reset_clock()

@@ -2,8 +2,9 @@
 
 The step is timed as it is, and every convolution of the network by itself, at the step's own sizes and compiled in the
 same way: its output, its input gradient and its weight gradient. All take turns within each round, each called twice and
-timed the second time, when its data are as near as they can be. What the sum leaves of the step is normalisation, ReLU,
-pooling, the loss, the label-correction network, the optimiser, and what convolutions lose among the others' data.
+timed the second time, when its data are in the processor's caches. The step takes longer than the sum of its convolutions
+by normalisation, ReLU, pooling, the loss, the label-correction network and the optimiser, and because in the step other
+data displace those of a convolution from the caches.
 Figures are medians over the rounds.
 """
 

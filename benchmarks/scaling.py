@@ -1,7 +1,7 @@
 """How a training step grows with batch, patch, width and devices: time, time a voxel, and the exponent of the growth.
 
-An exponent of 1 against the number of voxels means that twice the voxels take twice the time. Width is shown for what
-it is: work grows with its square.
+An exponent of 1 against the number of voxels means that twice the voxels take twice the time. For width an
+exponent of 2 is expected, since the work grows with its square.
 """
 
 from __future__ import annotations

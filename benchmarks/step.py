@@ -2,8 +2,8 @@
 
 The network, weights and batches are the same on both sides (`benchmarks.hypergradients_torch`). All calls are timed in
 turn within one process, so that a machine that slows down slows all of them. Ratios are medians over the rounds of the
-ratio within a round; those of the smallest times stand beside them. On CPU the plain step is also timed as the C library
-has memory by itself, in a process of its own.
+ratio within a round; those of the smallest times stand beside them. On CPU the plain step is also timed with the C
+library's default way of allocating memory, in a process of its own.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ SMALL_PAGES = "small pages"
 
 
 def useful_operations(shape: UNetShape, n_classes: int, edge: int, batch: int) -> float:
-    """Operations of the convolutions of one forward pass: what the network asks for, not what a form of it takes."""
+    """Operations of the convolutions of one forward pass, by their definition.
+
+    The way in which a convolution is computed may take more operations; those do not count as useful.
+    """
     return work_of(convolutions(shape, n_classes)).operations * edge**3 * batch
 
 
@@ -86,7 +89,7 @@ def case_rows(case: Case) -> Iterator[Row]:
 
 
 def pages_row(case: Case) -> Row:
-    """The plain step as glibc has memory by itself, over that with large pages that are kept."""
+    """Time of the plain step with glibc's default memory allocation, over its time with large pages that are kept."""
     metric = "small memory pages, given back, over large ones, kept"
     record = functools.partial(row, NAME, f"{case.name}: {PLAIN}", metric)
     if LARGE_PAGES not in os.environ.get("GLIBC_TUNABLES", ""):

@@ -25,7 +25,7 @@ def nearest_voxel(positions_vox: np.ndarray) -> np.ndarray:
 
 
 def in_mask(positions_vox: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Which positions (n, 3) x y z have the voxel nearest to them in a mask (z, y, x); those outside it have not."""
+    """Whether the voxel nearest to each position (n, 3) x y z lies in a mask (z, y, x); False outside the volume."""
     voxels = nearest_voxel(positions_vox[:, ::-1])
     found = np.all((voxels >= 0) & (voxels < mask.shape), axis=1)
     found[found] = mask[tuple(voxels[found].T)] != 0

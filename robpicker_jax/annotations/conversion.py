@@ -99,7 +99,8 @@ def _assumptions(path: Path, fmt: Format, particles: Particles, options: Mapping
             return False
         if voxel_size is None:
             return True
-        # A length that the file states, and that happens to equal the voxel size, shows by its effect at another one.
+        # Where the file states a length that happens to equal the voxel size, the assumption seems to hold by chance.
+        # It is therefore tried at another voxel size too.
         doubled: dict[str, Any] = {"voxel_size_angstrom": 2 * voxel_size}
         return _close(positions(**{assumed.option: assumed.value}, **doubled), positions(**doubled))
 

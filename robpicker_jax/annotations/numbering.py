@@ -1,6 +1,6 @@
 """Tomograms in formats that know only numbers: which number is which tomogram, in a file beside the list.
 
-The file has a line `NUMBER NAME` for each tomogram, as Dynamo's table map files (`.doc`) have.
+This file is the *key* of the list. It has a line `NUMBER NAME` for each tomogram, as Dynamo's table map files (`.doc`) have.
 """
 
 from __future__ import annotations

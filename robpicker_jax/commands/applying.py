@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from robpicker_jax.volumes import VolumeReader
 
 VOXEL_SIZE_TOLERANCE = 0.02
-"""Largest relative difference of a tomogram's voxel size from that of the training tomograms that goes unmentioned."""
+"""Largest relative difference of a tomogram's voxel size from that of the training tomograms for which no warning is given."""
 
 
 @dataclass(frozen=True)

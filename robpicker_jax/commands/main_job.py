@@ -86,7 +86,7 @@ def run(config: Config, workdir: Path) -> None:
     Raises:
         InputError: bad data or configuration, another run in the folder, or a training that diverged.
     """
-    check_names(config)
+    check_names(config.model, config.train, config.evaluation, len(config.data.species) + 1)
     # A wrong name is refused before hours of training.
     build_clustering(config.picking.clustering, config.picking.clustering_options)
     configured_micro_batches = config.parallel.micro_batches
@@ -123,7 +123,9 @@ def start(config: Config, workdir: Path) -> Config:
 def say_finished(config: Config, workdir: Path) -> None:
     """Say that there is nothing to do; settings of picking that were given anew become the model's."""
     if parallel.is_first():
-        refresh_settings(workdir, config)
+        refresh_settings(
+            workdir, data=config.data, patches=config.patches, inference=config.inference, picking=config.picking
+        )
     stored = json.loads((workdir / "evaluation.json").read_text(encoding="utf-8"))
     score = stored["macro"]["f1"]
     scored = "" if score is None else f", macro F1 {score:.3f} on the test set"
@@ -133,7 +135,15 @@ def say_finished(config: Config, workdir: Path) -> None:
 
 def load_data(config: Config, workdir: Path) -> TrainingData:
     """The data set, read and checked; simulated first where the configuration names none."""
-    data = load_training_data(config, data_folder(config, workdir), scalings=_scalings(workdir))
+    data = load_training_data(
+        data_folder(config, workdir),
+        data=config.data,
+        patches=config.patches,
+        model=config.model,
+        train=config.train,
+        parallel=config.parallel,
+        scalings=_scalings(workdir),
+    )
     _say(f"{_counts(data)}; training in {workdir}")
     return data
 
@@ -173,7 +183,7 @@ def train(job: Job, batches: Callable[[int], Any]) -> FitResult:
     choose_by = job.config.evaluation.choose_by
 
     def validate(state: TrainState) -> Mapping[str, float]:
-        scores = evaluate_picks(job, ModelPicker(trained_model(job.config, state)), job.validation)
+        scores = evaluate_picks(job, ModelPicker(trained_model(job.experiment, state)), job.validation)
         return validation_scores(scores, choose_by) | correction_scores(job, state)
 
     def keep_best(state: TrainState, score: float) -> None:
@@ -363,7 +373,7 @@ def _particles(tomogram: OpenedTomogram) -> Particles:
 
 
 def _model(job: Job, state: TrainState, score: float | None) -> TrainedModel:
-    return trained_model(job.config, state, voxel_size_angstrom=job.data.voxel_size_angstrom, score=score)
+    return trained_model(job.experiment, state, voxel_size_angstrom=job.data.voxel_size_angstrom, score=score)
 
 
 def _species_names(config: Config) -> list[str]:

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_job(config: Config, workdir: Path) -> None:
-    """Do the main job, with the collection of garbage set for it.
+    """Do the main job, with garbage collection set for it.
 
     Raises:
         InputError: as `main_job.run`.

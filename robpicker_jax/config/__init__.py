@@ -1,5 +1,6 @@
 """Configuration: frozen dataclasses, read from YAML, overridden by dotted flags, every error naming its key."""
 
+from robpicker_jax.config.data_sections import MAX_SPECIES, DataConfig, LabelNoiseConfig, SimulationConfig, Species
 from robpicker_jax.config.loading import (
     apply_overrides,
     as_plain_values,
@@ -10,25 +11,20 @@ from robpicker_jax.config.loading import (
     load_config,
     validated,
 )
-from robpicker_jax.config.schema import (
+from robpicker_jax.config.picking_sections import EvaluationConfig, InferenceConfig, PickingConfig
+from robpicker_jax.config.schema import Config
+from robpicker_jax.config.training_sections import (
     META_NETWORKS,
-    Config,
     CorruptionConfig,
-    DataConfig,
-    EvaluationConfig,
-    InferenceConfig,
-    LabelNoiseConfig,
     ModelConfig,
     OptimizerConfig,
     ParallelConfig,
     PatchConfig,
-    PickingConfig,
-    SimulationConfig,
-    Species,
     TrainConfig,
 )
 
 __all__ = [
+    "MAX_SPECIES",
     "META_NETWORKS",
     "Config",
     "CorruptionConfig",

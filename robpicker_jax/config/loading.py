@@ -18,7 +18,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from robpicker_jax.config.schema import Config, Species
+from robpicker_jax.config.data_sections import Species
+from robpicker_jax.config.schema import Config
 from robpicker_jax.config.validation import check
 from robpicker_jax.system.errors import InputError
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from robpicker_jax.config.schema import MAX_SPECIES, Config, OptimizerConfig
+from robpicker_jax.config.data_sections import MAX_SPECIES
+from robpicker_jax.config.schema import Config
+from robpicker_jax.config.training_sections import OptimizerConfig
 from robpicker_jax.system.errors import InputError
 
 
@@ -55,7 +57,7 @@ def check(config: Config, source: str | Path = "") -> None:
             f"{config.patches.shift_vox} may move the particle out of a patch of {config.patches.size}",
             f"use less than {config.patches.size // 2}",
         )
-    tile = config.inference.tile or config.patches.size
+    tile = config.inference.tile_edge(config.patches.size)
     if config.inference.overlap_vox >= tile:
         fail("inference.overlap_vox", f"must be smaller than the tile ({tile})")
     if config.train.fine_tune_steps >= config.train.steps:

@@ -10,7 +10,7 @@ import numpy as np
 from robpicker_jax.annotations import Particles, read_annotations
 from robpicker_jax.annotations.bounds import check_inside
 from robpicker_jax.annotations.options import options_for
-from robpicker_jax.config.schema import DataConfig
+from robpicker_jax.config import DataConfig
 from robpicker_jax.datasets.discovery import SHARED_LIST, TomogramFiles, same_tomogram
 from robpicker_jax.system.errors import InputError
 

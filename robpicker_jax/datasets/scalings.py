@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from robpicker_jax.config.schema import DataConfig
+from robpicker_jax.config import DataConfig
 from robpicker_jax.datasets.discovery import TomogramFiles
 from robpicker_jax.system.files import write_text
 from robpicker_jax.volumes import Scaling

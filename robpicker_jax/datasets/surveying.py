@@ -12,7 +12,7 @@ import numpy as np
 
 from robpicker_jax.annotations import Particles
 from robpicker_jax.annotations.options import check_options
-from robpicker_jax.config.schema import DataConfig
+from robpicker_jax.config import DataConfig
 from robpicker_jax.datasets.discovery import SPLITS, TomogramFiles
 from robpicker_jax.datasets.headers import agreed_voxel_size, check_patch_fits
 from robpicker_jax.datasets.particle_lists import load_particles, needs_particles
@@ -64,7 +64,7 @@ class Survey:
             raise
 
     def close(self) -> None:
-        """Let go of the volumes that were not opened; opened tomograms are their holders' to close."""
+        """Let go of the volumes that were not opened; whoever opened a tomogram closes it."""
         while self.readers:
             self.readers.popitem()[1].close()
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from robpicker_jax.annotations import Particles
-from robpicker_jax.config.schema import DataConfig
+from robpicker_jax.config import DataConfig
 from robpicker_jax.datasets.discovery import TomogramFiles
 from robpicker_jax.datasets.headers import agreed_voxel_size
 from robpicker_jax.datasets.particle_lists import load_particles, needs_particles

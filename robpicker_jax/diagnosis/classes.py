@@ -196,7 +196,8 @@ def seen_radius(rings: np.ndarray, radius_vox: float, n: int) -> tuple[float, fl
 
     The radius is where the profile, going outwards from its peak, falls below half of the peak's height above the
     surroundings (the last quarter of the profile). Neighbouring rings share voxels, so that those of the last quarter
-    alone can look calmer than they are: no ring of n particles is taken to be surer than white noise would leave it.
+    alone can look calmer than they are: the error of a ring is taken to be at least
+    that of white noise averaged over n particles.
     """
     smooth = np.convolve(np.pad(rings, 1, mode="edge"), [0.25, 0.5, 0.25], mode="valid")
     far = smooth[3 * RINGS // 4 :]

@@ -12,7 +12,7 @@ import numpy as np
 from robpicker_jax.annotations.options import check_options
 from robpicker_jax.config import Config, Species
 from robpicker_jax.datasets import SPLITS, discover
-from robpicker_jax.diagnosis import classes, coordinates, headers, resources, spectra, splits
+from robpicker_jax.diagnosis import classes, coordinates, headers, patches, resources, spectra, splits
 from robpicker_jax.diagnosis.classes import Kind
 from robpicker_jax.diagnosis.findings import Diagnosis, Finding, worst_first
 from robpicker_jax.diagnosis.hypotheses import readings
@@ -23,6 +23,7 @@ from robpicker_jax.diagnosis.observation import (
     read_header,
     read_particles,
 )
+from robpicker_jax.models import build_backbone
 from robpicker_jax.system.errors import InputError
 
 _GUESSED_RADIUS_ANGSTROM = 100.0
@@ -120,8 +121,11 @@ def _against_config(observations: Sequence[Observation], config: Config, resourc
         needed = kinds[observation.tomogram.split] == "map" and observation.tomogram.split != "test"
         if kinds[observation.tomogram.split] == "map" and (stored or needed):
             findings += check_label_map(observation, len(config.data.species))
-    unfit = resources.check_patches(observations, config)
-    findings += unfit
+    backbone = build_backbone(config.model, len(config.data.species) + 1)
+    findings += patches.check_volumes(observations, config.patches)
+    findings += patches.check_strides(backbone, config.patches, config.inference)
+    findings += patches.check_radii(config.data.species, config.patches, backbone.stride)
+    findings += patches.check_clusters(config.data.species, config.picking)
     if resources_too:
         findings += resources.check_resources(observations, config)
     return findings

@@ -1,4 +1,4 @@
-"""Patches and tiles against volumes and radii; memory and time of a configuration, roughly (see `workload`)."""
+"""Memory and time of a configuration, roughly (see `training/workload.py`)."""
 
 from __future__ import annotations
 
@@ -15,49 +15,6 @@ from robpicker_jax.system.memory import device_bytes
 from robpicker_jax.training.workload import count_parameters, forward_work, step_bytes, step_operations
 
 _EFFICIENCY = 0.35  # of the matrix product's rate that convolutions reach
-_RADII_IN_PATCH = 3.0
-
-
-def check_patches(observations: Sequence[Observation], config: Config) -> list[Finding]:
-    """Patches fit volumes, particles, shifts and the U-Net; the smallest cluster fits the species."""
-    from robpicker_jax.models import build_backbone
-
-    findings = []
-    size, shift = config.patches.size, config.patches.shift_vox
-    small = [o for o in observations if o.header and min(o.header.shape_zyx) < size]
-    if small:
-        depth, height, width = small[0].header.shape_zyx if small[0].header else (0, 0, 0)
-        what = f"a patch of {size} does not fit {small[0].name} of {width} x {height} x {depth} voxels"
-        fix = f"set patches.size to {min(depth, height, width)} or less"
-        where = tuple(o.name for o in small)
-        findings.append(Finding("error", "patch_too_large", what, fix, where, {"patch": size}))
-    factor = build_backbone(config.model, len(config.data.species) + 1).stride
-    for key, edge in (("patches.size", size), ("inference.tile", config.inference.tile or size)):
-        if edge % factor:
-            lower = edge - edge % factor
-            what = f"{key}: {edge} is not divisible by the stride of the segmentation network"
-            fix = f"use a multiple of {factor}" + (f", {lower} or {lower + factor}" if lower else "")
-            findings.append(Finding("error", "patch_stride", what, fix, (), {"stride": factor, "edge": edge}))
-    largest = max(config.data.species, key=lambda species: species.radius_vox)
-    radius = largest.radius_vox
-    if size < _RADII_IN_PATCH * radius:
-        what = f"a patch of {size} voxels holds {size / radius:.1f} radii of {largest.name} ({radius:g} voxels)"
-        fix = f"set patches.size to {-(-int(np.ceil(4 * radius)) // factor) * factor} or more"
-        findings.append(Finding("warning", "patch_small", what, fix, (), {"patch": size, "radius_vox": radius}))
-    elif shift > size / 2 - 0.5 * radius:
-        what = f"shifts of {shift} voxels cut particles of radius {radius:g} at the border of a patch of {size}"
-        fix = f"set patches.shift_vox to {max(0, int(size / 2 - radius))} or less"
-        evidence = {"patch": size, "shift_vox": shift, "radius_vox": radius}
-        findings.append(Finding("warning", "shift", what, fix, (), evidence))
-    for species in config.data.species:
-        smallest = species.min_cluster_vox or config.picking.min_cluster_vox
-        volume = 4 / 3 * np.pi * species.radius_vox**3
-        if smallest > volume:
-            what = f"{species.name}: clusters under {smallest} voxels are dropped, its sphere has {volume:.0f}"
-            fix = f"set min_cluster_vox to about {max(1, round(volume / 5))}"
-            evidence = {"min_cluster_vox": smallest, "sphere_vox": volume}
-            findings.append(Finding("warning", "min_cluster", what, fix, (), evidence))
-    return findings
 
 
 @dataclass(frozen=True)
@@ -90,16 +47,24 @@ def estimate(observations: Sequence[Observation], config: Config) -> Estimate:
     n_classes = len(config.data.species) + 1
     operations = forward_work(config.model, n_classes).operations
     parameters = sum(count_parameters(config.model, config.train, n_classes).values())
-    work = step_operations(config)
+    work = step_operations(config.model, config.train, n_classes=n_classes, patch_size=config.patches.size)
+    memory = step_bytes(
+        config.model,
+        config.train,
+        n_classes=n_classes,
+        patch_size=config.patches.size,
+        micro_batches=config.parallel.micro_batches,
+        parameters=parameters,
+    )
     volumes = [o for o in observations if o.header and o.tomogram.split in ("train", "meta", "val")]
     voxels = sum(int(np.prod(o.header.shape_zyx)) for o in volumes if o.header)
     rate, device = measured_rate()
-    tile = config.inference.tile or config.patches.size
+    tile = config.inference.tile_edge(config.patches.size)
     usual = float(np.median([int(np.prod(o.header.shape_zyx)) for o in observations if o.header] or [0]))
     repeated = (tile / max(1, tile - config.inference.overlap_vox)) ** 3
     return Estimate(
         parameters,
-        step_bytes(config, parameters) / 2**30,
+        memory / 2**30,
         voxels * 5 / 2**30,
         work / 1e12,
         work * config.train.steps / (rate * _EFFICIENCY) / 3600,

@@ -1,4 +1,4 @@
-"""Power spectra of tomograms against each other: another filter, pixel size or reconstruction is another distribution."""
+"""Power spectra of tomograms against each other: another filter, pixel size or reconstruction changes the spectrum."""
 
 from __future__ import annotations
 

@@ -139,7 +139,8 @@ def _solve(pairs: Pairs, matches: NDArray[np.int64]) -> None:
         chosen = cost[row, column] < unmatched
         row, column = row[chosen], column[chosen]
     else:
-        # Each pick gets a column of its own that stands for "unmatched"; weights are moved off zero, which is no edge.
+        # Each pick gets a column of its own that stands for "unmatched". In a sparse graph a weight of 0 means that there
+        # is no edge, so 1 is added to all weights.
         own = np.arange(picks.size)
         weights = np.concatenate([pairs.distances + 1.0, np.full(picks.size, unmatched + 1.0)])
         where = (np.concatenate([rows, own]), np.concatenate([columns, truths.size + own]))

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from robpicker_jax.config.schema import EvaluationConfig, Species
+from robpicker_jax.config import EvaluationConfig, Species
 from robpicker_jax.evaluation.matching import Counting
 from robpicker_jax.system.errors import InputError
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from robpicker_jax.annotations.bounds import nearest_voxel
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.config.schema import MAX_SPECIES, Species
+from robpicker_jax.config import MAX_SPECIES, Species
 from robpicker_jax.labels.stamps import Shape, Sphere, Stamp
 from robpicker_jax.molecules import species_mask
 from robpicker_jax.system.errors import InputError

@@ -41,7 +41,7 @@ class Sphere:
         self._whole = self._offsets[:, (self._float**2).sum(axis=0) <= self._squared]
 
     def inside(self, fraction_zyx: np.ndarray, rotation: np.ndarray | None) -> np.ndarray:
-        if not fraction_zyx.any():  # whole-voxel positions, as most object lists have
+        if not fraction_zyx.any():  # most object lists hold positions in whole voxels
             return self._whole
         away = self._float - fraction_zyx[:, None]
         away *= away

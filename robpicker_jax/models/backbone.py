@@ -14,6 +14,7 @@ import jax
 from robpicker_jax.config import ModelConfig
 from robpicker_jax.models.unet import build_unet
 from robpicker_jax.models.work import Work
+from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.registry import checked_options, look_up
 
 Params = Any
@@ -107,3 +108,21 @@ def build_backbone(model: ModelConfig, n_classes: int, *, device_axis: str | Non
     build = look_up(BACKBONES, model.backbone, key="model.backbone")
     options = checked_options(build, model.backbone_options, key="model.backbone_options", reserved=("device_axis",))
     return build(model, n_classes, device_axis=device_axis, **options)
+
+
+def check_edge(edge: int, backbone: Backbone, *, where: str) -> None:
+    """Refuse an edge of patches or tiles that the backbone's stride does not divide.
+
+    Args:
+        edge: voxels.
+        backbone: the network that is to take them.
+        where: the key of the configuration that gives the edge.
+
+    Raises:
+        InputError: with the nearest edges that fit.
+    """
+    stride = backbone.stride
+    if edge % stride:
+        lower = edge - edge % stride
+        fits = f"{lower} or {lower + stride}" if lower else str(stride)
+        raise InputError(f"{edge} is not divisible by the network's stride {stride}", where=where, fix=f"use {fits}")

@@ -104,7 +104,7 @@ def _weight_gradient_on(platform: Lowering, x: jax.Array, g: jax.Array, **params
 
 def _batched_convolution(args: Any, dims: Any, *, mirrored: bool, lowering: Lowering | None) -> Any:
     x, kernel = args
-    if dims[1] is None:  # only x is mapped: more samples
+    if dims[1] is None:  # only x is mapped: the mapped axis becomes more samples
         x = jnp.moveaxis(x, dims[0], 0)
         y = _convolution(x.reshape(-1, *x.shape[2:]), kernel, mirrored, lowering)
         return y.reshape(*x.shape[:2], *y.shape[1:]), 0

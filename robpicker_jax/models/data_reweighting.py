@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from robpicker_jax.config.schema import ModelConfig
+from robpicker_jax.config import ModelConfig
 
 Inputs = Literal["loss", "classes", "composition"]
 
@@ -28,8 +28,8 @@ class _DataReweightingModule(nn.Module):
 class DataReweighting:
     """`w = sigmoid(W2·relu(W1·x + b1) + b2)`: 1 → hidden → 1, 1,501 parameters at the paper's 500 with one input.
 
-    The last layer starts at zero: every weight is 1/2 at first, and the seed has no say in whether losses or gains are
-    preferred.
+    The last layer starts at zero: every weight is 1/2 at first, whatever the seed, so that chance does not decide
+    whether patches of large or of small loss are preferred.
 
     Attributes:
         hidden: width.

@@ -46,7 +46,7 @@ def _conv2d(x: jax.Array, kernel: jax.Array, mirrored: bool, block: int = 1) -> 
     """2D convolution, `block` neighbouring columns at a time where they divide the width.
 
     The columns of a block are outputs of one kernel that is wider by as many columns and moves on by a block at a time.
-    That takes more operations, but with few outputs the matrix product is slow for want of columns, and gets more.
+    That takes more operations, but a matrix product with few columns is slow, and the block gives it more of them.
     """
     samples, height, width, _ = x.shape
     kh, kw, _, features = kernel.shape

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from robpicker_jax.config.schema import ModelConfig
+from robpicker_jax.config import ModelConfig
 
 _HIDDEN = 16  # with as few units as classes, all of them may be born dead
 

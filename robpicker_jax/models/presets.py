@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from robpicker_jax.config.schema import ModelConfig
+from robpicker_jax.config import ModelConfig
 from robpicker_jax.models.work import Convolution
 from robpicker_jax.system.errors import InputError
 

@@ -26,7 +26,7 @@ from robpicker_jax.config import (
     as_plain_values,
     validated,
 )
-from robpicker_jax.models.backbone import BACKBONES, Backbone, build_backbone
+from robpicker_jax.models.backbone import BACKBONES, Backbone, build_backbone, check_edge
 from robpicker_jax.system.compilation import jit
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.version import __version__
@@ -160,15 +160,12 @@ def check_tiles(card: ModelCard) -> None:
     """Refuse tiles that the network cannot take.
 
     Raises:
-        InputError: a tile whose edge the network's stride does not divide, or an overlap that leaves no step.
+        InputError: no tile, a tile whose edge the network's stride does not divide, or an overlap that leaves no step.
     """
-    tile, stride = card.inference.tile, build_network(card).stride
-    if tile is None or tile % stride:
-        raise InputError(
-            f"{tile} is not divisible by the network's stride {stride}",
-            where="inference.tile",
-            fix=f"use a multiple of {stride}",
-        )
+    tile = card.inference.tile
+    if tile is None:
+        raise InputError("no edge of the tiles is given", where="inference.tile", fix="give it in voxels")
+    check_edge(tile, build_network(card), where="inference.tile")
     if card.inference.overlap_vox >= tile:
         raise InputError(f"must be smaller than the tile ({tile})", where="inference.overlap_vox")
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from robpicker_jax.config.schema import ModelConfig
+from robpicker_jax.config import ModelConfig
 from robpicker_jax.models.conv import conv3d, max_pool3d, transposed_conv3d, upsample_nearest3d
 from robpicker_jax.models.norm import BatchNorm
 from robpicker_jax.models.presets import UNetShape, convolutions, receptive_field, unet_shape
@@ -20,7 +20,8 @@ from robpicker_jax.system.errors import InputError
 
 Params = Any
 BatchStats = Any
-_zeros = nn.initializers.zeros  # kernels are drawn in `UNet.init`: one draw for all compiles in a second, not thirty
+# Kernels start at zero here and are drawn in `UNet.init`, in one draw for all: that compiles in a second instead of thirty.
+_zeros = nn.initializers.zeros
 
 
 class _Conv(nn.Module):

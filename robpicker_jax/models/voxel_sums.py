@@ -38,7 +38,11 @@ def _sum(x: jax.Array) -> jax.Array:
 
 
 def _sum_by_rows(x: jax.Array) -> jax.Array:
-    """For CPU, where XLA lets one thread read all voxels for each output, C values apart: many short sums come first."""
+    """The sum in two stages, for CPU.
+
+    XLA's CPU code gives each channel to one thread, which reads all voxels in steps of C values. Sums along x come
+    first, so that many threads share the work and each reads values that lie together.
+    """
     return _sum(lax.optimization_barrier(jnp.sum(x, axis=-2))) if x.ndim > 2 else _sum(x)
 
 

@@ -24,7 +24,8 @@ Chosen against the masks of SHREC 2019: from density maps of ten of its species,
 threshold of 0.1 of the maximum give their voxel counts within 6 % on average.
 """
 
-_WEIGHT_BLUR_ANGSTROM = 5.0  # half the peak of a map so blurred encloses the molecule's volume within about 10 %
+# In a map that is blurred by this much, the surface at half the peak encloses the molecule's volume within about 10 %.
+_WEIGHT_BLUR_ANGSTROM = 5.0
 _FLOOR = 0.02  # of the maximum: what is fainter does not belong to the particle
 
 

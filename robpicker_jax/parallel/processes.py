@@ -1,4 +1,4 @@
-"""Several processes (hosts) as one run: joining them, telling the first one, agreeing on something.
+"""Several processes (hosts) as one run: joining them, knowing which is the first, agreeing on a value.
 
 Every process runs the same program on its own devices and reads its own share of every batch. Process 0 alone writes
 metrics, picks and reports; checkpoints are written by all together. The work folder must be on a file system that

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robpicker_jax.config.schema import PatchConfig
+from robpicker_jax.config import PatchConfig
 from robpicker_jax.patches.augmentation import Array, Augmenter, reflected
 from robpicker_jax.patches.tomogram_set import PatchPlan
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from robpicker_jax.config.schema import PatchConfig
+from robpicker_jax.config import PatchConfig
 from robpicker_jax.labels import Region
 from robpicker_jax.patches.augmentation import Augmenter, reflected
 from robpicker_jax.patches.samplers import SAMPLERS, Draw, SamplerSettings

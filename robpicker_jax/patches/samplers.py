@@ -78,7 +78,7 @@ def class_balanced(tomograms: TomogramSet, settings: SamplerSettings) -> Draw:
 
 
 def uniform(tomograms: TomogramSet, settings: SamplerSettings) -> Draw:
-    """Every position of a patch equally likely, wherever the particles are; settings do not count."""
+    """Every position of a patch equally likely, wherever the particles are; the settings are ignored."""
     return tomograms.anywhere
 
 

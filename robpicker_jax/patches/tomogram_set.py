@@ -173,7 +173,8 @@ class TomogramSet:
                 f"the masks leave no voxel for the centre of a patch of {self.size} voxels",
                 fix="correct the masks (1 in the sample, 0 elsewhere) or reduce patches.size",
             )
-        # Rounding may leave the last edge below 1; a tomogram without voxels is passed over, its edge repeats.
+        # Rounding may leave the last edge below 1. The edge of a tomogram without voxels repeats the one before it, so
+        # that the search never returns that tomogram.
         draw = min(rng.random(), np.nextafter(self._edges[-1], 0.0))
         tomogram = int(np.searchsorted(self._edges, draw, side="right"))
         corners = self._corners[tomogram]

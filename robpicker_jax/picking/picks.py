@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from robpicker_jax.annotations.bounds import nearest_voxel
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.config.schema import PickingConfig
+from robpicker_jax.config import PickingConfig
 from robpicker_jax.picking.clustering import Clusters, build_clustering
 from robpicker_jax.system.errors import InputError
 

@@ -139,7 +139,9 @@ def _encode(image: Image, greys: int | None) -> bytes:
         palette.putpalette(_palette(greys))
         white = image.getpixel((0, 0)) == (255, 255, 255)
         image = image.quantize(palette=palette, dither=Image.Dither.NONE)
-        if white:  # Pillow matches colours to about 2 %, and a page shows the edge of a white that is not quite
+        if (
+            white
+        ):  # Pillow matches colours to about 2 % only, and on a white page an almost white picture has visible edges
             entries = image.getpalette() or []
             corner = 3 * int(np.asarray(image)[0, 0])
             entries[corner : corner + 3] = [255, 255, 255]
@@ -151,7 +153,7 @@ def _encode(image: Image, greys: int | None) -> bytes:
 def _palette(greys: int) -> list[int]:
     """Shades of grey, and each class colour blended with white, grey and black as its smoothed edges are.
 
-    A palette made from the picture would spend itself on the many greys and lose the classes.
+    A palette made from the picture would hold many greys, which cover most of it, and too few class colours.
     """
     shades = [(value, value, value) for value in np.linspace(0, 255, greys)]
     for colour in (*_CLASS_COLOURS, ACCENT):

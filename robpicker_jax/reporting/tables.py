@@ -1,4 +1,4 @@
-"""The evaluation and the history, read with patience: whatever is there, nothing that is not."""
+"""The evaluation and the history as the report reads them: missing or malformed entries are left out."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import scipy
 
 from robpicker_jax.annotations.geometry import random_rotations
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.config.schema import LabelNoiseConfig, Species
+from robpicker_jax.config import LabelNoiseConfig, Species
 from robpicker_jax.simulation.noise_presets import NoiseRates, noise_rates
 from robpicker_jax.system.errors import InputError
 
@@ -133,7 +133,7 @@ def _swap(
     n, n_classes = len(particles), len(rates.swap)
     labels = particles.labels.copy()
     order = rng.permutation(n)
-    steps = rng.integers(1, max(2, n_classes), n)  # how many classes further, around the circle
+    steps = rng.integers(1, max(2, n_classes), n)  # the new label is so many classes further, modulo their number
     order = order[np.isin(order, kept)]
     swapped = []
     for label in range(1, n_classes + 1):

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from robpicker_jax.config.schema import LabelNoiseConfig, Species
+from robpicker_jax.config import LabelNoiseConfig, Species
 from robpicker_jax.system.errors import InputError
 
 

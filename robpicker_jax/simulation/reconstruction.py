@@ -85,7 +85,7 @@ def _ramp(n: int) -> np.ndarray:
 
 
 def _angle_measure(angles_deg: np.ndarray) -> np.ndarray:
-    """Δθ of each tilt, radians; where the range closes, at ±90°, the two equal views share one."""
+    """Δθ of each tilt, radians; where tilts run from −90° to 90°, the first and the last view are equal and share one."""
     if len(angles_deg) == 1:
         return np.ones(1)
     measure = np.full(len(angles_deg), math.radians(angles_deg[1] - angles_deg[0]))

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from robpicker_jax.config import Config, DataConfig, PatchConfig, TrainConfig
+from robpicker_jax.config import DataConfig, ModelConfig, ParallelConfig, PatchConfig, TrainConfig
 from robpicker_jax.datasets import OpenedTomogram, Scalings, Survey, TomogramFiles, discover, load_target, survey
 from robpicker_jax.labels import LabelMaker, Region, label_maker
 from robpicker_jax.patches import BatchSource, PatchTomogram, check_names
@@ -105,33 +105,60 @@ class TrainingData:
         return PatchTomogram(tomogram.name, density, tomogram.particles, labels, tomogram.mask)
 
 
-def load_training_data(config: Config, directory: Path, *, scalings: Path | None = None) -> TrainingData:
+def load_training_data(
+    directory: Path,
+    *,
+    data: DataConfig,
+    patches: PatchConfig,
+    model: ModelConfig,
+    train: TrainConfig,
+    parallel: ParallelConfig,
+    scalings: Path | None = None,
+) -> TrainingData:
     """Read and check a data set, and make the label maps of its training and meta tomograms.
 
     Args:
-        config: the configuration; `patches.input` and `patches.labels` say where densities and label maps are kept.
         directory: the data set.
+        data: the section `data`.
+        patches: the section `patches`; its `input` and `labels` say where densities and label maps are kept.
+        model, train, parallel: the sections that the memory of a training step depends on. Where the input is "auto",
+            the tomograms are kept on the devices if they fit there beside a step.
         scalings: file in which the tomograms' scalings are kept from one start to the next.
 
     Raises:
         InputError: whatever is wrong with it, named by file.
     """
-    check_names(config.patches)
-    found = survey(discover(directory), config.data, config.patches.size)
+    check_names(patches)
+    found = survey(discover(directory), data, patches.size)
     kept = Scalings(scalings)
+    activations = step_bytes(
+        model,
+        train,
+        n_classes=len(data.species) + 1,
+        patch_size=patches.size,
+        micro_batches=parallel.micro_batches,
+        parameters=0,
+    )
     try:
-        data = _loaded(config, found, kept)
+        resident = lives_on_devices(_shapes(found), patches, parallel, activations)
+        loaded = _loaded(found, data, patches, train, resident, kept)
     except BaseException:
         found.close()
         raise
     kept.save()
-    return data
+    return loaded
 
 
-def _loaded(config: Config, found: Survey, kept: Scalings) -> TrainingData:
+def _shapes(found: Survey) -> dict[str, list[Shape]]:
+    """Sizes of the training and meta tomograms, voxels."""
+    return {split: [found.shapes_zyx[files] for files in found.splits[split]] for split in ("train", "meta")}
+
+
+def _loaded(
+    found: Survey, data: DataConfig, patches: PatchConfig, train: TrainConfig, resident: bool, kept: Scalings
+) -> TrainingData:
     """Open the training and meta tomograms of a surveyed data set, and make their label maps."""
-    shapes = {split: [found.shapes_zyx[files] for files in found.splits[split]] for split in ("train", "meta")}
-    resident = lives_on_devices(shapes, config.patches, config.parallel, step_bytes(config, 0))
+    shapes = _shapes(found)
     opened: dict[str, list[OpenedTomogram]] = {}
     label_maps: dict[tuple[str, str], Labels] = {}
     stacks: dict[str, Stack] = {}
@@ -140,16 +167,16 @@ def _loaded(config: Config, found: Survey, kept: Scalings) -> TrainingData:
         for kind in kinds:
             density = _stack(shapes[kind], np.float32) if resident else None
             opened[kind] = _open_split(found, kind, density, kept, pool)
-            drawn = _labels_are_drawn(kind, opened[kind], config.data, config.patches, config.train, resident)
+            drawn = _labels_are_drawn(kind, opened[kind], data, patches, train, resident)
             labels = _stack(shapes[kind], np.uint8) if resident and not drawn else None
-            maker = _maker(kind, config.data, found.voxel_size_angstrom)
-            made = _label_split(opened[kind], maker, len(config.data.species), labels, drawn, pool)
+            maker = _maker(kind, data, found.voxel_size_angstrom)
+            made = _label_split(opened[kind], maker, len(data.species), labels, drawn, pool)
             label_maps |= {(kind, tomogram.name): one for tomogram, one in zip(opened[kind], made, strict=True)}
             if density is not None:
                 stacks[kind] = Stack(density, labels, np.array(shapes[kind], np.int32))
-    if config.train.meta_share and resident:
+    if train.meta_share and resident:
         stacks["train"] = _joined(stacks["train"], stacks["meta"])
-    return TrainingData(config.train, config.patches, found, opened["train"], opened["meta"], label_maps, stacks)
+    return TrainingData(train, patches, found, opened["train"], opened["meta"], label_maps, stacks)
 
 
 def _open_split(

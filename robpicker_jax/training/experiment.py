@@ -28,12 +28,19 @@ from robpicker_jax.bilevel import (
     initial_state,
     plain_step,
 )
-from robpicker_jax.config import Config, ModelConfig, ParallelConfig, TrainConfig
+from robpicker_jax.config import (
+    Config,
+    EvaluationConfig,
+    InferenceConfig,
+    ModelConfig,
+    ParallelConfig,
+    PatchConfig,
+    TrainConfig,
+)
 from robpicker_jax.evaluation.validation import VALIDATION_METRICS
-from robpicker_jax.models import build_backbone, build_data_reweighting, build_label_correction
+from robpicker_jax.models import Backbone, build_backbone, build_data_reweighting, build_label_correction, check_edge
 from robpicker_jax.parallel.steps import check_method, jit_step, mean_over_devices, pmap_step
 from robpicker_jax.system.compilation import jit
-from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.registry import look_up
 from robpicker_jax.training import objective
 from robpicker_jax.training.losses import build_loss
@@ -144,9 +151,9 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
         InputError: an unknown name or option, patch or tile sizes that the backbone's stride does not divide, batches
             that the devices cannot share, an inner optimiser through which no hypergradient can pass.
     """
-    check_names(config)
-    _check_sizes(config)
     train, devices, n_classes = config.train, config.parallel, len(config.data.species) + 1
+    check_names(config.model, train, config.evaluation, n_classes)
+    _check_sizes(config.patches, config.inference, build_backbone(config.model, n_classes))
     mesh = _mesh(train, devices)
     networks, init = build_networks(config.model, n_classes)
     pmap = devices.form == "pmap"
@@ -177,7 +184,7 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
     )
 
 
-def check_names(config: Config) -> None:
+def check_names(model: ModelConfig, train: TrainConfig, evaluation: EvaluationConfig, n_classes: int) -> None:
     """Refuse names and options that no registry knows: loss, backbone, hypergradient method, validation score.
 
     Registries can be extended from outside of the package, so this cannot happen when a configuration is read; it costs
@@ -186,23 +193,16 @@ def check_names(config: Config) -> None:
     Raises:
         InputError: the first unknown name or option, with those that are known.
     """
-    train = config.train
     build_loss(train)
-    build_backbone(config.model, len(config.data.species) + 1)
+    build_backbone(model, n_classes)
     configured_options(train.hypergradient, train.hypergradient_options, key="train.hypergradient_options")
-    look_up(VALIDATION_METRICS, config.evaluation.choose_by, key="evaluation.choose_by")
+    look_up(VALIDATION_METRICS, evaluation.choose_by, key="evaluation.choose_by")
 
 
-def _check_sizes(config: Config) -> None:
-    factor = build_backbone(config.model, len(config.data.species) + 1).stride
-    sizes = {"patches.size": config.patches.size}
-    if config.inference.tile is not None:
-        sizes["inference.tile"] = config.inference.tile
-    for key, size in sizes.items():
-        if size % factor:
-            lower = size - size % factor
-            fits = f"{lower} or {lower + factor}" if lower else str(factor)
-            raise InputError(f"{key}: {size} is not divisible by the network's stride {factor}", fix=f"use {fits}")
+def _check_sizes(patches: PatchConfig, inference: InferenceConfig, backbone: Backbone) -> None:
+    check_edge(patches.size, backbone, where="patches.size")
+    if inference.tile is not None:
+        check_edge(inference.tile, backbone, where="inference.tile")
 
 
 def _mesh(train: TrainConfig, devices: ParallelConfig) -> Mesh:

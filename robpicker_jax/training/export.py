@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robpicker_jax import parallel
-from robpicker_jax.config import Config, DataConfig, ParallelConfig, SimulationConfig
+from robpicker_jax.config import (
+    DataConfig,
+    InferenceConfig,
+    ParallelConfig,
+    PatchConfig,
+    PickingConfig,
+    SimulationConfig,
+)
 from robpicker_jax.datasets import agreed_voxel_size, discover
 from robpicker_jax.models.model_file import MODEL_FILE, load_model_file, save_model
 from robpicker_jax.models.trained_model import ModelCard, TrainedModel, portable
@@ -18,29 +25,29 @@ from robpicker_jax.training.run_folder import read_config
 
 if TYPE_CHECKING:
     from robpicker_jax.bilevel.step import TrainState
+    from robpicker_jax.training.experiment import Experiment
 
 # What trains (optimisers, checkpoints) is imported where it is needed: applying a model needs none of it.
 
 
 def trained_model(
-    config: Config, state: TrainState, *, voxel_size_angstrom: float | None = None, score: float | None = None
+    experiment: Experiment, state: TrainState, *, voxel_size_angstrom: float | None = None, score: float | None = None
 ) -> TrainedModel:
     """The model of a training state: what picking needs of it, without optimisers and meta networks.
 
     Args:
-        config: the run's configuration.
+        experiment: what was trained; its configuration says how the model is applied.
         state: the state; its arrays are taken as they are, this process's copies of them.
         voxel_size_angstrom: of the training tomograms, Å; None where it is not known.
         score: its validation score.
     """
-    averaged = config.train.average_decay > 0
-    params = state.network_state.average if averaged else state.params
+    config = experiment.config
+    params = state.network_state.average if config.train.average_decay else state.params
     params, batch_stats, step = parallel.local((params, state.network_state.batch_stats, state.step))
-    inference = replace(config.inference, tile=config.inference.tile or config.patches.size)
     card = ModelCard(
         config.model,
         portable(config.data),
-        inference,
+        config.inference.with_tile(config.patches.size),
         config.picking,
         voxel_size_angstrom=voxel_size_angstrom,
         step=int(step),
@@ -67,14 +74,16 @@ def load_trained_model(path: str | os.PathLike[str]) -> TrainedModel:
     return _from_checkpoint(path)
 
 
-def refresh_settings(workdir: Path, config: Config) -> None:
-    """Bring how a finished run's model is applied up to date with the run's configuration.
+def refresh_settings(
+    workdir: Path, *, data: DataConfig, patches: PatchConfig, inference: InferenceConfig, picking: PickingConfig
+) -> None:
+    """Bring how a finished run's model is applied up to date with the sections of the run's configuration.
 
     The same training may be started again with other settings of inference and picking; they become the model's.
     """
     model = load_trained_model(workdir)
-    inference = replace(config.inference, tile=config.inference.tile or config.patches.size)
-    card = replace(model.card, data=portable(config.data), inference=inference, picking=config.picking)
+    inference = inference.with_tile(patches.size)
+    card = replace(model.card, data=portable(data), inference=inference, picking=picking)
     if card != model.card:
         save_model(workdir / MODEL_FILE, replace(model, card=card))
 
@@ -100,7 +109,8 @@ def _from_checkpoint(workdir: Path) -> TrainedModel:
     finally:
         checkpoints.close()
     score = validation_score(workdir, int(state.step), config.evaluation.choose_by)
-    model = trained_model(config, state, voxel_size_angstrom=_voxel_size(config.data, config.simulation), score=score)
+    voxel_size = _voxel_size(config.data, config.simulation)
+    model = trained_model(experiment, state, voxel_size_angstrom=voxel_size, score=score)
     if validated:
         save_model(workdir / MODEL_FILE, model)
     return model

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from robpicker_jax import parallel
-from robpicker_jax.config.schema import ParallelConfig, PatchConfig, Species, TrainConfig
+from robpicker_jax.config import ParallelConfig, PatchConfig, Species, TrainConfig
 from robpicker_jax.datasets import OpenedTomogram
 from robpicker_jax.system.memory import device_bytes, machine_bytes
 

@@ -173,13 +173,21 @@ def _compiled(experiment: Experiment, configured: int, resident_bytes: int) -> t
     step: Callable[..., Any] = experiment.step.lower(experiment.state, *batches).compile()  # type: ignore[attr-defined]
     trees = {"backbone": experiment.state.params, **experiment.state.meta}
     parameters = {name: n_parameters(trees[name]) for name in ("backbone", *config.train.meta_networks)}
-    estimated = step_bytes(config, sum(parameters.values())) / mesh.size
+    sizes = {"n_classes": experiment.n_classes, "patch_size": config.patches.size}
+    estimated = step_bytes(
+        config.model,
+        config.train,
+        **sizes,
+        micro_batches=config.parallel.micro_batches,
+        parameters=sum(parameters.values()),
+    )
+    estimated /= mesh.size
     found, fixed = _memory(step)
     local = mesh.local_devices
     if local[0].platform == "cpu":  # they share the machine's memory
         estimated, fixed = estimated * len(local), fixed * len(local)
         found = None if found is None else found * len(local)
-    counted, compiled = step_operations(config), _operations(step)
+    counted, compiled = step_operations(config.model, config.train, **sizes), _operations(step)
     if compiled is not None:
         compiled *= mesh.size
         # The compiler counts the body of a loop (micro-batches, inner steps) once, and library calls at times not at all.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from robpicker_jax.config import Config, ModelConfig, TrainConfig
+from robpicker_jax.config import ModelConfig, TrainConfig
 from robpicker_jax.models import Work, build_backbone
 from robpicker_jax.training.experiment import build_networks
 
@@ -24,30 +24,45 @@ def forward_work(model: ModelConfig, n_classes: int) -> Work:
     return build_backbone(model, n_classes).work
 
 
-def step_operations(config: Config) -> float:
-    """Operations of one training step."""
-    train = config.train
+def step_operations(model: ModelConfig, train: TrainConfig, *, n_classes: int, patch_size: int) -> float:
+    """Operations of one training step.
+
+    Args:
+        model: the section `model`.
+        train: the section `train`.
+        n_classes: classes, background included.
+        patch_size: edge of the patches, voxels.
+    """
     passes = 3 * train.batch_size * train.inner_steps + (5 * train.meta_batch if train.is_bilevel else 0)
-    work = forward_work(config.model, len(config.data.species) + 1)
-    return work.operations * config.patches.size**3 * passes
+    return forward_work(model, n_classes).operations * patch_size**3 * passes
 
 
-def step_bytes(config: Config, parameters: int) -> float:
+def step_bytes(
+    model: ModelConfig,
+    train: TrainConfig,
+    *,
+    n_classes: int,
+    patch_size: int,
+    micro_batches: int,
+    parameters: int,
+) -> float:
     """Memory of one training step on all devices together: activations, parameters, gradients, optimisers.
 
     Args:
-        config: the configuration.
-        parameters: how many the networks have.
+        model: the section `model`.
+        train: the section `train`.
+        n_classes: classes, background included.
+        patch_size: edge of the patches, voxels.
+        micro_batches: parts in which each device takes its share of a batch.
+        parameters: how many the networks have; 0 for the activations alone.
     """
-    train = config.train
-    width = 2 if config.model.compute_dtype == "bfloat16" else 4
+    width = 2 if model.compute_dtype == "bfloat16" else 4
     patches = max(train.batch_size, train.meta_batch) if train.is_bilevel else train.batch_size
-    work = forward_work(config.model, len(config.data.species) + 1)
-    activations = patches * config.patches.size**3 * work.kept * width
-    activations *= (_BILEVEL_MEMORY if train.is_bilevel else 1.0) * (_REMAT if config.model.remat else 1.0)
+    activations = patches * patch_size**3 * forward_work(model, n_classes).kept * width
+    activations *= (_BILEVEL_MEMORY if train.is_bilevel else 1.0) * (_REMAT if model.remat else 1.0)
     activations *= 1 + 0.3 * ((train.inner_steps if train.is_bilevel else 1) - 1)
     # Parameters, gradient, two moments, and for the bi-level step the updated copy and a tangent.
-    return activations / config.parallel.micro_batches + parameters * 4 * (6 if train.is_bilevel else 4)
+    return activations / micro_batches + parameters * 4 * (6 if train.is_bilevel else 4)
 
 
 def count_parameters(model: ModelConfig, train: TrainConfig, n_classes: int) -> dict[str, int]:

@@ -91,7 +91,7 @@ def write_mrc(path: str | Path, data: np.ndarray, voxel_size_angstrom: float | N
     """
     path, data = Path(path), np.asarray(data)
     dtype = _stored_type(data)
-    # By slabs, twice: mrcfile would hold several copies of the volume for the header's statistics.
+    # The volume is gone through twice in slabs, since mrcfile would hold several copies of it for the header's statistics.
     total = squares = 0.0
     least, most = np.inf, -np.inf
     for first, last in slabs(data.shape):

@@ -19,11 +19,11 @@ from robpicker_jax.commands import main_job, pick, segment, train
 from robpicker_jax.commands.cli import call
 from robpicker_jax.config import load_config
 from robpicker_jax.reporting import gathering as report_data
-from robpicker_jax.training.data import load_training_data
 from robpicker_jax.training.experiment import Experiment
 from robpicker_jax.training.export import load_trained_model
 from robpicker_jax.training.metrics_log import read_metrics
 from robpicker_jax.volumes import read_volume, write_mrc
+from tests.steps import loaded_data
 
 
 def test_a_run_leaves_what_the_contract_says(tiny_run: Path) -> None:
@@ -235,7 +235,7 @@ def test_masks_reach_sampling_evaluation_and_the_report(tiny_config: Path, tiny_
             mask = np.zeros(read_volume(path).data.shape, np.uint8)
             mask[:, :20] = 1
             write_mrc(path.with_name(f"{path.stem}_mask.mrc"), mask, 22.0)
-    data = load_training_data(config, tmp_path / "data")
+    data = loaded_data(config, tmp_path / "data")
     plans = [data.source().plan(kind, step, 0) for step in range(200) for kind in ("train", "meta")]  # type: ignore[arg-type]
     assert any(plan.particle < 0 for plan in plans)
     for plan, kind in zip(plans, itertools.cycle((data.train, data.meta))):

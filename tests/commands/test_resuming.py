@@ -14,11 +14,12 @@ import pytest
 from robpicker_jax.config import Config, load_config
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.checkpoint import Checkpoints
-from robpicker_jax.training.data import device_batches, load_training_data
+from robpicker_jax.training.data import device_batches
 from robpicker_jax.training.experiment import Experiment, build_experiment
 from robpicker_jax.training.feeding import Batches
 from robpicker_jax.training.metrics_log import read_metrics
 from robpicker_jax.training.trainer import Interrupted, fit
+from tests.steps import loaded_data
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +64,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tiny_experiment: tuple[Config, E
 
 def batches_of(config: Config, experiment: Experiment) -> Batches:
     """Batches of the configuration's data set, cut on the host."""
-    source = load_training_data(config, Path(config.data.dir or "")).source()
+    source = loaded_data(config).source()
     return device_batches(source, config.train, experiment.mesh)
 
 

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from robpicker_jax.annotations import Particles, write_annotations
-from robpicker_jax.config.schema import DataConfig, Species
+from robpicker_jax.config import DataConfig, Species
 from robpicker_jax.datasets import OpenedTomogram, TomogramFiles, open_tomogram, stream_tomograms
 from robpicker_jax.datasets.tomogram import Mode
 from robpicker_jax.system.errors import InputError

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from robpicker_jax.annotations.geometry import random_rotations
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.config.schema import Species
+from robpicker_jax.config import Species
 from robpicker_jax.labels import (
     ShapeLabels,
     SphereLabels,

@@ -16,8 +16,8 @@ from robpicker_jax.models import BACKBONES, Backbone, Convolution, Work, build_b
 from robpicker_jax.models.conv import conv3d
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.experiment import build_experiment
-from robpicker_jax.training.plan import batch_shapes
 from robpicker_jax.training.workload import count_parameters, forward_work, step_operations
+from tests.steps import noise_batches
 from tests.tiny import write_tiny
 
 
@@ -69,22 +69,19 @@ def test_a_backbone_from_outside_trains_and_plans(tmp_path: Path, monkeypatch: p
     config = load_config(write_tiny(tmp_path / "tiny.yaml"), overrides)
     experiment = build_experiment(config)  # a stride of 1 allows an odd patch, which the tiny U-Net refuses
     rng = np.random.default_rng(0)
-
-    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        values = rng.standard_normal(leaf.shape) if leaf.dtype == np.float32 else rng.integers(0, 3, leaf.shape)
-        return jax.device_put(values.astype(leaf.dtype), leaf.sharding)
-
     state, before = experiment.state, jax.tree.map(np.asarray, experiment.state.params)
     for _ in range(2):
-        train, meta = batch_shapes(config.train, config.patches, experiment.mesh)
-        state, metrics = experiment.step(state, jax.tree.map(draw, train), jax.tree.map(draw, meta))
+        state, metrics = experiment.step(state, *noise_batches(experiment, rng))
     assert state.params["first"].shape == (3, 3, 3, 1, 5)
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), state.params, before)))
     assert 0 < float(metrics.hypergradient_norm) < np.inf
     assert count_parameters(config.model, config.train, len(config.data.species) + 1)["backbone"] == 27 * 5 + 5 * 3
     # What the plan counts is the backbone's own word: 2·taps·a·b of each layer, three outputs kept.
     assert forward_work(config.model, len(config.data.species) + 1) == (2 * (27 * 5 + 5 * 3), 3 * (5 + 3))
-    assert step_operations(config) == 2 * (27 * 5 + 5 * 3) * 9**3 * 8 * config.train.batch_size
+    counted = step_operations(
+        config.model, config.train, n_classes=len(config.data.species) + 1, patch_size=config.patches.size
+    )
+    assert counted == 2 * (27 * 5 + 5 * 3) * 9**3 * 8 * config.train.batch_size
     batch_stats = state.network_state.batch_stats
     _, logits, _ = experiment.networks.segment(state.params, batch_stats, jnp.zeros((1, 7, 7, 7, 1)), train=False)
     assert logits.shape == (1, 7, 7, 7, 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.config.schema import PatchConfig
+from robpicker_jax.config import PatchConfig
 from robpicker_jax.labels import SphereLabels
 from robpicker_jax.patches import BatchSource, PatchTomogram
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from robpicker_jax.annotations.geometry import random_rotations
-from robpicker_jax.config.schema import PatchConfig
+from robpicker_jax.config import PatchConfig
 from robpicker_jax.patches import AUGMENTATIONS, Augmenter, BatchSource, PatchTomogram
 from robpicker_jax.patches.device import BatchPlan, cut
 from robpicker_jax.patches.loader import cut_box

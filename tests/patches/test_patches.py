@@ -12,8 +12,7 @@ import pytest
 import scipy.stats
 
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.config import load_config
-from robpicker_jax.config.schema import PatchConfig
+from robpicker_jax.config import PatchConfig, load_config
 from robpicker_jax.labels import SphereLabels
 from robpicker_jax.patches import (
     SAMPLERS,

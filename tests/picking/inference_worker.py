@@ -35,7 +35,7 @@ def main() -> None:
     state = experiment.state._replace(params=params)
     volume = rng.normal(size=(17, 22, 30)).astype(np.float32)
     devices = len(jax.devices())
-    model = replace(trained_model(config, state), devices=devices)
+    model = replace(trained_model(experiment, state), devices=devices)
     plain = ModelPicker(model).segment(volume, keep_scores=True)
     overrides = ["inference.blend=gaussian", "inference.rotations=4", "inference.batch_size=3"]
     other = ModelPicker(replace(model.with_overrides(overrides), devices=devices)).segment(volume, keep_scores=True)

@@ -23,13 +23,14 @@ from robpicker_jax.commands import main_job
 from robpicker_jax.commands.cli import call
 from robpicker_jax.config import Config, load_config
 from robpicker_jax.datasets import discover, open_tomogram
-from robpicker_jax.training.data import TrainingData, load_training_data
+from robpicker_jax.training.data import TrainingData
 from robpicker_jax.training.input_forms import lives_on_devices
 from robpicker_jax.training.metrics_log import SilentLog
 from robpicker_jax.training.objective import Batch
 from robpicker_jax.training.trainer import next_batch
 from robpicker_jax.training.workload import step_bytes
 from robpicker_jax.volumes import formats, normalisation
+from tests.steps import loaded_data
 from tests.tiny import write_tiny
 
 
@@ -54,7 +55,7 @@ WHOLE = (slice(None), slice(None), slice(None))
 def loaded(config: Config, **patches: object) -> TrainingData:
     """The data set in the form that the settings ask for."""
     settings = replace(config, patches=replace(config.patches, **patches))  # type: ignore[arg-type]
-    return load_training_data(settings, Path(config.data.dir or ""))
+    return loaded_data(settings)
 
 
 def batches(data: TrainingData, steps: int = 3) -> list[tuple[Batch, Batch]]:
@@ -120,8 +121,8 @@ def test_scalings_are_found_once_and_again_where_a_file_has_changed(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = replace(config, patches=replace(config.patches, input="host"))
-    path, folder = tmp_path / "scalings.json", Path(config.data.dir or "")
-    first = load_training_data(host, folder, scalings=path)
+    path = tmp_path / "scalings.json"
+    first = loaded_data(host, scalings=path)
     assert len(json.loads(path.read_text())) == 3
     real, calls = normalisation.scaling, []
 
@@ -130,15 +131,15 @@ def test_scalings_are_found_once_and_again_where_a_file_has_changed(
         return real(read, shape, *args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(normalisation, "scaling", counted)
-    second = load_training_data(host, folder, scalings=path)
+    second = loaded_data(host, scalings=path)
     assert not calls
     for one, other in zip(first.train, second.train, strict=True):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
     os.utime(first.train[1].files.volume_path, ns=(1, 1))
-    load_training_data(host, folder, scalings=path)
+    loaded_data(host, scalings=path)
     assert calls == [first.train[1].shape_zyx]
     path.write_text("[damaged")
-    load_training_data(host, folder, scalings=path)
+    loaded_data(host, scalings=path)
     assert len(calls) == 4
 
 
@@ -167,7 +168,10 @@ def test_tomograms_live_on_the_devices_where_they_fit(config: Config) -> None:
     def auto(limit_gib: float | None) -> bool:
         settings = replace(config, parallel=replace(config.parallel, memory_limit_gib=limit_gib))
         shapes = {"train": [(200, 512, 512)] * 10, "meta": [(200, 512, 512)]}
-        return lives_on_devices(shapes, settings.patches, settings.parallel, step_bytes(settings, 0))
+        activations = step_bytes(
+            config.model, config.train, n_classes=3, patch_size=config.patches.size, micro_batches=1, parameters=0
+        )
+        return lives_on_devices(shapes, settings.patches, settings.parallel, activations)
 
     assert auto(8.0)  # 11 times 52 million voxels of five bytes are 2.7 GiB
     assert not auto(2.5)

@@ -10,14 +10,14 @@ import jax
 import numpy as np
 import pytest
 
-from robpicker_jax.config import Config, OptimizerConfig, TrainConfig, load_config
+from robpicker_jax.config import OptimizerConfig, TrainConfig, load_config
 from robpicker_jax.training.experiment import Experiment, build_experiment
 from robpicker_jax.training.export import trained_model
 from robpicker_jax.training.metrics_log import MetricsLog
 from robpicker_jax.training.objective import Batch
 from robpicker_jax.training.optimizers import learning_rate_schedule
-from robpicker_jax.training.plan import batch_shapes
 from robpicker_jax.training.trainer import _Phases
+from tests.steps import noise_batches
 from tests.tiny import write_tiny
 
 
@@ -76,25 +76,13 @@ def test_a_plateau_ends_the_warm_up_and_a_resumed_run_agrees(tmp_path: Path) -> 
                 log.write({"step": step, "kind": "validation", "macro_f1": {2: 0.1, 4: 0.5, 6: 0.5, 8: 0.9}[step]})
 
 
-def drawn_batches(config: Config, experiment: Experiment) -> tuple[Batch, Batch]:
-    """Batches of noise, of the shapes that the experiment's steps take."""
-    rng = np.random.default_rng(0)
-
-    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        values = rng.standard_normal(leaf.shape) if leaf.dtype == np.float32 else rng.integers(0, 3, leaf.shape)
-        return jax.device_put(values.astype(leaf.dtype), leaf.sharding)
-
-    train, meta = jax.tree.map(draw, batch_shapes(config.train, config.patches, experiment.mesh))
-    return train, meta
-
-
 @pytest.mark.slow
 def test_fine_tuning_takes_the_meta_batch_alone_and_keeps_an_average(tmp_path: Path) -> None:
     overrides = ["train.variant=supervised", "train.steps=8", "train.fine_tune_steps=2", "train.average_decay=0.75"]
     config = load_config(write_tiny(tmp_path / "tiny.yaml"), overrides)
     experiment = build_experiment(config)
     assert experiment.fine_tune is not None
-    train, meta = drawn_batches(config, experiment)
+    train, meta = noise_batches(experiment, np.random.default_rng(0))
     start = jax.tree.map(np.asarray, experiment.state)
 
     def after(train: Batch, meta: Batch) -> Any:
@@ -110,7 +98,7 @@ def test_fine_tuning_takes_the_meta_batch_alone_and_keeps_an_average(tmp_path: P
     # The average takes in the parameters that each step began with.
     average = one.network_state.average
     jax.tree.map(np.testing.assert_array_equal, average, start.params)
-    exported = trained_model(config, one._replace(network_state=one.network_state._replace(average=start.params)))
+    exported = trained_model(experiment, one._replace(network_state=one.network_state._replace(average=start.params)))
     jax.tree.map(np.testing.assert_array_equal, exported.params, start.params)
 
 
@@ -127,7 +115,7 @@ def test_fine_tuning_follows_at_a_tenth_of_the_rate() -> None:
 def test_each_phase_moves_what_it_should(tmp_path: Path, correction: str) -> None:
     config = load_config(write_tiny(tmp_path / "tiny.yaml"), [f"model.correction={correction}"])
     experiment = build_experiment(config)
-    train, meta = drawn_batches(config, experiment)
+    train, meta = noise_batches(experiment, np.random.default_rng(0))
     assert experiment.teach is not None
 
     def moved(before: Any, after: Any) -> dict[str, bool]:

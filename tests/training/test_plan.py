@@ -14,9 +14,9 @@ from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.memory import machine_bytes
 from robpicker_jax.training import run_folder as folders
 from robpicker_jax.training.experiment import Experiment, build_experiment
-from robpicker_jax.training.objective import Batch
-from robpicker_jax.training.plan import Plan, batch_shapes, micro_batch_choices, prepare
+from robpicker_jax.training.plan import Plan, micro_batch_choices, prepare
 from robpicker_jax.training.workload import count_parameters, step_operations
+from tests.steps import noise_batches
 from tests.tiny import write_tiny
 
 GIB = 2**30
@@ -38,16 +38,10 @@ def planned(config: Config) -> tuple[Experiment, Plan]:
     return prepare(build_experiment(config))
 
 
-def batches(experiment: Experiment, seed: int = 0) -> tuple[Batch, Batch]:
-    """Noise of the shapes that the plan is made for."""
-    rng = np.random.default_rng(seed)
-
-    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        values = rng.standard_normal(leaf.shape) if leaf.dtype == np.float32 else rng.integers(0, 3, leaf.shape)
-        return jax.device_put(values.astype(leaf.dtype), leaf.sharding)
-
-    train, meta = batch_shapes(experiment.config.train, experiment.config.patches, experiment.mesh)
-    return jax.tree.map(draw, train), jax.tree.map(draw, meta)
+def counted(config: Config) -> float:
+    """Operations of a step by the network's shape."""
+    n_classes = len(config.data.species) + 1
+    return step_operations(config.model, config.train, n_classes=n_classes, patch_size=config.patches.size)
 
 
 def copied(tree: object) -> object:
@@ -65,7 +59,7 @@ def test_the_plan_tells_parameters_work_and_memory(planned: tuple[Experiment, Pl
         "reweighting",
     }
     # Forward passes by the compiler's count, element-wise work included.
-    assert 0.8 < plan.operations / step_operations(config) < 2
+    assert 0.8 < plan.operations / counted(config) < 2
     assert plan.compiled_bytes is not None
     assert 0.2 < plan.estimated_bytes / plan.compiled_bytes < 5
     assert plan.fits
@@ -79,7 +73,7 @@ def test_the_plan_tells_parameters_work_and_memory(planned: tuple[Experiment, Pl
 def test_the_planned_step_is_the_one_that_runs_and_its_state_is_donated(planned: tuple[Experiment, Plan]) -> None:
     experiment, plan = planned
     plain = build_experiment(experiment.config)
-    train, meta = batches(experiment)
+    train, meta = noise_batches(experiment, np.random.default_rng(0))
     state = copied(experiment.state)
     new, _ = experiment.step(state, train, meta)  # type: ignore[arg-type]
     other, _ = plain.step(plain.state, train, meta)
@@ -104,9 +98,9 @@ def test_micro_batches_are_raised_until_the_step_fits(planned: tuple[Experiment,
     assert experiment.config.parallel.micro_batches == raised.micro_batches
     assert raised.needed_bytes <= limit * GIB < plan.needed_bytes
     assert [line for line in raised.lines() if f"raised from 1 to {raised.micro_batches}" in line]
-    assert not raised.counted or raised.operations == pytest.approx(step_operations(config))
+    assert not raised.counted or raised.operations == pytest.approx(counted(config))
     # The batch is the same, and so, without batch norm, is the step.
-    train, meta = batches(whole)
+    train, meta = noise_batches(whole, np.random.default_rng(0))
     one, first = whole.step(copied(whole.state), train, meta)  # type: ignore[arg-type]
     other, second = experiment.step(copied(whole.state), train, meta)  # type: ignore[arg-type]
     assert first.inner.loss.shape == second.inner.loss.shape == (4,)
@@ -162,7 +156,7 @@ def test_bfloat16_keeps_state_losses_and_hypergradient_in_float32(config: Config
         train=replace(config.train, variant="robpicker"),
     )
     experiment = build_experiment(half)
-    train, meta = batches(experiment)
+    train, meta = noise_batches(experiment, np.random.default_rng(0))
     state, metrics = jax.eval_shape(experiment.step, experiment.state, train, meta)
     floats = [leaf.dtype for leaf in jax.tree.leaves((state, metrics)) if jax.numpy.issubdtype(leaf.dtype, np.inexact)]
     assert set(floats) == {np.dtype(np.float32)}

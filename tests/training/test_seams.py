@@ -17,7 +17,7 @@ from robpicker_jax.evaluation.validation import VALIDATION_METRICS
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.experiment import Experiment, build_experiment
 from robpicker_jax.training.losses import LOSSES, LossValues, build_loss, dice
-from robpicker_jax.training.plan import batch_shapes
+from tests.steps import noise_batches
 from tests.tiny import write_tiny
 
 FAST = ["model.widths=[2,3]", "patches.size=8", "patches.shift_vox=2", "inference.tile=null", "inference.overlap_vox=2"]
@@ -36,15 +36,9 @@ def tiny(path: Path, *overrides: str) -> Config:
 def two_steps(experiment: Experiment) -> Any:
     """State and metrics after two steps on noise."""
     rng = np.random.default_rng(0)
-
-    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        values = rng.standard_normal(leaf.shape) if leaf.dtype == np.float32 else rng.integers(0, 3, leaf.shape)
-        return jax.device_put(values.astype(leaf.dtype), leaf.sharding)
-
     state, metrics = experiment.state, None
     for _ in range(2):
-        train, meta = batch_shapes(experiment.config.train, experiment.config.patches, experiment.mesh)
-        state, metrics = experiment.step(state, jax.tree.map(draw, train), jax.tree.map(draw, meta))
+        state, metrics = experiment.step(state, *noise_batches(experiment, rng))
     return state, metrics
 
 

@@ -48,7 +48,7 @@ def build(problem: BilevelProblem, inner_steps: int = 1, *, epsilon: float = 0.0
 
 
 def central_difference(
-    problem: BilevelProblem, point: Point, u: Tree, epsilon: float, wrt_params: bool
+    problem: BilevelProblem, point: Point, u: Tree, epsilon: float | jax.Array, wrt_params: bool
 ) -> tuple[Tree, Tree]:
     """Central difference of (∇_θ L, ∇_M L) along u, θ shifted by the length `epsilon`; zero where u is zero."""
     norm = optax.tree.norm(u)

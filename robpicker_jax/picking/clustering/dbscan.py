@@ -182,7 +182,7 @@ class _Grid:
         zyx = None if zyx is None else zyx[pending]
         counts = np.ones(pending.size, dtype=np.int32)
         squared = (self.offsets**2).sum(axis=1)
-        # Near offsets first: in a blob a few of them decide, and the rest of a large ball is looked at by few voxels.
+        # Near offsets come first: inside a blob a few of them suffice, and only few voxels need the rest of a large ball.
         for number, offset in enumerate(self.offsets[np.argsort(squared, kind="stable")][1:], start=1):
             if pending.size == 0:
                 break

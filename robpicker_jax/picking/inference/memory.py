@@ -65,8 +65,8 @@ def memory_bound(
     batch = batch_size * tile**3 * 4
     finished = plan.height * tile * x * (3 + (4 * n_classes if keep_scores else 0))
     row, carry = plan.height * tile * x * n_classes * 4, plan.carried * y * x * n_classes * 4
-    # A row is updated in place, except where it is finished and moved on: once more each for the sum with what earlier
-    # layers left, its weighted mean, and the row moved on.
+    # A row is updated in place until it is finished. Then three more of its size exist: its sum with what earlier layers
+    # left, the weighted mean, and the row that the next one starts from.
     predictions = PREDICTIONS_UNDER_WAY + 2 + (PREDICTIONS_MORE if rotations > 1 else 0)
     device = carry + 4 * row + predictions * batch * (n_classes + 1)
     host = outputs + (batches_under_way() + 1) * batch + _ROWS_UNDER_WAY * finished + resident_bytes + _STATISTICS_BYTES

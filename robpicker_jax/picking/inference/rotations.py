@@ -61,7 +61,8 @@ def over_rotations(predict: Callable[[Any], Any], rotations: int) -> Callable[[A
         total = predict(tiles)
         for rotation in ROTATIONS[rotations][1:]:
             predicted = predict(_turned(tiles, *rotation))
-            jax.block_until_ready(total)  # the device has the next prediction to go on with, and no more than that
+            # Waiting here keeps one prediction queued on the device, and never more.
+            jax.block_until_ready(total)
             total = _added(total, predicted, *rotation)
         return _scaled(total, 1 / rotations)
 

@@ -21,7 +21,7 @@ from robpicker_jax.picking.inference.tiles import plan_tiles
 from robpicker_jax.system.errors import InputError
 
 PREDICTIONS_UNDER_WAY = 2
-"""Batches that the device may have before it while the host goes on."""
+"""Batches that may be queued on the device while the host goes on."""
 
 _MOST_CLASSES = 256
 

@@ -1,0 +1,22 @@
+"""What the fields of the configuration's sections are made of: ranges of numbers, and the line of help of each field."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le
+from pydantic import ConfigDict, Field
+
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Le(1)]
+Count = Annotated[int, Ge(0)]
+PositiveInt = Annotated[int, Gt(0)]
+
+STRICT = ConfigDict(extra="forbid")
+"""Every section refuses keys that it does not know."""
+
+
+def about(text: str) -> object:
+    """The line of help of a field, as `--help` and the documentation show it."""
+    return Field(description=text)

@@ -1,0 +1,73 @@
+"""The sections about what comes after training: inference over a tomogram, picking, evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict
+
+from robpicker_jax.config.field_types import STRICT, Count, Fraction, NonNegative, Positive, PositiveInt, about
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """From tomogram to class probabilities, by overlapping tiles."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    tile: Annotated[PositiveInt | None, about("edge of the tiles, voxels; none: patches.size")] = None
+    overlap_vox: Annotated[Count, about("overlap of neighbouring tiles, voxels")] = 20
+    batch_size: Annotated[PositiveInt, about("tiles a forward pass on each device")] = 4
+    blend: Annotated[
+        Literal["average", "gaussian"],
+        about("weights of overlapping tiles: all the same, or a Gaussian about each tile's centre"),
+    ] = "average"
+    rotations: Annotated[
+        Literal[1, 2, 4, 8],
+        about(
+            "orientations averaged: 2 half-turn about the tilt axis y, 4 all half-turns, 8 quarter-turns about z too"
+        ),
+    ] = 1
+
+    def tile_edge(self, patch_size: int) -> int:
+        """Edge of the tiles in voxels: `tile`, or where that is not set the patches' edge."""
+        return self.tile or patch_size
+
+    def with_tile(self, patch_size: int) -> InferenceConfig:
+        """The section with the tiles' edge filled in."""
+        return replace(self, tile=self.tile_edge(patch_size))
+
+
+@dataclass(frozen=True)
+class PickingConfig:
+    """From class map to picks: clusters of the voxels of each class, and their centres of gravity."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    clustering: Annotated[str, about("how voxels of a class become clusters, by name: dbscan, components")] = "dbscan"
+    clustering_options: Annotated[
+        dict[str, Any],
+        about(
+            "the clustering's options; dbscan: radius_vox 1, min_neighbours 5; components: connectivity 1 (faces) to "
+            "3 (corners), min_probability 0"
+        ),
+    ] = field(default_factory=dict, hash=False)
+    min_cluster_vox: Annotated[PositiveInt, about("smallest cluster kept as a pick, voxels")] = 5
+    min_score: Annotated[Fraction, about("smallest score kept as a pick")] = 0.0
+    edge_vox: Annotated[NonNegative, about("smallest distance of a pick from the volume's edge, voxels")] = 0.0
+    min_distance_vox: Annotated[NonNegative, about("smallest distance between two picks of whatever class")] = 0.0
+    max_picks: Annotated[PositiveInt | None, about("picks kept in each tomogram, best scores first; none: all")] = None
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How picks are matched with true particles."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    rule: Annotated[
+        Literal["mask", "tolerance", "czii"],
+        about("inside a true particle's label; within a tolerance; CZII's half radius"),
+    ] = "mask"
+    tolerance_vox: Annotated[Positive, about("tolerance rule: largest distance of a hit, voxels")] = 10.0
+    one_to_one: Annotated[bool, about("each true particle counts once; off: the paper's literal rule")] = True
+    beta: Annotated[Positive | None, about("beta of F-beta; none: 4 under the czii rule, else 1")] = None
+    choose_by: Annotated[str, about("validation score that chooses the best checkpoint, by name")] = "macro_f1"

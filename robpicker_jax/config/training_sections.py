@@ -1,0 +1,268 @@
+"""The sections about training: patches, networks, optimisers, the bi-level loop, devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Lt
+from pydantic import ConfigDict
+
+from robpicker_jax.config.field_types import STRICT, Count, Fraction, NonNegative, Positive, PositiveInt, about
+
+META_NETWORKS: dict[str, tuple[str, ...]] = {
+    "robpicker": ("correction", "reweighting"),
+    "lc_only": ("correction",),
+    "dr_only": ("reweighting",),
+    "supervised": (),
+}
+"""The meta networks that each `train.variant` trains."""
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """Sampling and augmentation of training patches."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    size: Annotated[PositiveInt, about("edge of the cubic patches, voxels")] = 64
+    shift_vox: Annotated[Count, about("largest random shift of a patch from its particle, per axis")] = 10
+    background_share: Annotated[Fraction, about("share of training patches at uniformly random positions")] = 0.1
+    train_sampler: Annotated[
+        str, about("how training patches are drawn, by name: particles, class_balanced, uniform or an added one")
+    ] = "particles"
+    meta_sampler: Annotated[str, about("how meta patches are drawn: as train_sampler, but half the shift")] = (
+        "class_balanced"
+    )
+    meta_background_share: Annotated[
+        Fraction, about("share of meta patches at uniformly random positions: what is no particle is clean there too")
+    ] = 0.0
+    augment: Annotated[
+        tuple[str, ...],
+        about(
+            "augmentations, by name: rotate_180 (half-turns; keep missing wedge and handedness), flip (mirror images; "
+            "keep the wedge), rotate_z90 (quarter turns about z; turn the wedge), rotate_any (any rotation, "
+            "interpolated; turns the wedge), or added ones"
+        ),
+    ] = ("rotate_180",)
+    input: Annotated[
+        Literal["auto", "device", "host"],
+        about("tomograms on the devices, patches cut there, or in their files, cut by threads; auto: by what fits"),
+    ] = "auto"
+    labels: Annotated[
+        Literal["auto", "stored", "drawn"],
+        about("label maps kept in memory, or each patch's drawn from coordinates; auto: what is less work and fits"),
+    ] = "auto"
+    threads: Annotated[
+        PositiveInt | None, about("threads that cut patches of host input; none: one a core, 8 at most")
+    ] = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Segmentation network (a U-Net unless another backbone is chosen) and the two meta networks."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    backbone: Annotated[str, about("segmentation network, by name")] = "unet"
+    backbone_options: Annotated[dict[str, Any], about("further options of a backbone; unet has none")] = field(
+        default_factory=dict, hash=False
+    )
+    preset: Annotated[
+        Literal["paper", "deepfinder", "deepict", "custom"],
+        about("shape of the U-Net; fields left empty take the preset's value"),
+    ] = "paper"
+    widths: Annotated[tuple[PositiveInt, ...] | None, about("channels of each level, top first, bottleneck last")] = (
+        None
+    )
+    convs_per_block: Annotated[PositiveInt | None, about("3x3x3 convolutions in each encoder block")] = None
+    bottleneck_convs: Annotated[PositiveInt | None, about("3x3x3 convolutions in the bottleneck")] = None
+    decoder_convs: Annotated[PositiveInt | None, about("3x3x3 convolutions in each decoder block")] = None
+    batch_norm: Annotated[bool | None, about("batch normalisation after each convolution")] = None
+    dropout: Annotated[float | None, Ge(0), Lt(1), about("dropout rate in the bottleneck")] = None
+    correction: Annotated[
+        Literal["tied", "ema", "head"],
+        about(
+            "what the label correction proposes: the network's own prediction, that of its averaged parameters, or a "
+            "head of its own on the network's features (the paper's)"
+        ),
+    ] = "tied"
+    alpha_channels: Annotated[
+        Literal["classes", "one"], about("width of the label correction's alpha; one a class (the paper's), or one")
+    ] = "one"
+    alpha_bias: Annotated[float, about("alpha's logit at the start; -3 trusts the given label at first")] = -3.0
+    alpha_reach: Annotated[
+        Positive, about("largest change of alpha's logit from its start; bounded, so that alpha can always come back")
+    ] = 8.0
+    ema_decay: Annotated[float, Ge(0), Lt(1), about("decay of the averaged parameters, for correction: ema")] = 0.99
+    correction_hidden: Annotated[
+        PositiveInt | None,
+        about("hidden width of the label correction; none: 16, with a head of its own the number of classes"),
+    ] = None
+    reweighting_hidden: Annotated[PositiveInt, about("hidden width of the data reweighting network")] = 500
+    reweighting_inputs: Annotated[
+        Literal["loss", "classes", "composition"],
+        about(
+            "what the reweighting network sees of a patch: its loss over the classes its label holds (the paper: its "
+            "loss), the losses of these classes one by one, or those and which classes they are"
+        ),
+    ] = "loss"
+    compute_dtype: Annotated[
+        Literal["float32", "bfloat16"], about("type of the backbone's arithmetic; parameters and losses stay float32")
+    ] = "float32"
+    remat: Annotated[bool, about("recompute block activations in the backward pass: less memory, more time")] = False
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """One optax optimiser with its learning-rate schedule."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    name: Annotated[Literal["sgd", "adam", "adamw", "rmsprop", "lion"], about("optax optimiser")] = "sgd"
+    learning_rate: Annotated[Positive, about("peak learning rate")] = 1e-4
+    momentum: Annotated[float, Ge(0), Lt(1), about("momentum of sgd and rmsprop, b1 of the others")] = 0.9
+    b2: Annotated[float, Ge(0), Lt(1), about("second-moment decay of adam and adamw")] = 0.999
+    eps_root: Annotated[NonNegative, about("adam's term inside the root; positive for a finite hypergradient")] = 1e-12
+    weight_decay: Annotated[
+        NonNegative, about("weight decay (added to the gradient for sgd, decoupled for adamw and lion)")
+    ] = 0.0
+    schedule: Annotated[Literal["constant", "cosine"], about("learning-rate schedule over train.steps")] = "constant"
+    warmup_steps: Annotated[Count, about("linear warm-up")] = 0
+    clip_norm: Annotated[NonNegative, about("clip the gradient's global norm; 0: no clipping")] = 0.0
+
+
+@dataclass(frozen=True)
+class CorruptionConfig:
+    """How clean meta labels are corrupted, at every step anew, to teach the label correction."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    missing: Annotated[Fraction, about("share of particles erased")] = 0.4
+    false_picks: Annotated[Fraction, about("share of particles that get a false copy elsewhere in the patch")] = 0.2
+    swap: Annotated[Fraction, about("share of particles given a class drawn at random")] = 0.2
+    shifted: Annotated[Fraction, about("share of particles displaced")] = 0.5
+    shift_vox: Annotated[NonNegative, about("standard deviation of the displacement per axis, voxels")] = 1.0
+    untouched: Annotated[Fraction, about("share of patches left as they are")] = 0.2
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The bi-level training loop."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    variant: Annotated[
+        Literal["robpicker", "lc_only", "dr_only", "supervised"], about("both meta networks, one of them, or none")
+    ] = "robpicker"
+    steps: Annotated[PositiveInt, about("training steps")] = 10_000
+    batch_size: Annotated[PositiveInt, about("training patches a step")] = 25
+    meta_batch_size: Annotated[PositiveInt | None, about("meta patches a step; none: batch_size")] = None
+    meta_share: Annotated[
+        Fraction, about("share of training patches that are drawn from the meta tomograms and keep their clean labels")
+    ] = 0.0
+    fine_tune_steps: Annotated[
+        Count, about("last steps, on meta patches alone, at a tenth of the learning rate; 0: none")
+    ] = 0
+    average_decay: Annotated[
+        float,
+        Ge(0),
+        Lt(1),
+        about("picking uses an exponential average of the network's parameters with this decay; 0: the last ones"),
+    ] = 0.0
+    seed: Annotated[Count, about("seed of everything random in training")] = 0
+    loss: Annotated[str, about("loss of the segmentation, by name")] = "dice"
+    loss_options: Annotated[dict[str, Any], about("options of the loss, such as {smoothing_vox: 1.0} of dice")] = field(
+        default_factory=dict, hash=False
+    )
+    inner: Annotated[OptimizerConfig, about("optimiser of the segmentation network")] = field(
+        default_factory=lambda: OptimizerConfig(weight_decay=5e-4)
+    )
+    correction: Annotated[OptimizerConfig, about("optimiser of the label-correction network")] = field(
+        default_factory=lambda: OptimizerConfig(name="adam", learning_rate=1e-3)
+    )
+    reweighting: Annotated[OptimizerConfig, about("optimiser of the data-reweighting network")] = field(
+        default_factory=lambda: OptimizerConfig(name="adam", learning_rate=1e-3)
+    )
+    hypergradient: Annotated[str, about("hypergradient method, by name")] = "unrolled"
+    hypergradient_options: Annotated[
+        dict[str, Any], about("options of the hypergradient method, such as {epsilon: 0.01} of finite_difference")
+    ] = field(default_factory=dict, hash=False)
+    inner_steps: Annotated[PositiveInt, about("inner steps for each meta step")] = 1
+    meta_warmup_steps: Annotated[
+        Count, about("first steps during which labels and weights are left alone; at most, with meta_warmup_until")
+    ] = 0
+    meta_warmup_until: Annotated[
+        Literal["steps", "plateau"],
+        about("when the warm-up ends: after meta_warmup_steps, or at the first validation that is no better"),
+    ] = "steps"
+    meta_lambda: Annotated[
+        NonNegative,
+        about("weight of the correction's own loss on corrupted meta labels (the paper's lamda); 0: none"),
+    ] = 1.0
+    meta_alpha: Annotated[
+        NonNegative,
+        about("weight of the correction's own loss during the second half of the warm-up (the paper's meta alpha: 0)"),
+    ] = 1.0
+    corruption: Annotated[CorruptionConfig, about("how meta labels are corrupted for that")] = field(
+        default_factory=CorruptionConfig
+    )
+    weights: Annotated[
+        Literal["none", "mean", "sum"],
+        about("weights of a batch as they are (the paper's), divided by their mean, or by their sum"),
+    ] = "mean"
+    hypergradient_scale: Annotated[
+        Literal["exact", "over_rate", "normalised"],
+        about("the hypergradient as it is, divided by the inner learning rate, or by its own norm"),
+    ] = "exact"
+    stop_gradient_label: Annotated[bool, about("no inner gradient through the corrected label")] = True
+    stop_gradient_weight: Annotated[bool, about("no inner gradient through the loss that sets the weight")] = True
+    validate_every: Annotated[PositiveInt, about("steps between validations")] = 500
+    checkpoint_every: Annotated[PositiveInt, about("steps between checkpoints")] = 500
+    keep_checkpoints: Annotated[PositiveInt, about("latest checkpoints kept beside the best")] = 2
+    log_every: Annotated[PositiveInt, about("steps between lines of metrics.jsonl")] = 10
+
+    @property
+    def meta_networks(self) -> tuple[str, ...]:
+        """Names of the meta networks that this variant trains."""
+        return META_NETWORKS[self.variant]
+
+    @property
+    def is_bilevel(self) -> bool:
+        """Whether there is a meta level: false for supervised training alone."""
+        return bool(self.meta_networks)
+
+    @property
+    def uses_meta_batches(self) -> bool:
+        """Whether steps need meta patches: for the meta level, or for fine-tuning."""
+        return self.is_bilevel or self.fine_tune_steps > 0
+
+    @property
+    def main_steps(self) -> int:
+        """Steps before fine-tuning."""
+        return self.steps - self.fine_tune_steps
+
+    @property
+    def meta_batch(self) -> int:
+        """Meta patches of a step: `meta_batch_size`, or `batch_size` where that is not set."""
+        return self.meta_batch_size or self.batch_size
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """Devices."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    form: Annotated[Literal["jit", "pmap"], about("jit over a data mesh, or the pmap form")] = "jit"
+    devices: Annotated[PositiveInt | None, about("devices to use in each process; none: all")] = None
+    micro_batches: Annotated[
+        PositiveInt,
+        about("parts in which each device takes its share of a batch, to save memory; batch norm is then over a part"),
+    ] = 1
+    auto_micro_batches: Annotated[
+        bool, about("raise micro_batches where a step would not fit the memory; off: never")
+    ] = True
+    memory_limit_gib: Annotated[
+        Positive | None, about("memory of each device for tomograms and a step, GiB; none: what is free")
+    ] = None
+    distributed: Annotated[
+        bool | None, about("several processes; none: as SLURM, Open MPI, a TPU pod or the next three fields say")
+    ] = None
+    coordinator_address: Annotated[str | None, about("HOST:PORT of process 0, where no launcher sets it")] = None
+    num_processes: Annotated[PositiveInt | None, about("number of processes, where no launcher sets it")] = None
+    process_id: Annotated[Count | None, about("number of this process, from 0, where no launcher sets it")] = None
