@@ -28,6 +28,7 @@ SUITE = (
     "inference",
     "clustering",
     "labels",
+    "audit",
 )
 LONG = ("ablation", "shrec_lookalike")
 

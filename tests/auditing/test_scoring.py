@@ -123,3 +123,13 @@ def test_without_annotations_everything_predicted_is_missing() -> None:
     assert judged.scores.shape == (0, 3)
     assert unannotated(truth, nothing, judged.found_vox, RADII).all()
     assert not len(unannotated(nothing, truth, truth.positions_vox, RADII))
+
+
+@pytest.mark.fast
+def test_what_a_displaced_annotation_belongs_to_is_not_missing() -> None:
+    truth = Particles([[30.0, 30.0, 20.0]], [1])
+    annotated = Particles([[30.0, 37.2, 20.0]], [1])  # 1.2 radii off
+    judged = judge(annotated, RADII, evidence_of(probabilities(truth), annotated))
+    assert judged.kinds[0] == DISPLACED
+    assert not unannotated(truth, annotated, judged.found_vox, RADII).any()
+    assert unannotated(truth, annotated, annotated.positions_vox, RADII).all()
