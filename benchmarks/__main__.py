@@ -29,6 +29,7 @@ SUITE = (
     "inference",
     "clustering",
     "labels",
+    "audit",
 )
 LONG = ("shrec_lookalike",)
 

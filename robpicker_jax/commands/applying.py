@@ -38,8 +38,8 @@ class Queued:
     resident_bytes: int
 
 
-def apply_parser(verb: str, description: str) -> ArgumentParser:
-    """Parser of `VERB --workdir W --out DIR TOMO…`."""
+def model_parser(verb: str, description: str) -> ArgumentParser:
+    """Parser of `VERB --workdir W --out DIR`."""
     result = parser(
         verb,
         description,
@@ -50,6 +50,12 @@ def apply_parser(verb: str, description: str) -> ArgumentParser:
         "--workdir", metavar="PATH", type=Path, required=True, help="folder of a training run, or its file model.rpk"
     )
     result.add_argument("--out", metavar="DIR", type=Path, required=True, help="where to write")
+    return result
+
+
+def apply_parser(verb: str, description: str) -> ArgumentParser:
+    """Parser of `VERB --workdir W --out DIR TOMO…`."""
+    result = model_parser(verb, description)
     result.add_argument("tomograms", metavar="TOMO", nargs="+", help="volume files, or folders of them")
     return result
 
@@ -71,15 +77,25 @@ def checked_tomograms(options: argparse.Namespace) -> list[Queued]:
         InputError: a volume that cannot be read.
     """
     from robpicker_jax.datasets import tomograms_from
+
+    return queued(tomograms_from(options.tomograms, annotations=False), options.out)
+
+
+def queued(tomograms: Sequence[TomogramFiles], out: Path) -> list[Queued]:
+    """The tomograms, every header checked; makes the folder `out`.
+
+    Raises:
+        InputError: a volume that cannot be read.
+    """
     from robpicker_jax.system.compilation import enable_persistent_cache
     from robpicker_jax.volumes import open_volume
 
     queue = []
-    for tomogram in tomograms_from(options.tomograms, annotations=False):
+    for tomogram in tomograms:
         reader = open_volume(tomogram.volume_path)
         mask = 0 if tomogram.mask_path is None else math.prod(reader.shape_zyx)
         queue.append(Queued(tomogram, reader.shape_zyx, reader, reader.resident_bytes + mask))
-    options.out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     enable_persistent_cache()
     return queue
 

@@ -77,6 +77,12 @@ def load_model_file(path: str | os.PathLike[str]) -> TrainedModel:
     return TrainedModel(restored["params"], restored["batch_stats"], card)
 
 
+def fingerprint(model: TrainedModel) -> str:
+    """SHA-256 of a model's card and arrays, in hexadecimal: the one that its file holds, if it was not changed since."""
+    arrays = _flat({"params": model.params, "batch_stats": model.batch_stats})
+    return str(_entry(as_plain_values(model.card), arrays)["sha256"])
+
+
 def _container(path: Path) -> tuple[Mapping[str, str], dict[str, np.ndarray]]:
     """Metadata and arrays of a safetensors file."""
     if not path.is_file():

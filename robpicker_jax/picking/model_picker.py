@@ -16,6 +16,7 @@ from robpicker_jax.picking.clustering import build_clustering
 from robpicker_jax.picking.inference import (
     DevicePredictor,
     MemoryBound,
+    OnScores,
     Reader,
     Segmentation,
     memory_bound,
@@ -69,12 +70,20 @@ class ModelPicker:
         """Number of tiles that a tomogram of this shape takes."""
         return number_of_tiles(shape_zyx, self._tile, self.model.card.inference.overlap_vox)
 
-    def memory(self, shape_zyx: Sequence[int], *, keep_scores: bool = False, resident_bytes: int = 0) -> MemoryBound:
+    def memory(
+        self,
+        shape_zyx: Sequence[int],
+        *,
+        keep_scores: bool = False,
+        stream_scores: bool = False,
+        resident_bytes: int = 0,
+    ) -> MemoryBound:
         """Memory that `segment` takes at most for a tomogram of this shape, beside the network's activations.
 
         Args:
             shape_zyx: the tomogram's size.
             keep_scores: whether all class probabilities are kept.
+            stream_scores: whether they are handed on block by block.
             resident_bytes: memory that the tomogram's reader and mask take.
         """
         inference = self.model.card.inference
@@ -86,6 +95,7 @@ class ModelPicker:
             batch_size=self._batch_size,
             rotations=inference.rotations,
             keep_scores=keep_scores,
+            stream_scores=stream_scores,
             shared=self._mesh.devices.flat[0].platform == "cpu",
             resident_bytes=resident_bytes,
         )
@@ -96,6 +106,7 @@ class ModelPicker:
         on_tiles: Callable[[int], None] | None = None,
         *,
         keep_scores: bool = False,
+        on_scores: OnScores | None = None,
     ) -> Segmentation:
         """Class map of a normalised tomogram (z, y, x), in memory or behind a reader.
 
@@ -103,6 +114,7 @@ class ModelPicker:
             tomogram: normalised densities.
             on_tiles: called with the number of tiles just finished.
             keep_scores: also return the probabilities of all classes.
+            on_scores: called with the probabilities of all classes, block by block, as they are finished.
         """
         inference = self.model.card.inference
         return segment(
@@ -114,6 +126,7 @@ class ModelPicker:
             batch_size=self._batch_size,
             blend=inference.blend,
             keep_scores=keep_scores,
+            on_scores=on_scores,
             on_tiles=on_tiles,
             to_devices=self._predictor.to_devices,
             device=self._predictor.first,

@@ -127,11 +127,11 @@ def render_page(data: ReportData, pictures: Mapping[str, list[Picture]], reasons
     if data.tomograms:
         payload = embed_json(viewer_payload(data))
         scripts = f'<script type="application/json" id="viewer-data">{payload}</script>\n'
-        scripts += f"<script>\n{_static('viewer.js')}</script>"
+        scripts += f"<script>\n{static('viewer.js')}</script>"
     subtitle = " · ".join(part for part in (f"{data.variant} variant", data.machine) if part)
-    return Template(_static("page.html")).substitute(
+    return Template(static("page.html")).substitute(
         title=escape(data.title),
-        style=_static("style.css"),
+        style=static("style.css"),
         subtitle=escape(subtitle),
         tiles=tiles(data),
         nav="".join(f'<a href="#{key}">{text}</a>' for key, text in _NAVIGATION.items()),
@@ -170,7 +170,7 @@ def _tomograms(data: ReportData, figures: Callable[[str], str]) -> str:
     if not has_truth:
         key = '<span><i class="dot"></i>pick</span>'
     note = "Counts of the whole tomogram at this score: picks, true particles, precision P, recall R, F1."
-    viewer = Template(_static("viewer.html")).substitute(
+    viewer = Template(static("viewer.html")).substitute(
         key=key,
         truth_hidden="" if has_truth else " hidden",
         counts_note=note if has_truth else "Picks of the whole tomogram at this score.",
@@ -200,7 +200,8 @@ def _absent(reason: str) -> str:
     return f'<p class="absent">Not shown: {escape(reason)}.</p>'
 
 
-def _static(name: str) -> str:
+def static(name: str) -> str:
+    """A file of the folder `static`, as text."""
     return (files("robpicker_jax.reporting") / "static" / name).read_text(encoding="utf-8")
 
 

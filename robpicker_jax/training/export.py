@@ -94,20 +94,29 @@ def validation_score(workdir: Path, step: int, choose_by: str) -> float | None:
     return next((row[choose_by] for row in rows if row["kind"] == "validation" and row["step"] == step), None)
 
 
-def _from_checkpoint(workdir: Path) -> TrainedModel:
-    """The model of a run that has none yet, from its best checkpoint."""
+def restored(workdir: Path, config: Config) -> tuple[Experiment, TrainState, bool]:
+    """A run's best checkpoint on one device, with its experiment, and whether it was validated (else it is the latest).
+
+    Raises:
+        InputError: no checkpoint, or one that the configuration does not fit.
+    """
     from robpicker_jax.training.checkpoint import Checkpoints
     from robpicker_jax.training.experiment import build_experiment
 
-    config = read_config(workdir)
     # Training's batches need not divide by the devices of this machine.
     experiment = build_experiment(replace(config, parallel=ParallelConfig(devices=1)))
     checkpoints = Checkpoints(workdir / "checkpoints")
     try:
         validated = checkpoints.best_step() is not None
-        state = checkpoints.restore(experiment.state, best=True)
+        return experiment, checkpoints.restore(experiment.state, best=True), validated
     finally:
         checkpoints.close()
+
+
+def _from_checkpoint(workdir: Path) -> TrainedModel:
+    """The model of a run that has none yet, from its best checkpoint."""
+    config = read_config(workdir)
+    _, state, validated = restored(workdir, config)
     score = validation_score(workdir, int(state.step), config.evaluation.choose_by)
     voxel_size = _voxel_size(config.data, config.simulation)
     model = trained_model(experiment, state, voxel_size_angstrom=voxel_size, score=score)

@@ -123,6 +123,23 @@ def test_streamed_averages_are_those_over_all_tiles(
     assert sum(finished) == number_of_tiles(shape, tile, overlap)
 
 
+def test_scores_handed_on_block_by_block_are_those_that_are_kept() -> None:
+    volume = np.random.default_rng(3).normal(size=(21, 34, 27)).astype(np.float32)
+    streamed = np.full((*volume.shape, 3), np.nan, np.float32)
+
+    def take(z: int, y: int, block: np.ndarray) -> None:
+        into = streamed[z : z + block.shape[0], y : y + block.shape[1]]
+        assert np.isnan(into).all()
+        into[...] = block
+
+    kept = segment(volume, tilewise, 3, tile=16, overlap_vox=5, batch_size=3, keep_scores=True)
+    alone = segment(volume, tilewise, 3, tile=16, overlap_vox=5, batch_size=3, on_scores=take)
+    assert kept.scores is not None
+    assert alone.scores is None
+    np.testing.assert_array_equal(streamed, kept.scores)
+    np.testing.assert_array_equal(alone.classes, kept.classes)
+
+
 @pytest.mark.parametrize("blend", ["average", "gaussian"])
 def test_the_result_does_not_depend_on_the_batch(blend: str) -> None:
     volume = np.random.default_rng(1).normal(size=(19, 22, 31)).astype(np.float32)

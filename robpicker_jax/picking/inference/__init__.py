@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robpicker_jax.picking.inference.accumulation import Segmentation
+from robpicker_jax.picking.inference.accumulation import OnScores, Segmentation
 from robpicker_jax.picking.inference.devices import DevicePredictor, prediction_mesh
 from robpicker_jax.picking.inference.memory import MemoryBound, memory_bound
 from robpicker_jax.picking.inference.reader import ArrayReader, Reader
@@ -16,6 +16,7 @@ __all__ = [
     "ArrayReader",
     "DevicePredictor",
     "MemoryBound",
+    "OnScores",
     "Reader",
     "Segmentation",
     "memory_bound",

@@ -11,7 +11,7 @@ Tiles are added one by one in the plan's order. Sums therefore do not depend on 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -25,6 +25,13 @@ from jax import lax
 from robpicker_jax.picking.inference.tiles import Row, Tile, TilePlan, window
 
 _FETCHES_UNDER_WAY = 2
+
+
+OnScores = Callable[[int, int, np.ndarray], None]
+"""Takes finished class probabilities: first plane z, first line y, and (planes, lines, x, classes) float32.
+
+The blocks cover the tomogram once, and come in no promised order.
+"""
 
 
 @dataclass(frozen=True)
@@ -50,15 +57,23 @@ class Accumulator:
         n_classes: classes, background included.
         blend: weights of a tile's voxels, see `tiles.window`.
         keep_scores: keep all averaged class probabilities.
+        on_scores: called with the averaged class probabilities of each block as it is finished; they are not kept.
         device: where the sums are kept.
     """
 
     def __init__(
-        self, plan: TilePlan, n_classes: int, blend: str, *, keep_scores: bool = False, device: Any = None
+        self,
+        plan: TilePlan,
+        n_classes: int,
+        blend: str,
+        *,
+        keep_scores: bool = False,
+        on_scores: OnScores | None = None,
+        device: Any = None,
     ) -> None:
         tile = plan.tile
         _, y, x = plan.padded
-        self._plan, self._device = plan, device
+        self._plan, self._device, self._on_scores = plan, device, on_scores
         self._rows = plan.rows()
         weights = window(tile, blend)
         self._totals = plan.total_weights(weights)
@@ -103,7 +118,7 @@ class Accumulator:
     def _finish(self, row: Row) -> None:
         z, y, _ = self._totals
         totals = z[row.z : row.z + self._plan.height], y[row.y : row.y + self._plan.tile], self._totals[2]
-        keep_scores = self.result.scores is not None
+        keep_scores = self.result.scores is not None or self._on_scores is not None
         bounds = np.array([row.y, row.lines, row.planes], np.int32)
         self._row, self._carry, finished = _finish(self._row, self._carry, bounds, totals, keep_scores)
         self._fetches.append((row, finished))
@@ -117,8 +132,13 @@ class Accumulator:
         into = slice(row.z, row.z + planes), slice(row.y, row.y + lines)
         self.result.classes[into] = np.asarray(classes)[:planes, :lines, :width]
         self.result.probability[into] = np.asarray(probability)[:planes, :lines, :width]
+        if not scores:
+            return
+        block = np.moveaxis(np.asarray(scores[0]), 0, -1)[:planes, :lines, :width]
         if self.result.scores is not None:
-            self.result.scores[into] = np.moveaxis(np.asarray(scores[0]), 0, -1)[:planes, :lines, :width]
+            self.result.scores[into] = block
+        if self._on_scores is not None and block.size:
+            self._on_scores(row.z, row.y, block)
 
     def _put(self, array: Any) -> jax.Array:
         put: jax.Array = jax.device_put(array, self._device)

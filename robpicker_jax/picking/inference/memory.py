@@ -43,6 +43,7 @@ def memory_bound(
     batch_size: int,
     rotations: int = 1,
     keep_scores: bool = False,
+    stream_scores: bool = False,
     shared: bool = True,
     resident_bytes: int = 0,
 ) -> MemoryBound:
@@ -55,6 +56,7 @@ def memory_bound(
         batch_size: tiles a call, on all devices together.
         rotations: orientations in which each tile is predicted.
         keep_scores: whether all class probabilities are kept.
+        stream_scores: whether they are handed on block by block (`segment`'s `on_scores`).
         shared: whether the device's memory is the host's.
         resident_bytes: what reader and mask keep in memory.
     """
@@ -63,7 +65,7 @@ def memory_bound(
     _, y, x = plan.padded
     outputs = depth * height * width * (3 + (4 * n_classes if keep_scores else 0))
     batch = batch_size * tile**3 * 4
-    finished = plan.height * tile * x * (3 + (4 * n_classes if keep_scores else 0))
+    finished = plan.height * tile * x * (3 + (4 * n_classes if keep_scores or stream_scores else 0))
     row, carry = plan.height * tile * x * n_classes * 4, plan.carried * y * x * n_classes * 4
     # A row is updated in place until it is finished. Then three more of its size exist: its sum with what earlier layers
     # left, the weighted mean, and the row that the next one starts from.

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from robpicker_jax.picking.inference.accumulation import Accumulator, Segmentation
+from robpicker_jax.picking.inference.accumulation import Accumulator, OnScores, Segmentation
 from robpicker_jax.picking.inference.feed import batches
 from robpicker_jax.picking.inference.reader import ArrayReader, Reader
 from robpicker_jax.picking.inference.tiles import plan_tiles
@@ -36,6 +36,7 @@ def segment(
     batch_size: int,
     blend: str = "average",
     keep_scores: bool = False,
+    on_scores: OnScores | None = None,
     on_tiles: Callable[[int], None] | None = None,
     to_devices: Callable[[np.ndarray], Any] = jax.device_put,
     device: Any = None,
@@ -52,6 +53,8 @@ def segment(
         batch_size: tiles a call.
         blend: "average", every tile counts the same wherever it covers a voxel; "gaussian", see `tiles.window`.
         keep_scores: also return all averaged class probabilities (z · y · x · c floats).
+        on_scores: called with the averaged class probabilities of each block of voxels as it is finished, for what
+            needs all of them once and need not hold them.
         on_tiles: called with the number of tiles just finished (progress).
         to_devices: puts a batch on the devices that `predict` runs on; called in the reading threads.
         device: where the sums are kept; JAX's default device when None.
@@ -63,7 +66,9 @@ def segment(
         raise InputError(f"{n_classes} classes, but a class map holds at most {_MOST_CLASSES}")
     reader = ArrayReader(tomogram) if isinstance(tomogram, np.ndarray) else tomogram
     plan = plan_tiles(reader.shape_zyx, tile, overlap_vox)
-    accumulator = Accumulator(plan, n_classes, blend, keep_scores=keep_scores, device=device or jax.devices()[0])
+    accumulator = Accumulator(
+        plan, n_classes, blend, keep_scores=keep_scores, on_scores=on_scores, device=device or jax.devices()[0]
+    )
     under_way: deque[tuple[int, Any]] = deque()
 
     def wait() -> None:

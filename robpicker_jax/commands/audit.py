@@ -1,0 +1,251 @@
+"""`audit`: which of one's own annotations are suspicious, by a trained model."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robpicker_jax.commands.applying import (
+    Queued,
+    model_parser,
+    parse,
+    queued,
+    resident_bytes,
+    say_plan,
+    streamed,
+)
+from robpicker_jax.commands.cli import ArgumentParser, console, progress
+
+if TYPE_CHECKING:
+    from robpicker_jax.annotations import Particles
+    from robpicker_jax.auditing.examine import Auditor
+    from robpicker_jax.auditing.files import AuditedList
+    from robpicker_jax.datasets import OpenedTomogram, TomogramFiles
+    from robpicker_jax.picking.model_picker import ModelPicker
+    from robpicker_jax.reporting.gallery import CloseUp
+    from robpicker_jax.training.corrector import Corrector
+
+_DESCRIPTION = """\
+Rank the annotations of a data set by how suspicious a trained model finds them: false ones, ones of the wrong class,
+displaced ones, and particles that were not annotated. Writes DIR/audit.csv with all of them, lists for review
+(DIR/review), a gallery (DIR/index.html), and with --apply the cleaned lists (DIR/cleaned). docs/audit.md explains
+the scores. A model doubts labels that it was trained on less than others.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    options, overrides = parse(_parser(), list(arguments or ()))
+    from robpicker_jax.auditing import examine, files
+    from robpicker_jax.picking.picker import model_picker
+
+    min_scores = _min_scores(options.min_score)
+    files.check_out(options.out, overwrite=options.overwrite)
+    picker = _with_options_of_run(model_picker(options.workdir, overrides), options.workdir)
+    auditor = examine.Auditor(picker, options.displaced, options.least_probability)
+    queue = queued(_annotated(options.data, options.split), options.out)
+    lists = _read_lists(queue, picker)
+    if options.apply:
+        for entry in lists:
+            entry.check_writable()
+    bounds = [
+        auditor.memory(item.shape_zyx, resident_bytes=resident)
+        for item, resident in zip(queue, resident_bytes(queue), strict=True)
+    ]
+    say_plan(picker, queue, bounds)
+    found, close_ups = _examine(auditor, queue, lists, options)
+    _write(found, close_ups, lists, picker, options, min_scores)
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    result = model_parser("audit", _DESCRIPTION)
+    add = result.add_argument
+    add("--data", metavar="DIR", type=Path, required=True, help="the data set whose annotations are audited")
+    add(
+        "--split",
+        metavar="NAME",
+        choices=("train", "meta", "val", "test"),
+        default="train",
+        help="which of its tomograms: train (default), meta, val or test",
+    )
+    add(
+        "--min-score",
+        metavar="[KIND=]S",
+        action="append",
+        default=[],
+        help="smallest score of what is listed for review and applied, of all kinds or of one (false, wrong_class, "
+        "displaced, missing); repeat; default: 0.5",
+    )
+    add(
+        "--displaced",
+        metavar="SHARE",
+        type=_share,
+        default=0.5,
+        help="displacement, as a share of the radius, that scores one half; default: 0.5",
+    )
+    add(
+        "--least-probability",
+        metavar="P",
+        type=_share,
+        default=0.3,
+        help="probability of any particle from which voxels may be a missing one; default: 0.3",
+    )
+    add("--top", metavar="N", type=int, default=120, help="suspicions in the gallery, of all kinds; default: 120")
+    add("--no-correction", action="store_true", help="leave out what the run's label correction does at each particle")
+    add("--apply", action="store_true", help="write cleaned lists in the formats of their sources, and changes.json")
+    add("--overwrite", action="store_true", help="replace an earlier audit in DIR")
+    return result
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} does not lie above 0 and not above 1")
+    return value
+
+
+def _min_scores(given: Sequence[str]) -> dict[str, float]:
+    """Smallest score of each kind; later ones win."""
+    from robpicker_jax.auditing import KINDS
+    from robpicker_jax.system.errors import InputError
+
+    scores = dict.fromkeys(KINDS, 0.5)
+    for text in given:
+        kind, equals, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= 1 or (equals and kind not in KINDS):
+            raise InputError(
+                f"{text!r} is neither a score in [0, 1] nor KIND=SCORE",
+                where="--min-score",
+                fix=f"kinds: {', '.join(KINDS)}",
+            )
+        scores.update({kind: value} if equals else dict.fromkeys(KINDS, value))
+    return scores
+
+
+def _with_options_of_run(picker: ModelPicker, workdir: Path) -> ModelPicker:
+    """The picker, reading lists as its run did, where the command line does not say otherwise; a model does not tell."""
+    from robpicker_jax.training.run_folder import read_config
+
+    data = picker.data
+    if data.annotation_options or not (workdir / "config.yaml").is_file():
+        return picker
+    card = replace(
+        picker.model.card, data=replace(data, annotation_options=read_config(workdir).data.annotation_options)
+    )
+    return replace(picker, model=replace(picker.model, card=card))
+
+
+def _annotated(data: Path, split: str) -> list[TomogramFiles]:
+    """The tomograms of a split that have annotations."""
+    from robpicker_jax.datasets import discover
+    from robpicker_jax.system.errors import InputError
+
+    everything = discover(data)[split]
+    found = [files for files in everything if files.annotation_path is not None]
+    if not found:
+        raise InputError(f"no annotated tomogram in {split}/", where=data, fix="name another --split")
+    if len(found) < len(everything):
+        _say(f"without annotations, left out: {', '.join(f.name for f in everything if f.annotation_path is None)}")
+    return found
+
+
+def _read_lists(queue: Sequence[Queued], picker: ModelPicker) -> list[AuditedList]:
+    """The annotations of each tomogram, before the first is segmented."""
+    from robpicker_jax.auditing.files import AuditedList
+    from robpicker_jax.datasets import agreed_voxel_size, load_particles
+
+    lists = []
+    for item in queue:
+        voxel_size = agreed_voxel_size([item.reader], picker.data.voxel_size_angstrom)
+        particles = load_particles(item.tomogram, picker.data, item.shape_zyx, voxel_size)
+        lists.append(AuditedList(item.tomogram, particles, item.shape_zyx, voxel_size, picker.data))
+    return lists
+
+
+def _examine(
+    auditor: Auditor, queue: Sequence[Queued], lists: Sequence[AuditedList], options: argparse.Namespace
+) -> tuple[Particles, list[CloseUp]]:
+    """All rows by falling score, and close-ups of the first ones, cut while their tomogram is open."""
+    from robpicker_jax.annotations import Particles
+    from robpicker_jax.auditing.examine import by_falling_score
+    from robpicker_jax.reporting.gallery import close_up
+    from robpicker_jax.training.corrector import load_corrector
+
+    corrector = None if options.no_correction else load_corrector(options.workdir)
+    radii = auditor.radii_vox
+    parts: list[Particles] = []
+    pictures: dict[int, CloseUp] = {}  # by row of all parts together
+    with progress("auditing", sum(auditor.picker.tiles(item.shape_zyx) for item in queue)) as bar:
+        for tomogram, entry in zip(streamed(auditor.picker, queue), lists, strict=True):
+            rows = auditor.examine(tomogram, entry.particles, tomogram.name, mask=tomogram.mask, on_tiles=bar.advance)
+            if corrector is not None:
+                rows = _with_opinion(rows, corrector, tomogram, entry.particles, radii)
+            before = sum(map(len, parts))
+            for rank in range(min(options.top, len(rows))):
+                radius = radii[rows.labels[rank] - 1]
+                pictures[before + rank] = close_up(tomogram, rows.positions_vox[rank], radius)
+            parts.append(rows)
+            counts = Counter(rows.extra["kind"].tolist())
+            _say(
+                f"{tomogram.name}: {len(entry.particles)} annotations, {counts['missing']} candidates for missing ones"
+            )
+    everything = Particles.concatenate(parts)
+    order = by_falling_score(everything)
+    return everything.select(order), [pictures[row] for row in order[: max(options.top, 0)].tolist()]
+
+
+def _with_opinion(
+    rows: Particles, corrector: Corrector, tomogram: OpenedTomogram, particles: Particles, radii: Sequence[float]
+) -> Particles:
+    """The rows with a column `correction`: the label that the run's correction adds or removes at each."""
+    from robpicker_jax.auditing.opinion import label_change
+
+    change = label_change(corrector, tomogram, particles, rows, radii, corrector.config.patches.size)
+    return rows.with_(extra={**rows.extra, "correction": change})
+
+
+def _write(
+    found: Particles,
+    close_ups: Sequence[CloseUp],
+    lists: Sequence[AuditedList],
+    picker: ModelPicker,
+    options: argparse.Namespace,
+    min_scores: dict[str, float],
+) -> None:
+    """Write everything, and say what was found."""
+    from robpicker_jax.auditing import KINDS, files
+    from robpicker_jax.auditing.cleaning import suspected
+    from robpicker_jax.models.model_file import fingerprint
+    from robpicker_jax.reporting.gallery import write_gallery
+
+    counts = Counter(suspected(found, min_scores).extra["kind"].tolist())
+    _say(f"written: {files.write_table(options.out, found)}")
+    files.write_review(options.out, found, min_scores, lists)
+    subtitle = f"{options.data.name}/{options.split}: {sum(len(entry.particles) for entry in lists)} annotations"
+    shown = found.select(slice(len(close_ups)))
+    gallery = options.out / files.GALLERY
+    write_gallery(gallery, shown, close_ups, subtitle=subtitle, of=sum(counts.values()))
+    _say(f"gallery: {gallery}")
+    for kind in KINDS:
+        _say(f"{kind}: {counts[kind]} with a score of at least {min_scores[kind]:g}")
+    if options.apply:
+        card = picker.model.card
+        model = {"sha256": fingerprint(picker.model), "step": card.step, "package_version": card.package_version}
+        changed = files.write_cleaned(options.out, found, min_scores, lists, model)
+        _say(f"{changed} changes applied: {options.out / files.CLEANED}")
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
