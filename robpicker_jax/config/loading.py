@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from robpicker_jax.config.data_sections import Species
+from robpicker_jax.config.derived import with_derived
 from robpicker_jax.config.schema import Config
 from robpicker_jax.config.validation import check
 from robpicker_jax.system.errors import InputError
@@ -166,7 +167,7 @@ def validated(cls: type[T], data: Mapping[str, Any], source: str | Path) -> T:
 
 
 def _build(data: Mapping[str, Any], source: Path) -> Config:
-    config = validated(Config, data, source)
+    config = validated(Config, with_derived(data), source)
     check(config, source)
     return config
 

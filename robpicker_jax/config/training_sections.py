@@ -24,8 +24,12 @@ class PatchConfig:
     """Sampling and augmentation of training patches."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    size: Annotated[PositiveInt, about("edge of the cubic patches, voxels")] = 64
-    shift_vox: Annotated[Count, about("largest random shift of a patch from its particle, per axis")] = 10
+    size: Annotated[
+        PositiveInt, about("edge of the cubic patches, voxels; not given: about six of the largest radius")
+    ] = 64
+    shift_vox: Annotated[
+        Count, about("largest random shift of a patch from its particle, per axis; not given: a fifth of the patch")
+    ] = 10
     background_share: Annotated[Fraction, about("share of training patches at uniformly random positions")] = 0.1
     train_sampler: Annotated[
         str, about("how training patches are drawn, by name: particles, class_balanced, uniform or an added one")

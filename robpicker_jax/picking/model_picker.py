@@ -150,13 +150,13 @@ class ModelPicker:
             segmentation.probability,
             card.n_classes,
             card.picking,
-            min_cluster_vox=[species.min_cluster_vox for species in card.data.species],
+            min_cluster_vox=card.picking.smallest_clusters(card.data.species),
             min_score=self.min_scores,
             mask=mask,
             edge_vox=card.picking.edge_vox,
             class_names=card.class_names,
         )
-        picks = picks.select(remove_close_picks(picks, card.picking.min_distance_vox))
+        picks = picks.select(remove_close_picks(picks, card.picking.closest_picks(card.data.species)))
         return picks if card.picking.max_picks is None else picks.select(slice(card.picking.max_picks))
 
     @property
