@@ -5,37 +5,70 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from robpicker_jax.commands.cli import ArgumentParser, console, parser, split_overrides
 
 if TYPE_CHECKING:
+    from robpicker_jax.annotations import Particles
     from robpicker_jax.datasets import OpenedTomogram, TomogramFiles
     from robpicker_jax.picking.inference import MemoryBound
     from robpicker_jax.picking.picker import Picker
     from robpicker_jax.volumes import VolumeReader
-
-VOXEL_SIZE_TOLERANCE = 0.02
-"""Largest relative difference of a tomogram's voxel size from that of the training tomograms for which no warning is given."""
+    from robpicker_jax.volumes.rescaling import RescaledReader
 
 
 @dataclass(frozen=True)
 class Queued:
     """A tomogram whose header was checked and whose voxels are read when its turn comes.
 
+    With --rescale it is segmented on another grid than its file's; what users see is always on the file's.
+
     Attributes:
         tomogram: the files.
-        shape_zyx: size in voxels.
-        reader: its volume, open since the header was checked.
+        reader: its volume as the model is applied to it, open since the header was checked.
+        voxel_size_angstrom: edge of the file's voxels; None where it is not known.
         resident_bytes: memory that its reader and mask take while it is open.
     """
 
     tomogram: TomogramFiles
-    shape_zyx: tuple[int, int, int]
     reader: VolumeReader
+    voxel_size_angstrom: float | None
     resident_bytes: int
+
+    @property
+    def shape_zyx(self) -> tuple[int, int, int]:
+        """Size in voxels of the grid on which it is segmented."""
+        return self.reader.shape_zyx
+
+    @property
+    def rescaled(self) -> RescaledReader | None:
+        """Its volume where it is resampled, else None."""
+        from robpicker_jax.volumes.rescaling import RescaledReader
+
+        return self.reader if isinstance(self.reader, RescaledReader) else None
+
+    @property
+    def file_shape_zyx(self) -> tuple[int, int, int]:
+        """Size in voxels of the file."""
+        return self.shape_zyx if self.rescaled is None else self.rescaled.source.shape_zyx
+
+    @property
+    def factor(self) -> float:
+        """Voxels of the segmented grid in one of the file's."""
+        return 1.0 if self.rescaled is None else self.rescaled.factor
+
+    def on_file_grid(self, found: Particles) -> Particles:
+        """Particles of the segmented grid in voxels of the file."""
+        if self.rescaled is None:
+            return found
+        sizes = found.cluster_sizes
+        in_file = None if sizes is None else np.maximum(1, np.rint(sizes / self.factor**3)).astype(np.int64)
+        return found.with_(positions_vox=found.positions_vox / self.factor, cluster_sizes=in_file)
 
 
 def model_parser(verb: str, description: str) -> ArgumentParser:
@@ -50,6 +83,11 @@ def model_parser(verb: str, description: str) -> ArgumentParser:
         "--workdir", metavar="PATH", type=Path, required=True, help="folder of a training run, or its file model.rpk"
     )
     result.add_argument("--out", metavar="DIR", type=Path, required=True, help="where to write")
+    result.add_argument(
+        "--rescale",
+        action="store_true",
+        help="resample tomograms of other voxels than the training tomograms'; what is written is in the file's voxels",
+    )
     return result
 
 
@@ -70,31 +108,37 @@ def parse(argument_parser: ArgumentParser, arguments: Sequence[str]) -> tuple[ar
     return argument_parser.parse_args(rest), overrides
 
 
-def checked_tomograms(options: argparse.Namespace) -> list[Queued]:
+def checked_tomograms(options: argparse.Namespace, picker: Picker) -> list[Queued]:
     """The tomograms named on the command line, every header checked before the first is segmented; makes `--out`.
 
     Raises:
-        InputError: a volume that cannot be read.
+        InputError: a volume that cannot be read, or that the picker cannot be applied to.
     """
     from robpicker_jax.datasets import tomograms_from
 
-    return queued(tomograms_from(options.tomograms, annotations=False), options.out)
+    return queued(tomograms_from(options.tomograms, annotations=False), options, picker)
 
 
-def queued(tomograms: Sequence[TomogramFiles], out: Path) -> list[Queued]:
-    """The tomograms, every header checked; makes the folder `out`.
+def queued(tomograms: Sequence[TomogramFiles], options: argparse.Namespace, picker: Picker) -> list[Queued]:
+    """The tomograms, every header checked; makes the folder `--out`.
 
     Raises:
-        InputError: a volume that cannot be read.
+        InputError: a volume that cannot be read, or whose voxels are not those of the training tomograms and are not to
+            be resampled.
     """
+    from robpicker_jax.picking.agreement import at_trained_size, voxel_size_of
     from robpicker_jax.system.compilation import enable_persistent_cache
     from robpicker_jax.volumes import open_volume
 
+    configured, trained, out = picker.data.voxel_size_angstrom, picker.voxel_size_angstrom, options.out
+    fix = "--rescale resamples it; if the header is wrong, correct it"
     queue = []
     for tomogram in tomograms:
         reader = open_volume(tomogram.volume_path)
+        here = voxel_size_of(reader, configured, trained)
+        reader = at_trained_size(reader, here, trained, rescale=options.rescale, fix=fix)
         mask = 0 if tomogram.mask_path is None else math.prod(reader.shape_zyx)
-        queue.append(Queued(tomogram, reader.shape_zyx, reader, reader.resident_bytes + mask))
+        queue.append(Queued(tomogram, reader, here, reader.resident_bytes + mask))
     out.mkdir(parents=True, exist_ok=True)
     enable_persistent_cache()
     return queue
@@ -113,12 +157,15 @@ def say_plan(picker: Picker, queue: Sequence[Queued], bounds: Sequence[MemoryBou
     held = "; all class probabilities are held" if whole else ""
     largest = max(bounds, key=lambda bound: bound.host + bound.device)
     _say(f"{len(queue)} tomogram{'s' * (len(queue) > 1)}, {tiles} tiles; memory: {largest}{held}")
+    trained = picker.voxel_size_angstrom
     for queued in queue:
-        here, trained = queued.reader.voxel_size_angstrom, picker.voxel_size_angstrom
-        if here is not None and trained is not None and abs(here - trained) > VOXEL_SIZE_TOLERANCE * trained:
+        here = queued.voxel_size_angstrom
+        if queued.rescaled is not None:
+            _say(f"{queued.tomogram.name}: resampled from voxels of {here:.4g} Å to {trained:.4g} Å, as in training")
+        elif here is None and trained is not None:
             _say(
-                f"{queued.tomogram.name}: voxels of {here:.4g} Å, but trained on {trained:.4g} Å; "
-                "resample the tomogram for picks that can be relied on"
+                f"{queued.tomogram.name}: its voxel size is not known; {trained:.4g} Å, as in training, is assumed "
+                "(--data.voxel_size_angstrom says another)"
             )
 
 
@@ -131,13 +178,23 @@ def resident_bytes(queue: Sequence[Queued]) -> list[int]:
 def streamed(picker: Picker, queue: Sequence[Queued]) -> Iterator[OpenedTomogram]:
     """The tomograms, opened one by one; the next one's normalisation is found while the present one is segmented.
 
+    One whose densities are unlike the training tomograms' draws a warning.
+
     Raises:
         InputError: a volume that cannot be used, when its turn comes.
     """
     from robpicker_jax.datasets import stream_tomograms
+    from robpicker_jax.picking.agreement import unlike_training
 
     readers = [queued.reader for queued in queue]
-    return stream_tomograms([queued.tomogram for queued in queue], picker.data, readers)
+    # Voxel sizes were settled when the headers were checked.
+    data = replace(picker.data, voxel_size_angstrom=None)
+    trained = getattr(picker, "densities", None)  # other pickers need not know of it
+    for tomogram in stream_tomograms([queued.tomogram for queued in queue], data, readers):
+        unlike = unlike_training(tomogram, trained)
+        if unlike is not None:
+            _say(f"warning: {tomogram.name}: {unlike}")
+        yield tomogram
 
 
 def _say(text: str) -> None:

@@ -17,6 +17,7 @@ from robpicker_jax.annotations import Particles
 from robpicker_jax.bilevel.step import TrainState
 from robpicker_jax.config import Config
 from robpicker_jax.datasets import SPLITS, OpenedTomogram, stored_truth
+from robpicker_jax.datasets.densities import DensityStatistics, block_edge, density_statistics, together
 from robpicker_jax.labels import label_maker
 from robpicker_jax.models.model_file import MODEL_FILE, save_model
 from robpicker_jax.models.trained_model import TrainedModel
@@ -62,6 +63,12 @@ class Job:
     validation: list[OpenedTomogram]
 
     @cached_property
+    def densities(self) -> DensityStatistics | None:
+        """Statistics of the training tomograms' densities as the network sees them."""
+        block = block_edge([species.radius_vox for species in self.config.data.species])
+        return together([density_statistics(tomogram, block) for tomogram in self.data.train])
+
+    @cached_property
     def judged_patches(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Images, noisy and true labels of some training patches, where clean maps are stored; cut once a run."""
         truths = [stored_truth(tomogram, self.config.data) for tomogram in self.data.train]
@@ -97,6 +104,8 @@ def run(config: Config, workdir: Path) -> None:
     data = load_data(config, workdir)
     experiment, batches = plan(config, workdir, data, configured_micro_batches)
     job = Job(experiment.config, workdir, data, experiment, validation_tomograms(data))
+    if parallel.is_first():
+        folders.record_densities(workdir, job.densities)
     result = train(job, batches)
     if not parallel.is_first():
         return  # process 0 alone picks, evaluates and reports
@@ -373,7 +382,13 @@ def _particles(tomogram: OpenedTomogram) -> Particles:
 
 
 def _model(job: Job, state: TrainState, score: float | None) -> TrainedModel:
-    return trained_model(job.experiment, state, voxel_size_angstrom=job.data.voxel_size_angstrom, score=score)
+    return trained_model(
+        job.experiment,
+        state,
+        voxel_size_angstrom=job.data.voxel_size_angstrom,
+        densities=job.densities,
+        score=score,
+    )
 
 
 def _species_names(config: Config) -> list[str]:

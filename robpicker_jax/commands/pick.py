@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from robpicker_jax.picking.picker import build_picker
 
     picker = build_picker(options.picker, options.workdir, overrides)
-    queue = checked_tomograms(options)
+    queue = checked_tomograms(options, picker)
     files = _files(options)
-    targets = _targets(queue, options.name_pattern, picker.data.voxel_size_angstrom)
+    targets = _targets(queue, options.name_pattern)
     files.check(list(targets.values()))
     if options.precision is not None:
         picker = _calibrated(picker, options.workdir, options.precision)
@@ -88,9 +88,8 @@ def _files(options: argparse.Namespace) -> PickFiles:
     return PickFiles(options.out, options.format or PICK_FORMATS, options.together, further)
 
 
-def _targets(queue: Sequence[Queued], pattern: str | None, configured: float | None) -> dict[Path, PickTarget]:
+def _targets(queue: Sequence[Queued], pattern: str | None) -> dict[Path, PickTarget]:
     """Name, size and voxel size of each tomogram, by its volume."""
-    from robpicker_jax.datasets import agreed_voxel_size
     from robpicker_jax.picking.pick_files import PickTarget, listed_name
     from robpicker_jax.system.errors import InputError
 
@@ -101,8 +100,8 @@ def _targets(queue: Sequence[Queued], pattern: str | None, configured: float | N
     return {
         queued.tomogram.volume_path: PickTarget(
             listed_name(queued.tomogram.name, compiled),
-            queued.shape_zyx,
-            agreed_voxel_size([queued.reader], configured),
+            queued.file_shape_zyx,
+            queued.voxel_size_angstrom,
         )
         for queued in queue
     }
@@ -125,8 +124,8 @@ def _pick(
     """Pick every tomogram and write its picks, unless all go into one file; says what was found."""
     picked = []
     with progress("picking", sum(picker.tiles(queued.shape_zyx) for queued in queue)) as bar:
-        for tomogram in streamed(picker, queue):
-            picks = picker.pick(tomogram, bar.advance, mask=tomogram.mask)
+        for item, tomogram in zip(queue, streamed(picker, queue), strict=True):
+            picks = item.on_file_grid(picker.pick(tomogram, bar.advance, mask=tomogram.mask))
             target = targets[tomogram.files.volume_path]
             picked.append((target, picks))
             written = target.name if files.together else str(files.write(target, picks)[0])

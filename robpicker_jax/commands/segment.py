@@ -10,6 +10,9 @@ from robpicker_jax.commands.applying import apply_parser, checked_tomograms, par
 from robpicker_jax.commands.cli import ArgumentParser, console, progress
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from robpicker_jax.commands.applying import Queued
     from robpicker_jax.picking.inference import Segmentation
 
 _DESCRIPTION = """\
@@ -24,16 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from robpicker_jax.picking.picker import model_picker
 
     picker = model_picker(options.workdir, overrides)
-    queue = checked_tomograms(options)
+    queue = checked_tomograms(options, picker)
     bounds = [
         picker.memory(queued.shape_zyx, keep_scores=options.scores, resident_bytes=resident)
         for queued, resident in zip(queue, resident_bytes(queue), strict=True)
     ]
     say_plan(picker, queue, bounds, whole=options.scores)
     with progress("segmenting", sum(picker.tiles(queued.shape_zyx) for queued in queue)) as bar:
-        for tomogram in streamed(picker, queue):
+        for item, tomogram in zip(queue, streamed(picker, queue), strict=True):
             result = picker.segment(tomogram, bar.advance, keep_scores=options.scores)
-            classes = _write(options.out, tomogram.name, result, tomogram.voxel_size_angstrom)
+            classes = _write(options.out, item, result)
             console.print(f"{classes}", highlight=False, soft_wrap=True)
     return 0
 
@@ -48,14 +51,19 @@ def _parser() -> ArgumentParser:
     return result
 
 
-def _write(out: Path, name: str, result: Segmentation, voxel_size_angstrom: float | None) -> Path:
-    """Write the maps of one tomogram; the path of its class map."""
+def _write(out: Path, item: Queued, result: Segmentation) -> Path:
+    """Write the maps of one tomogram, on the grid of its file; the path of its class map."""
     from robpicker_jax.volumes import write_mrc
 
+    name, rescaled = item.tomogram.name, item.rescaled
+
+    def write(path: Path, found: np.ndarray) -> None:
+        write_mrc(path, found if rescaled is None else rescaled.onto_source(found), item.voxel_size_angstrom)
+
     classes = out / f"{name}_classes.mrc"
-    write_mrc(classes, result.classes, voxel_size_angstrom)
-    write_mrc(out / f"{name}_probability.mrc", result.probability, voxel_size_angstrom)
+    write(classes, result.classes)
+    write(out / f"{name}_probability.mrc", result.probability)
     if result.scores is not None:
         for label in range(result.scores.shape[-1]):
-            write_mrc(out / f"{name}_score_{label}.mrc", result.scores[..., label], voxel_size_angstrom)
+            write(out / f"{name}_score_{label}.mrc", result.scores[..., label])
     return classes

@@ -22,6 +22,7 @@ from robpicker_jax.datasets.particle_lists import load_particles, needs_particle
 from robpicker_jax.datasets.stored_maps import load_mask, load_target
 from robpicker_jax.system.errors import located
 from robpicker_jax.volumes import Scaling, VolumeReader, normalisation, open_volume
+from robpicker_jax.volumes.rescaling import RescaledReader
 from robpicker_jax.volumes.volume import Slices, slabs
 
 Mode = Literal["memory", "mapped", "streamed"]
@@ -165,7 +166,7 @@ def with_voxels(
     """
     shape, density = reader.shape_zyx, None
     with located(files.volume_path):
-        mask = load_mask(files, shape)
+        mask = _mask(files, reader)
         if mode == "memory":
             density = np.empty(shape, np.float32) if into is None else into
             for first, last in slabs(shape):
@@ -220,6 +221,14 @@ def stream_tomograms(
             for future in following:
                 if not future.cancel() and future.exception() is None:
                     future.result().close()
+
+
+def _mask(files: TomogramFiles, reader: VolumeReader) -> np.ndarray | None:
+    """The mask on the reader's grid."""
+    if not isinstance(reader, RescaledReader):
+        return load_mask(files, reader.shape_zyx)
+    mask = load_mask(files, reader.source.shape_zyx)
+    return None if mask is None else reader.onto_grid(mask)
 
 
 def _found_scaling(

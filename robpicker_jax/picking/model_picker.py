@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from robpicker_jax.annotations import Particles
 from robpicker_jax.config import DataConfig
+from robpicker_jax.datasets.densities import DensityStatistics
 from robpicker_jax.models.trained_model import TrainedModel
 from robpicker_jax.picking.clustering import build_clustering
 from robpicker_jax.picking.inference import (
@@ -61,6 +62,11 @@ class ModelPicker:
     def voxel_size_angstrom(self) -> float | None:
         """Voxel size of the training tomograms, Å."""
         return self.model.card.voxel_size_angstrom
+
+    @property
+    def densities(self) -> DensityStatistics | None:
+        """Scale and skewness of the training tomograms' densities; None where the model does not tell."""
+        return self.model.card.densities
 
     def with_min_scores(self, min_scores: Sequence[float]) -> ModelPicker:
         """The same picker with a smallest score for each class."""

@@ -1,6 +1,6 @@
 """The working folder of a run: what it holds, whether a command belongs to it, and its siblings.
 
-config.yaml  versions.json  metrics.jsonl  checkpoints/  picks/  evaluation.json  report/  tensorboard/  [data/]
+config.yaml  versions.json  densities.json  metrics.jsonl  checkpoints/  picks/  evaluation.json  report/  tensorboard/  [data/]
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from robpicker_jax.config import Config, ParallelConfig, default_config_path, dump_config, load_config
+from robpicker_jax.config import Config, ParallelConfig, default_config_path, dump_config, load_config, validated
 from robpicker_jax.config.differences import differing_keys
+from robpicker_jax.datasets.densities import DensityStatistics
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
 from robpicker_jax.system.version import __version__
+
+_DENSITIES = "densities.json"
 
 # With other values of these a run is still the same training: it may be prolonged, or picked and evaluated differently.
 _FREE = (
@@ -109,6 +112,21 @@ def _stored_plan(workdir: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, AttributeError):  # a new run, or a file that was edited
         return None
     return found if isinstance(found, dict) and isinstance(found.get("micro_batches"), int) else None
+
+
+def record_densities(workdir: Path, found: DensityStatistics | None) -> None:
+    """Keep the statistics of the training tomograms' densities, for a model that is made of a checkpoint later."""
+    if found is not None:
+        write_text(workdir / _DENSITIES, json.dumps(asdict(found)) + "\n")
+
+
+def stored_densities(workdir: Path) -> DensityStatistics | None:
+    """The statistics that `record_densities` kept; None: none, or a file that was edited."""
+    try:
+        found = json.loads((workdir / _DENSITIES).read_text(encoding="utf-8"))
+        return validated(DensityStatistics, found, workdir / _DENSITIES)
+    except (OSError, ValueError):  # InputError is a ValueError
+        return None
 
 
 def read_config(workdir: Path) -> Config:

@@ -109,7 +109,7 @@ def test_a_model_file_alone_is_enough_to_pick(tiny_run: Path, tmp_path: Path) ->
 
 
 def test_a_run_without_a_model_file_makes_it_from_its_best_checkpoint(tiny_run: Path, tmp_path: Path) -> None:
-    for name in ("config.yaml", "metrics.jsonl"):
+    for name in ("config.yaml", "densities.json", "metrics.jsonl"):
         shutil.copy(tiny_run / name, tmp_path / name)
     shutil.copytree(tiny_run / "checkpoints", tmp_path / "checkpoints")
     made = load_trained_model(tmp_path)
@@ -269,7 +269,7 @@ def test_a_real_microtubule_is_converted_and_segmented(
         np.testing.assert_array_equal(file.data, volume.data)
         assert float(file.voxel_size.x) == pytest.approx(10.52)
     out = tmp_path / "classes"
-    assert call(segment.main, ["--workdir", str(tiny_run), "--out", str(out), str(path)]) == 0
-    assert "voxels of 10.52 Å, but trained on 22 Å" in capsys.readouterr().out
+    assert call(segment.main, ["--workdir", str(tiny_run), "--out", str(out), str(path), "--rescale"]) == 0
+    assert "from voxels of 10.52 Å to 22 Å" in capsys.readouterr().out
     with mrcfile.open(out / "microtubule_classes.mrc") as file:
         assert file.data.shape == volume.data.shape
