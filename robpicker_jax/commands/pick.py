@@ -74,7 +74,7 @@ def _parser() -> ArgumentParser:
         "--precision",
         metavar="P",
         type=float,
-        help="smallest scores at which each class had this precision on the meta (and validation) tomograms",
+        help="smallest scores at which the meta (and validation) tomograms show this precision, with 95 % confidence",
     )
     return result
 
@@ -108,14 +108,20 @@ def _targets(queue: Sequence[Queued], pattern: str | None) -> dict[Path, PickTar
 
 
 def _calibrated(picker: Picker, workdir: Path, precision: float) -> Picker:
-    """The picker with the smallest scores that gave a precision on the run's clean tomograms."""
+    """The picker with the smallest scores for which the run's clean tomograms show a precision; says what they gave."""
     from robpicker_jax.picking import calibration
 
     folder = workdir if workdir.is_dir() else workdir.parent
-    scores = calibration.min_scores(folder, picker.class_names, precision)
-    shown = ", ".join(f"{name} {score:.3f}" for name, score in zip(picker.class_names, scores, strict=True))
-    console.print(f"smallest scores for a precision of {precision:g}: {shown}", highlight=False)
-    return picker.with_min_scores(scores)
+    points = calibration.min_scores(folder, picker.class_names, precision)
+    for name, point in zip(picker.class_names, points, strict=True):
+        console.print(
+            f"{name}: scores of at least {point.threshold:.3f}; precision {point.precision:.2f} (lower bound "
+            f"{point.bound:.2f}) and recall {point.recall:.2f} on the calibration tomograms",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    return picker.with_min_scores([point.threshold for point in points])
 
 
 def _pick(

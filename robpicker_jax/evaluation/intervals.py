@@ -58,18 +58,19 @@ def fbeta_intervals(counts: NDArray[np.int64], beta: float, *, level: float = 0.
     none = Intervals((None,) * n_classes, None, None)
     if tomograms < LEAST_TOMOGRAMS:
         return none
-    counts = counts[:, :, :3].astype(np.float64)
-    present = counts[:, :, :2].sum(axis=2) > 0  # (t, c)
+    numbers_of = counts[:, :, :3].astype(np.float64)
+    present = numbers_of[:, :, :2].sum(axis=2) > 0  # (t, c)
     if not present.any():
         return none
-    numbers = counts[:, :, :2].sum(axis=(0, 2)) / 2  # N of each class
+    numbers = numbers_of[:, :, :2].sum(axis=(0, 2)) / 2  # N of each class
     known = numbers > 0
     floors = np.where(known, 1 / (8 * np.maximum(numbers, 1)), 0.0)
     classes = tuple(
-        _interval(_scores(counts[present[:, c], c : c + 1], beta), float(floors[c]), level) for c in range(n_classes)
+        _interval(_scores(numbers_of[present[:, c], c : c + 1], beta), float(floors[c]), level)
+        for c in range(n_classes)
     )
-    macro = _interval(_scores(counts, beta), float(floors[known].sum() / known.sum() ** 2), level)
-    pooled = counts[present.any(axis=1)].sum(axis=1, keepdims=True)
+    macro = _interval(_scores(numbers_of, beta), float(floors[known].sum() / known.sum() ** 2), level)
+    pooled = numbers_of[present.any(axis=1)].sum(axis=1, keepdims=True)
     micro = _interval(_scores(pooled, beta), 1 / (8 * float(numbers.sum())), level)
     return Intervals(classes, macro, micro)
 
