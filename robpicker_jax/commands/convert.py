@@ -30,9 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from robpicker_jax.annotations import conversion
 
     target = _target(options)
-    reading, writing = _format_options(options, target)
+    context = _context(options)
+    reading, writing = _format_options(options, target, context)
     source = conversion.read_source(options.source, options.from_format, reading)
     particles = _chosen(source, options)
+    _check_table(particles, options)
     files = _files(particles, target, options)
     _report(source, particles, target)
     _check_overwriting(files, target, options)
@@ -57,9 +59,18 @@ def _parser() -> ArgumentParser:
     add("--volume", metavar="FILE", type=Path, help="the tomogram, for its voxel size and shape")
     add("--binning", metavar="B", type=float, help="pixels of IN per voxel of the tomogram")
     add("--to-binning", metavar="B", type=float, help="pixels of OUT per voxel of the tomogram")
-    add("--tomograms-table", metavar="STAR", type=Path, help="RELION's tomograms table, for centred coordinates")
+    add(
+        "--tomograms-table",
+        metavar="STAR",
+        type=Path,
+        help="RELION's tomograms table, for centred coordinates of IN or OUT",
+    )
     add("--class-labels", metavar="NAME=LABEL,…", type=parse_class_labels, help="label of each class name")
-    add("--tomogram-name", metavar="NAME", help="the particles' tomogram, where IN does not name it")
+    add(
+        "--tomogram-name",
+        metavar="NAME",
+        help="the particles' tomogram, where IN does not name it or names it otherwise",
+    )
     add("--select", metavar="NAME", help="take the particles of this tomogram only")
     add("--split", action="store_true", help="write one list for each tomogram into the folder OUT (needs --to)")
     add("--from-option", metavar="NAME=VALUE", action="append", default=[], help="further option of reading; repeat")
@@ -96,16 +107,37 @@ def _target(options: Namespace) -> Format:
     return format_of(options.target, options.to_format, "write")
 
 
-def _format_options(options: Namespace, target: Format) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments of reading IN and of writing OUT."""
-    from robpicker_jax.annotations.conversion import parse_options
+def _format_options(
+    options: Namespace, target: Format, context: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of reading IN and of writing OUT.
 
-    context = _context(options)
+    Raises:
+        InputError: a tomograms table that neither format takes.
+    """
+    from robpicker_jax.annotations.conversion import parse_options
+    from robpicker_jax.annotations.registry import format_of
+    from robpicker_jax.system.errors import InputError
+
     reading: dict[str, Any] = {**context, "class_labels": options.class_labels, "binning": options.binning}
-    reading["tomograms"] = options.tomograms_table
     writing: dict[str, Any] = {**context, "binning": options.to_binning}
-    if "tomograms" in target.writing_options:
-        writing["tomograms"] = options.tomograms_table
+    if options.tomograms_table is not None:
+        if not options.source.exists():
+            raise InputError("no such file", where=options.source)
+        source = format_of(options.source, options.from_format)
+        sides = [
+            arguments
+            for arguments, takes in ((reading, source.reading_options), (writing, target.writing_options))
+            if "tomograms" in takes
+        ]
+        if not sides:
+            raise InputError(
+                f"neither {source.title} nor {target.title} takes a tomograms table",
+                where="--tomograms-table",
+                fix="leave it out; --volume tells size and voxel size",
+            )
+        for arguments in sides:
+            arguments["tomograms"] = options.tomograms_table
     return (
         _without_none(reading) | parse_options(options.from_option, "--from-option"),
         _without_none(writing) | parse_options(options.to_option, "--to-option"),
@@ -117,7 +149,12 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _context(options: Namespace) -> dict[str, Any]:
-    """Voxel size and shape of the tomogram, as given or from the volume's header."""
+    """Voxel size and shape of the tomogram, as given and as the volume's header says.
+
+    Raises:
+        InputError: the two contradict each other.
+    """
+    from robpicker_jax.annotations.stated import agreed_length, agreed_shape
     from robpicker_jax.system.errors import InputError
     from robpicker_jax.volumes import open_volume
 
@@ -126,15 +163,37 @@ def _context(options: Namespace) -> dict[str, Any]:
         raise InputError("must be positive", where="--voxel-size")
     if options.volume is not None:
         with open_volume(options.volume) as reader:
-            voxel_size, size = voxel_size or reader.voxel_size_angstrom, size or reader.shape_zyx
+            header = str(options.volume)
+            voxel_size = agreed_length([("--voxel-size", voxel_size), (header, reader.voxel_size_angstrom)])
+            size = agreed_shape([("--tomogram-shape", size), (header, reader.shape_zyx)])
     return {"voxel_size_angstrom": voxel_size, "shape_zyx": size}
+
+
+def _check_table(particles: Particles, options: Namespace) -> None:
+    """Refuse flags that the tomograms table contradicts. A volume's own voxels are what positions are wanted in.
+
+    Raises:
+        InputError: with what both say.
+    """
+    from robpicker_jax.annotations.relion_tables import read_tomograms
+    from robpicker_jax.annotations.stated import check_table
+
+    if options.tomograms_table is None or options.volume is not None:
+        return
+    voxel_size, size = options.voxel_size, options.tomogram_shape
+    check_table(
+        read_tomograms(options.tomograms_table),
+        particles.tomograms,
+        voxel_size=None if voxel_size is None else ("--voxel-size", voxel_size),
+        shape=None if size is None else ("--tomogram-shape", size),
+    )
 
 
 def _chosen(source: Source, options: Namespace) -> Particles:
     """The particles to write: with classes and tomograms named by the options, of one tomogram where --select says so.
 
     Raises:
-        InputError: a name for tomograms that are named already, or a tomogram that has no particles.
+        InputError: one name for several tomograms, or a tomogram that has no particles.
     """
     from robpicker_jax.annotations.conversion import named_classes
     from robpicker_jax.system.errors import InputError
@@ -142,8 +201,9 @@ def _chosen(source: Source, options: Namespace) -> Particles:
     particles = named_classes(source.particles, options.class_labels)
     listed = source.particles.tomograms
     if options.tomogram_name is not None:
-        if listed is not None and options.select is None:
-            raise InputError("IN names its tomograms", where="--tomogram-name", fix="leave it out, or add --select")
+        several = listed is not None and len(set(listed.tolist())) > 1
+        if several and options.select is None:
+            raise InputError("IN names several tomograms", where="--tomogram-name", fix="leave it out, or add --select")
         particles = particles.with_(tomograms=[options.tomogram_name] * len(particles))
     if options.select is None:
         return particles

@@ -92,12 +92,15 @@ class _Settings:
 
 
 def _settings(options: Namespace, overrides: list[str]) -> _Settings:
+    from robpicker_jax.annotations.stated import agreed_length
     from robpicker_jax.config import load_config
     from robpicker_jax.datasets.lists import header_voxel_size
 
     config = load_config(options.config, overrides)
     has_species = options.config is not None or any(override.startswith("data.species") for override in overrides)
-    configured = options.voxel_size or config.data.voxel_size_angstrom
+    configured = agreed_length(
+        [("--voxel-size", options.voxel_size), ("data.voxel_size_angstrom", config.data.voxel_size_angstrom)]
+    )
     return _Settings(
         config=config,
         has_species=has_species,
