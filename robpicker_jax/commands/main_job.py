@@ -15,6 +15,7 @@ import numpy as np
 from robpicker_jax import parallel
 from robpicker_jax.annotations import Particles
 from robpicker_jax.bilevel.step import TrainState
+from robpicker_jax.commands.checking import say_findings
 from robpicker_jax.config import Config
 from robpicker_jax.datasets import SPLITS, OpenedTomogram, stored_truth
 from robpicker_jax.datasets.densities import DensityStatistics, block_edge, density_statistics, together
@@ -102,6 +103,7 @@ def run(config: Config, workdir: Path) -> None:
         say_finished(config, workdir)
         return
     data = load_data(config, workdir)
+    say_findings(config, data.survey, data_folder(config, workdir))
     experiment, batches = plan(config, workdir, data, configured_micro_batches)
     job = Job(experiment.config, workdir, data, experiment, validation_tomograms(data))
     if parallel.is_first():

@@ -55,6 +55,10 @@ class DataConfig:
     ] = field(default_factory=dict, hash=False)
     normalise: Annotated[Literal["zscore", "none"], about("per-tomogram normalisation")] = "zscore"
     invert_contrast: Annotated[bool, about("multiply densities by -1 when reading")] = False
+    errors: Annotated[
+        Literal["refuse", "warn"],
+        about("what the doctor calls an error, such as a species without particles: refuse to train, or warn"),
+    ] = "refuse"
 
 
 @dataclass(frozen=True)

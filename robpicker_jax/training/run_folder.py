@@ -26,6 +26,7 @@ _DENSITIES = "densities.json"
 
 # With other values of these a run is still the same training: it may be prolonged, or picked and evaluated differently.
 _FREE = (
+    "data.errors",
     "train.steps",
     "train.validate_every",
     "train.checkpoint_every",
