@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from robpicker_jax.commands.cli import ArgumentParser, console, parser, split_overrides
 
 if TYPE_CHECKING:
@@ -64,6 +62,8 @@ class Queued:
 
     def on_file_grid(self, found: Particles) -> Particles:
         """Particles of the segmented grid in voxels of the file."""
+        import numpy as np
+
         if self.rescaled is None:
             return found
         sizes = found.cluster_sizes

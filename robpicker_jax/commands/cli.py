@@ -42,15 +42,22 @@ def parser(verb: str, description: str, **kwargs: object) -> ArgumentParser:
     )
 
 
-def configured_parser(verb: str, description: str) -> ArgumentParser:
-    """A parser for a command that takes a configuration: `--config` and one dotted flag for each field."""
+def configured_parser(verb: str, description: str, sections: Sequence[str] = ()) -> ArgumentParser:
+    """A parser for a command that takes a configuration: `--config` and one dotted flag for each field.
+
+    Args:
+        verb: the command.
+        description: what it does.
+        sections: the sections of the configuration that it reads and its help lists; none: all.
+    """
     from robpicker_jax.config import describe_fields  # a fifth of a second that verbs without fields do not need
 
-    width = max(len(name) for name, *_ in describe_fields())
-    lines = [
-        f"  --{name:<{width}}  {text} [{kind}; default {default}]" for name, kind, default, text in describe_fields()
-    ]
+    fields = [field for field in describe_fields() if not sections or field[0].partition(".")[0] in sections]
+    width = max(len(name) for name, *_ in fields)
+    lines = [f"  --{name:<{width}}  {text} [{kind}; default {default}]" for name, kind, default, text in fields]
     epilog = "configuration fields (each overrides the file; N counts species from 0):\n" + "\n".join(lines)
+    if sections:
+        epilog += "\nthe file may hold the other sections too; `robpicker train --help` lists all fields"
     result = parser(verb, description, epilog=epilog)
     result.add_argument("--config", metavar="FILE", help="YAML configuration; default: the embedded quickstart")
     return result

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> ArgumentParser:
-    result = configured_parser("evaluate", _DESCRIPTION)
+    result = configured_parser("evaluate", _DESCRIPTION, ("data", "evaluation"))
     add = result.add_argument
     add("--truth", metavar="DIR_OR_FILE", type=Path, required=True, help="true particles")
     add("--picks", metavar="DIR_OR_FILE", type=Path, required=True, help="picked particles")

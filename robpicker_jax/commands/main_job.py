@@ -180,9 +180,18 @@ def plan(
     return experiment, batches
 
 
+def validation_split(data: TrainingData) -> str:
+    """The split that chooses the best model: val, or meta where there is no val."""
+    return "val" if data.survey.splits["val"] else "meta"
+
+
 def validation_tomograms(data: TrainingData) -> list[OpenedTomogram]:
-    """The annotated tomograms of val, or of meta where there is no val."""
-    tomograms = data.open("val") or data.meta
+    """The annotated tomograms that choose the best model."""
+    tomograms = data.meta
+    if validation_split(data) == "val":
+        tomograms = data.open("val")
+    else:
+        _say("no val/: the best model is chosen by its F1 on the meta tomograms, which is optimistic")
     return [tomogram for tomogram in tomograms if tomogram.particles is not None]
 
 
@@ -332,6 +341,7 @@ def report(
         evaluation,
         variant=job.config.train.variant,
         machine=folders.machine(),
+        validated_on=validation_split(job.data),
         comparable=comparable,
     )
     for sibling in comparable:

@@ -74,7 +74,7 @@ def _parser() -> ArgumentParser:
         "--precision",
         metavar="P",
         type=float,
-        help="smallest scores at which the meta (and validation) tomograms show this precision, with 95 % confidence",
+        help="smallest scores at which the meta (and validation) tomograms show this precision, with 95 %% confidence",
     )
     return result
 

@@ -53,6 +53,7 @@ def write_run_report(
     *,
     variant: str,
     machine: str = "",
+    validated_on: str = "val",
     comparable: Sequence[Path] = (),
 ) -> Path:
     """Gather the report's inputs, keep them in the workdir, and write the report and those of comparable runs.
@@ -66,6 +67,7 @@ def write_run_report(
         evaluation: of the picks; None where no test tomogram has annotations.
         variant: `train.variant`.
         machine: the hardware in one line.
+        validated_on: "val", or "meta" where there is no val/.
         comparable: folders of runs whose reports, if they have one, are written again to compare with this run.
 
     Returns:
@@ -75,6 +77,7 @@ def write_run_report(
         title=f"RobPicker: {workdir.resolve().name}",
         machine=machine,
         variant=variant,
+        validated_on=validated_on,
         species=[SpeciesInfo(s.name, s.radius_vox, s.molecular_weight_kda) for s in data.species],
         tomograms=[_view(tomogram, picks[tomogram.name], evaluation) for tomogram in test],
         label_examples=label_examples(training, data),
@@ -120,17 +123,21 @@ def label_examples(training: TrainingExamples, data: DataConfig) -> list[LabelEx
             truth = truths[plan.tomogram]
             true = None if truth is None else training.source.cut_map("train", plan, truth)
             wrong = 0 if true is None else int((true != batch["label"][row]).sum())
-            candidates.append((wrong, step, row, batch["image"][row], batch["label"][row], true))
+            z, y, x = (
+                corner + size // 2 for corner, size in zip(plan.corner_zyx, batch["label"][row].shape, strict=True)
+            )
+            where = f"{training.tomograms[plan.tomogram].name}, patch about x {x} y {y} z {z}"
+            candidates.append((wrong, where, batch["image"][row], batch["label"][row], true))
     candidates.sort(key=lambda item: -item[0])
     chosen = candidates[:_EXAMPLES]
-    corrected = training.correct(np.stack([item[3] for item in chosen]), np.stack([item[4] for item in chosen]))
+    corrected = training.correct(np.stack([item[2] for item in chosen]), np.stack([item[3] for item in chosen]))
     examples = []
-    for (_, step, row, image, noisy, true), soft in zip(chosen, corrected, strict=True):
+    for (_, where, image, noisy, true), soft in zip(chosen, corrected, strict=True):
         differing = noisy.astype(bool) if true is None else true != noisy
         z = int(differing.sum(axis=(1, 2)).argmax())
         examples.append(
             LabelExample(
-                name=f"training patch {step}/{row}, z = {z}",
+                name=f"{where}, slice {z}",
                 image=image[z, ..., 0],
                 noisy=noisy[z].astype(np.int32),
                 corrected=None,

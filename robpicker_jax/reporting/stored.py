@@ -25,6 +25,7 @@ from robpicker_jax.system.files import atomic_path
 INPUTS = Path("report") / "inputs.npz"
 MAX_EDGE_VOX = 512
 MAX_DEPTH_VOX = 256
+_PRECISIONS = (0.5, 0.7, 0.8, 0.9, 0.95)
 _EXAMPLE_MAPS = ("image", "noisy", "corrected", "true", "confidence", "probabilities")
 
 
@@ -35,6 +36,7 @@ def save_inputs(data: ReportData, workdir: Path) -> Path:
         "title": data.title,
         "machine": data.machine,
         "variant": data.variant,
+        "validated_on": data.validated_on,
         "absent": dict(data.absent),
         "species": [list(s) for s in data.species],
         "tomograms": [],
@@ -105,6 +107,7 @@ def load_workdir(workdir: Path, *, compare: Path | None = None) -> ReportData:
         evaluation=_read_json(workdir / "evaluation.json"),
         variant=(settings.get("train") or {}).get("variant", "robpicker"),
         absent={"tomograms": waiting, "evaluation": waiting},
+        calibration=_calibration(workdir),
     )
     if (workdir / INPUTS).is_file():
         data = _with_inputs(data, workdir / INPUTS)
@@ -183,6 +186,7 @@ def _with_inputs(data: ReportData, path: Path) -> ReportData:
             title=meta["title"],
             machine=meta["machine"] or data.machine,
             variant=meta["variant"],
+            validated_on=meta.get("validated_on", "val"),
             absent=meta["absent"],
             species=[SpeciesInfo(*row) for row in meta["species"]],
             tomograms=views,
@@ -194,6 +198,20 @@ def _with_inputs(data: ReportData, path: Path) -> ReportData:
         raise InputError(
             f"the kept report inputs cannot be read ({error})", where=path, fix="run train again"
         ) from None
+
+
+def _calibration(workdir: Path) -> dict[str, list[tuple[float, float, float]]]:
+    """What `pick --precision` would choose for some precisions, by class; empty where the run is not calibrated."""
+    from robpicker_jax.picking import calibration
+
+    if not (workdir / calibration.FILE).is_file():
+        return {}
+    found = {}
+    for name, entry in calibration.load(workdir).classes.items():
+        points = calibration.operating_points(entry)
+        chosen = [(wanted, calibration.lowest(points, wanted)) for wanted in _PRECISIONS]
+        found[name] = [(wanted, point.threshold, point.recall) for wanted, point in chosen if point is not None]
+    return found
 
 
 def _sibling(workdir: Path) -> Path | None:
