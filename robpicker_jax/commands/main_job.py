@@ -342,7 +342,8 @@ def training_examples(job: Job, state: TrainState) -> TrainingExamples:
         return np.asarray(job.experiment.inner_aux(state, Batch(**batch)).weight)
 
     weigh_patches = weigh if "reweighting" in state.meta else None
-    return TrainingExamples(job.data.train, job.data.noisy_source(), correct, weigh_patches)
+    sources = job.data.noisy_source(), job.data.noisy_source(augmented=False)
+    return TrainingExamples(job.data.train, *sources, correct, weigh_patches)
 
 
 def evaluate_picks(job: Job, picker: ModelPicker, tomograms: list[OpenedTomogram]) -> Evaluation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -71,14 +71,14 @@ class TrainingData:
 
     def source(self) -> BatchSource:
         """Batches of this data, as functions of the step."""
-        return self._source(self.train_config.meta_share)
+        return self._source(self.train_config.meta_share, self.patches)
 
-    def noisy_source(self) -> BatchSource:
+    def noisy_source(self, *, augmented: bool = True) -> BatchSource:
         """The same without meta patches in training batches, for looking at what becomes of noisy labels."""
-        return self._source(0.0)
+        return self._source(0.0, self.patches if augmented else replace(self.patches, augment=()))
 
-    def _source(self, meta_share: float) -> BatchSource:
-        train, patches = self.train_config, self.patches
+    def _source(self, meta_share: float, patches: PatchConfig) -> BatchSource:
+        train = self.train_config
         return BatchSource(
             [self._patches("train", tomogram) for tomogram in self.train],
             self._meta_parts(self._parts.kept),
