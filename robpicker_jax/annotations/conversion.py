@@ -233,9 +233,13 @@ def parse_options(pairs: Sequence[str], flag: str) -> dict[str, Any]:
         if not equals:
             raise InputError(f"{pair!r} is not NAME=VALUE", where=flag)
         try:
-            result[name.strip().replace("-", "_")] = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError):
             raise InputError(f"{text!r} is no value", where=f"{flag} {name}") from None
+        # What YAML would rewrite is a name: a day (2024-01-05), or a number with zeros before it (007).
+        plain = value is None or isinstance(value, bool | float | str | list | dict)
+        kept = plain or (isinstance(value, int) and str(value) == text.strip().lstrip("+"))
+        result[name.strip().replace("-", "_")] = value if kept else text.strip()
     return result
 
 

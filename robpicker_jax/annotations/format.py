@@ -111,6 +111,8 @@ class Format:
         single_precision: whether coordinates are written as 32-bit floating-point numbers.
         numbered: whether it tells tomograms apart by numbers, though it does not keep their names.
         is_folder: whether the particles of one tomogram may fill a folder of files.
+        files: of a folder, the files that `write` would write, from its path, the particles and those of its options
+            that it has; None where a list is one file.
         options: help of every option of `read` and `write`, by name.
         assumptions: what is assumed where a file leaves an option open.
         stem_endings: file names that end so before the suffix are of this format.
@@ -132,6 +134,7 @@ class Format:
     single_precision: bool = False
     numbered: bool = False
     is_folder: bool = False
+    files: Callable[..., list[Path]] | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     assumptions: tuple[Assumption, ...] = ()
     stem_endings: tuple[str, ...] = ()

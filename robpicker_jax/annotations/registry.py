@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from robpicker_jax.annotations.format import CONTEXT, Format, Verb
 from robpicker_jax.annotations.particles import Particles
@@ -115,6 +116,19 @@ def call(format_: Format, verb: Verb, path: Path, *positional: Any, **options: A
     return function(path, *positional, **arguments)
 
 
+def written_files(format_: Format, path: Path, particles: Particles, options: Mapping[str, Any]) -> list[Path]:
+    """The files that writing a list makes: itself, or those that a format keeps in a folder.
+
+    Raises:
+        InputError: particles or options that the format cannot write.
+    """
+    if format_.files is None:
+        return [path]
+    names = inspect.signature(format_.files).parameters
+    chosen = {name: value for name, value in options.items() if name in names}
+    return format_.files(path, particles, **checked_options(format_, "write", chosen, where=path))
+
+
 def checked_options(
     format_: Format, verb: Verb, options: Mapping[str, Any], *, where: Path | str = "", key: str = "option"
 ) -> dict[str, Any]:
@@ -131,12 +145,21 @@ def checked_options(
     separator = "." if "." in key else " "
     for name, value in given.items():
         try:
-            given[name] = TypeAdapter(hints.get(name, Any)).validate_python(value)
+            given[name] = _validated(hints.get(name, Any), value)
         except ValidationError as error:
             message = error.errors(include_url=False)[0]["msg"]
             message = message[0].lower() + message[1:]
             raise InputError(f"{key}{separator}{name}: {message}, got {value!r}", where=where) from None
     return given
+
+
+def _validated(hint: Any, value: Any) -> Any:
+    """The value in the type that an option declares; a name may look like a number, three numbers may be `1,2,3`."""
+    takers = (hint, *typing.get_args(hint))
+    if isinstance(value, str) and any(typing.get_origin(taker) is tuple for taker in takers):
+        value = value.split(",")
+    numbers_too = ConfigDict(coerce_numbers_to_str=True)
+    return TypeAdapter(hint, config=numbers_too).validate_python(value)
 
 
 def read(path: Path, fmt: str | None = None, **options: Any) -> Particles:

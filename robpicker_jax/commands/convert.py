@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     particles = _chosen(source, options)
     files = _files(particles, target, options)
     _report(source, particles, target)
-    _check_overwriting(files, target, options)
+    _check_overwriting(files, target, options, writing)
     if options.dry_run:
         console.print("dry run: nothing was written")
         return 0
@@ -178,13 +178,17 @@ def _report(source: Source, particles: Particles, target: Format) -> None:
         console.print(f"assumed: {sentence}", highlight=False, soft_wrap=True)
 
 
-def _check_overwriting(files: dict[Path, Particles], target: Format, options: Namespace) -> None:
+def _check_overwriting(
+    files: dict[Path, Particles], target: Format, options: Namespace, writing: dict[str, Any]
+) -> None:
     """Refuse to replace a file, unless --overwrite allows it."""
     from robpicker_jax.annotations.numbering import key_path
+    from robpicker_jax.annotations.registry import written_files
     from robpicker_jax.system.errors import InputError
 
     keys = [key for path, part in files.items() if (key := key_path(target, path, part.tomograms)) is not None]
-    taken = [path for path in (*files, *keys) if path.exists() and (not path.is_dir() or any(path.iterdir()))]
+    lists = [file for path, part in files.items() for file in written_files(target, path, part, writing)]
+    taken = [path for path in (*lists, *keys) if path.exists()]
     if taken and not options.overwrite:
         more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
         raise InputError(f"exists{more}", where=taken[0], fix="--overwrite replaces it")
