@@ -48,7 +48,7 @@ class Corrector:
         def apply(state: TrainState, images: Any, labels: Any) -> jax.Array:
             statistics, average = state.network_state.batch_stats, state.network_state.average
             features, logits, _ = networks.segment(state.params, statistics, images, train=False)
-            if average is not None:
+            if self.config.model.correction == "ema":
                 logits = networks.segment(average, statistics, images, train=False)[1]
             prediction = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
             one_hot = jax.nn.one_hot(labels, n_classes)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from robpicker_jax import parallel
 from robpicker_jax.config import (
+    Config,
     DataConfig,
     InferenceConfig,
     ParallelConfig,
@@ -116,7 +117,7 @@ def restored(workdir: Path, config: Config) -> tuple[Experiment, TrainState, boo
 def _from_checkpoint(workdir: Path) -> TrainedModel:
     """The model of a run that has none yet, from its best checkpoint."""
     config = read_config(workdir)
-    _, state, validated = restored(workdir, config)
+    experiment, state, validated = restored(workdir, config)
     score = validation_score(workdir, int(state.step), config.evaluation.choose_by)
     voxel_size = _voxel_size(config.data, config.simulation)
     model = trained_model(experiment, state, voxel_size_angstrom=voxel_size, score=score)
