@@ -12,6 +12,7 @@ from robpicker_jax.annotations.format import Format
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.annotations.registry import FORMATS, suffixes
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.notes import note
 
 __all__ = ["FORMATS", "Format", "Particles", "read_annotations", "suffixes", "write_annotations"]
 
@@ -69,6 +70,8 @@ def write_annotations(
 ) -> None:
     """Write a particle list; the file appears whole or not at all.
 
+    Where the format cannot say that a value is unknown, what stands in for it is said in a note.
+
     Args:
         path: the file to write.
         particles: what to write.
@@ -83,6 +86,8 @@ def write_annotations(
     """
     path = Path(path)
     format_ = registry.format_of(path, fmt, "write")
+    for sentence in format_.stand_ins(particles):
+        note(sentence)
     try:
         registry.call(
             format_,

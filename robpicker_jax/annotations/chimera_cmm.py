@@ -53,17 +53,19 @@ def read(
 
     positions = (np.stack([column(axis) for axis in "xyz"], axis=1) - origin_angstrom) / voxel_size
     notes = np.array([marker.get("note", "") for marker in markers])
-    labels = [marker.get("class_label") or str(_label(marker, class_labels)) for marker in markers]
+    labels = [_label(marker, class_labels) for marker in markers]
     known = any("score" in marker for marker in markers)
     return Particles(
         positions,
-        columns.integers(labels, "class_label", path, row),
+        columns.optional_labels(labels, "class_label", path, row),
         scores=columns.optional_floats([m.get("score") for m in markers], "score", path, row) if known else None,
         class_names=notes if (notes != "").any() else None,
     )
 
 
-def _label(marker: Mapping[str, str], class_labels: Mapping[str, int] | None) -> int:
+def _label(marker: Mapping[str, str], class_labels: Mapping[str, int] | None) -> str | int:
+    if not columns.is_missing(marker.get("class_label")):
+        return marker["class_label"]
     if class_labels and marker.get("note") in class_labels:
         return class_labels[marker["note"]]
     try:

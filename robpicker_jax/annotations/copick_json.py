@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.annotations import columns
-from robpicker_jax.annotations.format import Format
+from robpicker_jax.annotations.format import Format, StandIn
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
@@ -325,6 +325,10 @@ FORMAT = Format(
     keeps=frozenset({"rotations", "scores", "class_names", "tomograms"}),
     unit="angstrom",
     is_folder=True,
+    stands_in=(
+        StandIn("rotations", "the identity (with trust_orientation false for the whole list)"),
+        StandIn("scores", "1"),
+    ),
     files=files,
     options={
         "user": "copick's user whose picks are read",

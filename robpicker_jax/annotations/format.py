@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
+
 from robpicker_jax.annotations.particles import Particles
 
 Verb = Literal["read", "write"]
@@ -97,6 +99,21 @@ CENTRE_AT_HALF = Assumption(
 
 
 @dataclass(frozen=True)
+class StandIn:
+    """What a format writes for a value that is not known, because it has no way to say so.
+
+    Attributes:
+        column: a column of `Particles`: "rotations" or "scores".
+        text: what is written, as part of a sentence.
+        always: whether it is written too where the list has no such column at all.
+    """
+
+    column: Literal["rotations", "scores"]
+    text: str
+    always: bool = True
+
+
+@dataclass(frozen=True)
 class Format:
     """One annotation format.
 
@@ -115,6 +132,7 @@ class Format:
             that it has; None where a list is one file.
         options: help of every option of `read` and `write`, by name.
         assumptions: what is assumed where a file leaves an option open.
+        stands_in: what is written for values that are not known.
         stem_endings: file names that end so before the suffix are of this format.
         recognises: whether a file that starts with these bytes is of this format. Where several formats share a suffix,
             the first one that recognises the file is taken, else the first one without this function.
@@ -137,6 +155,7 @@ class Format:
     files: Callable[..., list[Path]] | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     assumptions: tuple[Assumption, ...] = ()
+    stands_in: tuple[StandIn, ...] = ()
     stem_endings: tuple[str, ...] = ()
     recognises: Callable[[bytes], bool] | None = None
     keeps_column: Callable[[str], bool] = lambda name: True
@@ -165,6 +184,20 @@ class Format:
     def writing_options(self) -> tuple[str, ...]:
         """Names of the options of writing."""
         return tuple(name for name in self.arguments("write") if name not in CONTEXT)
+
+    def stand_ins(self, particles: Particles) -> list[str]:
+        """What a list of these particles would hold for values that are not known, as sentences."""
+        sentences = []
+        for entry in self.stands_in:
+            values = getattr(particles, entry.column)
+            if values is None:
+                unknown = len(particles) if entry.always else 0
+            else:
+                unknown = int(np.count_nonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1)))
+            if unknown:
+                name = {"rotations": "orientation", "scores": "score"}[entry.column]
+                sentences.append(f"{self.title}: where the {name} is not known, {entry.text} stands in")
+        return sentences
 
     def function(self, verb: Verb) -> Reader | Writer | None:
         """Its reader or writer; None where it has none."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robpicker_jax.annotations import columns, relion_star, star
+from robpicker_jax.annotations import columns, relion_columns, relion_star, star
 from robpicker_jax.annotations.format import ALL_COLUMNS, Format
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.annotations.relion_columns import CENTRED, common_columns, keeps_column, optics_table
@@ -81,5 +81,6 @@ FORMAT = Format(
     # Nothing recognises a file as this format: `star`, the default of the suffix, reads it in the same way.
     options=relion_star.READING_OPTIONS,
     assumptions=relion_star.ASSUMPTIONS,
+    stands_in=relion_columns.STANDS_IN,
     keeps_column=keeps_column,
 )

@@ -29,6 +29,7 @@ from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.annotations.relion_columns import (
     CENTRED,
     PIXELS,
+    STANDS_IN,
     common_columns,
     from_pixels,
     keeps_column,
@@ -235,5 +236,6 @@ FORMAT = Format(
     keeps=ALL_COLUMNS,
     options=READING_OPTIONS,
     assumptions=ASSUMPTIONS,
+    stands_in=STANDS_IN,
     keeps_column=keeps_column,
 )

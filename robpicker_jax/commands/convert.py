@@ -174,6 +174,8 @@ def _report(source: Source, particles: Particles, target: Format) -> None:
         note = f" ({column.note})" if column.note else ""
         table.add_row(column.name, str(column.count), ("kept" if column.kept else "LOST") + note)
     console.print(table)
+    for sentence in target.stand_ins(particles):
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     for sentence in source.assumptions:
         console.print(f"assumed: {sentence}", highlight=False, soft_wrap=True)
 
@@ -198,10 +200,12 @@ def _write(files: dict[Path, Particles], target: Format, writing: dict[str, Any]
     """Write the lists, and beside them which number is which tomogram where a format needs it."""
     from robpicker_jax.annotations import write_annotations
     from robpicker_jax.annotations.numbering import write_key
+    from robpicker_jax.system.notes import gathered_notes
 
     for path, part in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_annotations(path, part, fmt=target.name, **writing)
+        with gathered_notes():  # the report has said them
+            write_annotations(path, part, fmt=target.name, **writing)
         console.print(f"{path}: {len(part)} particles", highlight=False, soft_wrap=True)
         key = write_key(target, path, part.tomograms)
         if key is not None:

@@ -141,6 +141,9 @@ def test_every_option_of_every_format_is_taken() -> None:
         "pixel_size_angstrom": 1.3,
         "block": "particles",
         "class_column": "rlnClassNumber",
+        "user": "ann",
+        "session": 7,
+        "object": "ribosome",
     }
     context = {"voxel_size_angstrom", "shape_zyx", "class_labels"}
     for name, fmt in FORMATS.items():
