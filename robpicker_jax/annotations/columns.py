@@ -11,6 +11,7 @@ import numpy as np
 from robpicker_jax.system.errors import InputError
 
 LARGEST_LABEL = 2**31 - 1
+SAME_LENGTH = 0.02  # largest relative difference of two lengths, rounded somewhere, that are one and the same
 
 _MISSING = {"", "nan", "none", "null", "na", "n/a", "<na>", "nat"}  # how programs write a value that is not there
 
@@ -24,6 +25,24 @@ def check_positive(**options: float | None) -> None:
     for name, value in options.items():
         if value is not None and not 0 < value < np.inf:
             raise InputError(f"{name} is {value}, not a positive number")
+
+
+def agree(what: str, given: float, stated: float, where: Path | str, fix: str, *, says: str = "the file") -> None:
+    """Refuse an option that contradicts what a file says: neither silently goes before the other.
+
+    Args:
+        what: what both are, as in "a voxel size of".
+        given: the option's value.
+        stated: what the file says.
+        where: the file.
+        fix: what a user can do about it.
+        says: what says it, for the message.
+
+    Raises:
+        InputError: they differ by more than 2 %.
+    """
+    if abs(given - stated) > SAME_LENGTH * abs(stated):
+        raise InputError(f"{what} {given:.5g} is given, but {says} says {stated:.5g}", where=where, fix=fix)
 
 
 def required_voxel_size(voxel_size_angstrom: float | None, owner: str, path: Path) -> float:

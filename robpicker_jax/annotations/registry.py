@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from robpicker_jax.annotations.bounds import in_voxels
 from robpicker_jax.annotations.format import CONTEXT, Format, Verb
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
@@ -167,7 +169,12 @@ def read(path: Path, fmt: str | None = None, **options: Any) -> Particles:
     if not path.exists():
         raise InputError("no such file", where=path)
     try:
-        particles: Particles = call(format_of(path, fmt), "read", path, **options)
+        format_ = format_of(path, fmt)
+        particles: Particles = call(format_, "read", path, **options)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})", where=path) from None
-    return particles
+    if format_.unit != "voxel":
+        return particles
+    shape: tuple[int, int, int] | None = options.get("shape_zyx")
+    size_xyz = None if shape is None else np.array(shape[::-1], np.float64)
+    return particles.with_(positions_vox=in_voxels(particles.positions_vox, size_xyz, path))

@@ -25,7 +25,26 @@ _SUB_ANGLES = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtom
 _ORIGIN_ANGSTROM = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
 _ORIGIN_PIXELS = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
 _SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax")
-_RESERVED = {"rlnOpticsGroup", "rlnMicrographName", *_SCORES, *_ORIGIN_PIXELS, *_ORIGIN_ANGSTROM, *_SUB_ANGLES}
+PIXEL_SIZES = (
+    "rlnTomoTiltSeriesPixelSize",
+    "rlnMicrographOriginalPixelSize",
+    "rlnMicrographPixelSize",
+    "rlnImagePixelSize",
+    "rlnPixelSize",
+    "rlnDetectorPixelSize",
+    "rlnMagnification",
+)
+"""Columns that state the pixels of coordinates, which a list that is written anew counts differently."""
+
+_RESERVED = {
+    "rlnOpticsGroup",
+    "rlnMicrographName",
+    *_SCORES,
+    *_ORIGIN_PIXELS,
+    *_ORIGIN_ANGSTROM,
+    *_SUB_ANGLES,
+    *PIXEL_SIZES,
+}
 _TOMOGRAMS = ("rlnTomoName", "rlnMicrographName")
 _NAMES = ("rlnParticleName",)
 # No RELION columns; RELION keeps columns that it does not know.
@@ -73,63 +92,11 @@ def _rotated(origin: np.ndarray, sub: np.ndarray | None, path: Path) -> np.ndarr
     return rotated
 
 
-def stated_pixel_size(
-    tables: Mapping[str, star.Table], table: star.Table, wanted: Sequence[str], path: Path
-) -> np.ndarray | None:
-    """Edge of the pixels of each particle's coordinates (n, 1), None where no column of `wanted` states it."""
-    for name in wanted:
-        if name in table:
-            return star.numbers(table, [name], path)
-        if name in tables.get("optics", {}):
-            return by_optics_group(tables["optics"], table, name, path)
-    return None
-
-
-def by_optics_group(optics: star.Table, table: star.Table, name: str, path: Path) -> np.ndarray:
-    """A number of the optics table for each particle, (n, 1).
-
-    Raises:
-        InputError: a particle's optics group is not in the table.
-    """
-    values = star.numbers(optics, [name], path)
-    n = len(next(iter(table.values())))
-    if len(values) == 1 and "rlnOpticsGroup" not in table:
-        return np.repeat(values, n, axis=0)
-    groups = star.numbers(optics, ["rlnOpticsGroup"], path)[:, 0]
-    row_of = {group: row for row, group in enumerate(groups.tolist())}
-    wanted = star.numbers(table, ["rlnOpticsGroup"], path)[:, 0].tolist()
-    for i, group in enumerate(wanted):
-        if group not in row_of:
-            raise InputError(f"row {i + 1}: optics group {group:g} is not in the optics table", where=path)
-    return values[[row_of[group] for group in wanted]]
-
-
-def from_pixels(
-    table: star.Table,
-    shift_angstrom: np.ndarray | None,
-    sub: np.ndarray | None,
-    pixel: np.ndarray | float | None,
-    binning: float | None,
-    voxel_size: float | None,
-    path: Path,
-) -> np.ndarray:
-    """Voxel positions of `rlnCoordinate?`, origins subtracted; the docstring of `relion_star` has the formula."""
-    coordinates = star.numbers(table, PIXELS, path)
-    if pixel is None and voxel_size:
-        pixel = voxel_size / (binning or 1.0)
-    if shift_angstrom is not None and shift_angstrom.any():
-        if pixel is None:
-            raise InputError(
-                "origins are in Å and the size of the coordinates' pixels is not in this file",
-                where=path,
-                fix="give pixel_size_angstrom, or the voxel size",
-            )
-        coordinates = coordinates - shift_angstrom / pixel
-    elif shift_angstrom is None and star.has(table, _ORIGIN_PIXELS):
-        coordinates = coordinates - _rotated(star.numbers(table, _ORIGIN_PIXELS, path), sub, path)
-    if binning is not None:
-        return coordinates / binning
-    return coordinates * pixel / voxel_size if pixel is not None and voxel_size else coordinates
+def pixel_origins(table: star.Table, sub: np.ndarray | None, path: Path) -> np.ndarray | float:
+    """A_sub o of each particle in pixels, 0 where the file has no `rlnOrigin?`."""
+    if not star.has(table, _ORIGIN_PIXELS):
+        return 0.0
+    return _rotated(star.numbers(table, _ORIGIN_PIXELS, path), sub, path)
 
 
 def record(

@@ -118,6 +118,7 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
 
 def _context(options: Namespace) -> dict[str, Any]:
     """Voxel size and shape of the tomogram, as given or from the volume's header."""
+    from robpicker_jax.annotations.columns import agree
     from robpicker_jax.system.errors import InputError
     from robpicker_jax.volumes import open_volume
 
@@ -126,7 +127,16 @@ def _context(options: Namespace) -> dict[str, Any]:
         raise InputError("must be positive", where="--voxel-size")
     if options.volume is not None:
         with open_volume(options.volume) as reader:
-            voxel_size, size = voxel_size or reader.voxel_size_angstrom, size or reader.shape_zyx
+            stated = reader.voxel_size_angstrom
+            if voxel_size and stated:
+                fix = "leave --voxel-size out, or correct the header"
+                agree("a voxel size of", voxel_size, stated, options.volume, fix, says="the header")
+            if size not in (None, reader.shape_zyx):
+                x, y, z = reader.shape_zyx[::-1]
+                raise InputError(
+                    f"has {x},{y},{z} voxels, not those of --tomogram-shape", where=options.volume, fix="leave it out"
+                )
+            voxel_size, size = voxel_size or stated, reader.shape_zyx
     return {"voxel_size_angstrom": voxel_size, "shape_zyx": size}
 
 
