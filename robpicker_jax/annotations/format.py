@@ -14,7 +14,7 @@ from robpicker_jax.annotations.particles import Particles
 
 Verb = Literal["read", "write"]
 
-CONTEXT = ("voxel_size_angstrom", "shape_zyx", "shapes_zyx", "class_labels")
+CONTEXT = ("voxel_size_angstrom", "shape_zyx", "shapes_zyx", "volume_origin_angstrom", "class_labels")
 """Keyword arguments that say what is known of the tomogram. They are no options of a format: a reader or writer that
 has one of these parameters gets it, the others do without."""
 
@@ -25,7 +25,7 @@ BINNING = "pixels of the list per voxel of the tomogram"
 FIRST_VOXEL = "how the list counts the first voxel, 0 or 1"
 AXES = "order of the coordinate columns, a permutation of xyz"
 HALF_PIXEL = "whether the centre of the first voxel is at 0.5 0.5 0 (as in IMOD) or at 0"
-ORIGIN = "x y z of the volume's origin in Å"
+ORIGIN = "x y z of the volume's origin in Å; by default its header's"
 
 
 @runtime_checkable

@@ -54,7 +54,7 @@ def _parser() -> ArgumentParser:
     add("--to", metavar="FORMAT", dest="to_format", help="format of OUT, where its suffix does not tell")
     add("--voxel-size", metavar="ANGSTROM", type=float, help="voxel size of the tomogram")
     add("--tomogram-shape", metavar="X,Y,Z", type=shape, help="size of the tomogram, voxels")
-    add("--volume", metavar="FILE", type=Path, help="the tomogram, for its voxel size and shape")
+    add("--volume", metavar="FILE", type=Path, help="the tomogram, for its voxel size, shape and origin")
     add("--binning", metavar="B", type=float, help="pixels of IN per voxel of the tomogram")
     add("--to-binning", metavar="B", type=float, help="pixels of OUT per voxel of the tomogram")
     add("--tomograms-table", metavar="STAR", type=Path, help="RELION's tomograms table, for centred coordinates")
@@ -117,12 +117,12 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _context(options: Namespace) -> dict[str, Any]:
-    """Voxel size and shape of the tomogram, as given or from the volume's header."""
+    """Voxel size, shape and origin of the tomogram, as given or from the volume's header."""
     from robpicker_jax.annotations.columns import agree
     from robpicker_jax.system.errors import InputError
     from robpicker_jax.volumes import open_volume
 
-    voxel_size, size = options.voxel_size, options.tomogram_shape
+    voxel_size, size, origin = options.voxel_size, options.tomogram_shape, None
     if voxel_size is not None and not voxel_size > 0:
         raise InputError("must be positive", where="--voxel-size")
     if options.volume is not None:
@@ -136,8 +136,8 @@ def _context(options: Namespace) -> dict[str, Any]:
                 raise InputError(
                     f"has {x},{y},{z} voxels, not those of --tomogram-shape", where=options.volume, fix="leave it out"
                 )
-            voxel_size, size = voxel_size or stated, reader.shape_zyx
-    return {"voxel_size_angstrom": voxel_size, "shape_zyx": size}
+            voxel_size, size, origin = voxel_size or stated, reader.shape_zyx, reader.origin_angstrom
+    return {"voxel_size_angstrom": voxel_size, "shape_zyx": size, "volume_origin_angstrom": origin}
 
 
 def _chosen(source: Source, options: Namespace) -> Particles:

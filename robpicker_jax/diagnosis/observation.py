@@ -27,7 +27,7 @@ from robpicker_jax.diagnosis.local_density import LocalDensity, block_mean
 from robpicker_jax.diagnosis.spectra import log_power_spectrum
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.notes import gathered_notes
-from robpicker_jax.volumes import open_volume
+from robpicker_jax.volumes import NO_ORIGIN, Origin, open_volume
 
 # What reading a damaged file may raise; InputError is a ValueError.
 BROKEN = (ValueError, OSError, EOFError, MemoryError, zlib.error)
@@ -38,10 +38,11 @@ _CLEAR_SCORE = 5.0
 
 @dataclass(frozen=True)
 class Header:
-    """Size and voxel size of a volume that can be opened."""
+    """Size, voxel size and origin of a volume that can be opened."""
 
     shape_zyx: tuple[int, int, int]
     voxel_size_zyx_angstrom: tuple[float, float, float] | None
+    origin_angstrom: Origin = NO_ORIGIN
 
     @property
     def voxel_size_angstrom(self) -> float | None:
@@ -108,7 +109,9 @@ def read_header(tomogram: TomogramFiles) -> tuple[Observation, list[Finding]]:
     """Open a tomogram's volume for its size and voxel size."""
     try:
         with gathered_notes() as notes, open_volume(tomogram.volume_path) as reader:
-            found = Observation(tomogram, Header(reader.shape_zyx, reader.voxel_size_zyx_angstrom))
+            found = Observation(
+                tomogram, Header(reader.shape_zyx, reader.voxel_size_zyx_angstrom, reader.origin_angstrom)
+            )
     except BROKEN as error:
         return Observation(tomogram), [unreadable("unreadable_volume", tomogram, error)]
     return found, noted("assumed", found, notes)
@@ -137,6 +140,7 @@ def read_particles(
                 voxel_size_angstrom=voxel_size,
                 shape_zyx=header.shape_zyx if header else None,
                 class_labels=class_labels or None,
+                volume_origin_angstrom=header.origin_angstrom if header else None,
                 allow_empty=True,
                 **options_for(path, options),
             )

@@ -3,10 +3,12 @@
 from robpicker_jax.volumes.formats import VOLUME_SUFFIXES, is_volume, open_volume, read_volume, volume_stem
 from robpicker_jax.volumes.mrc import write_mrc
 from robpicker_jax.volumes.normalisation import Scaling, normalise
-from robpicker_jax.volumes.volume import Volume, VolumeReader, check_finite
+from robpicker_jax.volumes.volume import NO_ORIGIN, Origin, Volume, VolumeReader, check_finite
 
 __all__ = [
+    "NO_ORIGIN",
     "VOLUME_SUFFIXES",
+    "Origin",
     "Scaling",
     "Volume",
     "VolumeReader",

@@ -4,6 +4,9 @@ Format: https://www.ccpem.ac.uk/mrc_format/mrc2014.php, with IMOD's extensions
 (https://bio3d.colorado.edu/imod/doc/mrc_format.txt). Header layout, modes and machine stamps are mrcfile's. What
 mrcfile leaves to its callers is done here: axes in any order become (z, y, x), unsigned bytes are read as such, and the
 size of the file is checked before anything is allocated.
+
+The origin is what ChimeraX places a volume by: the header's `origin` in Å where it is not 0, else its `nstart` times the
+voxel size. IMOD's own programs count it with the other sign unless bit 2 of their flags is set; viewers do not ask.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from mrcfile.utils import byte_order_from_machine_stamp
 
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path
-from robpicker_jax.volumes.volume import ArrayReader, LazyReader, VolumeReader, slabs
+from robpicker_jax.volumes.volume import NO_ORIGIN, ArrayReader, LazyReader, Origin, VolumeReader, slabs
 
 _HEADER_BYTES = HEADER_DTYPE.itemsize
 _DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
@@ -43,6 +46,7 @@ class _Layout:
     offset: int
     nibbles: bool
     voxel_size_zyx_angstrom: tuple[float, float, float] | None
+    origin_angstrom: Origin
 
     @property
     def row_bytes(self) -> int:
@@ -73,18 +77,31 @@ def open_mrc(path: Path) -> VolumeReader:
             if size < layout.offset + layout.data_bytes:
                 raise _truncated(path, layout, size)
             stored = np.memmap(path, layout.dtype, "r", layout.offset, layout.file_shape)
-            return ArrayReader(path, stored.transpose(layout.transpose), layout.voxel_size_zyx_angstrom)
+            return ArrayReader(
+                path, stored.transpose(layout.transpose), layout.voxel_size_zyx_angstrom, layout.origin_angstrom
+            )
     z, y, x = (layout.file_shape[axis] for axis in layout.transpose)
     return LazyReader(
-        path, (z, y, x), layout.dtype, layout.voxel_size_zyx_angstrom, lambda: _decode(path, compressed, layout)
+        path,
+        (z, y, x),
+        layout.dtype,
+        layout.voxel_size_zyx_angstrom,
+        lambda: _decode(path, compressed, layout),
+        layout.origin_angstrom,
     )
 
 
-def write_mrc(path: str | Path, data: np.ndarray, voxel_size_angstrom: float | None = None) -> None:
+def write_mrc(
+    path: str | Path,
+    data: np.ndarray,
+    voxel_size_angstrom: float | None = None,
+    origin_angstrom: Origin = NO_ORIGIN,
+) -> None:
     """Write a (z, y, x) array as an MRC2014 volume; the file appears whole or not at all.
 
     Booleans and whole numbers take the smallest of int8, int16, uint16 and float32 that holds them all; float16 stays;
-    other floats become float32. An unknown voxel size (None) is written as 0. Suffixes `.gz` and `.bz2` compress.
+    other floats become float32. An unknown voxel size (None) is written as 0, the origin as x y z in Å. Suffixes
+    `.gz` and `.bz2` compress.
 
     Raises:
         ValueError: `data` is not 3D or holds NaN or infinity.
@@ -102,6 +119,7 @@ def write_mrc(path: str | Path, data: np.ndarray, voxel_size_angstrom: float | N
     mean = total / data.size
     with atomic_path(path) as temporary:
         header = _new_header(temporary, data.shape, dtype, voxel_size_angstrom)
+        header.origin.x, header.origin.y, header.origin.z = origin_angstrom
         header.dmin, header.dmax, header.dmean = least, most, mean
         header.rms = np.sqrt(max(0.0, squares / data.size - mean * mean))
         with _created(temporary, path.suffix.lower()) as stream:
@@ -213,6 +231,7 @@ def _layout(path: Path, raw: bytes) -> _Layout:
         offset=_HEADER_BYTES + int(header["nsymbt"]),
         nibbles=mode == _NIBBLES,
         voxel_size_zyx_angstrom=_voxel_size(header),
+        origin_angstrom=_origin(header),
     )
 
 
@@ -261,6 +280,24 @@ def _transpose(path: Path, header: np.void) -> tuple[int, int, int]:
         order = " ".join(str(axis) for axis in reversed(axes))
         raise InputError(f"axis order mapc mapr maps = {order} is no permutation of 1 2 3", where=path)
     return (axes.index(3), axes.index(2), axes.index(1))
+
+
+def _origin(header: np.void) -> Origin:
+    """Where ChimeraX places the first voxel, x y z in Å; values that can only be remnants of memory count as 0."""
+    sizes = _voxel_size(header)
+    edges = (1.0, 1.0, 1.0) if sizes is None else sizes[::-1]
+    origin = [float(header["origin"][axis]) for axis in "xyz"]
+    with_origin = bytes(header["map"])[:3] == b"MAP"  # older headers have other fields there
+    largest = [10 * _LARGEST_AXIS * edge for edge in edges]
+    if with_origin and any(origin) and all(abs(value) < most for value, most in zip(origin, largest, strict=True)):
+        return (origin[0], origin[1], origin[2])
+    by_axis = {int(header[f"map{of}"]): int(header[f"n{name}start"]) for of, name in zip("crs", "xyz", strict=True)}
+    starts = [by_axis.get(axis, 0) for axis in (1, 2, 3)]
+    limit = 10 * max(int(header[f"{kind}{axis}"]) for kind in "nm" for axis in "xyz")
+    if any(abs(start) > limit for start in starts):
+        return NO_ORIGIN
+    x, y, z = (start * edge for start, edge in zip(starts, edges, strict=True))
+    return (x, y, z)
 
 
 def _voxel_size(header: np.void) -> tuple[float, float, float] | None:
