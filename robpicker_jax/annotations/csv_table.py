@@ -56,9 +56,6 @@ def read(
     indices, stated = _coordinate_columns(header, path)
     if not table.rows:
         return Particles.empty()
-    if stated and unit not in (None, stated):
-        named = ", ".join(table.header[index] for index in indices)
-        raise InputError(f"unit {unit} is given, but the columns are {named}", where=path, fix="leave unit out")
     unit = stated or unit or ("angstrom" if _ANGSTROM_TABLES & set(header) else "voxel")
     positions = np.stack([table.floats(index, table.header[index]) for index in indices], axis=1)
     used = set(indices)

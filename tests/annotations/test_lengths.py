@@ -223,11 +223,3 @@ def test_a12_convert_refuses_what_the_volume_contradicts(tmp_path: Path) -> None
     assert call(convert.main, [*given, "--voxel-size", "20"]) == 2
     assert call(convert.main, [*given, "--tomogram-shape", f"{z},{y},{x}"]) == 2
     assert call(convert.main, [*given, "--voxel-size", "10", "--tomogram-shape", f"{x},{y},{z}"]) == 0
-
-
-def test_a12_a_unit_that_the_columns_contradict(tmp_path: Path) -> None:
-    path = tmp_path / "p.csv"
-    path.write_text("x_vox,y_vox,z_vox\n10,20,30\n")
-    with pytest.raises(InputError, match="unit angstrom is given, but the columns are x_vox"):
-        read_annotations(path, unit="angstrom", voxel_size_angstrom=10.0)
-    assert read_annotations(path, unit="voxel").positions_vox.tolist() == [[10, 20, 30]]
