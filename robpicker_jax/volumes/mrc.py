@@ -15,7 +15,7 @@ import bz2
 import gzip
 import io
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,13 +26,13 @@ from mrcfile.utils import byte_order_from_machine_stamp
 
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path
+from robpicker_jax.volumes.mrc_bytes import byte_type, middle, planes_to_look_at
 from robpicker_jax.volumes.volume import NO_ORIGIN, ArrayReader, LazyReader, Origin, VolumeReader, slabs
 
 _HEADER_BYTES = HEADER_DTYPE.itemsize
 _DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _REFUSED = {3: "complex 16-bit integers", 4: "complex numbers (a Fourier transform)", 16: "RGB colours"}
 _NIBBLES = 101  # IMOD's mode of two 4-bit voxels a byte
-_IMOD_STAMP = 1146047817
 _LARGEST_AXIS = 1 << 20
 
 
@@ -72,6 +72,10 @@ def open_mrc(path: Path) -> VolumeReader:
         except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"damaged compressed file ({error})", where=path) from None
         layout = _layout(path, raw)
+        if layout.dtype == np.int8:
+            if not compressed and path.stat().st_size < layout.offset + layout.data_bytes:
+                raise _truncated(path, layout, path.stat().st_size)
+            layout = replace(layout, dtype=byte_type(_header(path, raw), _planes(path, compressed, layout), path))
         if not compressed and not layout.nibbles:
             size = path.stat().st_size
             if size < layout.offset + layout.data_bytes:
@@ -200,6 +204,24 @@ def _decode(path: Path, compressed: str | None, layout: _Layout) -> np.ndarray:
     return stored.transpose(layout.transpose)
 
 
+def _planes(path: Path, compressed: str | None, layout: _Layout) -> list[np.ndarray]:
+    """The middle of some sections, uint8 (rows, columns); fewer where a compressed file ends too early."""
+    sections, rows, columns = layout.file_shape
+    wanted = planes_to_look_at(sections)
+    found: list[np.ndarray] = []
+    try:
+        with _opened(path, compressed) as stream:
+            for number in wanted:
+                stream.seek(layout.offset + number * rows * columns)
+                piece = stream.read(rows * columns)
+                if len(piece) < rows * columns:
+                    break
+                found.append(np.ascontiguousarray(middle(np.frombuffer(piece, np.uint8).reshape(rows, columns))))
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"damaged compressed file ({error})", where=path) from None
+    return found
+
+
 def _truncated(path: Path, layout: _Layout, size: int) -> InputError:
     return InputError(
         f"truncated: {size} bytes, but the header announces {layout.offset + layout.data_bytes}",
@@ -222,8 +244,6 @@ def _layout(path: Path, raw: bytes) -> _Layout:
         )
     order = header.dtype["mode"].byteorder
     dtype = np.dtype("u1" if mode == _NIBBLES else _DTYPES[mode]).newbyteorder(order)
-    if mode == 0 and _bytes_are_unsigned(header):
-        dtype = np.dtype("u1")
     return _Layout(
         dtype=dtype,
         file_shape=shape,
@@ -261,15 +281,6 @@ def _makes_sense(header: np.void) -> bool:
 def _is_volume_stack(header: np.void) -> bool:
     """Space groups from 401 mark stacks of volumes; `mz` is then the number of sections of each."""
     return 401 <= int(header["ispg"]) <= 630 and 0 < int(header["mz"]) < int(header["nz"])
-
-
-def _bytes_are_unsigned(header: np.void) -> bool:
-    """Mode 0 is signed by MRC2014; IMOD says in a flag, older programs only by a maximum that does not fit int8."""
-    order = header.dtype["mode"].byteorder
-    stamp, flags = np.frombuffer(header["extra2"].tobytes(), np.dtype("i4").newbyteorder(order), 2, offset=40)
-    if int(stamp) == _IMOD_STAMP:
-        return not int(flags) & 1
-    return bool(127 < float(header["dmax"]) <= 255 and float(header["dmin"]) >= 0)
 
 
 def _transpose(path: Path, header: np.void) -> tuple[int, int, int]:
