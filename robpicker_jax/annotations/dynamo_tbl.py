@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robpicker_jax.annotations import columns, text_table
+from robpicker_jax.annotations import columns, numbering, text_table
 from robpicker_jax.annotations.format import BINNING, FIRST_VOXEL, FIRST_VOXEL_IS_0, VOXELS_NOT_PIXELS, Format, StandIn
 from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
@@ -22,13 +22,16 @@ _SHIFT, _ANGLES, _SCORE, _TOMOGRAM, _CLASS, _POSITION = (4, 5, 6), (7, 8, 9), 10
 _USED = {*_SHIFT, *_ANGLES, _SCORE, _TOMOGRAM, _CLASS, *_POSITION}
 
 
-def read(path: Path, *, binning: float = 1.0, first_voxel: int = 0) -> Particles:
+def read(
+    path: Path, *, binning: float = 1.0, first_voxel: int = 0, tomogram_names: str | Path | None = None
+) -> Particles:
     """Read a Dynamo table.
 
     Args:
         path: the file.
         binning: the table's voxels per voxel of the tomogram.
         first_voxel: how the table counts the first voxel, 0 or 1.
+        tomogram_names: file that says which number is which tomogram; by default the one beside the list.
 
     Raises:
         InputError: fewer than 26 columns, complex numbers, or a malformed cell.
@@ -51,7 +54,7 @@ def read(path: Path, *, binning: float = 1.0, first_voxel: int = 0) -> Particles
         columns.optional_labels(np.maximum(optional(_CLASS), 0).tolist(), f"column {_CLASS}", path, table.row),
         rotations=matrix_from_euler(np.stack([optional(number) for number in _ANGLES], axis=1), "dynamo"),
         scores=optional(_SCORE),
-        tomograms=columns.number_names(optional(_TOMOGRAM)),
+        tomograms=numbering.named(columns.number_names(optional(_TOMOGRAM)), path, tomogram_names),
         extra={f"dynamo_{i + 1}": columns.typed(table.column(i)) for i in range(table.width) if i + 1 not in _USED},
     )
 
@@ -87,7 +90,7 @@ FORMAT = Format(
     write=write,
     keeps=frozenset({"labels", "rotations", "scores"}),
     numbered=True,
-    options={"binning": BINNING, "first_voxel": FIRST_VOXEL},
+    options={"binning": BINNING, "first_voxel": FIRST_VOXEL, "tomogram_names": numbering.TOMOGRAM_NAMES},
     assumptions=(VOXELS_NOT_PIXELS, FIRST_VOXEL_IS_0),
     stands_in=(StandIn("rotations", "0 0 0"), StandIn("scores", "0")),
 )

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from robpicker_jax.annotations import columns
+from robpicker_jax.annotations import columns, numbering
 from robpicker_jax.annotations.format import BINNING, FIRST_VOXEL, FIRST_VOXEL_IS_0, VOXELS_NOT_PIXELS, Format, StandIn
 from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
@@ -27,13 +27,16 @@ _TYPES = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
 _KEPT = {2: "motl_2", 3: "motl_3", 4: "motl_4", 6: "motl_6", 7: "motl_7", 14: "motl_14", 15: "motl_15", 16: "motl_16"}
 
 
-def read(path: Path, *, binning: float = 1.0, first_voxel: int = 0) -> Particles:
+def read(
+    path: Path, *, binning: float = 1.0, first_voxel: int = 0, tomogram_names: str | Path | None = None
+) -> Particles:
     """Read an EM motive list.
 
     Args:
         path: the file.
         binning: the list's voxels per voxel of the tomogram.
         first_voxel: how the list counts the first voxel, 0 or 1.
+        tomogram_names: file that says which number is which tomogram; by default the one beside the list.
 
     Raises:
         InputError: not an EM file, truncated, not 20 rows, or numbers that are not finite.
@@ -66,7 +69,7 @@ def read(path: Path, *, binning: float = 1.0, first_voxel: int = 0) -> Particles
         columns.optional_labels(labels, "row 20", path, lambda i: f"particle {i + 1}"),
         rotations=matrix_from_euler(table[:, 16:19], "deepfinder"),
         scores=table[:, 0],
-        tomograms=columns.number_names(table[:, 4]),
+        tomograms=numbering.named(columns.number_names(table[:, 4]), path, tomogram_names),
         extra={name: table[:, row - 1] for row, name in _KEPT.items()},
     )
 
@@ -102,7 +105,7 @@ FORMAT = Format(
     keeps=frozenset({"labels", "rotations", "scores"}),
     single_precision=True,
     numbered=True,
-    options={"binning": BINNING, "first_voxel": FIRST_VOXEL},
+    options={"binning": BINNING, "first_voxel": FIRST_VOXEL, "tomogram_names": numbering.TOMOGRAM_NAMES},
     assumptions=(VOXELS_NOT_PIXELS, FIRST_VOXEL_IS_0),
     stands_in=(StandIn("rotations", "0 0 0"), StandIn("scores", "0")),
 )

@@ -194,11 +194,11 @@ def _check_overwriting(
     files: dict[Path, Particles], target: Format, options: Namespace, writing: dict[str, Any]
 ) -> None:
     """Refuse to replace a file, unless --overwrite allows it."""
-    from robpicker_jax.annotations.numbering import key_path
+    from robpicker_jax.annotations.numbering import own_key
     from robpicker_jax.annotations.registry import written_files
     from robpicker_jax.system.errors import InputError
 
-    keys = [key for path, part in files.items() if (key := key_path(target, path, part.tomograms)) is not None]
+    keys = [own_key(path) for path in files] if target.numbered else []  # written, or removed where none is needed
     lists = [file for path, part in files.items() for file in written_files(target, path, part, writing)]
     taken = [path for path in (*lists, *keys) if path.exists()]
     if taken and not options.overwrite:

@@ -143,6 +143,7 @@ def test_every_option_of_every_format_is_taken() -> None:
         "block": "particles",
         "class_column": "rlnClassNumber",
         "user": "ann",
+        "tomogram_names": "tomograms.doc",
         "session": 7,
         "object": "ribosome",
     }
