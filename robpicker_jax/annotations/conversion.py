@@ -14,6 +14,7 @@ from robpicker_jax.annotations.format import Assumption, Format
 from robpicker_jax.annotations.numbering import KEY_SUFFIX, needs_key
 from robpicker_jax.annotations.registry import format_of
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.notes import gathered_notes
 
 _COLUMNS = {
     "labels": "class labels",
@@ -84,7 +85,8 @@ def _assumptions(path: Path, fmt: Format, particles: Particles, options: Mapping
 
     def positions(**changes: Any) -> np.ndarray | None:
         try:
-            return read_annotations(path, fmt=fmt.name, **{**options, **changes}).positions_vox
+            with gathered_notes():  # of a reading that is only tried
+                return read_annotations(path, fmt=fmt.name, **{**options, **changes}).positions_vox
         except InputError:
             return None
 

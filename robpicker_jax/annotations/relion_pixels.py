@@ -138,6 +138,9 @@ def from_pixels(
     coordinates = star.numbers(table, PIXELS, path)
     if are_fractions(coordinates):
         coordinates, binning, stated, pixel_size = in_voxels(coordinates, size_xyz, path), 1.0, None, None
+    if stated is not None and not (voxel_size or binning or pixel_size):
+        size = f"{stated.angstrom[0, 0]:.5g} Å ({stated.column})"
+        note(f"the voxel size is not known, so coordinates in pixels of {size} are taken as voxels", where=path)
     pixel = _agreed_pixel(stated, pixel_size, binning, voxel_size, path)
     if pixel is None and voxel_size:
         pixel = voxel_size / (binning or 1.0)
@@ -154,6 +157,24 @@ def from_pixels(
     if binning is not None:
         return coordinates / binning
     return coordinates * pixel / voxel_size if pixel is not None and voxel_size else coordinates
+
+
+def shift_in_angstrom(
+    origins: np.ndarray | float, pixel_size: float | None, stated: StatedPixel | None, path: Path
+) -> np.ndarray | float:
+    """Origins in pixels of a list whose coordinates are in Å, as Å.
+
+    Raises:
+        InputError: origins other than 0, and the pixel's size is not known.
+    """
+    if not np.any(origins):
+        return 0.0
+    pixel = pixel_size if stated is None else stated.angstrom
+    if pixel is None:
+        raise InputError(
+            "origins are in pixels, whose size is not in this file", where=path, fix="give pixel_size_angstrom"
+        )
+    return origins * pixel
 
 
 def _agreed_pixel(

@@ -37,10 +37,11 @@ from robpicker_jax.annotations.relion_columns import (
     optics_table,
     orientations,
     origin_angstrom,
+    pixel_origins,
     record,
     tomogram_names,
 )
-from robpicker_jax.annotations.relion_pixels import from_pixels, stated_pixel
+from robpicker_jax.annotations.relion_pixels import from_pixels, shift_in_angstrom, stated_pixel
 from robpicker_jax.annotations.relion_tables import TomogramTable, optimisation_set, read_tomograms
 from robpicker_jax.system.errors import InputError
 
@@ -110,7 +111,10 @@ def particle_reader(*, image_pixels: bool) -> Reader:
         shift = origin_angstrom(table, sub, path)
         reference = read_tomograms(Path(tomograms)) if tomograms is not None else None
         if not in_image_pixels and star.has(table, CENTRED):
-            centred = star.numbers(table, CENTRED, path) - (0 if shift is None else shift)
+            stated = stated_pixel(tables, table, names, path, image_pixels=False) if shift is None else None
+            pixels = pixel_origins(table, sub, path) if shift is None else 0.0
+            moved = shift_in_angstrom(pixels, pixel_size_angstrom, stated, path) if shift is None else shift
+            centred = star.numbers(table, CENTRED, path) - moved
             positions = _from_centred(centred, names, reference, centre, voxel_size_angstrom, binning, shape_zyx, path)
         else:
             positions = from_pixels(

@@ -21,6 +21,7 @@ from robpicker_jax.datasets import TomogramFiles
 from robpicker_jax.datasets.discovery import SHARED_LIST
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
+from robpicker_jax.system.notes import gathered_notes
 from robpicker_jax.volumes import NO_ORIGIN, Origin
 
 TABLE, GALLERY, REVIEW, CLEANED, CHANGES = "audit.csv", "index.html", "review", "cleaned", "changes.json"
@@ -87,7 +88,7 @@ class AuditedList:
         Raises:
             InputError: a format that is only read, or one that does not give positions and classes back.
         """
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, gathered_notes():
             path = Path(folder) / self.cleaned_name
             try:
                 self.write(path, self.particles)

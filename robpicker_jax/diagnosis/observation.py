@@ -166,7 +166,7 @@ def measure(
         return observation, []
     findings = []
     try:
-        with open_volume(tomogram.volume_path) as reader:
+        with gathered_notes(), open_volume(tomogram.volume_path) as reader:  # `read_header` has reported the notes
             density = reader.read(check=False)
     except BROKEN as error:
         return observation, [unreadable("unreadable_volume", tomogram, error)]

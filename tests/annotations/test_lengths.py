@@ -96,6 +96,28 @@ def test_a8_a_list_written_anew_states_its_own_pixels(tmp_path: Path, column: st
     np.testing.assert_allclose(read_annotations(tmp_path / "new.star", **size).positions_vox, POSITIONS, atol=1e-4)
 
 
+def test_a8_a_stated_pixel_size_that_cannot_be_used_is_said(tmp_path: Path) -> None:
+    with gathered_notes() as notes:
+        found = read_star(tmp_path, star("PixelSize", *rows_of(POSITIONS, "2.5")))
+    np.testing.assert_allclose(found, POSITIONS)
+    assert "pixels of 2.5 Å (rlnPixelSize) are taken as voxels" in notes[0]
+
+
+def test_a2_origins_in_pixels_count_for_centred_coordinates_too(tmp_path: Path) -> None:
+    """The kind's cousin: a shift that another column than usual states was dropped."""
+    centred = (POSITIONS - SIZE / 2) * 10.0
+    options: dict[str, Any] = {"shape_zyx": SHAPE, "voxel_size_angstrom": 10.0}
+    for columns, values in (("", []), (" PixelSize", ["2.5"])):
+        text = star("OriginX OriginY OriginZ" + columns, *rows_of(centred, "4", "0", "-8", *values))
+        for axis in "XYZ":
+            text = text.replace(f"rlnCoordinate{axis}", f"rlnCenteredCoordinate{axis}Angst")
+        given = options if columns else options | {"pixel_size_angstrom": 2.5}
+        np.testing.assert_allclose(read_star(tmp_path, text, **given), POSITIONS - [1, 0, -2])
+        if not columns:
+            with pytest.raises(InputError, match="origins are in pixels"):
+                read_star(tmp_path, text, **options)
+
+
 # ---- fractions of the box ------------------------------------------------------------------------------------------
 
 
