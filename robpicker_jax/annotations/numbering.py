@@ -16,7 +16,6 @@ from robpicker_jax.annotations.columns import tomogram_numbers
 from robpicker_jax.annotations.format import Format
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
-from robpicker_jax.volumes import volume_stem
 
 KEY_SUFFIX = ".doc"
 TOMOGRAM_NAMES = "file of lines NUMBER NAME that says which number is which tomogram; default: the .doc beside the list"
@@ -100,6 +99,8 @@ def _key(path: Path, key: str | Path | None) -> tuple[Path, dict[str, str]] | No
 
 def _read_key(file: Path) -> dict[str, str]:
     """Name of each number: the file name without the suffix of a volume, where the key has a path."""
+    from robpicker_jax.volumes import volume_stem  # help texts need the formats, but no volume
+
     names: dict[str, str] = {}
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
