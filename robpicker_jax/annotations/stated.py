@@ -53,19 +53,16 @@ def agreed_shape(stated: Iterable[tuple[str, tuple[int, int, int] | None]]) -> t
     return known[0][1] if known else None
 
 
-def check_table(
-    table: TomogramTable,
-    tomograms: np.ndarray | None,
-    *,
-    voxel_size: tuple[str, float] | None = None,
-    shape: tuple[str, tuple[int, int, int]] | None = None,
+def check_table_shape(
+    table: TomogramTable, tomograms: np.ndarray | None, place: str, shape_zyx: tuple[int, int, int]
 ) -> None:
-    """Refuse a voxel size or a shape that a table of tomograms contradicts.
+    """Refuse a size in voxels that a table of tomograms contradicts; voxel sizes are compared where lists are read.
 
     Args:
         table: the table.
         tomograms: names of the particles' tomograms; None, or none that is in the table: all of its tomograms.
-        voxel_size, shape: (place, value) as another place states it.
+        place: where the size is stated, as a message names it.
+        shape_zyx: the size.
 
     Raises:
         InputError: with both values and the tomogram.
@@ -75,16 +72,13 @@ def check_table(
     rows = [row for row, name in enumerate(listed) if name in wanted] or range(len(listed))
     for row in rows:
         binning = float(table.binning[row])
-        if not np.isfinite(binning):
-            continue
-        place = f"{table.path} (tomogram {table.names[row]})"
-        if voxel_size is not None:
-            agreed_length([voxel_size, (place, float(table.pixel_size_angstrom[row]) * binning)])
-        if shape is not None:
-            size: Sequence[float] = (table.size_pixels[row] / binning)[::-1].tolist()
-            if max(abs(a - b) for a, b in zip(size, shape[1], strict=True)) > _SHAPE_TOLERANCE_VOX:
-                z, y, x = (round(edge) for edge in size)
-                agreed_shape([shape, (place, (z, y, x))])
+        size: Sequence[float] = (table.size_pixels[row] / binning)[::-1].tolist()
+        if (
+            np.isfinite(binning)
+            and max(abs(a - b) for a, b in zip(size, shape_zyx, strict=True)) > _SHAPE_TOLERANCE_VOX
+        ):
+            z, y, x = (round(edge) for edge in size)
+            agreed_shape([(place, shape_zyx), (f"{table.path} (tomogram {table.names[row]})", (z, y, x))])
 
 
 def _text(shape: tuple[int, int, int]) -> str:

@@ -168,9 +168,9 @@ def _read_lists(queue: Sequence[Queued], picker: ModelPicker) -> list[AuditedLis
 
     lists = []
     for item in queue:
-        shape, voxel_size = item.file_shape_zyx, item.voxel_size_angstrom
-        particles = load_particles(item.tomogram, picker.data, shape, voxel_size)
-        lists.append(AuditedList(item.tomogram, particles, shape, voxel_size, picker.data))
+        shape, voxel_size, origin = item.file_shape_zyx, item.voxel_size_angstrom, item.reader.origin_angstrom
+        particles = load_particles(item.tomogram, picker.data, shape, voxel_size, origin)
+        lists.append(AuditedList(item.tomogram, particles, shape, voxel_size, picker.data, origin))
     return lists
 
 

@@ -102,6 +102,7 @@ def _targets(queue: Sequence[Queued], pattern: str | None) -> dict[Path, PickTar
             listed_name(queued.tomogram.name, compiled),
             queued.file_shape_zyx,
             queued.voxel_size_angstrom,
+            queued.reader.origin_angstrom,
         )
         for queued in queue
     }

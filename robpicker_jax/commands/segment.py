@@ -52,13 +52,14 @@ def _parser() -> ArgumentParser:
 
 
 def _write(out: Path, item: Queued, result: Segmentation) -> Path:
-    """Write the maps of one tomogram, on the grid of its file; the path of its class map."""
+    """Write the maps of one tomogram, on the grid of its file and placed as it is; the path of its class map."""
     from robpicker_jax.volumes import write_mrc
 
     name, rescaled = item.tomogram.name, item.rescaled
 
     def write(path: Path, found: np.ndarray) -> None:
-        write_mrc(path, found if rescaled is None else rescaled.onto_source(found), item.voxel_size_angstrom)
+        stored = found if rescaled is None else rescaled.onto_source(found)
+        write_mrc(path, stored, item.voxel_size_angstrom, origin_angstrom=item.reader.origin_angstrom)
 
     classes = out / f"{name}_classes.mrc"
     write(classes, result.classes)

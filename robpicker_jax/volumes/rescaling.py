@@ -36,7 +36,7 @@ class RescaledReader(VolumeReader):
         # No voxel of the new grid lies beyond the centres of the file's outermost ones.
         z, y, x = (math.floor((size - 1) * self.factor + 1e-6) + 1 for size in source.shape_zyx)
         edges = (voxel_size_angstrom, voxel_size_angstrom, voxel_size_angstrom)
-        super().__init__(source.path, (z, y, x), np.dtype(np.float32), edges)
+        super().__init__(source.path, (z, y, x), np.dtype(np.float32), edges, source.origin_angstrom)
 
     def onto_grid(self, stored: np.ndarray) -> np.ndarray:
         """A map of the file's grid, such as a mask, by the nearest voxel on the new grid."""
