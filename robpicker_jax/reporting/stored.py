@@ -134,22 +134,37 @@ def load_comparison(workdir: Path, *, name: str | None = None) -> Comparison:
 
 
 def binned(view: TomogramView, *, max_edge: int = MAX_EDGE_VOX, max_depth: int = MAX_DEPTH_VOX) -> TomogramView:
-    """The view with its density averaged over blocks, so that it is at most `max_depth` × `max_edge` × `max_edge`.
+    """The view with its density averaged over blocks where it is large, see `binned_density`."""
+    small, (z, y, x) = binned_density(view.density, max_edge=max_edge, max_depth=max_depth)
+    if small.shape == view.density.shape:
+        return view
+    old = view.bin_zyx
+    return dataclasses.replace(view, density=small, bin_zyx=(old[0] * z, old[1] * y, old[2] * x))
+
+
+def binned_density(
+    density: Any, *, max_edge: int = MAX_EDGE_VOX, max_depth: int = MAX_DEPTH_VOX
+) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """A density averaged over blocks, so that it is at most `max_depth` × `max_edge` × `max_edge`, and the blocks' size.
 
     Voxels at the far ends that fill no block are left out.
+
+    Args:
+        density: (z, y, x): an array, or what three slices index, such as an opened tomogram.
+        max_edge: of y and x, voxels.
+        max_depth: of z, voxels.
     """
-    depth, height, width = view.density.shape
+    depth, height, width = density.shape
     z, yx = -(-depth // max_depth), -(-max(height, width) // max_edge)
     if z == yx == 1:
-        return view
+        return np.asarray(density), (1, 1, 1)
     nz, ny, nx = max(depth // z, 1), max(height // yx, 1), max(width // yx, 1)
     z, y, x = min(z, depth), min(yx, height), min(yx, width)
     small = np.empty((nz, ny, nx), np.float32)
-    for index in range(nz):  # slab by slab: the density may be a memory map larger than memory
-        block = np.asarray(view.density[index * z : (index + 1) * z, : ny * y, : nx * x], np.float32).mean(0)
-        small[index] = block.reshape(ny, y, nx, x).mean((1, 3))
-    old = view.bin_zyx
-    return dataclasses.replace(view, density=small, bin_zyx=(old[0] * z, old[1] * y, old[2] * x))
+    for index in range(nz):  # slab by slab: the density may be in a file larger than memory
+        slab = density[index * z : (index + 1) * z, : ny * y, : nx * x]
+        small[index] = np.asarray(slab, np.float32).mean(0).reshape(ny, y, nx, x).mean((1, 3))
+    return small, (z, y, x)
 
 
 def _with_inputs(data: ReportData, path: Path) -> ReportData:
