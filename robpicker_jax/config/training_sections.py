@@ -266,3 +266,4 @@ class ParallelConfig:
     coordinator_address: Annotated[str | None, about("HOST:PORT of process 0, where no launcher sets it")] = None
     num_processes: Annotated[PositiveInt | None, about("number of processes, where no launcher sets it")] = None
     process_id: Annotated[Count | None, about("number of this process, from 0, where no launcher sets it")] = None
+    join_timeout_s: Annotated[PositiveInt, about("seconds to wait for the other processes at the start")] = 120

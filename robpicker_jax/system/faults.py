@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import traceback
+from pathlib import Path
 
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import disk_fault, one_line
@@ -23,8 +25,9 @@ def outside_fault(error: BaseException) -> InputError | None:
     text = str(error)
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == 12):
         return _memory_fault(error)
-    if isinstance(error, RuntimeError | ValueError):
-        if any(words in text for words in _NO_BACKEND):
+    if isinstance(error, RuntimeError | ValueError | AssertionError):
+        # A platform without its plug-in fails an assertion of JAX's, without a word.
+        if any(words in text for words in _NO_BACKEND) or (isinstance(error, AssertionError) and _from_jax(error)):
             asked = os.environ.get("JAX_PLATFORMS")
             where = f"JAX_PLATFORMS={asked}" if asked else "JAX"
             fix = "install JAX's plug-in for that device (see the README), or set JAX_PLATFORMS=cpu"
@@ -32,6 +35,12 @@ def outside_fault(error: BaseException) -> InputError | None:
         if any(words in text for words in _NO_MEMORY):
             return _memory_fault(error)
     return None
+
+
+def _from_jax(error: BaseException) -> bool:
+    """Whether an error was raised where JAX looks for devices."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).name == "xla_bridge.py"
 
 
 def _memory_fault(error: BaseException) -> InputError:
