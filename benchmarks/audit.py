@@ -178,7 +178,7 @@ def main(arguments: list[str] | None = None) -> None:
             main_job.run(load_config(None, [*NOISE, *(QUICK if options.quick else ())]), workdir)
         seeds = options.seeds or (1 if options.quick else 3)
         rows += run(workdir, read_config(workdir), Path(folder), seeds)
-    Console().print(table(rows))
+    Console(markup=False, emoji=False).print(table(rows))
     if options.json is not None:
         write_text(options.json, json.dumps(rows, indent=1) + "\n")
 
