@@ -42,8 +42,9 @@ def is_finished(config: Config, workdir: Path) -> bool:
     if changed:
         _say(f"{workdir}: made again with other settings or data ({_listed(changed)}): picks, evaluation, report")
         return False
-    score = read_json_object(workdir / "evaluation.json").get("macro", {}).get("f1")
-    scored = "" if score is None else f", macro F1 {score:.3f} on the test set"
+    macro = read_json_object(workdir / "evaluation.json").get("macro")
+    score = macro.get("f1") if isinstance(macro, dict) else None
+    scored = "" if not isinstance(score, float) else f", macro F1 {score:.3f} on the test set"
     _say(f"{workdir}: this run is finished ({config.train.steps} steps{scored}); nothing to do")
     _say(f"report: {workdir / 'report' / 'index.html'}")
     return True

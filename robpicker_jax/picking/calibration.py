@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from robpicker_jax.evaluation import Evaluation
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.system.files import write_text
+from robpicker_jax.system.files import one_line, read_json_object, write_text
 
 FILE = "calibration.json"
 
@@ -55,6 +55,29 @@ def save(workdir: Path, calibration: Mapping[str, ClassCalibration], tomograms: 
     write_text(workdir / FILE, json.dumps(content, indent=1) + "\n")
 
 
+def read(path: Path) -> dict[str, ClassCalibration]:
+    """The calibration that `save` wrote, by class.
+
+    Raises:
+        InputError: the file cannot be read, or is no calibration.
+    """
+    classes = read_json_object(path).get("classes")
+    try:
+        if not isinstance(classes, dict):
+            raise TypeError("no classes")
+        found = {}
+        for name, curves in classes.items():
+            numbers = {
+                field.name: tuple(float(value) for value in curves[field.name]) for field in fields(ClassCalibration)
+            }
+            if len({len(values) for values in numbers.values()}) != 1 or not numbers["thresholds"]:
+                raise ValueError(f"the curves of {name} do not belong together")
+            found[name] = ClassCalibration(**numbers)
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise InputError(f"damaged: no calibration ({one_line(error)})", where=path, fix="run train again") from None
+    return found
+
+
 def min_scores(workdir: Path, class_names: Sequence[str], precision: float) -> list[float]:
     """Smallest score for each class that gave the required precision on the calibration tomograms.
 
@@ -68,14 +91,14 @@ def min_scores(workdir: Path, class_names: Sequence[str], precision: float) -> l
         raise InputError(
             "the run was not calibrated", where=path, fix="let the training finish, or leave --precision out"
         )
-    classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
+    classes = read(path)
     scores = []
     for name in class_names:
         if name not in classes:
             raise InputError(
                 f"no picks of {name} on the calibration tomograms", where=path, fix="leave --precision out"
             )
-        calibration = ClassCalibration(**{key: tuple(value) for key, value in classes[name].items()})
+        calibration = classes[name]
         threshold = calibration.threshold_for(precision)
         if threshold is None:
             best = max(calibration.precision)

@@ -77,16 +77,29 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_text(path: Path) -> str:
+    """The text of a file that a command of this program wrote.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=path) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"damaged: not UTF-8 text ({one_line(error)})", where=path) from None
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
     """The object of a JSON file that a command of this program wrote.
 
     Raises:
         InputError: it cannot be read, is not UTF-8, not JSON, or holds something else than an object.
     """
+    text = read_text(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=path) from None
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:  # of text, of JSON, and of JSON that is nested without end
         raise InputError(f"damaged: not valid JSON ({one_line(error)})", where=path) from None
     if not isinstance(found, dict):
