@@ -114,6 +114,8 @@ def start(config: Config, workdir: Path) -> Config:
     config = replace(config, parallel=folders.as_planned(workdir, config.parallel))
     if parallel.is_first():
         run_state.clear_leftovers(config, workdir)
+        for line in run_state.schedule_changes(config, workdir):
+            _say(f"warning: {line}")
         folders.prepare(workdir, config)
     else:
         console.quiet = True

@@ -17,6 +17,7 @@ from robpicker_jax.system.files import read_json_object, write_text
 from robpicker_jax.system.progress import console, progress
 from robpicker_jax.training import results
 from robpicker_jax.training import run_folder as folders
+from robpicker_jax.training.optimizers import rate_jumps
 
 if TYPE_CHECKING:
     from robpicker_jax.simulation import DatasetRecipe
@@ -48,6 +49,19 @@ def is_finished(config: Config, workdir: Path) -> bool:
     _say(f"{workdir}: this run is finished ({config.train.steps} steps{scored}); nothing to do")
     _say(f"report: {workdir / 'report' / 'index.html'}")
     return True
+
+
+def schedule_changes(config: Config, workdir: Path) -> list[str]:
+    """One line for each learning rate that jumps where a run goes on, because it was prolonged or its schedule changed."""
+    done = folders.trained_to(workdir)
+    if done is None or done >= config.train.steps:
+        return []
+    try:
+        former = folders.read_config(workdir).train
+    except InputError:
+        return []
+    # Where the configuration describes results of fewer steps than were trained since, it tells nothing of this step.
+    return rate_jumps(former, config.train, done) if done <= former.steps else []
 
 
 def clear_leftovers(config: Config, workdir: Path) -> None:

@@ -34,6 +34,7 @@ _FREE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.log_every",
+    *(f"train.{name}.{key}" for name in ("inner", "correction", "reweighting") for key in ("schedule", "final_share")),
     "patches.input",
     "patches.labels",
     "patches.threads",
