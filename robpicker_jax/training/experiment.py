@@ -301,6 +301,7 @@ def _steps(
         direct_loss=own if train.meta_lambda else None,
         direct_weight=train.meta_lambda,
         scale=_scale(train),
+        check_update=False,  # the configuration and `_problem` have checked the optimiser
         **options,
         **averages,
     )
