@@ -12,6 +12,7 @@ from robpicker_jax.annotations.format import Format
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.annotations.registry import FORMATS, suffixes
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.notes import note
 
 __all__ = ["FORMATS", "Format", "Particles", "read_annotations", "suffixes", "write_annotations"]
 
@@ -23,6 +24,7 @@ def read_annotations(
     voxel_size_angstrom: float | None = None,
     shape_zyx: tuple[int, int, int] | None = None,
     class_labels: Mapping[str, int] | None = None,
+    volume_origin_angstrom: tuple[float, float, float] | None = None,
     allow_empty: bool = False,
     **fmt_options: Any,
 ) -> Particles:
@@ -34,6 +36,7 @@ def read_annotations(
         voxel_size_angstrom: voxel size of the tomogram, for formats whose coordinates are in Å or in other pixels.
         shape_zyx: size of the tomogram, for formats whose coordinates are measured from its centre.
         class_labels: label of each class name, for formats that name classes; names not in it get label 0.
+        volume_origin_angstrom: origin of the tomogram's volume, x y z, for formats that viewers place beside it.
         allow_empty: accept a well-formed list without particles.
         fmt_options: further options of the format (see `FORMATS[fmt].options`).
 
@@ -50,6 +53,7 @@ def read_annotations(
         voxel_size_angstrom=voxel_size_angstrom,
         shape_zyx=shape_zyx,
         class_labels=class_labels,
+        volume_origin_angstrom=volume_origin_angstrom,
         **fmt_options,
     )
     if not len(particles) and not allow_empty:
@@ -65,9 +69,12 @@ def write_annotations(
     voxel_size_angstrom: float | None = None,
     shape_zyx: tuple[int, int, int] | None = None,
     shapes_zyx: Mapping[str, tuple[int, int, int]] | None = None,
+    volume_origin_angstrom: tuple[float, float, float] | None = None,
     **fmt_options: Any,
 ) -> None:
     """Write a particle list; the file appears whole or not at all.
+
+    Where the format cannot say that a value is unknown, what stands in for it is said in a note.
 
     Args:
         path: the file to write.
@@ -76,6 +83,7 @@ def write_annotations(
         voxel_size_angstrom: voxel size of the tomogram, for formats that store Å.
         shape_zyx: size of the tomogram, for formats that measure from its centre.
         shapes_zyx: size of each tomogram by its name, where the list holds several.
+        volume_origin_angstrom: origin of the tomogram's volume, x y z, for formats that viewers place beside it.
         fmt_options: further options of the format (see `FORMATS[fmt].options`).
 
     Raises:
@@ -83,6 +91,8 @@ def write_annotations(
     """
     path = Path(path)
     format_ = registry.format_of(path, fmt, "write")
+    for sentence in format_.stand_ins(particles):
+        note(sentence)
     try:
         registry.call(
             format_,
@@ -92,6 +102,7 @@ def write_annotations(
             voxel_size_angstrom=voxel_size_angstrom,
             shape_zyx=shape_zyx,
             shapes_zyx=shapes_zyx,
+            volume_origin_angstrom=volume_origin_angstrom,
             **fmt_options,
         )
     except OSError as error:

@@ -103,6 +103,7 @@ def _targets(queue: Sequence[Queued], pattern: str | None, configured: float | N
             listed_name(queued.tomogram.name, compiled),
             queued.shape_zyx,
             agreed_voxel_size([queued.reader], configured),
+            queued.reader.origin_angstrom,
         )
         for queued in queue
     }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robpicker_jax.commands.applying import apply_parser, checked_tomograms, parse, resident_bytes, say_plan, streamed
 from robpicker_jax.commands.cli import ArgumentParser, console, progress
 
 if TYPE_CHECKING:
+    from robpicker_jax.datasets import OpenedTomogram
     from robpicker_jax.picking.inference import Segmentation
 
 _DESCRIPTION = """\
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with progress("segmenting", sum(picker.tiles(queued.shape_zyx) for queued in queue)) as bar:
         for tomogram in streamed(picker, queue):
             result = picker.segment(tomogram, bar.advance, keep_scores=options.scores)
-            classes = _write(options.out, tomogram.name, result, tomogram.voxel_size_angstrom)
+            classes = _write(options.out, result, tomogram)
             console.print(f"{classes}", highlight=False, soft_wrap=True)
     return 0
 
@@ -48,14 +49,19 @@ def _parser() -> ArgumentParser:
     return result
 
 
-def _write(out: Path, name: str, result: Segmentation, voxel_size_angstrom: float | None) -> Path:
-    """Write the maps of one tomogram; the path of its class map."""
+def _write(out: Path, result: Segmentation, tomogram: OpenedTomogram) -> Path:
+    """Write the maps of one tomogram, placed as it is; the path of its class map."""
     from robpicker_jax.volumes import write_mrc
 
+    name = tomogram.name
+    place: dict[str, Any] = {
+        "voxel_size_angstrom": tomogram.voxel_size_angstrom,
+        "origin_angstrom": tomogram.origin_angstrom,
+    }
     classes = out / f"{name}_classes.mrc"
-    write_mrc(classes, result.classes, voxel_size_angstrom)
-    write_mrc(out / f"{name}_probability.mrc", result.probability, voxel_size_angstrom)
+    write_mrc(classes, result.classes, **place)
+    write_mrc(out / f"{name}_probability.mrc", result.probability, **place)
     if result.scores is not None:
         for label in range(result.scores.shape[-1]):
-            write_mrc(out / f"{name}_score_{label}.mrc", result.scores[..., label], voxel_size_angstrom)
+            write_mrc(out / f"{name}_score_{label}.mrc", result.scores[..., label], **place)
     return classes

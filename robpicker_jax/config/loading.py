@@ -26,7 +26,7 @@ from robpicker_jax.system.files import read_text
 
 T = TypeVar("T")
 _LONGEST_SHOWN = 100
-_PATH_FIELDS = {"dir", "density", "mask", "tomograms"}
+_PATH_FIELDS = {"dir", "density", "mask", "tomograms", "tomogram_names"}
 
 
 _adapter: Callable[..., TypeAdapter[Any]] = cache(TypeAdapter)

@@ -21,9 +21,9 @@ from robpicker_jax.datasets.discovery import (
 from robpicker_jax.datasets.headers import agreed_voxel_size
 from robpicker_jax.datasets.particle_lists import particles_of_tomogram
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.volumes import open_volume
+from robpicker_jax.volumes import VolumeReader, open_volume
 
-_Read = Callable[[Path, float | None, tuple[int, int, int] | None], Particles]
+_Read = Callable[[Path, VolumeReader | None], Particles]
 _MARKERS = re.compile(r"(_truth)?(_objl|_picks)?$")
 
 
@@ -62,25 +62,26 @@ def read_lists(
         raise InputError("no such file or folder", where=path)
     labels = None if class_names is None else {name: index + 1 for index, name in enumerate(class_names)}
 
-    def read(file: Path, voxel_size: float | None, shape: tuple[int, int, int] | None) -> Particles:
+    def read(file: Path, volume: VolumeReader | None) -> Particles:
         reading = options_for(file, options, fmt=fmt)
         return read_annotations(
             file,
-            voxel_size_angstrom=voxel_size_angstrom or voxel_size,
-            shape_zyx=shape,
+            voxel_size_angstrom=voxel_size_angstrom or (None if volume is None else volume.voxel_size_angstrom),
+            shape_zyx=None if volume is None else volume.shape_zyx,
+            volume_origin_angstrom=None if volume is None else volume.origin_angstrom,
             class_labels=labels,
             allow_empty=allow_empty,
             **reading,
         )
 
     if path.is_file():
-        return _by_tomogram(read(path, None, None), _name(path))
+        return _by_tomogram(read(path, None), _name(path))
     folder = split_folder(path, split)
     if tomograms := tomograms_in(folder):
         return _beside_volumes(folder, tomograms, read)
     found: dict[str, Particles] = {}
     for name, file in _choose(folder).items():
-        for tomogram, particles in _by_tomogram(read(file, None, None), name).items():
+        for tomogram, particles in _by_tomogram(read(file, None), name).items():
             if tomogram in found:
                 raise InputError(f"a second list of tomogram {tomogram}", where=file, fix="keep one of them")
             found[tomogram] = particles
@@ -198,7 +199,7 @@ def _beside_volumes(folder: Path, tomograms: Sequence[TomogramFiles], read: _Rea
         if path is None:
             continue
         with open_volume(tomogram.volume_path) as reader:
-            particles = read(path, reader.voxel_size_angstrom, reader.shape_zyx)
+            particles = read(path, reader)
         found[tomogram.name] = particles_of_tomogram(particles, tomogram.name, path)
     if not found:
         raise InputError("no tomogram in it has a particle list", where=folder, fix="put {name}_objl.xml beside {name}")

@@ -13,6 +13,7 @@ from robpicker_jax.annotations.options import options_for
 from robpicker_jax.config import DataConfig
 from robpicker_jax.datasets.discovery import SHARED_LIST, TomogramFiles, same_tomogram
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.volumes import NO_ORIGIN, Origin
 
 
 def needs_particles(files: TomogramFiles) -> bool:
@@ -25,6 +26,7 @@ def load_particles(
     data: DataConfig,
     shape_zyx: tuple[int, int, int],
     voxel_size_angstrom: float | None = None,
+    origin_angstrom: Origin = NO_ORIGIN,
 ) -> Particles:
     """Read and check the annotations of one tomogram.
 
@@ -34,6 +36,7 @@ def load_particles(
             (`data.annotation_options`, see `robpicker_jax.annotations.options`).
         shape_zyx: size of the volume.
         voxel_size_angstrom: voxel size, for formats in Å.
+        origin_angstrom: origin of the volume, for formats of viewers.
 
     Returns:
         The particles of this tomogram, every label between 1 and the number of species.
@@ -55,6 +58,7 @@ def load_particles(
         voxel_size_angstrom=voxel_size_angstrom,
         shape_zyx=shape_zyx,
         class_labels={name: k + 1 for k, name in enumerate(species_names)},
+        volume_origin_angstrom=origin_angstrom,
         **options_for(path, data.annotation_options),
     )
     particles = particles_of_tomogram(listed, files.name, path)
