@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.faults import outside_fault
 from robpicker_jax.system.large_pages import restart_with_large_pages
 from robpicker_jax.system.progress import console, error_console, progress
 
@@ -110,14 +111,27 @@ def run(main: Callable[[list[str]], int | None], *, keep_memory: bool = False) -
 
 
 def call(main: Callable[[list[str]], int | None], arguments: Sequence[str]) -> int:
-    """Run a command's `main` and give its exit code; bad input becomes one line on standard error."""
+    """Run a command's `main` and give its exit code; bad input becomes one line on standard error.
+
+    So do faults of the machine that the user can mend: the disk, the memory, a device that is not there.
+    """
     try:
         return main(list(arguments)) or 0
     except InputError as error:
-        error_console.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        _say_error(error)
         return 2
     except KeyboardInterrupt:
         error_console.print("interrupted; run the same command again to go on", style="yellow", highlight=False)
         return 130
     except BrokenPipeError:
         return 1
+    except Exception as error:
+        fault = outside_fault(error)
+        if fault is None:
+            raise
+        _say_error(fault)
+        return 2
+
+
+def _say_error(error: InputError) -> None:
+    error_console.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)

@@ -133,7 +133,12 @@ class OptimizerConfig:
     weight_decay: Annotated[
         NonNegative, about("weight decay (added to the gradient for sgd, decoupled for adamw and lion)")
     ] = 0.0
-    schedule: Annotated[Literal["constant", "cosine"], about("learning-rate schedule over train.steps")] = "constant"
+    schedule: Annotated[
+        Literal["constant", "cosine", "cosine_restarts"],
+        about("learning-rate schedule; after its end a cosine stays at its last rate, or begins anew"),
+    ] = "constant"
+    schedule_steps: Annotated[PositiveInt | None, about("training steps that a cosine spans; none: train.steps")] = None
+    final_share: Annotated[Fraction, about("share of the learning rate at which a cosine ends")] = 0.0
     warmup_steps: Annotated[Count, about("linear warm-up")] = 0
     clip_norm: Annotated[NonNegative, about("clip the gradient's global norm; 0: no clipping")] = 0.0
 
@@ -299,3 +304,4 @@ class ParallelConfig:
     coordinator_address: Annotated[str | None, about("HOST:PORT of process 0, where no launcher sets it")] = None
     num_processes: Annotated[PositiveInt | None, about("number of processes, where no launcher sets it")] = None
     process_id: Annotated[Count | None, about("number of this process, from 0, where no launcher sets it")] = None
+    join_timeout_s: Annotated[PositiveInt, about("seconds to wait for the other processes at the start")] = 120

@@ -24,7 +24,7 @@ import numpy as np
 from robpicker_jax.config import validated
 from robpicker_jax.evaluation import Evaluation
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.system.files import write_text
+from robpicker_jax.system.files import read_json_object, write_text
 
 FILE = "calibration.json"
 CONFIDENCE = 0.95
@@ -135,18 +135,13 @@ def load(workdir: Path) -> Calibration:
         raise InputError(
             "the run was not calibrated", where=path, fix="let the training finish, or leave --precision out"
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"cannot be read ({error})", where=path, fix="leave --precision out") from None
-    if not isinstance(content, dict):
-        raise InputError("holds no calibration", where=path, fix="leave --precision out")
+    content = read_json_object(path)
     found = validated(Calibration, content, path)
     for name, entry in found.classes.items():
         lists = np.asarray(entry.picked), np.asarray(entry.hits)
         fits = len(entry.thresholds) == len(entry.picked) == len(entry.hits)
         if not fits or (np.diff(lists[0], prepend=0) < 1).any() or (np.diff(lists[1], prepend=0) < 0).any():
-            raise InputError(f"the numbers of {name} do not fit together", where=path, fix="leave --precision out")
+            raise InputError(f"the numbers of {name} do not fit together", where=path, fix="run train again")
     return found
 
 

@@ -15,7 +15,7 @@ from robpicker_jax.evaluation import Evaluation
 from robpicker_jax.patches import Batch, BatchSource, PatchPlan
 from robpicker_jax.reporting.data import ClassWeights, LabelExample, ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.page import write_report
-from robpicker_jax.reporting.stored import load_workdir, save_inputs
+from robpicker_jax.reporting.stored import binned_density, load_workdir, save_inputs
 
 _EXAMPLES = 4
 _WEIGHT_BATCHES = 12
@@ -101,12 +101,14 @@ def _view(tomogram: OpenedTomogram, picks: Particles, evaluation: Evaluation | N
         counted, judged = (each[tomogram.name] for each in (evaluation.truth_counts, evaluation.pick_counts))
         counted_index = np.append(np.cumsum(counted) - 1, -1)  # the last entry is for picks without a match
         matches, truth, picks = counted_index[matches[judged]], truth.select(counted), picks.select(judged)
+    density, bins = binned_density(tomogram)  # slab by slab: large volumes are never held whole
     return TomogramView(
         tomogram.name,
-        np.asarray(tomogram),
+        density,
         truth,
         picks,
         matches=matches,
+        bin_zyx=bins,
         voxel_size_angstrom=tomogram.voxel_size_angstrom,
     )
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
-console = Console()
-error_console = Console(stderr=True)
+# Names and paths are the user's: `[/red]` in them is no markup and `:star:` no picture, here and in every table.
+console = Console(markup=False, emoji=False)
+error_console = Console(stderr=True, markup=False, emoji=False)
 
 
 class Progress:
@@ -35,13 +37,13 @@ class Progress:
         """Show the bar (terminals only)."""
         if console.is_terminal:
             self._bar = RichProgress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.fields[text]}", markup=False),
                 console=console,
             )
             self._task = self._bar.add_task(self.description, total=self.total, completed=self.completed, text="")
@@ -81,6 +83,13 @@ def progress(description: str, total: int, *, completed: int = 0) -> Iterator[Pr
         yield shown
     finally:
         shown.stop()
+
+
+@contextmanager
+def status(text: str) -> Iterator[Callable[[str], None]]:
+    """Show what is being done while the block runs (terminals only); yields what changes the text."""
+    with console.status(Text(text)) as shown:
+        yield lambda changed: shown.update(Text(changed))
 
 
 def clock(seconds: float) -> str:

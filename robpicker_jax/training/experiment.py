@@ -46,7 +46,7 @@ from robpicker_jax.training import objective
 from robpicker_jax.training.corruption import CorruptionRates, corruption_rates
 from robpicker_jax.training.losses import LossValues, build_loss
 from robpicker_jax.training.objective import Batch, InnerAux, Networks, NetworkState, robpicker_problem
-from robpicker_jax.training.optimizers import build_optimizer, learning_rate_schedule
+from robpicker_jax.training.optimizers import build_optimizer, schedule_of
 
 # Optimisers whose update is known to have a derivative (the check of the configuration demands eps_root > 0); others
 # are tried by `check_optimizer`.
@@ -233,7 +233,12 @@ def _problem(networks: Networks, train: TrainConfig, model: ModelConfig) -> Bile
     """RobPicker's problem with the loss, the stops and the inner optimiser of a configuration."""
     problem = robpicker_problem(
         networks,
-        build_optimizer(train.inner, train.main_steps * train.inner_steps, train.fine_tune_steps * train.inner_steps),
+        build_optimizer(
+            train.inner,
+            train.main_steps * train.inner_steps,
+            train.fine_tune_steps * train.inner_steps,
+            updates_per_step=train.inner_steps,
+        ),
         build_loss(train),
         stop_gradient_label=train.stop_gradient_label,
         stop_gradient_weight=train.stop_gradient_weight,
@@ -314,6 +319,7 @@ def _steps(
         direct_loss=own if train.meta_lambda else None,
         direct_weight=train.meta_lambda,
         scale=_scale(train),
+        check_update=False,  # the configuration and `_problem` have checked the optimiser
         **options,
         **averages,
     )
@@ -356,13 +362,12 @@ def _scale(train: TrainConfig) -> Scale | None:
             return {name: _unit(tree) for name, tree in hypergradient.items()}
 
         return normalised
-    k = train.inner_steps
-    rate = learning_rate_schedule(train.inner, train.main_steps * k, train.fine_tune_steps * k)
+    rate = schedule_of(train, "inner")
     # A schedule that starts or ends at zero must not make the quotient infinite.
     least = 1e-3 * train.inner.learning_rate
 
     def over_rate(hypergradient: Any, step: jax.Array) -> Any:
-        factor = 1.0 / jnp.maximum(rate(step * k), least)
+        factor = 1.0 / jnp.maximum(rate(step), least)
         return jax.tree.map(lambda leaf: factor * leaf, hypergradient)
 
     return over_rate

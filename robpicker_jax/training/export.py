@@ -11,10 +11,7 @@ from robpicker_jax import parallel
 from robpicker_jax.config import (
     Config,
     DataConfig,
-    InferenceConfig,
     ParallelConfig,
-    PatchConfig,
-    PickingConfig,
     SimulationConfig,
 )
 from robpicker_jax.datasets import agreed_voxel_size, discover
@@ -83,20 +80,6 @@ def load_trained_model(path: str | os.PathLike[str]) -> TrainedModel:
     return _from_checkpoint(path)
 
 
-def refresh_settings(
-    workdir: Path, *, data: DataConfig, patches: PatchConfig, inference: InferenceConfig, picking: PickingConfig
-) -> None:
-    """Bring how a finished run's model is applied up to date with the sections of the run's configuration.
-
-    The same training may be started again with other settings of inference and picking; they become the model's.
-    """
-    model = load_trained_model(workdir)
-    inference = inference.with_tile(patches.size)
-    card = replace(model.card, data=portable(data), inference=inference, picking=picking)
-    if card != model.card:
-        save_model(workdir / MODEL_FILE, replace(model, card=card))
-
-
 def validation_score(workdir: Path, step: int, choose_by: str) -> float | None:
     """The score (`evaluation.choose_by`) that the model of a step had at its validation; None where there was none."""
     rows = read_metrics(workdir / "metrics.jsonl")
@@ -114,7 +97,7 @@ def restored(workdir: Path, config: Config) -> tuple[Experiment, TrainState, boo
 
     # Training's batches need not divide by the devices of this machine.
     experiment = build_experiment(replace(config, parallel=ParallelConfig(devices=1)))
-    checkpoints = Checkpoints(workdir / "checkpoints")
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
     try:
         validated = checkpoints.best_step() is not None
         return experiment, checkpoints.restore(experiment.state, best=True), validated
