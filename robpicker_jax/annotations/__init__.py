@@ -9,9 +9,10 @@ from typing import Any
 
 from robpicker_jax.annotations import registry
 from robpicker_jax.annotations.format import Format
+from robpicker_jax.annotations.names import plain_name, plain_names
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.annotations.registry import FORMATS, suffixes
-from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.errors import InputError, located
 
 __all__ = ["FORMATS", "Format", "Particles", "read_annotations", "suffixes", "write_annotations"]
 
@@ -69,6 +70,8 @@ def write_annotations(
 ) -> None:
     """Write a particle list; the file appears whole or not at all.
 
+    Tomograms are written by `names.plain_name`: without folders and suffixes of files.
+
     Args:
         path: the file to write.
         particles: what to write.
@@ -83,6 +86,11 @@ def write_annotations(
     """
     path = Path(path)
     format_ = registry.format_of(path, fmt, "write")
+    if particles.tomograms is not None:
+        with located(path):
+            particles = particles.with_(tomograms=plain_names(particles.tomograms))
+    if shapes_zyx is not None:
+        shapes_zyx = {plain_name(name): shape for name, shape in shapes_zyx.items()}
     try:
         registry.call(
             format_,

@@ -11,9 +11,10 @@ import numpy as np
 
 from robpicker_jax.annotations import Particles, read_annotations
 from robpicker_jax.annotations.format import Assumption, Format
+from robpicker_jax.annotations.names import plain_names
 from robpicker_jax.annotations.numbering import KEY_SUFFIX, needs_key
 from robpicker_jax.annotations.registry import format_of
-from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.errors import InputError, located
 
 _COLUMNS = {
     "labels": "class labels",
@@ -191,12 +192,13 @@ def by_tomogram(particles: Particles, where: Path) -> dict[str, Particles]:
         raise InputError(
             "the list does not name tomograms", where=where, fix="give --tomogram-name, or leave --split out"
         )
+    with located(where):
+        names = plain_names(particles.tomograms)
     found = {}
-    for name in sorted(set(particles.tomograms.tolist())):
-        plain = Path(name.replace("\\", "/")).name
-        if plain in ("", ".", "..") or plain in found:
+    for name in sorted(set(names.tolist())):
+        if Path(name).name != name or name in (".", ".."):
             raise InputError(f"tomogram {name!r} gives no file name of its own", where=where, fix="rename it")
-        found[plain] = particles.select(particles.tomograms == name)
+        found[name] = particles.select(names == name)
     return found
 
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from robpicker_jax.annotations import columns, star
 from robpicker_jax.annotations.format import ALL_COLUMNS, BINNING, VOXELS_NOT_PIXELS, Assumption, Format, Reader
+from robpicker_jax.annotations.names import TOMOSTAR
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.annotations.relion_columns import (
     CENTRED,
@@ -39,7 +40,7 @@ from robpicker_jax.annotations.relion_columns import (
     stated_pixel_size,
     tomogram_names,
 )
-from robpicker_jax.annotations.relion_tables import TOMOSTAR, TomogramTable, optimisation_set, read_tomograms
+from robpicker_jax.annotations.relion_tables import TomogramTable, optimisation_set, read_tomograms
 from robpicker_jax.system.errors import InputError
 
 _POSITIONS = (" ".join(CENTRED), " ".join(PIXELS))

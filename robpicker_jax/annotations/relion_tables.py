@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import star
-from robpicker_jax.system.errors import InputError
-
-TOMOSTAR = ".tomostar"
-"""How Warp's names of tomograms end; they are the tilt series' names without it."""
+from robpicker_jax.annotations.names import NameRule
+from robpicker_jax.system.errors import InputError, located
 
 _SIZE = ("rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ")
 
@@ -35,16 +33,19 @@ class TomogramTable:
     binning: np.ndarray
 
     def rows(self, tomograms: np.ndarray) -> np.ndarray:
-        """Row of each particle's tomogram; `.tomostar` at the end of a name does not count.
+        """Row of each particle's tomogram, found by the rule of `names`.
 
         Raises:
             InputError: a particle's tomogram is not in the table.
         """
-        index = {name.removesuffix(TOMOSTAR): i for i, name in enumerate(self.names)}
-        missing = [str(name) for name in np.unique(tomograms) if str(name).removesuffix(TOMOSTAR) not in index]
-        if missing:
-            raise InputError(f"no tomogram {missing[0]!r} in it, which the particles name", where=self.path)
-        return np.array([index[str(name).removesuffix(TOMOSTAR)] for name in tomograms], dtype=np.intp)
+        row = {}
+        with located(self.path):
+            for name in dict.fromkeys(tomograms.tolist()):
+                found = NameRule().matching(name, self.names)
+                if not found:
+                    raise InputError(f"no tomogram {name!r} in it, which the particles name")
+                row[name] = self.names.index(found[0])
+        return np.array([row[name] for name in tomograms.tolist()], dtype=np.intp)
 
 
 def read_tomograms(path: Path) -> TomogramTable:

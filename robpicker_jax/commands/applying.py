@@ -57,6 +57,11 @@ def apply_parser(verb: str, description: str) -> ArgumentParser:
     """Parser of `VERB --workdir W --out DIR TOMO…`."""
     result = model_parser(verb, description)
     result.add_argument("tomograms", metavar="TOMO", nargs="+", help="volume files, or folders of them")
+    result.add_argument(
+        "--name-pattern",
+        metavar="REGEX",
+        help="what of a volume's name is the tomogram's in what is written, such as 'rec_(.*)'; default: all",
+    )
     return result
 
 
@@ -66,7 +71,7 @@ def parse(argument_parser: ArgumentParser, arguments: Sequence[str]) -> tuple[ar
     Raises:
         InputError: bad arguments.
     """
-    rest, overrides = split_overrides(arguments)
+    rest, overrides = split_overrides(arguments, None)
     return argument_parser.parse_args(rest), overrides
 
 

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files.check_out(options.out, overwrite=options.overwrite)
     picker = _with_options_of_run(model_picker(options.workdir, overrides), options.workdir)
     auditor = examine.Auditor(picker, options.displaced, options.least_probability)
-    queue = queued(_annotated(options.data, options.split), options.out)
+    queue = queued(_annotated(options.data, options.split, picker.data.name_pattern), options.out)
     lists = _read_lists(queue, picker)
     if options.apply:
         for entry in lists:
@@ -139,20 +139,23 @@ def _with_options_of_run(picker: ModelPicker, workdir: Path) -> ModelPicker:
     from robpicker_jax.training.run_folder import read_config
 
     data = picker.data
-    if data.annotation_options or not (workdir / "config.yaml").is_file():
+    if not (workdir / "config.yaml").is_file():
         return picker
-    card = replace(
-        picker.model.card, data=replace(data, annotation_options=read_config(workdir).data.annotation_options)
+    trained = read_config(workdir).data
+    data = replace(
+        data,
+        annotation_options=data.annotation_options or trained.annotation_options,
+        name_pattern=data.name_pattern or trained.name_pattern,
     )
-    return replace(picker, model=replace(picker.model, card=card))
+    return replace(picker, model=replace(picker.model, card=replace(picker.model.card, data=data)))
 
 
-def _annotated(data: Path, split: str) -> list[TomogramFiles]:
+def _annotated(data: Path, split: str, name_pattern: str | None) -> list[TomogramFiles]:
     """The tomograms of a split that have annotations."""
     from robpicker_jax.datasets import discover
     from robpicker_jax.system.errors import InputError
 
-    everything = discover(data)[split]
+    everything = discover(data, name_pattern=name_pattern)[split]
     found = [files for files in everything if files.annotation_path is not None]
     if not found:
         raise InputError(f"no annotated tomogram in {split}/", where=data, fix="name another --split")

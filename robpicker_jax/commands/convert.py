@@ -60,7 +60,12 @@ def _parser() -> ArgumentParser:
     add("--tomograms-table", metavar="STAR", type=Path, help="RELION's tomograms table, for centred coordinates")
     add("--class-labels", metavar="NAME=LABEL,…", type=parse_class_labels, help="label of each class name")
     add("--tomogram-name", metavar="NAME", help="the particles' tomogram, where IN does not name it")
-    add("--select", metavar="NAME", help="take the particles of this tomogram only")
+    add(
+        "--select",
+        metavar="NAME",
+        help="take the particles of this tomogram only, whatever folder and suffix IN gives it",
+    )
+    add("--name-pattern", metavar="REGEX", help="what of the names in IN is the tomogram's name, such as 'rec_(.*)'")
     add("--split", action="store_true", help="write one list for each tomogram into the folder OUT (needs --to)")
     add("--from-option", metavar="NAME=VALUE", action="append", default=[], help="further option of reading; repeat")
     add("--to-option", metavar="NAME=VALUE", action="append", default=[], help="further option of writing; repeat")
@@ -136,22 +141,32 @@ def _chosen(source: Source, options: Namespace) -> Particles:
     Raises:
         InputError: a name for tomograms that are named already, or a tomogram that has no particles.
     """
-    from robpicker_jax.annotations.conversion import named_classes
-    from robpicker_jax.system.errors import InputError
+    import numpy as np
 
+    from robpicker_jax.annotations.conversion import named_classes
+    from robpicker_jax.annotations.names import NameRule
+    from robpicker_jax.system.errors import InputError, located
+
+    rule = NameRule.of(options.name_pattern)
     particles = named_classes(source.particles, options.class_labels)
     listed = source.particles.tomograms
     if options.tomogram_name is not None:
         if listed is not None and options.select is None:
             raise InputError("IN names its tomograms", where="--tomogram-name", fix="leave it out, or add --select")
         particles = particles.with_(tomograms=[options.tomogram_name] * len(particles))
+    elif rule.pattern is not None and listed is not None:
+        with located(options.source):
+            particles = particles.with_(tomograms=[rule.written(name) for name in listed.tolist()])
     if options.select is None:
         return particles
-    chosen = [] if listed is None else [name == options.select for name in listed.tolist()]
-    if not any(chosen):
-        names = "none" if listed is None else ", ".join(sorted(set(listed.tolist()))[:5])
+    listed = np.zeros(0, np.str_) if listed is None else listed
+    named = list(dict.fromkeys(listed.tolist()))
+    with located(options.source):
+        chosen = rule.matching(options.select, named)
+    if not chosen:
+        names = ", ".join(sorted(named)[:5]) or "none"
         raise InputError(f"no particle of tomogram {options.select}", where=options.source, fix=f"it names {names}")
-    return particles.select(chosen)
+    return particles.select(np.isin(listed, chosen))
 
 
 def _files(particles: Particles, target: Format, options: Namespace) -> dict[Path, Particles]:

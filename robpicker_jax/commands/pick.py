@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,11 +65,6 @@ def _parser() -> ArgumentParser:
         help="option of writing, such as binning=4 for RELION's unbinned pixels; repeat",
     )
     add(
-        "--name-pattern",
-        metavar="REGEX",
-        help="what of a volume's name is the tomogram's in the lists, such as 'rec_(.*)'; default: all",
-    )
-    add(
         "--precision",
         metavar="P",
         type=float,
@@ -90,17 +84,14 @@ def _files(options: argparse.Namespace) -> PickFiles:
 
 def _targets(queue: Sequence[Queued], pattern: str | None, configured: float | None) -> dict[Path, PickTarget]:
     """Name, size and voxel size of each tomogram, by its volume."""
+    from robpicker_jax.annotations.names import NameRule
     from robpicker_jax.datasets import agreed_voxel_size
-    from robpicker_jax.picking.pick_files import PickTarget, listed_name
-    from robpicker_jax.system.errors import InputError
+    from robpicker_jax.picking.pick_files import PickTarget
 
-    try:
-        compiled = None if pattern is None else re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"not a regular expression ({error})", where="--name-pattern") from None
+    rule = NameRule.of(pattern)
     return {
         queued.tomogram.volume_path: PickTarget(
-            listed_name(queued.tomogram.name, compiled),
+            rule.written(queued.tomogram.name),
             queued.shape_zyx,
             agreed_voxel_size([queued.reader], configured),
         )

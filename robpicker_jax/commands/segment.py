@@ -21,10 +21,13 @@ of that class, DIR/{name}_probability.mrc, by the best model of a training run. 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     options, overrides = parse(_parser(), list(arguments or ()))
+    from robpicker_jax.annotations.names import NameRule
     from robpicker_jax.picking.picker import model_picker
 
     picker = model_picker(options.workdir, overrides)
+    rule = NameRule.of(options.name_pattern)
     queue = checked_tomograms(options)
+    names = {queued.tomogram: rule.written(queued.tomogram.name) for queued in queue}
     bounds = [
         picker.memory(queued.shape_zyx, keep_scores=options.scores, resident_bytes=resident)
         for queued, resident in zip(queue, resident_bytes(queue), strict=True)
@@ -33,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with progress("segmenting", sum(picker.tiles(queued.shape_zyx) for queued in queue)) as bar:
         for tomogram in streamed(picker, queue):
             result = picker.segment(tomogram, bar.advance, keep_scores=options.scores)
-            classes = _write(options.out, tomogram.name, result, tomogram.voxel_size_angstrom)
+            classes = _write(options.out, names[tomogram.files], result, tomogram.voxel_size_angstrom)
             console.print(f"{classes}", highlight=False, soft_wrap=True)
     return 0
 

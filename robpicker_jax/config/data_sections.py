@@ -53,6 +53,10 @@ class DataConfig:
             "how lists are read: format, binning, unit, axes, first_voxel, tomograms …; or by format (docs/formats.md)"
         ),
     ] = field(default_factory=dict, hash=False)
+    name_pattern: Annotated[
+        str | None,
+        about("what of a tomogram's name counts where lists name it: a regular expression, such as 'TS_[0-9]+'"),
+    ] = None
     normalise: Annotated[Literal["zscore", "none"], about("per-tomogram normalisation")] = "zscore"
     invert_contrast: Annotated[bool, about("multiply densities by -1 when reading")] = False
 

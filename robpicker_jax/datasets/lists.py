@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.annotations import Particles, read_annotations, suffixes
+from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import options_for
 from robpicker_jax.datasets.discovery import (
+    DEFAULT_RULE,
     TomogramFiles,
     list_suffix,
-    matching_names,
     split_folder,
     tomograms_in,
 )
@@ -36,6 +37,7 @@ def read_lists(
     class_names: Sequence[str] | None = None,
     allow_empty: bool = False,
     options: Mapping[str, Any] | None = None,
+    rule: NameRule = DEFAULT_RULE,
 ) -> dict[str, Particles]:
     """Read the particle lists of a file or folder, by tomogram.
 
@@ -53,6 +55,7 @@ def read_lists(
         class_names: name of class 1, 2, …, for formats that name classes.
         allow_empty: accept lists without particles.
         options: how the lists are read, as `data.annotation_options` has it.
+        rule: which names mean the same tomogram.
 
     Raises:
         InputError: nothing there, no list in the folder, a list that cannot be read, two lists of one tomogram.
@@ -76,8 +79,8 @@ def read_lists(
     if path.is_file():
         return _by_tomogram(read(path, None, None), _name(path))
     folder = split_folder(path, split)
-    if tomograms := tomograms_in(folder):
-        return _beside_volumes(folder, tomograms, read)
+    if tomograms := tomograms_in(folder, rule=rule):
+        return _beside_volumes(folder, tomograms, read, rule)
     found: dict[str, Particles] = {}
     for name, file in _choose(folder).items():
         for tomogram, particles in _by_tomogram(read(file, None, None), name).items():
@@ -100,11 +103,11 @@ def header_voxel_size(path: str | Path, *, split: str = "test", configured: floa
 
 
 def pair_tomograms(
-    truth: Mapping[str, Particles], picks: Mapping[str, Particles]
+    truth: Mapping[str, Particles], picks: Mapping[str, Particles], rule: NameRule = DEFAULT_RULE
 ) -> tuple[dict[str, Particles], list[str]]:
     """Picks under the truth's names of tomograms, and the names of the picks that have no truth.
 
-    Names agree as `datasets.discovery.same_tomogram` has it; one list against one list needs no names.
+    Names agree as `annotations.names` has it; one list against one list needs no names.
 
     Raises:
         InputError: two lists of picks for one tomogram.
@@ -114,7 +117,7 @@ def pair_tomograms(
     paired: dict[str, Particles] = {}
     unknown = []
     for name, particles in picks.items():
-        matching = matching_names(name, truth)
+        matching = rule.matching(name, truth)
         if not matching:
             unknown.append(name)
         elif matching[0] in paired:
@@ -190,7 +193,9 @@ def _relabelled(particles: Particles, names: Sequence[str]) -> Particles:
     return particles.with_(labels=labels)
 
 
-def _beside_volumes(folder: Path, tomograms: Sequence[TomogramFiles], read: _Read) -> dict[str, Particles]:
+def _beside_volumes(
+    folder: Path, tomograms: Sequence[TomogramFiles], read: _Read, rule: NameRule
+) -> dict[str, Particles]:
     found: dict[str, Particles] = {}
     for tomogram in tomograms:
         clean = [file for suffix in suffixes() if (file := folder / f"{tomogram.name}_truth_objl{suffix}").is_file()]
@@ -199,7 +204,7 @@ def _beside_volumes(folder: Path, tomograms: Sequence[TomogramFiles], read: _Rea
             continue
         with open_volume(tomogram.volume_path) as reader:
             particles = read(path, reader.voxel_size_angstrom, reader.shape_zyx)
-        found[tomogram.name] = particles_of_tomogram(particles, tomogram.name, path)
+        found[tomogram.name] = particles_of_tomogram(particles, tomogram.name, path, rule)
     if not found:
         raise InputError("no tomogram in it has a particle list", where=folder, fix="put {name}_objl.xml beside {name}")
     return found

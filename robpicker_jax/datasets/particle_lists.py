@@ -9,10 +9,11 @@ import numpy as np
 
 from robpicker_jax.annotations import Particles, read_annotations
 from robpicker_jax.annotations.bounds import check_inside
+from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import options_for
 from robpicker_jax.config import DataConfig
-from robpicker_jax.datasets.discovery import SHARED_LIST, TomogramFiles, same_tomogram
-from robpicker_jax.system.errors import InputError
+from robpicker_jax.datasets.discovery import DEFAULT_RULE, SHARED_LIST, TomogramFiles
+from robpicker_jax.system.errors import InputError, located
 
 
 def needs_particles(files: TomogramFiles) -> bool:
@@ -57,21 +58,22 @@ def load_particles(
         class_labels={name: k + 1 for k, name in enumerate(species_names)},
         **options_for(path, data.annotation_options),
     )
-    particles = particles_of_tomogram(listed, files.name, path)
+    rule = NameRule.of(data.name_pattern, "data.name_pattern")
+    particles = particles_of_tomogram(listed, files.name, path, rule)
     if len(listed) and not len(particles):
         names = np.unique(listed.tomograms if listed.tomograms is not None else [])
         first = ", ".join(map(str, names[:5])) + (", …" if len(names) > 5 else "")
         raise InputError(
             f"no particle of tomogram {files.name}; the list names {first}",
             where=path,
-            fix="rename the volume or the list's tomograms",
+            fix="rename the volume or the list's tomograms, or say with data.name_pattern what of the names counts",
         )
     particles = _with_checked_labels(particles, species_names, path)
     check_inside(particles.positions_vox, shape_zyx, path, voxel_size_angstrom)
     return particles
 
 
-def particles_of_tomogram(particles: Particles, name: str, path: Path) -> Particles:
+def particles_of_tomogram(particles: Particles, name: str, path: Path, rule: NameRule = DEFAULT_RULE) -> Particles:
     """The particles of the tomogram `name`, where the list at `path` names tomograms.
 
     A list of the tomogram's own that names a single one is taken whole: the file's name pairs it with the tomogram,
@@ -82,7 +84,8 @@ def particles_of_tomogram(particles: Particles, name: str, path: Path) -> Partic
     names = np.unique(particles.tomograms)
     if len(names) == 1 and not SHARED_LIST.match(path.name):
         return particles
-    return particles.select(np.isin(particles.tomograms, [other for other in names if same_tomogram(name, str(other))]))
+    with located(path):
+        return particles.select(np.isin(particles.tomograms, rule.matching(name, map(str, names))))
 
 
 def _with_checked_labels(particles: Particles, species_names: Sequence[str], path: Path) -> Particles:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import check_options
 from robpicker_jax.config import Config, Species
 from robpicker_jax.datasets import SPLITS, discover
@@ -36,6 +37,7 @@ def diagnose(
     *,
     voxel_size_angstrom: float | None = None,
     annotation_options: Mapping[str, Any] | None = None,
+    name_pattern: str | None = None,
     resources_too: bool = True,
     on_tomogram: Callable[[str, int], None] | None = None,
 ) -> Diagnosis:
@@ -50,6 +52,7 @@ def diagnose(
             left out.
         voxel_size_angstrom: voxel size, where neither headers nor configuration know it.
         annotation_options: how lists are read, in place of the configuration's `data.annotation_options`.
+        name_pattern: what of a tomogram's name counts, in place of the configuration's `data.name_pattern`.
         resources_too: estimate memory and time, which starts JAX.
         on_tomogram: called with each tomogram's name and the number of tomograms, for progress.
 
@@ -58,12 +61,15 @@ def diagnose(
     """
     if annotation_options is None and config is not None:
         annotation_options = config.data.annotation_options
+    if name_pattern is None and config is not None:
+        name_pattern = config.data.name_pattern
     check_options(annotation_options or {})
+    rule = NameRule.of(name_pattern, "data.name_pattern")
     data = Path(data)
     if not data.is_dir():
         raise InputError("no such folder", where=data)
     try:
-        dataset = discover(data)
+        dataset = discover(data, name_pattern=name_pattern)
     except InputError as error:
         what = f"{error.where}: {error.what}" if error.where else error.what
         return Diagnosis(str(data), (Finding("error", "layout", what, error.fix),))
@@ -80,7 +86,7 @@ def diagnose(
 
     class_labels = {species.name: k + 1 for k, species in enumerate(config.data.species)} if config else {}
     for i, observation in enumerate(observations):
-        observations[i], found = read_particles(observation, class_labels, configured, annotation_options)
+        observations[i], found = read_particles(observation, class_labels, configured, annotation_options, rule)
         findings += found
     kinds = _kinds(observations, config.data.species if config else None, voxel_size)
     observations = [_labelled(observation, kinds) for observation in observations]

@@ -12,8 +12,10 @@ import numpy as np
 
 from robpicker_jax.annotations import Particles, read_annotations
 from robpicker_jax.annotations.bounds import in_mask, inside
+from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import options_for
 from robpicker_jax.datasets import TomogramFiles, load_mask, load_target
+from robpicker_jax.datasets.discovery import DEFAULT_RULE
 from robpicker_jax.datasets.particle_lists import particles_of_tomogram
 from robpicker_jax.diagnosis.findings import Finding
 from robpicker_jax.diagnosis.hypotheses import (
@@ -117,6 +119,7 @@ def read_particles(
     class_labels: Mapping[str, int],
     voxel_size_angstrom: float | None,
     options: Mapping[str, Any] | None = None,
+    rule: NameRule = DEFAULT_RULE,
 ) -> tuple[Observation, list[Finding]]:
     """Add the tomogram's particles, of any class and position, even outside the volume."""
     tomogram, header = observation.tomogram, observation.header
@@ -137,7 +140,7 @@ def read_particles(
             allow_empty=True,
             **options_for(path, options),
         )
-        particles = particles_of_tomogram(particles, tomogram.name, path)
+        particles = particles_of_tomogram(particles, tomogram.name, path, rule)
     except BROKEN as error:
         return observation, [unreadable("unreadable_annotations", tomogram, error)]
     if not len(particles) and needed:

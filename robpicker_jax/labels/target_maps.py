@@ -31,7 +31,8 @@ def write_targets(
     Raises:
         InputError: whatever is wrong with the data set, named by file; nothing to do; shapes without orientations.
     """
-    tomograms = [tomogram for split in discover(directory).values() for tomogram in split]
+    dataset = discover(directory, name_pattern=data.name_pattern)
+    tomograms = [tomogram for split in dataset.values() for tomogram in split]
     annotated = [tomogram for tomogram in tomograms if tomogram.annotation_path is not None]
     if not annotated:
         raise InputError("no annotated tomogram in it", where=directory, fix="put {name}_objl.xml beside {name}.mrc")

@@ -153,7 +153,7 @@ def portable(data: DataConfig) -> DataConfig:
         )
         for entry in data.species
     )
-    return replace(data, dir=None, species=species, annotation_options={})
+    return replace(data, dir=None, species=species, annotation_options={}, name_pattern=None)
 
 
 def check_tiles(card: ModelCard) -> None:

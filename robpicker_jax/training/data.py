@@ -129,7 +129,7 @@ def load_training_data(
         InputError: whatever is wrong with it, named by file.
     """
     check_names(patches)
-    found = survey(discover(directory), data, patches.size)
+    found = survey(discover(directory, name_pattern=data.name_pattern), data, patches.size)
     kept = Scalings(scalings)
     activations = step_bytes(
         model,

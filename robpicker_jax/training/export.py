@@ -133,6 +133,6 @@ def _voxel_size(data: DataConfig, simulation: SimulationConfig) -> float | None:
     if data.dir is None:
         return simulation.voxel_size_angstrom
     try:
-        return agreed_voxel_size(discover(data.dir)["train"])
+        return agreed_voxel_size(discover(data.dir, name_pattern=data.name_pattern)["train"])
     except InputError:  # the data set has been moved away
         return None

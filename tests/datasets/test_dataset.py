@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from robpicker_jax.annotations import Particles, write_annotations
 from robpicker_jax.annotations.bounds import inside, likely_reason, nearest_voxel
+from robpicker_jax.annotations.names import same_tomogram
 from robpicker_jax.config import MAX_SPECIES, Config, DataConfig, Species
 from robpicker_jax.config.validation import check
 from robpicker_jax.datasets import (
@@ -22,7 +23,6 @@ from robpicker_jax.datasets import (
     load_particles,
     load_target,
     open_tomogram,
-    same_tomogram,
     survey,
     tomograms_from,
 )
