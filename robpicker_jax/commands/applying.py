@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robpicker_jax.commands.cli import ArgumentParser, console, parser, split_overrides
+from robpicker_jax.system.progress import error_console
 
 if TYPE_CHECKING:
     from robpicker_jax.datasets import OpenedTomogram, TomogramFiles
+    from robpicker_jax.picking.finished import Finished
     from robpicker_jax.picking.inference import MemoryBound
     from robpicker_jax.picking.picker import Picker
+    from robpicker_jax.system.errors import InputError
     from robpicker_jax.volumes import VolumeReader
 
 VOXEL_SIZE_TOLERANCE = 0.02
@@ -57,6 +60,14 @@ def apply_parser(verb: str, description: str) -> ArgumentParser:
     """Parser of `VERB --workdir W --out DIR TOMO…`."""
     result = model_parser(verb, description)
     result.add_argument("tomograms", metavar="TOMO", nargs="+", help="volume files, or folders of them")
+    result.add_argument("--skip-bad", action="store_true", help="leave out tomograms that cannot be used, and go on")
+    result.add_argument(
+        "--shard",
+        metavar="I/N",
+        type=shard,
+        default=(1, 1),
+        help="do the I-th of N parts of the tomograms, such as one of an array of jobs; all parts may share --out",
+    )
     result.add_argument(
         "--name-pattern",
         metavar="REGEX",
@@ -83,26 +94,69 @@ def checked_tomograms(options: argparse.Namespace) -> list[Queued]:
     """
     from robpicker_jax.datasets import tomograms_from
 
-    return queued(tomograms_from(options.tomograms, annotations=False), options.out)
+    return queued(tomograms_from(options.tomograms, annotations=False), options.out, skip_bad=options.skip_bad)
 
 
-def queued(tomograms: Sequence[TomogramFiles], out: Path) -> list[Queued]:
+def queued(tomograms: Sequence[TomogramFiles], out: Path, *, skip_bad: bool = False) -> list[Queued]:
     """The tomograms, every header checked; makes the folder `out`.
 
+    Args:
+        tomograms: the tomograms.
+        out: the folder.
+        skip_bad: leave out volumes that cannot be read, and say so.
+
     Raises:
-        InputError: a volume that cannot be read.
+        InputError: a volume that cannot be read; with `skip_bad`, none that can.
     """
     from robpicker_jax.system.compilation import enable_persistent_cache
+    from robpicker_jax.system.errors import InputError
     from robpicker_jax.volumes import open_volume
 
-    queue = []
+    queue: list[Queued] = []
     for tomogram in tomograms:
-        reader = open_volume(tomogram.volume_path)
+        try:
+            reader = open_volume(tomogram.volume_path)
+        except InputError as error:
+            if not skip_bad or (not queue and tomogram is tomograms[-1]):
+                raise
+            say_bad(tomogram, error)
+            continue
         mask = 0 if tomogram.mask_path is None else math.prod(reader.shape_zyx)
         queue.append(Queued(tomogram, reader.shape_zyx, reader, reader.resident_bytes + mask))
     out.mkdir(parents=True, exist_ok=True)
     enable_persistent_cache()
     return queue
+
+
+def share(queue: Sequence[Queued], options: argparse.Namespace) -> list[Queued]:
+    """The part of the tomograms that `--shard` names: every N-th, so that parts of a sorted batch take about as long."""
+    number, total = options.shard
+    return list(queue[number - 1 :: total])
+
+
+def unfinished(queue: Sequence[Queued], finished: Finished, names: Mapping[TomogramFiles, str]) -> list[Queued]:
+    """The tomograms that are not finished; says how many are. Readers of finished ones are closed."""
+    waiting = []
+    for item in queue:
+        if finished.has(names[item.tomogram], item.tomogram):
+            item.reader.close()
+        else:
+            waiting.append(item)
+    if len(waiting) < len(queue):
+        _say(f"{len(queue) - len(waiting)} of {len(queue)} tomograms are finished already, by the same settings")
+    return waiting
+
+
+def say_bad(tomogram: TomogramFiles, error: InputError) -> None:
+    """Say that a tomogram is left out, and why."""
+    error_console.print(f"left out: {tomogram.name}: {error}", highlight=False, markup=False, soft_wrap=True)
+
+
+def shard(text: str) -> tuple[int, int]:
+    """`I/N` of the command line."""
+    from robpicker_jax.picking.finished import shard_of
+
+    return shard_of(text)
 
 
 def say_plan(picker: Picker, queue: Sequence[Queued], bounds: Sequence[MemoryBound], *, whole: bool = False) -> None:
@@ -133,16 +187,23 @@ def resident_bytes(queue: Sequence[Queued]) -> list[int]:
     return [queued.resident_bytes + after for queued, after in zip(queue, following, strict=True)]
 
 
-def streamed(picker: Picker, queue: Sequence[Queued]) -> Iterator[OpenedTomogram]:
+def streamed(
+    picker: Picker, queue: Sequence[Queued], on_bad: Callable[[TomogramFiles, InputError], None] | None = None
+) -> Iterator[OpenedTomogram]:
     """The tomograms, opened one by one; the next one's normalisation is found while the present one is segmented.
 
+    Args:
+        picker: what they are opened for.
+        queue: the tomograms.
+        on_bad: called with a tomogram that cannot be used, when its turn comes, and the reason.
+
     Raises:
-        InputError: a volume that cannot be used, when its turn comes.
+        InputError: a volume that cannot be used, without `on_bad`.
     """
     from robpicker_jax.datasets import stream_tomograms
 
     readers = [queued.reader for queued in queue]
-    return stream_tomograms([queued.tomogram for queued in queue], picker.data, readers)
+    return stream_tomograms([queued.tomogram for queued in queue], picker.data, readers, on_bad=on_bad)
 
 
 def _say(text: str) -> None:

@@ -5,17 +5,31 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robpicker_jax.commands.applying import apply_parser, checked_tomograms, parse, resident_bytes, say_plan, streamed
+from robpicker_jax.commands.applying import (
+    apply_parser,
+    checked_tomograms,
+    parse,
+    resident_bytes,
+    say_bad,
+    say_plan,
+    share,
+    streamed,
+    unfinished,
+)
 from robpicker_jax.commands.cli import ArgumentParser, console, progress
 
 if TYPE_CHECKING:
     from robpicker_jax.annotations import Particles
     from robpicker_jax.commands.applying import Queued
+    from robpicker_jax.datasets import TomogramFiles
+    from robpicker_jax.picking.finished import Finished
     from robpicker_jax.picking.pick_files import PickFiles, PickTarget
     from robpicker_jax.picking.picker import Picker
+    from robpicker_jax.system.errors import InputError
 
 _DESCRIPTION = """\
 Pick the particles of each tomogram by the best model of a training run: DIR/{name}.{xml,star,csv}, or with --together
@@ -35,16 +49,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files.check(list(targets.values()))
     if options.precision is not None:
         picker = _calibrated(picker, options.workdir, options.precision)
-    bounds = [
-        picker.memory(queued.shape_zyx, resident_bytes=resident)
-        for queued, resident in zip(queue, resident_bytes(queue), strict=True)
-    ]
-    say_plan(picker, queue, bounds)
-    picked = _pick(picker, queue, targets, files)
+    batch = Batch(_finished(picker, files, options), targets, {}, options.skip_bad)
+    waiting = unfinished(share(queue, options), batch.records, batch.names)
+    if waiting:
+        bounds = [
+            picker.memory(queued.shape_zyx, resident_bytes=resident)
+            for queued, resident in zip(waiting, resident_bytes(waiting), strict=True)
+        ]
+        say_plan(picker, waiting, bounds)
+        _pick(picker, waiting, batch, files)
     if options.together:
-        paths = files.write_together(picked)
-        console.print(f"written: {', '.join(map(str, paths))}", highlight=False, soft_wrap=True)
+        _write_together(queue, batch, files)
     return 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The tomograms of one command.
+
+    Attributes:
+        records: which are finished.
+        targets: name, size and voxel size of each tomogram.
+        picked: the picks of tomograms picked by this process, by name.
+        skip_bad: whether tomograms that cannot be used are left out.
+    """
+
+    records: Finished
+    targets: dict[TomogramFiles, PickTarget]
+    picked: dict[str, Particles]
+    skip_bad: bool
+
+    @property
+    def names(self) -> dict[TomogramFiles, str]:
+        """Name of each tomogram as its lists carry it."""
+        return {tomogram: target.name for tomogram, target in self.targets.items()}
 
 
 def _parser() -> ArgumentParser:
@@ -82,21 +120,39 @@ def _files(options: argparse.Namespace) -> PickFiles:
     return PickFiles(options.out, options.format or PICK_FORMATS, options.together, further)
 
 
-def _targets(queue: Sequence[Queued], pattern: str | None, configured: float | None) -> dict[Path, PickTarget]:
-    """Name, size and voxel size of each tomogram, by its volume."""
+def _targets(queue: Sequence[Queued], pattern: str | None, configured: float | None) -> dict[TomogramFiles, PickTarget]:
+    """Name, size and voxel size of each tomogram."""
     from robpicker_jax.annotations.names import NameRule
     from robpicker_jax.datasets import agreed_voxel_size
     from robpicker_jax.picking.pick_files import PickTarget
 
     rule = NameRule.of(pattern)
     return {
-        queued.tomogram.volume_path: PickTarget(
+        queued.tomogram: PickTarget(
             rule.written(queued.tomogram.name),
             queued.shape_zyx,
             agreed_voxel_size([queued.reader], configured),
         )
         for queued in queue
     }
+
+
+def _finished(picker: Picker, files: PickFiles, options: argparse.Namespace) -> Finished:
+    """The tomograms that were picked into the same files by the same picker, as far as that can be known."""
+    from robpicker_jax.datasets.stamps import stamp
+    from robpicker_jax.picking.finished import Finished
+
+    fingerprint = getattr(picker, "fingerprint", None)
+    tables = {name: stamp(Path(value)) for name, value in files.options.items() if Path(str(value)).is_file()}
+    settings = {
+        "picker": [options.picker, fingerprint],
+        "formats": list(files.formats),
+        "together": files.together,
+        "options": {name: str(value) for name, value in files.options.items()},
+        "files of options": tables,
+        "voxel size": picker.data.voxel_size_angstrom,
+    }
+    return Finished(options.out, "pick", None if fingerprint is None else settings)
 
 
 def _calibrated(picker: Picker, workdir: Path, precision: float) -> Picker:
@@ -110,18 +166,51 @@ def _calibrated(picker: Picker, workdir: Path, precision: float) -> Picker:
     return picker.with_min_scores(scores)
 
 
-def _pick(
-    picker: Picker, queue: Sequence[Queued], targets: dict[Path, PickTarget], files: PickFiles
-) -> list[tuple[PickTarget, Particles]]:
-    """Pick every tomogram and write its picks, unless all go into one file; says what was found."""
-    picked = []
-    with progress("picking", sum(picker.tiles(queued.shape_zyx) for queued in queue)) as bar:
-        for tomogram in streamed(picker, queue):
+def _pick(picker: Picker, queue: Sequence[Queued], batch: Batch, files: PickFiles) -> None:
+    """Pick every tomogram and write its picks, or keep them where all go into one file; says what was found."""
+    tiles = {queued.tomogram: picker.tiles(queued.shape_zyx) for queued in queue}
+    bad = []
+    with progress("picking", sum(tiles.values())) as bar:
+
+        def leave_out(tomogram: TomogramFiles, error: InputError) -> None:
+            bad.append(tomogram)
+            batch.records.leave_out(batch.targets[tomogram].name, tomogram, str(error))
+            say_bad(tomogram, error)
+            bar.advance(tiles[tomogram])
+
+        for tomogram in streamed(picker, queue, leave_out if batch.skip_bad else None):
             picks = picker.pick(tomogram, bar.advance, mask=tomogram.mask)
-            target = targets[tomogram.files.volume_path]
-            picked.append((target, picks))
-            written = target.name if files.together else str(files.write(target, picks)[0])
+            target = batch.targets[tomogram.files]
+            if files.together:
+                batch.picked[target.name] = picks
+                written = [batch.records.keep_picks(target.name, picks)]
+            else:
+                written = files.write(target, picks)
+            batch.records.add(target.name, tomogram.files, written)
             counts = Counter(picks.labels.tolist())
             found = ", ".join(f"{counts[label]} {name}" for label, name in enumerate(picker.class_names, start=1))
-            console.print(f"{written}: {found}", highlight=False, soft_wrap=True)
-    return picked
+            shown = target.name if files.together else str(written[0])
+            console.print(f"{shown}: {found}", highlight=False, soft_wrap=True)
+    if bad:
+        console.print(f"{len(queue) - len(bad)} tomograms picked, {len(bad)} left out", highlight=False)
+
+
+def _write_together(queue: Sequence[Queued], batch: Batch, files: PickFiles) -> None:
+    """Write the one file once every tomogram of the batch is finished, whichever process picked it."""
+    parts, missing = [], 0
+    for queued in queue:
+        target = batch.targets[queued.tomogram]
+        if target.name in batch.picked:
+            parts.append((target, batch.picked[target.name]))
+        elif batch.records.has(target.name, queued.tomogram):
+            parts.append((target, batch.records.kept_picks(target.name)))
+        elif not batch.records.left_out(target.name):
+            missing += 1
+    if missing:
+        what = (
+            f"{missing} of {len(queue)} tomograms are of other shards and not finished: the last shard writes the file"
+        )
+        console.print(what, highlight=False, soft_wrap=True)
+        return
+    paths = files.write_together(parts)
+    console.print(f"written: {', '.join(map(str, paths))}", highlight=False, soft_wrap=True)

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robpicker_jax.commands.applying import apply_parser, checked_tomograms, parse, resident_bytes, say_plan, streamed
+from robpicker_jax.commands.applying import (
+    apply_parser,
+    checked_tomograms,
+    parse,
+    resident_bytes,
+    say_bad,
+    say_plan,
+    share,
+    streamed,
+    unfinished,
+)
 from robpicker_jax.commands.cli import ArgumentParser, console, progress
 
 if TYPE_CHECKING:
+    from robpicker_jax.datasets import TomogramFiles
     from robpicker_jax.picking.inference import Segmentation
 
 _DESCRIPTION = """\
@@ -22,22 +34,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     options, overrides = parse(_parser(), list(arguments or ()))
     from robpicker_jax.annotations.names import NameRule
+    from robpicker_jax.picking.finished import Finished
     from robpicker_jax.picking.picker import model_picker
+    from robpicker_jax.system.errors import InputError
 
     picker = model_picker(options.workdir, overrides)
     rule = NameRule.of(options.name_pattern)
     queue = checked_tomograms(options)
     names = {queued.tomogram: rule.written(queued.tomogram.name) for queued in queue}
-    bounds = [
-        picker.memory(queued.shape_zyx, keep_scores=options.scores, resident_bytes=resident)
-        for queued, resident in zip(queue, resident_bytes(queue), strict=True)
-    ]
-    say_plan(picker, queue, bounds, whole=options.scores)
-    with progress("segmenting", sum(picker.tiles(queued.shape_zyx) for queued in queue)) as bar:
-        for tomogram in streamed(picker, queue):
+    for name, count in Counter(names.values()).items():
+        if count > 1:
+            what = f"{count} tomograms are called {name}; their class maps would have one name"
+            raise InputError(what, where=options.out, fix="rename one, or segment them into different folders")
+    settings = {"model": picker.fingerprint, "scores": options.scores}
+    records = Finished(options.out, "segment", settings)
+    waiting = unfinished(share(queue, options), records, names)
+    if waiting:
+        bounds = [
+            picker.memory(queued.shape_zyx, keep_scores=options.scores, resident_bytes=resident)
+            for queued, resident in zip(waiting, resident_bytes(waiting), strict=True)
+        ]
+        say_plan(picker, waiting, bounds, whole=options.scores)
+    tiles = {queued.tomogram: picker.tiles(queued.shape_zyx) for queued in waiting}
+    with progress("segmenting", sum(tiles.values())) as bar:
+
+        def leave_out(tomogram: TomogramFiles, error: InputError) -> None:
+            say_bad(tomogram, error)
+            bar.advance(tiles[tomogram])
+
+        for tomogram in streamed(picker, waiting, leave_out if options.skip_bad else None):
             result = picker.segment(tomogram, bar.advance, keep_scores=options.scores)
-            classes = _write(options.out, names[tomogram.files], result, tomogram.voxel_size_angstrom)
-            console.print(f"{classes}", highlight=False, soft_wrap=True)
+            name = names[tomogram.files]
+            written = _write(options.out, name, result, tomogram.voxel_size_angstrom)
+            records.add(name, tomogram.files, written)
+            console.print(f"{written[0]}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -51,14 +81,13 @@ def _parser() -> ArgumentParser:
     return result
 
 
-def _write(out: Path, name: str, result: Segmentation, voxel_size_angstrom: float | None) -> Path:
-    """Write the maps of one tomogram; the path of its class map."""
+def _write(out: Path, name: str, result: Segmentation, voxel_size_angstrom: float | None) -> list[Path]:
+    """Write the maps of one tomogram; their paths, that of the class map first."""
     from robpicker_jax.volumes import write_mrc
 
-    classes = out / f"{name}_classes.mrc"
-    write_mrc(classes, result.classes, voxel_size_angstrom)
-    write_mrc(out / f"{name}_probability.mrc", result.probability, voxel_size_angstrom)
+    maps = {f"{name}_classes.mrc": result.classes, f"{name}_probability.mrc": result.probability}
     if result.scores is not None:
-        for label in range(result.scores.shape[-1]):
-            write_mrc(out / f"{name}_score_{label}.mrc", result.scores[..., label], voxel_size_angstrom)
-    return classes
+        maps |= {f"{name}_score_{label}.mrc": result.scores[..., label] for label in range(result.scores.shape[-1])}
+    for file, data in maps.items():
+        write_mrc(out / file, data, voxel_size_angstrom)
+    return [out / file for file in maps]
