@@ -10,7 +10,7 @@ from typing import Any
 from robpicker_jax.annotations import registry
 from robpicker_jax.annotations.format import Format
 from robpicker_jax.annotations.names import plain_name, plain_names
-from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.annotations.particles import Particles, with_known_labels
 from robpicker_jax.annotations.registry import FORMATS, suffixes
 from robpicker_jax.system.errors import InputError, located
 
@@ -34,7 +34,7 @@ def read_annotations(
         fmt: name of the format (a key of `FORMATS`); by default recognised by the suffix and the first lines.
         voxel_size_angstrom: voxel size of the tomogram, for formats whose coordinates are in Å or in other pixels.
         shape_zyx: size of the tomogram, for formats whose coordinates are measured from its centre.
-        class_labels: label of each class name, for formats that name classes; names not in it get label 0.
+        class_labels: label of each class name, for particles without a label of their own; names not in it get label 0.
         allow_empty: accept a well-formed list without particles.
         fmt_options: further options of the format (see `FORMATS[fmt].options`).
 
@@ -53,6 +53,7 @@ def read_annotations(
         class_labels=class_labels,
         **fmt_options,
     )
+    particles = with_known_labels(particles, class_labels or {})
     if not len(particles) and not allow_empty:
         raise InputError("holds no particles", where=path)
     return particles

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,44 @@ def named_classes(particles: Particles, class_labels: Mapping[str, int] | None) 
         by_name = np.array([class_labels.get(str(name), 0) for name in particles.class_names], np.int32)
         return particles.with_(labels=np.where(by_name > 0, by_name, labels))
     return particles.with_(class_names=[names.get(int(label), "") for label in labels])
+
+
+def joined(sources: Sequence[Source], classes: Sequence[str], class_labels: Mapping[str, int] | None) -> Source:
+    """Several lists as one, with the classes of those that name none.
+
+    Args:
+        sources: the lists as read.
+        classes: class of the particles of each list, or one for all of them; none where the lists say it.
+        class_labels: label of each class; by default the classes are numbered from 1 in their order.
+
+    Raises:
+        InputError: another number of classes than of lists, a class without a label, or a class for a list that names its
+            own.
+    """
+    if classes and len(classes) not in (1, len(sources)):
+        raise InputError(
+            f"{len(classes)} classes for {len(sources)} lists", where="--class", fix="give one for each IN"
+        )
+    labels = class_labels or {name: k for k, name in enumerate(dict.fromkeys(classes), start=1)}
+    if classes and (unknown := [name for name in classes if name not in labels]):
+        raise InputError(f"{unknown[0]!r} is not among --class-labels", where="--class")
+    parts, unsaid = [], []
+    for index, source in enumerate(sources):
+        part, n = source.particles, len(source.particles)
+        bare = not part.labels.any() and not _filled(part.class_names)
+        name = classes[index % len(classes)] if classes else next(iter(labels)) if len(labels) == 1 else None
+        if n and classes and not bare:
+            raise InputError("the list names classes itself", where=source.path, fix="leave --class out")
+        if n and bare and name is None and labels:
+            which = "|".join(labels)
+            unsaid.append(f"{source.path.name} names no class, and --class-labels none for it (--class {which})")
+        if bare and name is not None:
+            part = part.with_(labels=np.full(n, labels[name]), class_names=np.full(n, name))
+        parts.append(part)
+    if len(sources) == 1:
+        return replace(sources[0], particles=parts[0], assumptions=(*sources[0].assumptions, *unsaid))
+    assumed = [f"{source.path.name}: {sentence}" for source in sources for sentence in source.assumptions]
+    return replace(sources[0], particles=Particles.concatenate(parts), assumptions=(*assumed, *unsaid))
 
 
 def fate(particles: Particles, target: Format) -> list[Column]:

@@ -152,6 +152,15 @@ class Particles:
         )
 
 
+def with_known_labels(particles: Particles, class_labels: Mapping[str, int]) -> Particles:
+    """The particles, those without a label (0) labelled by their class's name where that is known."""
+    names = particles.class_names
+    if names is None or not class_labels or particles.labels.all():
+        return particles
+    by_name = np.array([class_labels.get(name, 0) for name in names.tolist()], np.int32)
+    return particles.with_(labels=np.where(particles.labels == 0, by_name, particles.labels))
+
+
 def _column(name: str, values: Any, n: int, dtype: Any, tail: tuple[int, ...] = ()) -> np.ndarray | None:
     if values is None:
         return None

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from robpicker_jax.annotations.conversion import Source
 
 _DESCRIPTION = """\
-Rewrite a particle list in another format. Says what the file left open and was assumed, and what the target format
-cannot hold, before anything is written; --dry-run stops there.
+Rewrite particle lists in another format; several INs, such as one for each class, become one list. Says what the files
+left open and was assumed, and what the target format cannot hold, before anything is written; --dry-run stops there.
 
 Positions become voxels of the tomogram named by --voxel-size and --tomogram-shape, or by --volume, whose header says
 both; formats in angstrom, in unbinned pixels or measured from the centre need them. Nothing is resampled.
@@ -26,12 +26,13 @@ both; formats in angstrom, in unbinned pixels or measured from the centre need t
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, read, report what is assumed and lost, write."""
-    options = _parser().parse_args(list(arguments or ()))
+    options = _parsed(arguments or ())
     from robpicker_jax.annotations import conversion
 
     target = _target(options)
     reading, writing = _format_options(options, target)
-    source = conversion.read_source(options.source, options.from_format, reading)
+    sources = [conversion.read_source(path, options.from_format, reading) for path in options.sources]
+    source = conversion.joined(sources, options.classes, options.class_labels)
     particles = _chosen(source, options)
     files = _files(particles, target, options)
     _report(source, particles, target)
@@ -43,13 +44,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _parsed(arguments: Sequence[str]) -> Namespace:
+    """The arguments; the last of the files is OUT, wherever options stand between them."""
+    command = _parser()
+    options = command.parse_intermixed_args(list(arguments))
+    if len(options.files) < 2:
+        command.error("IN and OUT are needed")
+    *options.sources, options.target = options.files
+    options.source = options.sources[0]
+    return options
+
+
 def _parser() -> ArgumentParser:
     from robpicker_jax.annotations.conversion import parse_class_labels
 
     result = parser("convert", _DESCRIPTION, epilog=_formats_help())
     add = result.add_argument
-    add("source", metavar="IN", type=Path, help="particle list, or folder of a copick project")
-    add("target", metavar="OUT", type=Path, help="file to write; with --split a folder")
+    add(
+        "files",
+        metavar="FILE",
+        type=Path,
+        nargs="+",
+        help="IN … OUT: one or more particle lists (or folders of copick projects), such as one for each class, "
+        "and the file to write; with --split a folder",
+    )
+    add(
+        "--class",
+        metavar="NAME",
+        dest="classes",
+        action="append",
+        default=[],
+        help="class of all particles of an IN that names none; once for all, or once for each IN in their order",
+    )
     add("--from", metavar="FORMAT", dest="from_format", help="format of IN, where the file does not tell")
     add("--to", metavar="FORMAT", dest="to_format", help="format of OUT, where its suffix does not tell")
     add("--voxel-size", metavar="ANGSTROM", type=float, help="voxel size of the tomogram")

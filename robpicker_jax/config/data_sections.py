@@ -57,6 +57,9 @@ class DataConfig:
         str | None,
         about("what of a tomogram's name counts where lists name it: a regular expression, such as 'TS_[0-9]+'"),
     ] = None
+    outside: Annotated[
+        Literal["refuse", "drop"], about("positions outside the volume: refuse the list, or leave them out and say so")
+    ] = "refuse"
     normalise: Annotated[Literal["zscore", "none"], about("per-tomogram normalisation")] = "zscore"
     invert_contrast: Annotated[bool, about("multiply densities by -1 when reading")] = False
 

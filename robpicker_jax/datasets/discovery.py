@@ -8,6 +8,8 @@ tomogram:
     {name}.star, {name}.csv, …         or any other annotation format, as `{name}.suffix` or `{name}_objl.suffix`;
                                        where none is called so, a list whose name means the same tomogram
                                        (`annotations.names`): `TS_01.star` for `TS_01_10.00Apx.mrc`
+    {name}_{class}.star, …             where a tomogram has no list of its own: one list for each class, whose name its file
+                                       name ends in
     {name}_target.mrc                  optional: its label map, as DeepFinder stores it
     {name}_mask.mrc                    optional: where the sample is (not 0); normalisation, patch centres, picks
                                        and evaluation keep to it
@@ -46,6 +48,8 @@ class TomogramFiles:
         annotation_path: its particles, None where there are none.
         target_path: its stored label map, None where there is none.
         mask_path: its mask of the sample, None where there is none.
+        class_lists: where it has no list of its own, lists that are named after it and something more, which may be a
+            class: (what more, the list). Which of them count is decided where the classes are known.
     """
 
     name: str
@@ -54,6 +58,28 @@ class TomogramFiles:
     annotation_path: Path | None = None
     target_path: Path | None = None
     mask_path: Path | None = None
+    class_lists: tuple[tuple[str, Path], ...] = ()
+
+    def lists(self, class_names: Sequence[str]) -> tuple[tuple[str, Path], ...]:
+        """The lists of its particles: ("", its own list), or (class, list) for each class that has one; none are empty."""
+        if self.annotation_path is not None:
+            return (("", self.annotation_path),)
+        known = {_letters(name): name for name in class_names}
+        return tuple((known[_letters(text)], path) for text, path in self.class_lists if _letters(text) in known)
+
+
+def class_of_stem(stem: str, class_names: Sequence[str]) -> tuple[str, str]:
+    """A file's name without suffix as (tomogram, class), where it ends in one of the classes; else (stem, "")."""
+    known = {_letters(name): name for name in class_names}
+    for cut in (i for i, character in enumerate(stem) if character == "_"):
+        if cut and (name := known.get(_letters(stem[cut + 1 :]))):
+            return stem[:cut], name
+    return stem, ""
+
+
+def _letters(name: str) -> str:
+    """A class's name as it may stand in a file's name."""
+    return "".join(character for character in name.lower() if character.isalnum())
 
 
 def discover(directory: str | Path, *, name_pattern: str | None = None) -> dict[str, list[TomogramFiles]]:
@@ -170,12 +196,15 @@ def _in_folder(
         tomograms = [files[only]] if only in files else [folder / only]
     for path in tomograms:
         name = volume_stem(path)
-        annotation = None
+        annotation: Path | None = None
+        by_class: tuple[tuple[str, Path], ...] = ()
         if annotations:
             annotation = _annotation_of(name, files) or _annotation_by_rule(name, files, stems, rule)
-            annotation = annotation or _only(shared, folder, "lists for the whole folder")
+            by_class = () if annotation else _class_lists(name, files, stems)
+            if not by_class:
+                annotation = annotation or _only(shared, folder, "lists for the whole folder")
         target, mask = beside.get(f"{name}_target"), beside.get(f"{name}_mask")
-        found.append(TomogramFiles(name, split, path, annotation, target, mask))
+        found.append(TomogramFiles(name, split, path, annotation, target, mask, by_class))
     return found
 
 
@@ -204,6 +233,21 @@ def _annotation_of(name: str, files: Mapping[str, Path]) -> Path | None:
         if candidates:
             return _only(candidates, candidates[0].parent, f"annotation files for tomogram {name}")
     return None
+
+
+def _class_lists(name: str, files: Mapping[str, Path], stems: Set[str]) -> tuple[tuple[str, Path], ...]:
+    """Lists called `{name}_{something}`, by the something; not those that go with a volume of a longer name."""
+    found = []
+    for file_name, path in files.items():
+        stem = _annotation_stem(file_name)
+        stem = None if stem is None or is_volume(path) else stem.removesuffix("_objl")
+        if stem is None or not stem.startswith(f"{name}_") or SHARED_LIST.match(stem):
+            continue
+        longer = any(len(other) > len(name) and (stem == other or stem.startswith(f"{other}_")) for other in stems)
+        rest = stem[len(name) + 1 :]
+        if not longer and rest and rest != "truth":
+            found.append((rest, path))
+    return tuple(found)
 
 
 def _annotation_by_rule(name: str, files: Mapping[str, Path], stems: Set[str], rule: NameRule) -> Path | None:

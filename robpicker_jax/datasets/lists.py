@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,16 @@ from robpicker_jax.annotations.options import options_for
 from robpicker_jax.datasets.discovery import (
     DEFAULT_RULE,
     TomogramFiles,
+    class_of_stem,
     list_suffix,
     split_folder,
     tomograms_in,
 )
 from robpicker_jax.datasets.headers import agreed_voxel_size
-from robpicker_jax.datasets.particle_lists import particles_of_tomogram
+from robpicker_jax.datasets.particle_lists import read_list
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import open_volume
 
-_Read = Callable[[Path, float | None, tuple[int, int, int] | None], Particles]
 _MARKERS = re.compile(r"(_truth)?(_objl|_picks)?$")
 
 
@@ -42,10 +43,10 @@ def read_lists(
     """Read the particle lists of a file or folder, by tomogram.
 
     A file is one tomogram's list, named after it, or a list that names several. A folder holds one list for each
-    tomogram (`{name}.xml`, `{name}_objl.xml`, `{name}.star`, …); where several hold one tomogram's, `{name}_truth…`
-    goes before others (so a data set keeps the clean truth of noisy annotations), and then the order of
-    `annotations.FORMATS` decides. Of a folder with volumes, the lists of these volumes are taken; of a data set (folders
-    train/, meta/, val/, test/), one split.
+    tomogram (`{name}.xml`, `{name}_objl.xml`, `{name}.star`, …) or, with `class_names`, one for each class
+    (`{name}_{class}.star`). Where several hold one tomogram's, `{name}_truth…` goes before others (so a data set keeps
+    the clean truth of noisy annotations), and then the order of `annotations.FORMATS` decides. Of a folder with volumes,
+    the lists of these volumes are taken; of a data set (folders train/, meta/, val/, test/), one split.
 
     Args:
         path: file or folder.
@@ -65,28 +66,43 @@ def read_lists(
         raise InputError("no such file or folder", where=path)
     labels = None if class_names is None else {name: index + 1 for index, name in enumerate(class_names)}
 
-    def read(file: Path, voxel_size: float | None, shape: tuple[int, int, int] | None) -> Particles:
+    def read(file: Path) -> Particles:
         reading = options_for(file, options, fmt=fmt)
         return read_annotations(
-            file,
-            voxel_size_angstrom=voxel_size_angstrom or voxel_size,
+            file, voxel_size_angstrom=voxel_size_angstrom, class_labels=labels, allow_empty=allow_empty, **reading
+        )
+
+    def read_beside(files: TomogramFiles) -> Particles:
+        with open_volume(files.volume_path) as reader:
+            voxel_size, shape = voxel_size_angstrom or reader.voxel_size_angstrom, reader.shape_zyx
+        return read_list(
+            files,
+            voxel_size_angstrom=voxel_size,
             shape_zyx=shape,
             class_labels=labels,
-            allow_empty=allow_empty,
-            **reading,
+            options=options,
+            rule=rule,
+            fmt=fmt,
         )
 
     if path.is_file():
-        return _by_tomogram(read(path, None, None), _name(path))
+        return _by_tomogram(read(path), _name(path))
     folder = split_folder(path, split)
     if tomograms := tomograms_in(folder, rule=rule):
-        return _beside_volumes(folder, tomograms, read, rule)
+        return _beside_volumes(folder, tomograms, read_beside, class_names or ())
     found: dict[str, Particles] = {}
-    for name, file in _choose(folder).items():
-        for tomogram, particles in _by_tomogram(read(file, None, None), name).items():
-            if tomogram in found:
+    by_class: dict[str, set[str]] = {}
+    for (name, species), file in _choose(folder, class_names or ()).items():
+        listed = read(file)
+        if species:
+            label = (labels or {})[species]
+            listed = listed.with_(labels=np.full(len(listed), label), class_names=np.full(len(listed), species))
+        for tomogram, particles in _by_tomogram(listed, name).items():
+            others = by_class.setdefault(tomogram, set())
+            if tomogram in found and (not species or species in others or "" in others):
                 raise InputError(f"a second list of tomogram {tomogram}", where=file, fix="keep one of them")
-            found[tomogram] = particles
+            others.add(species)
+            found[tomogram] = Particles.concatenate([found[tomogram], particles]) if tomogram in found else particles
     return found
 
 
@@ -194,32 +210,33 @@ def _relabelled(particles: Particles, names: Sequence[str]) -> Particles:
 
 
 def _beside_volumes(
-    folder: Path, tomograms: Sequence[TomogramFiles], read: _Read, rule: NameRule
+    folder: Path,
+    tomograms: Sequence[TomogramFiles],
+    read: Callable[[TomogramFiles], Particles],
+    class_names: Sequence[str],
 ) -> dict[str, Particles]:
     found: dict[str, Particles] = {}
     for tomogram in tomograms:
         clean = [file for suffix in suffixes() if (file := folder / f"{tomogram.name}_truth_objl{suffix}").is_file()]
-        path = clean[0] if clean else tomogram.annotation_path
-        if path is None:
+        if not clean and not tomogram.lists(class_names):
             continue
-        with open_volume(tomogram.volume_path) as reader:
-            particles = read(path, reader.voxel_size_angstrom, reader.shape_zyx)
-        found[tomogram.name] = particles_of_tomogram(particles, tomogram.name, path, rule)
+        files = replace(tomogram, annotation_path=clean[0]) if clean else tomogram
+        found[tomogram.name] = read(files)
     if not found:
         raise InputError("no tomogram in it has a particle list", where=folder, fix="put {name}_objl.xml beside {name}")
     return found
 
 
-def _choose(folder: Path) -> dict[str, Path]:
-    """One list for each tomogram of a folder without volumes."""
+def _choose(folder: Path, class_names: Sequence[str]) -> dict[tuple[str, str], Path]:
+    """One list for each tomogram of a folder without volumes, or for each of its classes: by names of both, or name and ""."""
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
-    chosen: dict[str, tuple[tuple[bool, int], Path]] = {}
+    chosen: dict[tuple[str, str], tuple[tuple[bool, int], Path]] = {}
     for file in files:
         suffix = list_suffix(file.name)
         if suffix is None:
             continue
         rank = ("_truth" not in file.name, suffixes().index(suffix))
-        name = _name(file)
+        name = class_of_stem(_name(file), class_names)
         if name not in chosen or rank < chosen[name][0]:
             chosen[name] = (rank, file)
     if not chosen:

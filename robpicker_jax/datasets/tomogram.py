@@ -139,7 +139,7 @@ def open_tomogram(
     try:
         voxel_size = agreed_voxel_size([reader], data.voxel_size_angstrom)
         particles = None
-        if mode != "streamed" and needs_particles(files):
+        if mode != "streamed" and needs_particles(files, data.species):
             particles = load_particles(files, data, reader.shape_zyx, voxel_size)
         return with_voxels(files, data, reader, voxel_size, particles, mode=mode, into=into, scaling=scaling)
     except BaseException:

@@ -101,7 +101,9 @@ def diagnose(
 
     counts = classes.count_classes(observations, kinds)
     findings += splits.check_splits(observations)
-    findings += coordinates.check_coordinates(observations, hypotheses, voxel_size)
+    findings += coordinates.check_coordinates(
+        observations, hypotheses, voxel_size, drop_outside=config is not None and config.data.outside == "drop"
+    )
     findings += coordinates.check_density(observations)
     findings += classes.check_labels(observations, kinds) if config else []
     findings += classes.check_counts(counts, kinds)

@@ -33,7 +33,8 @@ def write_targets(
     """
     dataset = discover(directory, name_pattern=data.name_pattern)
     tomograms = [tomogram for split in dataset.values() for tomogram in split]
-    annotated = [tomogram for tomogram in tomograms if tomogram.annotation_path is not None]
+    names = [species.name for species in data.species]
+    annotated = [tomogram for tomogram in tomograms if tomogram.lists(names)]
     if not annotated:
         raise InputError("no annotated tomogram in it", where=directory, fix="put {name}_objl.xml beside {name}.mrc")
     voxel_size = agreed_voxel_size(annotated, data.voxel_size_angstrom)
@@ -70,7 +71,7 @@ def _write(tomogram: TomogramFiles, data: DataConfig, maker: LabelMaker, voxel_s
     with open_volume(tomogram.volume_path) as reader:
         shape = reader.shape_zyx
     particles = load_particles(tomogram, data, shape, voxel_size)
-    with located(tomogram.annotation_path or ""):
+    with located(tomogram.volume_path):
         label_map = maker.labels(shape, particles)
     path = tomogram.target_path or tomogram.volume_path.with_name(f"{tomogram.name}_target.mrc")
     write_mrc(path, label_map, voxel_size)

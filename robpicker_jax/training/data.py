@@ -220,7 +220,7 @@ def _labels(tomogram: OpenedTomogram, maker: LabelMaker | None, n_species: int, 
         return load_target(tomogram.files, n_species, tomogram.shape_zyx)
     assert tomogram.particles is not None
     make = maker.bind if drawn else maker.labels
-    with located(tomogram.files.annotation_path or ""):
+    with located(tomogram.files.annotation_path or tomogram.files.volume_path):
         return make(tomogram.shape_zyx, tomogram.particles)
 
 
