@@ -148,5 +148,8 @@ def test_b4_names_and_options_are_resolved_before_anything_is_picked(tmp_path: P
             files.check([A, PickTarget("TS_99", A.shape_zyx, 10.0)])
         with pytest.raises(InputError, match="no such tomograms table"):
             PickFiles(tmp_path / "picks", ["relion5"], together, {"tomograms": "gone.star"}).check([A])
-    PickFiles(tmp_path / "picks", list(FORMATS)).check([A, B])
+    writable = [name for name, entry in FORMATS.items() if entry.write is not None]
+    PickFiles(tmp_path / "picks", writable).check([A, B])
+    with pytest.raises(InputError, match="M species particles, Å cannot be written"):
+        PickFiles(tmp_path / "picks", ["m_species"]).check([A])
     assert not (tmp_path / "picks").exists()
