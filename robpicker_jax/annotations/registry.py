@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from robpicker_jax.annotations.format import CONTEXT, Format, Verb
 from robpicker_jax.annotations.particles import Particles
@@ -142,7 +142,9 @@ def checked_options(
     separator = "." if "." in key else " "
     for name, value in given.items():
         try:
-            given[name] = TypeAdapter(hints.get(name, Any)).validate_python(value)
+            # A name that is a number, such as copick's session 7, stays a name.
+            adapter = TypeAdapter(hints.get(name, Any), config=ConfigDict(coerce_numbers_to_str=True))
+            given[name] = adapter.validate_python(value)
         except ValidationError as error:
             message = error.errors(include_url=False)[0]["msg"]
             message = message[0].lower() + message[1:]

@@ -13,6 +13,7 @@ from robpicker_jax.commands.cli import ArgumentParser, console, parser, split_ov
 from robpicker_jax.system.progress import error_console
 
 if TYPE_CHECKING:
+    from robpicker_jax.config import DataConfig
     from robpicker_jax.datasets import OpenedTomogram, TomogramFiles
     from robpicker_jax.picking.finished import Finished
     from robpicker_jax.picking.inference import MemoryBound
@@ -59,7 +60,9 @@ def model_parser(verb: str, description: str) -> ArgumentParser:
 def apply_parser(verb: str, description: str) -> ArgumentParser:
     """Parser of `VERB --workdir W --out DIR TOMO…`."""
     result = model_parser(verb, description)
-    result.add_argument("tomograms", metavar="TOMO", nargs="+", help="volume files, or folders of them")
+    result.add_argument(
+        "tomograms", metavar="TOMO", nargs="+", help="volume files, folders of them, or a copick_config.json"
+    )
     result.add_argument("--skip-bad", action="store_true", help="leave out tomograms that cannot be used, and go on")
     result.add_argument(
         "--shard",
@@ -86,15 +89,23 @@ def parse(argument_parser: ArgumentParser, arguments: Sequence[str]) -> tuple[ar
     return argument_parser.parse_args(rest), overrides
 
 
-def checked_tomograms(options: argparse.Namespace) -> list[Queued]:
+def checked_tomograms(options: argparse.Namespace, data: DataConfig) -> list[Queued]:
     """The tomograms named on the command line, every header checked before the first is segmented; makes `--out`.
 
     Raises:
         InputError: a volume that cannot be read.
     """
     from robpicker_jax.datasets import tomograms_from
+    from robpicker_jax.datasets.copick_project import is_project, project_tomograms
 
-    return queued(tomograms_from(options.tomograms, annotations=False), options.out, skip_bad=options.skip_bad)
+    tomograms = []
+    for path in options.tomograms:
+        if is_project(path):
+            splits = project_tomograms(path, data.copick, picks=False)
+            tomograms += [tomogram for split in splits.values() for tomogram in split]
+        else:
+            tomograms += tomograms_from([path], annotations=False)
+    return queued(list(dict.fromkeys(tomograms)), options.out, skip_bad=options.skip_bad)
 
 
 def queued(tomograms: Sequence[TomogramFiles], out: Path, *, skip_bad: bool = False) -> list[Queued]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from robpicker_jax.annotations import Particles
     from robpicker_jax.auditing.examine import Auditor
     from robpicker_jax.auditing.files import AuditedList
+    from robpicker_jax.config import DataConfig
     from robpicker_jax.datasets import OpenedTomogram, TomogramFiles
     from robpicker_jax.picking.model_picker import ModelPicker
     from robpicker_jax.reporting.gallery import CloseUp
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files.check_out(options.out, overwrite=options.overwrite)
     picker = _with_options_of_run(model_picker(options.workdir, overrides), options.workdir)
     auditor = examine.Auditor(picker, options.displaced, options.least_probability)
-    queue = queued(_annotated(options.data, options.split, picker.data.name_pattern, picker.class_names), options.out)
+    queue = queued(_annotated(options.data, options.split, picker.data, picker.class_names), options.out)
     lists = _read_lists(queue, picker)
     if options.apply:
         for entry in lists:
@@ -150,15 +151,15 @@ def _with_options_of_run(picker: ModelPicker, workdir: Path) -> ModelPicker:
     return replace(picker, model=replace(picker.model, card=replace(picker.model.card, data=data)))
 
 
-def _annotated(data: Path, split: str, name_pattern: str | None, class_names: Sequence[str]) -> list[TomogramFiles]:
+def _annotated(folder: Path, split: str, data: DataConfig, class_names: Sequence[str]) -> list[TomogramFiles]:
     """The tomograms of a split that have annotations."""
-    from robpicker_jax.datasets import discover
+    from robpicker_jax.datasets import dataset
     from robpicker_jax.system.errors import InputError
 
-    everything = discover(data, name_pattern=name_pattern)[split]
+    everything = dataset(folder, data)[split]
     found = [files for files in everything if files.lists(class_names)]
     if not found:
-        raise InputError(f"no annotated tomogram in {split}/", where=data, fix="name another --split")
+        raise InputError(f"no annotated tomogram in {split}/", where=folder, fix="name another --split")
     if len(found) < len(everything):
         _say(f"without annotations, left out: {', '.join(f.name for f in everything if not f.lists(class_names))}")
     return found

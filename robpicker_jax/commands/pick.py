@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Pick the particles of each tomogram by the best model of a training run: DIR/{name}.{xml,star,csv}, or with --together
-all in DIR/picks.{xml,star,csv}. Tomograms need no annotations. docs/formats.md lists the formats and their options.
+all in DIR/picks.{xml,star,csv}. Tomograms need no annotations. --out may be a copick_config.json, into whose
+overlay the picks then go. docs/formats.md lists the formats and their options.
 """
 
 
@@ -43,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from robpicker_jax.picking.picker import build_picker
 
     picker = build_picker(options.picker, options.workdir, overrides)
-    queue = checked_tomograms(options)
-    files = _files(options)
+    files = _files(options, picker)
+    options.out = files.folder
+    queue = checked_tomograms(options, picker.data)
     targets = _targets(queue, options.name_pattern, picker.data.voxel_size_angstrom)
     files.check(list(targets.values()))
     if options.precision is not None:
@@ -111,12 +113,19 @@ def _parser() -> ArgumentParser:
     return result
 
 
-def _files(options: argparse.Namespace) -> PickFiles:
+def _files(options: argparse.Namespace, picker: Picker) -> PickFiles:
     """How the picks are to be written."""
     from robpicker_jax.annotations.conversion import parse_options
+    from robpicker_jax.datasets.copick_project import is_project
+    from robpicker_jax.picking.copick_files import CopickFiles
     from robpicker_jax.picking.pick_files import PICK_FORMATS, PickFiles
+    from robpicker_jax.system.errors import InputError
 
     further = parse_options(options.format_option, "--format-option")
+    if is_project(options.out):
+        if options.together or options.format not in (None, ["copick"]):
+            raise InputError("a copick project takes copick's picks alone", where="--out", fix="leave --format out")
+        return CopickFiles.into(options.out, picker.class_names, further)
     return PickFiles(options.out, options.format or PICK_FORMATS, options.together, further)
 
 

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     picker = model_picker(options.workdir, overrides)
     rule = NameRule.of(options.name_pattern)
-    queue = checked_tomograms(options)
+    queue = checked_tomograms(options, picker.data)
     names = {queued.tomogram: rule.written(queued.tomogram.name) for queued in queue}
     for name, count in Counter(names.values()).items():
         if count > 1:

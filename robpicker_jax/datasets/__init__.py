@@ -1,5 +1,6 @@
 """What is on disk: finding a data set's tomograms, lists and masks, and the one way to open them."""
 
+from robpicker_jax.datasets.configured import dataset
 from robpicker_jax.datasets.discovery import SPLITS, TomogramFiles, discover, tomograms_from
 from robpicker_jax.datasets.headers import agreed_voxel_size
 from robpicker_jax.datasets.particle_lists import load_particles
@@ -15,6 +16,7 @@ __all__ = [
     "Survey",
     "TomogramFiles",
     "agreed_voxel_size",
+    "dataset",
     "discover",
     "load_mask",
     "load_particles",

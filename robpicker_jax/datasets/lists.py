@@ -87,6 +87,9 @@ def read_lists(
 
     if path.is_file():
         return _by_tomogram(read(path), _name(path))
+    if _holds_copick(path):
+        picks = read(path)
+        return _by_tomogram(picks, str(picks.tomograms[0]) if picks.tomograms is not None and len(picks) else path.name)
     folder = split_folder(path, split)
     if tomograms := tomograms_in(folder, rule=rule):
         return _beside_volumes(folder, tomograms, read_beside, class_names or ())
@@ -225,6 +228,14 @@ def _beside_volumes(
     if not found:
         raise InputError("no tomogram in it has a particle list", where=folder, fix="put {name}_objl.xml beside {name}")
     return found
+
+
+def _holds_copick(folder: Path) -> bool:
+    """Whether a folder holds copick's picks and no other list, as `pick --format copick` leaves it."""
+    others = any(
+        list_suffix(file.name) for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")
+    )
+    return not others and next(folder.glob("**/Picks/*.json"), None) is not None
 
 
 def _choose(folder: Path, class_names: Sequence[str]) -> dict[tuple[str, str], Path]:

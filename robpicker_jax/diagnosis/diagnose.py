@@ -11,8 +11,9 @@ import numpy as np
 
 from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import check_options
-from robpicker_jax.config import Config, Species
-from robpicker_jax.datasets import SPLITS, discover
+from robpicker_jax.config import Config, DataConfig, Species
+from robpicker_jax.datasets import SPLITS, dataset
+from robpicker_jax.datasets.copick_project import is_project
 from robpicker_jax.diagnosis import classes, coordinates, headers, patches, resources, spectra, splits
 from robpicker_jax.diagnosis.classes import Kind
 from robpicker_jax.diagnosis.findings import Diagnosis, Finding, worst_first
@@ -66,10 +67,11 @@ def diagnose(
     check_options(annotation_options or {})
     rule = NameRule.of(name_pattern, "data.name_pattern")
     data = Path(data)
-    if not data.is_dir():
+    if not data.is_dir() and not is_project(data):
         raise InputError("no such folder", where=data)
     try:
-        dataset = discover(data, name_pattern=name_pattern)
+        section = config.data if config is not None else DataConfig()
+        splits_ = dataset(data, replace(section, name_pattern=name_pattern))
     except InputError as error:
         what = f"{error.where}: {error.what}" if error.where else error.what
         return Diagnosis(str(data), (Finding("error", "layout", what, error.fix),))
@@ -77,7 +79,7 @@ def diagnose(
     configured = voxel_size_angstrom or (config.data.voxel_size_angstrom if config else None)
     findings: list[Finding] = []
     observations: list[Observation] = []
-    for tomogram in (tomogram for split in SPLITS for tomogram in dataset[split]):
+    for tomogram in (tomogram for split in SPLITS for tomogram in splits_[split]):
         observation, found = read_header(tomogram)
         observations.append(observation)
         findings += found

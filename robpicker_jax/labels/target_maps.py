@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.config import DataConfig
-from robpicker_jax.datasets import TomogramFiles, agreed_voxel_size, discover, load_particles
+from robpicker_jax.datasets import TomogramFiles, agreed_voxel_size, dataset, load_particles
 from robpicker_jax.labels import LabelMaker, label_maker
 from robpicker_jax.system.errors import InputError, located
 from robpicker_jax.system.progress import console, progress
@@ -31,8 +31,7 @@ def write_targets(
     Raises:
         InputError: whatever is wrong with the data set, named by file; nothing to do; shapes without orientations.
     """
-    dataset = discover(directory, name_pattern=data.name_pattern)
-    tomograms = [tomogram for split in dataset.values() for tomogram in split]
+    tomograms = [tomogram for split in dataset(directory, data).values() for tomogram in split]
     names = [species.name for species in data.species]
     annotated = [tomogram for tomogram in tomograms if tomogram.lists(names)]
     if not annotated:

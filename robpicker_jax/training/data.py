@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from robpicker_jax.config import DataConfig, ModelConfig, ParallelConfig, PatchConfig, TrainConfig
-from robpicker_jax.datasets import OpenedTomogram, Scalings, Survey, TomogramFiles, discover, load_target, survey
+from robpicker_jax.datasets import OpenedTomogram, Scalings, Survey, TomogramFiles, dataset, load_target, survey
 from robpicker_jax.labels import LabelMaker, Region, label_maker
 from robpicker_jax.patches import BatchSource, PatchTomogram, check_names
 from robpicker_jax.patches.device import Stack
@@ -129,7 +129,7 @@ def load_training_data(
         InputError: whatever is wrong with it, named by file.
     """
     check_names(patches)
-    found = survey(discover(directory, name_pattern=data.name_pattern), data, patches.size)
+    found = survey(dataset(directory, data), data, patches.size)
     kept = Scalings(scalings)
     activations = step_bytes(
         model,
