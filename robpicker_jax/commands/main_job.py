@@ -30,6 +30,7 @@ from robpicker_jax.training.checkpoint import Checkpoints
 from robpicker_jax.training.data import TrainingData, load_training_data
 from robpicker_jax.training.experiment import Experiment, build_experiment, check_names
 from robpicker_jax.training.export import refresh_settings, trained_model, validation_score
+from robpicker_jax.training.held_out import held_out_scores
 from robpicker_jax.training.meta_travel import travel_warnings
 from robpicker_jax.training.plan import prepare
 from robpicker_jax.training.trainer import FitResult, fit
@@ -184,7 +185,8 @@ def train(job: Job, batches: Callable[[int], Any]) -> FitResult:
 
     def validate(state: TrainState) -> Mapping[str, float]:
         scores = evaluate_picks(job, ModelPicker(trained_model(job.experiment, state)), job.validation)
-        return validation_scores(scores, choose_by) | correction_scores(job, state)
+        held_out = held_out_scores(job.experiment, state, job.data.held_out, _species_names(job.config))
+        return validation_scores(scores, choose_by) | correction_scores(job, state) | held_out
 
     def keep_best(state: TrainState, score: float) -> None:
         if parallel.is_first():
@@ -340,7 +342,8 @@ def training_examples(job: Job, state: TrainState) -> TrainingExamples:
         return np.asarray(job.experiment.inner_aux(state, Batch(**batch)).weight)
 
     weigh_patches = weigh if "reweighting" in state.meta else None
-    return TrainingExamples(job.data.train, job.data.noisy_source(), correct, weigh_patches)
+    sources = job.data.noisy_source(), job.data.noisy_source(augmented=False)
+    return TrainingExamples(job.data.train, *sources, correct, weigh_patches)
 
 
 def evaluate_picks(job: Job, picker: ModelPicker, tomograms: list[OpenedTomogram]) -> Evaluation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict
 
 from robpicker_jax.config.field_types import STRICT, Count, Fraction, NonNegative, Positive, PositiveInt, about
@@ -156,6 +156,16 @@ class TrainConfig:
     meta_share: Annotated[
         Fraction, about("share of training patches that are drawn from the meta tomograms and keep their clean labels")
     ] = 0.0
+    meta_held_out: Annotated[
+        Literal["none", "auto", "tomograms", "space"],
+        about(
+            "clean patches that no step gets, to measure the loss on: none, the last half of the meta tomograms, a slab "
+            "of each, or (auto) tomograms where there are two"
+        ),
+    ] = "none"
+    held_out_share: Annotated[
+        float, Gt(0), Le(0.5), about("share of a meta tomogram's longest axis that meta_held_out: space keeps")
+    ] = 0.25
     fine_tune_steps: Annotated[
         Count, about("last steps, on meta patches alone, at a tenth of the learning rate; 0: none")
     ] = 0

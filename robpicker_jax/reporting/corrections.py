@@ -1,4 +1,4 @@
-"""What the label correction network did: noisy, corrected and true label maps side by side (the paper's fig. 2a)."""
+"""What the label correction did to labels: given, corrected and true maps side by side (the paper's fig. 2a)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import numpy as np
 
 from robpicker_jax.reporting.data import Absent, LabelExample, ReportData
 from robpicker_jax.reporting.image import grey, window
-from robpicker_jax.reporting.style import class_colours, legend_below, plain_image_axes, rgb, short
+from robpicker_jax.reporting.style import FAINT, class_colours, legend_below, plain_image_axes, rgb, short
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MAX_EXAMPLES = 4
 _OPACITY = 0.62
+_LOST = 0.5  # hatched where a voxel lost at least this share of its label
+_LINE_LENGTH = 26  # a row's name beside a picture of about 1.7 inches
 
 
 def corrections_figure(data: ReportData) -> Figure:
-    """One row an example: density, noisy label, corrected label, true label.
+    """One row an example: density, given label, corrected label, true label, and what each class gained and lost.
 
     Raises:
         Absent: no examples, or none was corrected.
@@ -31,9 +34,10 @@ def corrections_figure(data: ReportData) -> Figure:
     examples = corrected[:MAX_EXAMPLES]
     if not examples:
         raise Absent(data.reason("labels", "no label examples were kept"))
-    columns = ["density", "noisy label", "corrected label"]
+    columns = ["density", "given label", "corrected label"]
     if any(e.true is not None for e in examples):
         columns.append("true label")
+    columns.append("change")
     names = [s.name for s in data.species]
     palette = np.array([(1.0, 1.0, 1.0), *(rgb(colour) for colour in list(class_colours(names).values())[1:])])
 
@@ -47,8 +51,9 @@ def corrections_figure(data: ReportData) -> Figure:
         image = grey(example.image, window(example.image)) / 255.0
         pictures = {
             "density": overlay(image, None, None, palette),
-            "noisy label": overlay(image, example.noisy, None, palette),
+            "given label": overlay(image, example.noisy, None, palette),
             "corrected label": corrected_overlay(image, example, palette),
+            "change": gained_overlay(image, example, palette),
         }
         if example.true is not None:
             pictures["true label"] = overlay(image, example.true, None, palette)
@@ -62,7 +67,9 @@ def corrections_figure(data: ReportData) -> Figure:
                 panel.text(0.5, 0.5, "not known", transform=panel.transAxes, ha="center", va="center")
             if column in ("corrected label", "true label") and (example.noisy > 0).any() and column in pictures:
                 panel.contour(example.noisy > 0, [0.5], colors="white", linewidths=1.0, linestyles="dashed")
-        axes[0].set_ylabel(short(example.name), fontsize=8)
+            if column == "change":
+                _hatch_lost(panel, example, palette)
+        axes[0].set_ylabel("\n".join(short(line, _LINE_LENGTH) for line in example.name.split("\n")[:2]), fontsize=7.5)
 
     shown = sorted({int(label) for e in examples for label in _labels(e)})
     handles = [
@@ -70,8 +77,12 @@ def corrections_figure(data: ReportData) -> Figure:
         for k in shown
         if 1 <= k < len(palette)
     ]
-    dashes = Line2D([], [], color="#8a8f98", ls="--", lw=1.2, label="outline of the noisy label")
-    legend_below(figure, [*handles, dashes], columns=6)
+    marks = [
+        Line2D([], [], color=FAINT, ls="--", lw=1.2, label="outline of the given label"),
+        Patch(facecolor=FAINT, label="change: gained"),
+        Patch(facecolor="white", edgecolor=FAINT, hatch="/////", label="change: lost"),
+    ]
+    legend_below(figure, [*handles, *marks], columns=5)
     return figure
 
 
@@ -93,7 +104,41 @@ def corrected_overlay(image: np.ndarray, example: LabelExample, palette: np.ndar
     """The corrected label over grey: with probabilities, each class's colour by its share."""
     if example.probabilities is None:
         return overlay(image, example.corrected, example.confidence, palette)
-    shares = np.clip(np.asarray(example.probabilities, np.float64), 0, 1)[..., 1 : len(palette)]
+    return _blended(image, np.clip(np.asarray(example.probabilities, np.float64), 0, 1)[..., 1 : len(palette)], palette)
+
+
+def gained_overlay(image: np.ndarray, example: LabelExample, palette: np.ndarray) -> np.ndarray:
+    """What each class gained by the correction over grey: the class's colour, by the share of the voxel's label."""
+    return _blended(image, np.maximum(_difference(example, len(palette)), 0), palette)
+
+
+def _hatch_lost(panel: Axes, example: LabelExample, palette: np.ndarray) -> None:
+    """Hatch what each class lost in the class's colour."""
+    lost = _difference(example, len(palette)) <= -_LOST
+    for label in range(1, len(palette)):
+        if lost[..., label - 1].any():
+            colour = tuple(palette[label])
+            hatched = panel.contourf(lost[..., label - 1], [0.5, 1.5], colors="none", hatches=["/////"])
+            hatched.set_edgecolor(colour)
+            hatched.set_linewidth(0)
+            panel.contour(lost[..., label - 1], [0.5], colors=[colour], linewidths=1.0)
+
+
+def _difference(example: LabelExample, n_classes: int) -> np.ndarray:
+    """Corrected minus given label of the classes from 1, float (y, x, c - 1), in [-1, 1]."""
+    classes = np.arange(1, n_classes)
+    given = (example.noisy[..., None] == classes).astype(np.float64)
+    if example.probabilities is None:
+        assert example.corrected is not None
+        return np.asarray((example.corrected[..., None] == classes) - given)
+    corrected = np.zeros_like(given)
+    shares = np.clip(np.asarray(example.probabilities, np.float64), 0, 1)[..., 1:n_classes]
+    corrected[..., : shares.shape[-1]] = shares
+    return np.asarray(corrected - given)
+
+
+def _blended(image: np.ndarray, shares: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """Colours of the classes from 1, by their shares (y, x, c - 1), over grey."""
     total = shares.sum(-1, keepdims=True)
     colour = (shares @ palette[1 : 1 + shares.shape[-1]]) / np.maximum(total, 1e-9)
     opacity = _OPACITY * np.clip(total, 0, 1)

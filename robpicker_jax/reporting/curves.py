@@ -1,4 +1,4 @@
-"""Curves over training: losses, validation F1, and what the meta networks did."""
+"""Curves over training: losses, validation F1, and how much the meta networks moved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ import numpy as np
 
 from robpicker_jax.config import META_NETWORKS
 from robpicker_jax.reporting.data import Absent, ReportData
-from robpicker_jax.reporting.style import ACCENT, FAINT, INK, class_colours, colour_of, legend_below, line_style, short
+from robpicker_jax.reporting.style import (
+    ACCENT,
+    FAINT,
+    INK,
+    class_colours,
+    colour_of,
+    legend_below,
+    legend_under,
+    line_style,
+    short,
+)
 from robpicker_jax.reporting.tables import keys_with_prefix, number, series, smooth
 
 if TYPE_CHECKING:
@@ -31,7 +41,7 @@ def training_figure(data: ReportData) -> Figure:
     ]
     losses = [(label, colour, points) for label, colour, points in losses if len(points[0])]
     names = [s.name for s in data.species]
-    f1_names = _in_order(keys_with_prefix(data.history, "validation", "f1/"), names)
+    f1_names = in_order(keys_with_prefix(data.history, "validation", "f1/"), names)
     macro = series(data.history, "validation", "macro_f1")
     if not losses and not len(macro[0]):
         raise Absent(data.reason("training", "metrics.jsonl holds no training or validation rows yet"))
@@ -40,10 +50,10 @@ def training_figure(data: ReportData) -> Figure:
     left, right = figure.subplots(1, 2, sharex=bool(losses))
     left.set_title("Loss")
     for label, colour, (steps, values) in losses:
-        _curve(left, steps, values, colour, label)
-    _finish(left, "Dice loss", "no training rows")
+        noisy_curve(left, steps, values, colour, label)
+    finish(left, "Dice loss", "no training rows")
     if losses:
-        left.legend(loc="best")
+        legend_under(left)
 
     right.set_title("F1 on the validation tomograms")
     colours = class_colours(names)
@@ -69,7 +79,7 @@ def training_figure(data: ReportData) -> Figure:
             label = f"macro average, {data.comparison.name}"
             right.plot(*other, color=FAINT, lw=2, ls=(0, (4, 2)), marker="o", ms=3, label=label)
     right.set_ylim(0, 1.04)
-    _finish(right, "F1", "no validation yet")
+    finish(right, "F1", "no validation yet")
     if right.has_data():
         legend_below(figure, right.get_legend_handles_labels()[0], columns=6)
     return figure
@@ -89,7 +99,7 @@ def inner_loss(history: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.nda
 
 
 def meta_figure(data: ReportData) -> Figure:
-    """Mean weight by class, share of changed labels, hypergradient norm, over steps.
+    """Share of changed labels and hypergradient norm, over steps.
 
     Raises:
         Absent: there are no meta networks, or none of their numbers was logged.
@@ -97,8 +107,6 @@ def meta_figure(data: ReportData) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    names = [s.name for s in data.species]
-    weight_names = _in_order(keys_with_prefix(data.history, "train", "weight_mean/"), names)
     shares = [
         (label, style, series(data.history, "train", key))
         for key, label, style in (
@@ -109,8 +117,6 @@ def meta_figure(data: ReportData) -> Figure:
     shares = [(label, style, points) for label, style, points in shares if len(points[0])]
     norm = series(data.history, "train", "hypergradient_norm")
     panels: list[str] = []
-    if weight_names and "reweighting" in META_NETWORKS[data.variant]:
-        panels.append("weights")
     if shares and "correction" in META_NETWORKS[data.variant]:
         panels.append("shares")
     if len(norm[0]):
@@ -120,30 +126,14 @@ def meta_figure(data: ReportData) -> Figure:
 
     figure = Figure(figsize=(9.2, 3.3), layout="constrained")
     axes = dict(zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True))
-    colours = class_colours(names)
-    if "weights" in axes:
-        panel = axes["weights"]
-        panel.set_title("Sample weight by class")
-        for name in weight_names:
-            steps, values = series(data.history, "train", f"weight_mean/{name}")
-            spread_steps, spread = series(data.history, "train", f"weight_std/{name}")
-            colour = colour_of(colours, name)
-            style = line_style(names.index(name)) if name in names else "-"
-            window = _window(values)
-            panel.plot(steps, smooth(values, window), style, color=colour, lw=1.6, label=short(name))
-            if len(weight_names) <= 4 and np.array_equal(steps, spread_steps):
-                mean, width = smooth(values, window), smooth(spread, window)
-                panel.fill_between(steps, mean - width, mean + width, color=colour, alpha=0.12, lw=0)
-        _finish(panel, "mean weight", "")
-        legend_below(figure, panel.get_legend_handles_labels()[0], columns=6)
     if "shares" in axes:
         panel = axes["shares"]
         panel.set_title("Label correction")
         for label, style, (steps, values) in shares:
-            _curve(panel, steps, values, INK if style == "-" else ACCENT, label)
+            noisy_curve(panel, steps, values, INK if style == "-" else ACCENT, label)
         panel.set_ylim(bottom=0)
-        _finish(panel, "share", "")
-        panel.legend(loc="best")
+        finish(panel, "share", "")
+        legend_under(panel)
     if "norm" in axes:
         panel = axes["norm"]
         panel.set_title("Hypergradient norm")
@@ -153,30 +143,34 @@ def meta_figure(data: ReportData) -> Figure:
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
             panel.yaxis.set_minor_formatter(NullFormatter())
-        _curve(panel, steps, values, INK, None)
-        _finish(panel, "‖h‖", "")
+        noisy_curve(panel, steps, values, INK, None)
+        finish(panel, "‖h‖", "")
     return figure
 
 
-def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str, label: str | None) -> None:
+def noisy_curve(
+    axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str, label: str | None, style: str = "-"
+) -> None:
     """A noisy curve: the values thin and light, their moving average on top."""
-    window = _window(values)
+    window = window_of(values)
     if window > 1:
         axes.plot(steps, values, color=colour, lw=0.6, alpha=0.3)
     marker = "." if len(values) < 12 else ""
-    axes.plot(steps, smooth(values, window), color=colour, lw=1.7, label=label, marker=marker)
+    axes.plot(steps, smooth(values, window), style, color=colour, lw=1.7, label=label, marker=marker)
 
 
-def _in_order(found: list[str], names: list[str]) -> list[str]:
+def in_order(found: list[str], names: list[str]) -> list[str]:
     """Species in the order of their labels, then the rest."""
     return [name for name in names if name in found] + [name for name in found if name not in names]
 
 
-def _window(values: Sequence[Any] | np.ndarray) -> int:
+def window_of(values: Sequence[Any] | np.ndarray) -> int:
+    """Length of the moving average of a curve: a fifteenth of it."""
     return max(1, len(values) // 15)
 
 
-def _finish(axes: Axes, ylabel: str, when_empty: str) -> None:
+def finish(axes: Axes, ylabel: str, when_empty: str) -> None:
+    """Labels and ticks of a panel over steps; a panel without curves says why."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("step")

@@ -92,7 +92,7 @@ class LabelExample:
     """The same 2D slice of a training patch before and after label correction.
 
     Attributes:
-        name: what it shows ("training patch 17, z = 31").
+        name: where it lies, in one or two lines ("train_000", "z 31, y 40, x 17").
         image: float (y, x), density.
         noisy: int (y, x), class label the annotations give.
         corrected: int (y, x), most probable class of the corrected label; None where nothing corrects.

@@ -12,7 +12,7 @@ from robpicker_jax.annotations import Particles
 from robpicker_jax.config import DataConfig, Species
 from robpicker_jax.datasets import OpenedTomogram, stored_truth
 from robpicker_jax.evaluation import Evaluation
-from robpicker_jax.patches import Batch, BatchSource
+from robpicker_jax.patches import Batch, BatchSource, PatchPlan
 from robpicker_jax.reporting.data import ClassWeights, LabelExample, ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.page import write_report
 from robpicker_jax.reporting.stored import load_workdir, save_inputs
@@ -33,12 +33,14 @@ class TrainingExamples:
     Attributes:
         tomograms: of the training set, in the order of the source's.
         source: its batches.
+        plain_source: the same patches as they lie in their tomograms, not augmented: to show where they are.
         correct: the label-correction network; None where none was trained.
         weigh: the data-reweighting network; None where none was trained.
     """
 
     tomograms: Sequence[OpenedTomogram]
     source: BatchSource
+    plain_source: BatchSource
     correct: Correct | None = None
     weigh: Weigh | None = None
 
@@ -107,30 +109,34 @@ def _view(tomogram: OpenedTomogram, picks: Particles, evaluation: Evaluation | N
 
 
 def label_examples(training: TrainingExamples, data: DataConfig) -> list[LabelExample]:
-    """Central slices of training patches: noisy, corrected and, where a clean map is stored, true labels."""
+    """Slices of training patches, named by where they lie: given, corrected and, where it is stored, true labels."""
     if training.correct is None:
         return []
     truths = [stored_truth(tomogram, data) for tomogram in training.tomograms]
-    # Patches whose noisy label is furthest from the truth show most of what the correction does.
-    candidates = []
+    source = training.plain_source
+    # Patches whose given label is furthest from the truth show most of what the correction does; each particle once.
+    candidates: dict[tuple[int, object], tuple[int, PatchPlan, np.ndarray, np.ndarray, np.ndarray | None]] = {}
     for step in range(_EXAMPLES * 2):
-        batch = training.source.train_batch(step)
+        batch = source.train_batch(step)
         for row in range(len(batch["image"])):
-            plan = training.source.plan("train", step, row)
+            plan = source.plan("train", step, row)
             truth = truths[plan.tomogram]
-            true = None if truth is None else training.source.cut_map("train", plan, truth)
+            true = None if truth is None else source.cut_map("train", plan, truth)
             wrong = 0 if true is None else int((true != batch["label"][row]).sum())
-            candidates.append((wrong, step, row, batch["image"][row], batch["label"][row], true))
-    candidates.sort(key=lambda item: -item[0])
-    chosen = candidates[:_EXAMPLES]
-    corrected = training.correct(np.stack([item[3] for item in chosen]), np.stack([item[4] for item in chosen]))
+            place = (plan.tomogram, plan.particle if plan.particle >= 0 else plan.corner_zyx)
+            if place not in candidates or wrong > candidates[place][0]:
+                candidates[place] = (wrong, plan, batch["image"][row], batch["label"][row], true)
+    chosen = sorted(candidates.values(), key=lambda item: -item[0])[:_EXAMPLES]
+    corrected = training.correct(np.stack([item[2] for item in chosen]), np.stack([item[3] for item in chosen]))
     examples = []
-    for (_, step, row, image, noisy, true), soft in zip(chosen, corrected, strict=True):
+    for (_, plan, image, noisy, true), soft in zip(chosen, corrected, strict=True):
         differing = noisy.astype(bool) if true is None else true != noisy
         z = int(differing.sum(axis=(1, 2)).argmax())
+        first_z, y, x = plan.corner_zyx
+        half = image.shape[1] // 2
         examples.append(
             LabelExample(
-                name=f"training patch {step}/{row}, z = {z}",
+                name=f"{training.tomograms[plan.tomogram].name}\nz {first_z + z}, y {y + half}, x {x + half}",
                 image=image[z, ..., 0],
                 noisy=noisy[z].astype(np.int32),
                 corrected=None,

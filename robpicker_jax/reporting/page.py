@@ -18,6 +18,7 @@ from robpicker_jax.reporting.corrections import corrections_figure
 from robpicker_jax.reporting.curves import meta_figure, training_figure
 from robpicker_jax.reporting.data import Absent, ReportData
 from robpicker_jax.reporting.html_tables import definition_list, score_table, tiles
+from robpicker_jax.reporting.progress import clean_patches_figure, correction_figure, weights_over_steps_figure
 from robpicker_jax.reporting.slices import slice_figure
 from robpicker_jax.reporting.style import png_bytes, theme
 from robpicker_jax.reporting.thresholds import threshold_figure
@@ -29,6 +30,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_SLICE_FIGURES = 8
+_FIGURES = (
+    "f1",
+    "thresholds",
+    "training",
+    "clean_patches",
+    "meta_networks",
+    "label_correction",
+    "correction_over_steps",
+    "sample_weights",
+    "weights_over_steps",
+)
 _NAVIGATION = {
     "results": "Results",
     "tomograms": "Tomograms",
@@ -52,7 +64,7 @@ class Picture:
         source = base64.b64encode(self.png).decode("ascii")
         caption = escape(self.caption)
         return (
-            f'<figure><img alt="{caption}" src="data:image/png;base64,{source}">'
+            f'<figure><div class="scroll"><img alt="{caption}" src="data:image/png;base64,{source}"></div>'
             f"<figcaption>{caption}</figcaption></figure>"
         )
 
@@ -72,9 +84,13 @@ def write_report(data: ReportData, out: Path) -> Path:
         _draw(pictures, reasons, "results", "f1", lambda: f1_figure(data), _f1_caption(data))
         _draw(pictures, reasons, "thresholds", "thresholds", lambda: threshold_figure(data), _THRESHOLD_CAPTION)
         _draw(pictures, reasons, "training", "training", lambda: training_figure(data), _TRAINING_CAPTION)
+        _draw(pictures, reasons, "clean", "clean_patches", lambda: clean_patches_figure(data), _CLEAN_CAPTION)
         _draw(pictures, reasons, "meta", "meta_networks", lambda: meta_figure(data), _META_CAPTION)
         _draw(pictures, reasons, "labels", "label_correction", lambda: corrections_figure(data), _LABELS_CAPTION)
+        _draw(pictures, reasons, "mass", "correction_over_steps", lambda: correction_figure(data), _MASS_CAPTION)
         _draw(pictures, reasons, "weights", "sample_weights", lambda: weights_figure(data), _WEIGHTS_CAPTION)
+        steps_figure = partial(weights_over_steps_figure, data)
+        _draw(pictures, reasons, "weights_by_step", "weights_over_steps", steps_figure, _WEIGHTS_BY_STEP_CAPTION)
         for index, view in enumerate(data.tomograms[:MAX_SLICE_FIGURES]):
             name = f"slice_{index + 1}_{file_name(view.name)}"
             caption = _SLICE_CAPTION if view.truth is not None else _SLICE_CAPTION_NO_TRUTH
@@ -86,9 +102,7 @@ def write_report(data: ReportData, out: Path) -> Path:
             with atomic_path(out / f"{picture.name}.png") as temporary:
                 temporary.write_bytes(picture.png)
     for old in out.glob("*.png"):
-        if old.stem not in kept and re.fullmatch(
-            r"slice_\d+_.*|f1|thresholds|training|meta_networks|label_correction|sample_weights", old.stem
-        ):
+        if old.stem not in kept and re.fullmatch(r"slice_\d+_.*|" + "|".join(_FIGURES), old.stem):
             old.unlink()  # a figure of a former report that this one has no data for
     index_path = out / "index.html"
     write_text(index_path, render_page(data, pictures, reasons))
@@ -100,7 +114,8 @@ def render_page(data: ReportData, pictures: Mapping[str, list[Picture]], reasons
 
     Args:
         data: what the report is of.
-        pictures: section → its figures; sections are the keys of `ReportData.absent`, "results" and "slices".
+        pictures: section → its figures; sections are the keys of `ReportData.absent`, "results", "slices", and "clean",
+            "mass" and "weights_by_step", which older runs do not have.
         reasons: section → why it has no figure.
     """
 
@@ -109,13 +124,17 @@ def render_page(data: ReportData, pictures: Mapping[str, list[Picture]], reasons
             return "".join(picture.html() for picture in pictures[section])
         return _absent(reasons.get(section, ""))
 
+    def further(section: str) -> str:
+        """Figures that older runs have no numbers for: the section does without them."""
+        return figures(section) if section in pictures else ""
+
     table = score_table(data)
     sections = {
-        "results": table + figures("results") + (figures("thresholds") if "thresholds" in pictures else ""),
+        "results": table + figures("results") + further("thresholds"),
         "tomograms": _tomograms(data, figures),
-        "training": figures("training") + "<h3>Meta networks</h3>" + figures("meta"),
-        "labels": figures("labels"),
-        "weights": figures("weights"),
+        "training": figures("training") + further("clean") + "<h3>Meta networks</h3>" + figures("meta"),
+        "labels": figures("labels") + further("mass"),
+        "weights": figures("weights") + further("weights_by_step"),
         "configuration": _configuration(data),
     }
     headings = {**_NAVIGATION, "results": "Results on the test tomograms", "tomograms": "Test tomograms"}
@@ -219,16 +238,32 @@ _TRAINING_CAPTION = (
     "rises, the network learns the noise of the labels. F1 is taken on validation tomograms, never on the test ones."
 )
 _META_CAPTION = (
-    "Left to right, where present: the weight that samples of each class get, the share of the labels that the "
-    "correction replaces (α) and changes in class, and the length of the gradient that trains both."
+    "Left to right, where present: the share of the labels that the correction replaces (α) and changes in class, and "
+    "the length of the gradient that trains both meta networks."
 )
 _LABELS_CAPTION = (
-    "Each row is one slice of a training patch: colour inside a dashed outline was in the noisy label, colour outside "
-    "of every outline was added by the correction, fainter colour is less certain."
+    "Each row is one slice of a training patch, at its tomogram's z and around its y and x (voxels): colour inside a "
+    "dashed outline was in the given label, fainter colour is less certain. Last column: filled, what the class of that "
+    "colour gained by the correction; hatched, what it lost."
+)
+_MASS_CAPTION = (
+    "Above: what the correction adds to the labels of each species and takes from them, in voxels a training patch; it "
+    "is zero during the warm-up. Below, where the truth is known: corrected labels should have fewer wrong voxels than "
+    "the given ones, precision is the share of changed voxels that were changed rightly, recall the share of wrong "
+    "voxels that were."
+)
+_CLEAN_CAPTION = (
+    "Where the outer loss falls and the held-out one, on patches that no step gets, does not, the meta patches are learnt "
+    "by heart. The correction's own loss is that of corrupted clean labels after correction: it should restore their "
+    "wrong voxels and spoil few right ones."
 )
 _WEIGHTS_CAPTION = (
     "Each dot is one training patch, boxes span the quartiles and the bar in them is the median; weights that fall "
     "from left to right favour the small species."
+)
+_WEIGHTS_BY_STEP_CAPTION = (
+    "Mean weight of the patches drawn for a species, small to large; the band is one standard deviation over the patches "
+    "of a batch, grey lines are the other species. Weights are one during the warm-up."
 )
 _SLICE_CAPTION = (
     "Mean of up to five slices about z, slightly smoothed; solid rings are true particles that were found, dashed "

@@ -37,6 +37,8 @@ FAINT = "#737a85"
 ACCENT = "#7b3fa0"
 MAX_PNG_BYTES = 200_000
 PNG_DPI = 150
+_CHARACTER_POINTS, _MARK_POINTS, _ROW_INCHES = 4.9, 44, 0.17  # of a legend: mean width of a letter, its mark, its rows
+_BELOW_INCHES = 0.36  # a panel's tick and axis labels
 
 THEME: Any = {
     "font.family": "DejaVu Sans",
@@ -90,10 +92,27 @@ def line_style(index: int) -> str:
 
 
 def legend_below(figure: Figure, handles: Sequence[Any], columns: int, **options: Any) -> None:
-    """One legend under all axes, reading row by row."""
+    """One legend under all axes, reading row by row: as many columns as fit, and a figure that is higher by its rows."""
+    width_points = 72 * figure.get_figwidth()
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(columns, len(handles), int(width_points / (_CHARACTER_POINTS * longest + _MARK_POINTS))))
+    rows = -(-len(handles) // columns)
+    figure.set_figheight(figure.get_figheight() + _ROW_INCHES * (rows - 1))
     # matplotlib fills column by column; readers read row by row
     ordered = [handles[index] for start in range(columns) for index in range(start, len(handles), columns)]
-    figure.legend(handles=ordered, loc="outside lower center", ncols=min(columns, len(handles)), **options)
+    figure.legend(handles=ordered, loc="outside lower center", ncols=columns, **options)
+
+
+def legend_under(axes: Axes, columns: int = 2, **options: Any) -> None:
+    """The legend of one panel, below its axis label, where it hides no curve."""
+    from matplotlib.transforms import ScaledTranslation
+
+    handles, labels = axes.get_legend_handles_labels()
+    figure: Any = axes.figure
+    if handles:
+        below = axes.transAxes + ScaledTranslation(0, -_BELOW_INCHES, figure.dpi_scale_trans)
+        place: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "bbox_transform": below}
+        axes.legend(handles, labels, ncols=min(columns, len(handles)), **place, **options)
 
 
 def plain_image_axes(axes: Axes) -> None:

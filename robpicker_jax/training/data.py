@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from robpicker_jax.annotations import Particles
 from robpicker_jax.config import DataConfig, ModelConfig, ParallelConfig, PatchConfig, TrainConfig
 from robpicker_jax.datasets import OpenedTomogram, Scalings, Survey, TomogramFiles, dataset, load_target, survey
 from robpicker_jax.labels import LabelMaker, Region, label_maker
@@ -20,7 +22,9 @@ from robpicker_jax.patches import BatchSource, PatchTomogram, check_names
 from robpicker_jax.patches.device import Stack
 from robpicker_jax.system.errors import located
 from robpicker_jax.training.feeding import Batches, device_batches, resident_batches
+from robpicker_jax.training.held_out import MetaParts, check_species, divide, fixed_batches, kept_stack, part_of
 from robpicker_jax.training.input_forms import Shape, labels_are_drawn, lives_on_devices
+from robpicker_jax.training.objective import Batch
 from robpicker_jax.training.workload import step_bytes
 
 __all__ = ["TrainingData", "device_batches", "load_training_data"]
@@ -40,8 +44,8 @@ class TrainingData:
         train, meta: tomograms with their particles; densities are arrays, or read from their files box by box.
         label_maps: labels of each tomogram of train and meta, by split and name: a map, uint8 (z, y, x), or a function
             region → map that draws it when it is needed.
-        stacks: the tomograms of "train" and "meta" as one array each, to be copied to the devices; empty: they stay
-            on the host.
+        stacks: the tomograms of "train" and "meta" as one array each, to be copied to the devices, without what is held
+            out; empty: they stay on the host.
     """
 
     train_config: TrainConfig
@@ -67,17 +71,17 @@ class TrainingData:
 
     def source(self) -> BatchSource:
         """Batches of this data, as functions of the step."""
-        return self._source(self.train_config.meta_share)
+        return self._source(self.train_config.meta_share, self.patches)
 
-    def noisy_source(self) -> BatchSource:
+    def noisy_source(self, *, augmented: bool = True) -> BatchSource:
         """The same without meta patches in training batches, for looking at what becomes of noisy labels."""
-        return self._source(0.0)
+        return self._source(0.0, self.patches if augmented else replace(self.patches, augment=()))
 
-    def _source(self, meta_share: float) -> BatchSource:
-        train, patches = self.train_config, self.patches
+    def _source(self, meta_share: float, patches: PatchConfig) -> BatchSource:
+        train = self.train_config
         return BatchSource(
             [self._patches("train", tomogram) for tomogram in self.train],
-            [self._patches("meta", tomogram) for tomogram in self.meta],
+            self._meta_parts(self._parts.kept),
             patches,
             seed=train.seed,
             batch_size=train.batch_size,
@@ -85,6 +89,21 @@ class TrainingData:
             meta_share=meta_share,
             threads=patches.threads or min(8, os.cpu_count() or 1),
         )
+
+    @cached_property
+    def held_out(self) -> list[Batch]:
+        """Patches of the part of the meta set that no batch is cut from; empty where nothing is held out."""
+        rows = self.train_config.meta_batch
+        return fixed_batches(self._meta_parts(self._parts.held), self.patches.size, rows)
+
+    @cached_property
+    def _parts(self) -> MetaParts:
+        """What of the meta tomograms is trained on, and what is held out."""
+        return divide([tomogram.shape_zyx for tomogram in self.meta], self.train_config, self.patches.size)
+
+    def _meta_parts(self, regions: Sequence[Region | None]) -> list[PatchTomogram]:
+        pairs = zip(self.meta, regions, strict=True)
+        return [part_of(self._patches("meta", tomogram), region) for tomogram, region in pairs if region is not None]
 
     def batches(self, mesh: Mesh) -> Batches:
         """The batches, cut where the tomograms are; tomograms that are to be kept on the devices are copied there now."""
@@ -99,10 +118,9 @@ class TrainingData:
         return sum(leaf.nbytes for kind in kinds for leaf in jax.tree.leaves(self.stacks.get(kind)))
 
     def _patches(self, split: str, tomogram: OpenedTomogram) -> PatchTomogram:
-        assert tomogram.particles is not None  # tomograms without particles are refused in train and meta
         density: Any = tomogram if tomogram.density is None else tomogram.density
         labels = self.label_maps[split, tomogram.name]
-        return PatchTomogram(tomogram.name, density, tomogram.particles, labels, tomogram.mask)
+        return PatchTomogram(tomogram.name, density, _known(tomogram), labels, tomogram.mask)
 
 
 def load_training_data(
@@ -159,6 +177,7 @@ def _loaded(
 ) -> TrainingData:
     """Open the training and meta tomograms of a surveyed data set, and make their label maps."""
     shapes = _shapes(found)
+    parts = divide(shapes["meta"], train, patches.size)
     opened: dict[str, list[OpenedTomogram]] = {}
     label_maps: dict[tuple[str, str], Labels] = {}
     stacks: dict[str, Stack] = {}
@@ -174,6 +193,9 @@ def _loaded(
             label_maps |= {(kind, tomogram.name): one for tomogram, one in zip(opened[kind], made, strict=True)}
             if density is not None:
                 stacks[kind] = Stack(density, labels, np.array(shapes[kind], np.int32))
+    check_species([_known(tomogram) for tomogram in opened["meta"]], parts, data.species)
+    if resident and parts.is_divided:
+        stacks["meta"] = kept_stack(stacks["meta"], parts)
     if train.meta_share and resident:
         stacks["train"] = _joined(stacks["train"], stacks["meta"])
     return TrainingData(train, patches, found, opened["train"], opened["meta"], label_maps, stacks)
@@ -222,6 +244,12 @@ def _labels(tomogram: OpenedTomogram, maker: LabelMaker | None, n_species: int, 
     make = maker.bind if drawn else maker.labels
     with located(tomogram.files.annotation_path or tomogram.files.volume_path):
         return make(tomogram.shape_zyx, tomogram.particles)
+
+
+def _known(tomogram: OpenedTomogram) -> Particles:
+    """The particles of a tomogram of train or meta, where tomograms without particles are refused."""
+    assert tomogram.particles is not None
+    return tomogram.particles
 
 
 def _maker(split: Kind, data: DataConfig, voxel_size_angstrom: float | None) -> LabelMaker | None:

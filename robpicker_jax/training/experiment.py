@@ -43,7 +43,7 @@ from robpicker_jax.parallel.steps import check_method, jit_step, mean_over_devic
 from robpicker_jax.system.compilation import jit
 from robpicker_jax.system.registry import look_up
 from robpicker_jax.training import objective
-from robpicker_jax.training.losses import build_loss
+from robpicker_jax.training.losses import LossValues, build_loss
 from robpicker_jax.training.objective import Batch, InnerAux, Networks, NetworkState, robpicker_problem
 from robpicker_jax.training.optimizers import build_optimizer, learning_rate_schedule
 
@@ -94,6 +94,17 @@ class Experiment:
             return self.networks.correct(state.meta["correction"], features, prediction, one_hot)[0]
 
         return jit(apply)
+
+    @cached_property
+    def _clean_loss(self) -> Callable[..., LossValues]:
+        """Compiled (parameters, network state, batch) → loss on clean labels."""
+        return jit(objective.clean_loss(self.networks, build_loss(self.config.train)))
+
+    def clean_loss(self, state: TrainState, batch: Batch) -> LossValues:
+        """The loss of the segmentation network on clean labels, by patch and class, as NumPy arrays."""
+        own = parallel.local(state)
+        fetched: LossValues = jax.device_get(self._clean_loss(own.params, own.network_state, batch))
+        return fetched
 
     def inner_aux(self, state: TrainState, batch: Batch) -> InnerAux:
         """Losses, weights and corrections of training patches (no leading axis of inner steps), for reports."""

@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 from robpicker_jax.bilevel import BilevelProblem
 from robpicker_jax.config import CorruptionConfig
 from robpicker_jax.training.corruption import corrupt
-from robpicker_jax.training.losses import BoundLoss, dice
+from robpicker_jax.training.losses import BoundLoss, LossValues, dice
 
 Tree = Any
 _PRESENT_VOX = 0.5  # a class is present in a patch whose label holds a voxel of it
@@ -227,18 +227,28 @@ def inner_loss(
     return inner
 
 
+def clean_loss(networks: Networks, loss: BoundLoss = dice) -> Callable[[Tree, NetworkState, Batch], LossValues]:
+    """The loss on clean labels by patch and class, as `(params, state, batch) -> values`.
+
+    Batch norm uses the batch's own statistics, and leaves the running ones alone; nothing is dropped out.
+    """
+
+    def values(params: Tree, state: NetworkState, batch: Batch) -> LossValues:
+        _, logits, _ = networks.segment(params, state.batch_stats, batch.image, train=True)
+        clean = jax.nn.one_hot(batch.label, logits.shape[-1], dtype=_wide(logits))
+        return loss(_softmax(logits), clean)
+
+    return values
+
+
 def outer_loss(
     networks: Networks, loss: BoundLoss = dice
 ) -> Callable[[Tree, NetworkState, Batch], tuple[Array, Array]]:
-    """The outer loss as `(params, state, batch) -> (loss, loss of each patch)`, on clean labels.
-
-    Batch norm uses the meta batch's own statistics, and leaves the running ones alone; nothing is dropped out.
-    """
+    """The outer loss as `(params, state, batch) -> (loss, loss of each patch)`: the mean of `clean_loss`."""
+    values = clean_loss(networks, loss)
 
     def outer(params: Tree, state: NetworkState, batch: Batch) -> tuple[Array, Array]:
-        _, logits, _ = networks.segment(params, state.batch_stats, batch.image, train=True)
-        clean = jax.nn.one_hot(batch.label, logits.shape[-1], dtype=_wide(logits))
-        losses = loss(_softmax(logits), clean).per_patch
+        losses = values(params, state, batch).per_patch
         return jnp.mean(losses), losses
 
     return outer

@@ -91,14 +91,29 @@ def make_history(species: Any = SPECIES, *, offset: float = 0.0, meta: bool = Tr
                 "alpha_mean": 0.1 + 0.3 * progress,
                 "changed_share": 0.04 * progress,
                 "hypergradient_norm": float(np.exp(-3 - 2 * progress + 0.3 * rng.normal())),
+                "own_loss": 0.6 - 0.4 * progress + 0.03 * rng.normal(),
+                "own_restored": 0.9 * progress,
+                "own_spoiled": 0.004,
+                "label_gained/background": 40 * progress,
+                "label_lost/background": 300 * progress,
             }
             for name, radius, _ in species:
+                row[f"label_mass/{name}"] = radius**3 * (1 + 0.3 * rng.normal())
+                row[f"label_gained/{name}"] = progress * radius**3 * rng.uniform(0.2, 0.6)
+                row[f"label_lost/{name}"] = progress * radius**2 * rng.uniform(0.0, 0.4)
                 row[f"weight_mean/{name}"] = 0.5 + progress * (0.35 - 0.05 * radius) + 0.01 * rng.normal()
                 row[f"weight_std/{name}"] = 0.04
         rows.append(row)
         if step % 100 == 0:
             f1 = {f"f1/{s[0]}": float(np.clip((0.95 - 0.25 / s[1] - offset) * progress, 0, 1)) for s in species}
-            rows.append({"step": step, "kind": "validation", "macro_f1": float(np.mean(list(f1.values()))), **f1})
+            found = {"macro_f1": float(np.mean(list(f1.values()))), **f1}
+            if meta:
+                held = {f"held_out_loss/{s[0]}": 0.9 - 0.5 * progress - 0.02 * s[1] for s in species}
+                found |= {"held_out_loss": float(np.mean(list(held.values()))), **held}
+                quality = {"error_before": 0.03, "error_after": 0.03 - 0.012 * progress, "recall": 0.6 * progress}
+                quality |= {"precision": None if step == 100 else 0.9, "recovered": 0.95 * progress}
+                found |= {f"correction/{key}": value for key, value in quality.items()}
+            rows.append({"step": step, "kind": "validation", **found})
     return rows
 
 
@@ -130,9 +145,11 @@ def make_example(name: str, seed: int, *, soft: bool = True, n_species: int = le
         true[ball & (((yy - y) * 0.9) ** 2 + (xx - x) ** 2 * 1.4 <= radius**2)] = label
         if index % 3:
             noisy[ball] = label
+    noisy[40:45, 4:10] = 1  # a false particle, which the correction takes away
     image = gaussian_filter(rng.normal(size=(size, size)), 1) * 2 - gaussian_filter((true > 0) * 1.0, 1)
     soft_true = gaussian_filter(np.eye(n_species + 1)[true], (1.2, 1.2, 0))
     probabilities = 0.55 * soft_true + 0.45 * np.eye(n_species + 1)[noisy]
+    probabilities[40:45, 4:10] = np.eye(n_species + 1)[0]
     return LabelExample(
         name,
         image,
@@ -158,8 +175,8 @@ def make_data(species: Any = SPECIES, *, tomograms: int = 2, **changes: Any) -> 
         evaluation=make_evaluation(views, species),
         tomograms=views,
         label_examples=[
-            make_example("training patch 3, z = 31", 3, n_species=len(species)),
-            make_example("training patch 8, z = 20", 4, soft=False, n_species=len(species)),
+            make_example("train_000\nz 31, y 52, x 117", 3, n_species=len(species)),
+            make_example("train_002\nz 20, y 40, x 16", 4, soft=False, n_species=len(species)),
         ],
         weights=[ClassWeights(*row) for row in weights],
         comparison=Comparison(

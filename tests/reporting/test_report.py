@@ -56,7 +56,8 @@ def page(index: Path) -> Page:
 def test_writes_every_figure_readable_and_bounded(index: Path) -> None:
     names = {path.stem for path in index.parent.glob("*.png")}
     assert names == {
-        "f1", "thresholds", "training", "meta_networks", "label_correction", "sample_weights",
+        "f1", "thresholds", "training", "clean_patches", "meta_networks", "label_correction", "correction_over_steps",
+        "sample_weights", "weights_over_steps",
         "slice_1_tomo_0000", "slice_2_tomo_0001",
     }  # fmt: skip
     for path in index.parent.glob("*.png"):
@@ -68,7 +69,20 @@ def test_writes_every_figure_readable_and_bounded(index: Path) -> None:
     assert not list(index.parent.glob(".tmp*"))
 
 
-@pytest.mark.parametrize("name", ["f1", "slice_1_tomo_0000", "slice_2_tomo_0001", "sample_weights", "training"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "f1",
+        "slice_1_tomo_0000",
+        "slice_2_tomo_0001",
+        "sample_weights",
+        "training",
+        "clean_patches",
+        "label_correction",
+        "correction_over_steps",
+        "weights_over_steps",
+    ],
+)
 def test_classes_keep_their_colours_in_every_figure(index: Path, name: str) -> None:
     pixels = np.asarray(Image.open(index.parent / f"{name}.png").convert("RGB")).reshape(-1, 3).astype(int)
     for species, colour in list(class_colours([s[0] for s in SPECIES]).items())[1:]:
@@ -198,7 +212,7 @@ def test_the_variant_explains_missing_networks(variant: str, section: str, reaso
 
 
 def test_supervised_history_draws_no_meta_networks(tmp_path: Path) -> None:
-    history = [row | {"alpha_mean": 0.0, "weight_mean/ribosome": 1.0} for row in make_history(steps=100)]
+    history = [row | {"alpha_mean": 0.0, "weight_mean/ribosome": 1.0} for row in make_history(steps=100, meta=False)]
     parsed = Page(page_text(ReportData("t", variant="supervised", history=history), tmp_path))
     assert {path.stem for path in tmp_path.glob("*.png")} == {"training"}
     assert "supervised variant: no meta networks" in parsed.text

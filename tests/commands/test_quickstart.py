@@ -1,0 +1,67 @@
+"""The built-in example as it is shipped: label correction and sample weights do what the documentation says of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from robpicker_jax.commands import train
+from robpicker_jax.commands.cli import call
+from robpicker_jax.config import Config, load_config
+from robpicker_jax.training.metrics_log import read_metrics
+
+pytestmark = pytest.mark.slow
+
+CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return load_config(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the shipped configuration, with nothing overridden."""
+    workdir = tmp_path_factory.mktemp("quickstart") / "run"
+    assert call(train.main, ["--config", str(CONFIG), "--workdir", str(workdir)]) == 0
+    return workdir
+
+
+def rows(run: Path, kind: str) -> list[dict[str, Any]]:
+    return [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == kind]
+
+
+@pytest.mark.timeout(3600)  # a few minutes on two free cores; the first test waits for the run
+def test_missing_particles_come_back_and_little_else_changes(run: Path, config: Config) -> None:
+    last = rows(run, "validation")[-1]
+    assert last["step"] == config.train.steps
+    assert last["correction/recovered"] >= 0.8
+    assert last["correction/added"] <= 0.01
+    assert last["correction/error_change"] <= -0.25
+    assert last["correction/error_after"] < last["correction/error_before"]
+
+
+@pytest.mark.timeout(3600)
+def test_the_smallest_species_weighs_more_than_the_largest(run: Path, config: Config) -> None:
+    by_size = sorted(config.data.species, key=lambda species: species.radius_vox)
+    smallest, largest = by_size[0].name, by_size[-1].name
+    # One row is one batch, which holds few patches of each species: the last tenth of the steps is taken together.
+    late = [row for row in rows(run, "train") if row["step"] > 0.9 * config.train.steps]
+
+    def weight(name: str) -> float:
+        found = [row[f"weight_mean/{name}"] for row in late if f"weight_mean/{name}" in row]
+        assert found
+        return float(np.mean(found))
+
+    assert weight(smallest) >= 1.3 * weight(largest)
+
+
+@pytest.mark.timeout(3600)
+def test_the_test_tomogram_is_picked_well(run: Path) -> None:
+    evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    assert evaluation["macro"]["f1"] >= 0.90
