@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from robpicker_jax.config import DataConfig, Species
 from robpicker_jax.datasets.discovery import DEFAULT_RULE, SHARED_LIST, TomogramFiles
 from robpicker_jax.system.errors import InputError, located
 from robpicker_jax.system.progress import console
+from robpicker_jax.volumes import is_volume
 
 
 def needs_particles(files: TomogramFiles, species: Sequence[Species]) -> bool:
@@ -129,9 +131,15 @@ def read_list(
 
 
 def unknown_lists(files: TomogramFiles) -> str:
-    """What to say of lists beside a tomogram without lists of its own: they are named after it, and after no class."""
-    names = ", ".join(path.name for _, path in files.class_lists[:3])
-    return f" ({names} beside it: after the tomogram's name comes the name of no species)" if names else ""
+    """What to say of files beside a tomogram without a list that are named after it: none of them is taken for one."""
+    own = {files.volume_path, files.target_path, files.mask_path}
+    folder = files.volume_path.parent
+    beside = sorted(path for path in folder.glob(f"{glob.escape(files.name)}[._]*") if path not in own)
+    named = [path.name for path in beside if not is_volume(path)]
+    if not named:
+        return ""
+    listed = ", ".join(named[:3]) + (", …" if len(named) > 3 else "")
+    return f" (beside it {listed}: of no known format, or named after no species)"
 
 
 def particles_of_tomogram(particles: Particles, name: str, path: Path, rule: NameRule = DEFAULT_RULE) -> Particles:

@@ -17,7 +17,7 @@ from robpicker_jax.datasets.copick_project import is_project
 from robpicker_jax.diagnosis import classes, coordinates, headers, patches, resources, spectra, splits
 from robpicker_jax.diagnosis.classes import Kind
 from robpicker_jax.diagnosis.findings import Diagnosis, Finding, worst_first
-from robpicker_jax.diagnosis.hypotheses import readings
+from robpicker_jax.diagnosis.hypotheses import readings, stated_pixels
 from robpicker_jax.diagnosis.observation import (
     Observation,
     check_label_map,
@@ -93,7 +93,8 @@ def diagnose(
     kinds = _kinds(observations, config.data.species if config else None, voxel_size)
     observations = [_labelled(observation, kinds) for observation in observations]
 
-    hypotheses = readings(voxel_size)
+    lists = [observation.particles for observation in observations if observation.particles is not None]
+    hypotheses = readings(voxel_size, stated_pixels(lists))
     radii = {kind.label: kind.radius_vox for kind in kinds} or {0: _GUESSED_RADIUS_VOX}
     for i, observation in enumerate(observations):
         observations[i], found = measure(observation, radii, hypotheses)

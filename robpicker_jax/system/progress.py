@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +12,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-console = Console()
-error_console = Console(stderr=True)
+
+class PatientConsole(Console):
+    """A console whose reader may go away (`robpicker … | head`): the work goes on, and what is left is not shown."""
+
+    def on_broken_pipe(self) -> None:
+        """Say once that nobody reads, and be quiet from then on; rich would end the process."""
+        self.quiet = True
+        try:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, (sys.stderr if self.stderr else sys.stdout).fileno())
+        except (OSError, ValueError):  # no real file, so nothing that could break again
+            pass
+        if not self.stderr:
+            error_console.print("the output is not read any more; the work goes on", style="yellow", highlight=False)
+
+
+console = PatientConsole()
+error_console = PatientConsole(stderr=True)
 
 
 class Progress:

@@ -12,7 +12,7 @@ import bz2
 import gzip
 import io
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from mrcfile.utils import byte_order_from_machine_stamp
 
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path
+from robpicker_jax.system.notes import note
 from robpicker_jax.volumes.volume import ArrayReader, LazyReader, VolumeReader, slabs
 
 _HEADER_BYTES = HEADER_DTYPE.itemsize
@@ -67,7 +68,7 @@ def open_mrc(path: Path) -> VolumeReader:
             raw = stream.read(_HEADER_BYTES)
         except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"damaged compressed file ({error})", where=path) from None
-        layout = _layout(path, raw)
+        layout = _layout(path, raw) if compressed else _without_absent_header(path, _layout(path, raw))
         if not compressed and not layout.nibbles:
             size = path.stat().st_size
             if size < layout.offset + layout.data_bytes:
@@ -180,6 +181,15 @@ def _decode(path: Path, compressed: str | None, layout: _Layout) -> np.ndarray:
     both = np.stack([rows & 15, rows >> 4], axis=-1)  # the first voxel lies in the low bits
     stored = both.reshape(*layout.file_shape[:2], -1)[:, :, : layout.file_shape[2]]
     return stored.transpose(layout.transpose)
+
+
+def _without_absent_header(path: Path, layout: _Layout) -> _Layout:
+    """The layout, with the voxels right behind the header where the file is just too short for what else it announces."""
+    absent = layout.offset - _HEADER_BYTES
+    if absent <= 0 or path.stat().st_size != _HEADER_BYTES + layout.data_bytes:
+        return layout
+    note(f"the header announces {absent} bytes of extended header that are not there; the voxels are read", where=path)
+    return replace(layout, offset=_HEADER_BYTES)
 
 
 def _truncated(path: Path, layout: _Layout, size: int) -> InputError:

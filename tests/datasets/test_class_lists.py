@@ -49,7 +49,7 @@ def test_b2_one_list_for_each_class_in_a_data_set(folder: Path) -> None:
     assert loaded.labels.tolist() == [1, 2, 2]
     assert load_particles(second, DATA, SHAPE).positions_vox.tolist() == [[10, 11, 12]]
     assert not first.lists([])
-    with pytest.raises(InputError, match=r"TS_1_80S-ribosome\.csv.* beside it: .*the name of no species"):
+    with pytest.raises(InputError, match=r"beside it .*TS_1_80S-ribosome\.csv.*named after no species"):
         load_particles(first, DataConfig(species=(Species("other", 1.0),)), SHAPE)
     found = read_lists(folder, split="train", class_names=["80S ribosome", "apo-ferritin"])
     assert {name: particles.labels.tolist() for name, particles in found.items()} == {"TS_1": [1, 2, 2], "TS_1_2": [2]}
