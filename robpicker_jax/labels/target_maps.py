@@ -70,7 +70,7 @@ def _write(tomogram: TomogramFiles, data: DataConfig, maker: LabelMaker, voxel_s
     with open_volume(tomogram.volume_path) as reader:
         shape = reader.shape_zyx
     particles = load_particles(tomogram, data, shape, voxel_size)
-    with located(tomogram.volume_path):
+    with located(tomogram.annotation_path or tomogram.volume_path):
         label_map = maker.labels(shape, particles)
     path = tomogram.target_path or tomogram.volume_path.with_name(f"{tomogram.name}_target.mrc")
     write_mrc(path, label_map, voxel_size)
