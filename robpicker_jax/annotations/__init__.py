@@ -13,6 +13,7 @@ from robpicker_jax.annotations.names import plain_name, plain_names
 from robpicker_jax.annotations.particles import Particles, with_known_labels
 from robpicker_jax.annotations.registry import FORMATS, suffixes
 from robpicker_jax.system.errors import InputError, located
+from robpicker_jax.system.notes import note
 
 __all__ = ["FORMATS", "Format", "Particles", "read_annotations", "suffixes", "write_annotations"]
 
@@ -24,6 +25,7 @@ def read_annotations(
     voxel_size_angstrom: float | None = None,
     shape_zyx: tuple[int, int, int] | None = None,
     class_labels: Mapping[str, int] | None = None,
+    volume_origin_angstrom: tuple[float, float, float] | None = None,
     allow_empty: bool = False,
     **fmt_options: Any,
 ) -> Particles:
@@ -35,6 +37,7 @@ def read_annotations(
         voxel_size_angstrom: voxel size of the tomogram, for formats whose coordinates are in Å or in other pixels.
         shape_zyx: size of the tomogram, for formats whose coordinates are measured from its centre.
         class_labels: label of each class name, for particles without a label of their own; names not in it get label 0.
+        volume_origin_angstrom: origin of the tomogram's volume, x y z, for formats that viewers place beside it.
         allow_empty: accept a well-formed list without particles.
         fmt_options: further options of the format (see `FORMATS[fmt].options`).
 
@@ -51,6 +54,7 @@ def read_annotations(
         voxel_size_angstrom=voxel_size_angstrom,
         shape_zyx=shape_zyx,
         class_labels=class_labels,
+        volume_origin_angstrom=volume_origin_angstrom,
         **fmt_options,
     )
     particles = with_known_labels(particles, class_labels or {})
@@ -67,11 +71,13 @@ def write_annotations(
     voxel_size_angstrom: float | None = None,
     shape_zyx: tuple[int, int, int] | None = None,
     shapes_zyx: Mapping[str, tuple[int, int, int]] | None = None,
+    volume_origin_angstrom: tuple[float, float, float] | None = None,
     **fmt_options: Any,
 ) -> None:
     """Write a particle list; the file appears whole or not at all.
 
-    Tomograms are written by `names.plain_name`: without folders and suffixes of files.
+    Tomograms are written by `names.plain_name`: without folders and suffixes of files. Where the format cannot say that
+    a value is unknown, what stands in for it is said in a note.
 
     Args:
         path: the file to write.
@@ -80,6 +86,7 @@ def write_annotations(
         voxel_size_angstrom: voxel size of the tomogram, for formats that store Å.
         shape_zyx: size of the tomogram, for formats that measure from its centre.
         shapes_zyx: size of each tomogram by its name, where the list holds several.
+        volume_origin_angstrom: origin of the tomogram's volume, x y z, for formats that viewers place beside it.
         fmt_options: further options of the format (see `FORMATS[fmt].options`).
 
     Raises:
@@ -92,6 +99,8 @@ def write_annotations(
             particles = particles.with_(tomograms=plain_names(particles.tomograms))
     if shapes_zyx is not None:
         shapes_zyx = {plain_name(name): shape for name, shape in shapes_zyx.items()}
+    for sentence in format_.stand_ins(particles):
+        note(sentence)
     try:
         registry.call(
             format_,
@@ -101,6 +110,7 @@ def write_annotations(
             voxel_size_angstrom=voxel_size_angstrom,
             shape_zyx=shape_zyx,
             shapes_zyx=shapes_zyx,
+            volume_origin_angstrom=volume_origin_angstrom,
             **fmt_options,
         )
     except OSError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.notes import note
 
 _MOST_BINNING = 20  # pixels of a tilt series per voxel of a tomogram
 
@@ -32,6 +33,41 @@ def in_mask(positions_vox: np.ndarray, mask: np.ndarray) -> np.ndarray:
     found = np.all((voxels >= 0) & (voxels < mask.shape), axis=1)
     found[found] = mask[tuple(voxels[found].T)] != 0
     return np.asarray(found, dtype=bool)
+
+
+FRACTIONS = "all coordinates lie between 0 and 1: they are fractions of the box"
+"""How a note or a refusal of a list in fractions begins."""
+
+
+def are_fractions(positions_vox: np.ndarray) -> bool:
+    """Whether positions (n, 3) are fractions of the box, as Warp's template matching writes them, and not voxels.
+
+    No particle has its centre within a voxel of the volume's corner, let alone every particle of a list; whole numbers
+    alone are left as they are.
+    """
+    if not len(positions_vox) or positions_vox.min() < 0 or positions_vox.max() > 1:
+        return False
+    return bool((positions_vox != np.rint(positions_vox)).any())
+
+
+def in_voxels(positions: np.ndarray, size_xyz: np.ndarray | None, where: Path | str) -> np.ndarray:
+    """Positions (n, 3) that are fractions of the box in voxels, with a note; others as they are.
+
+    Args:
+        positions: (n, 3) x y z.
+        size_xyz: size of the volume or of each particle's, (3,) or (n, 3) voxels; None where it is not known.
+        where: the list, for messages.
+
+    Raises:
+        InputError: fractions of a box whose size is not known.
+    """
+    if not are_fractions(positions):
+        return positions
+    if size_xyz is None:
+        raise InputError(f"{FRACTIONS}, whose size is not known", where=where, fix="give the volume, or its shape")
+    note(f"{FRACTIONS}, and multiplied by its size", where=where)
+    scaled: np.ndarray = positions * np.broadcast_to(size_xyz, positions.shape)
+    return scaled
 
 
 def check_inside(

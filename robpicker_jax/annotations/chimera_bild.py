@@ -1,6 +1,6 @@
 """ChimeraX and Chimera BILD files: `.sphere x y z r` for each particle, `.color` before them for its class; Å.
 
-Format: https://www.cgl.ucsf.edu/chimerax/docs/user/formats/bild.html.
+Format: https://www.cgl.ucsf.edu/chimerax/docs/user/formats/bild.html. The volume's origin is added, as in `chimera_cmm`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def read(
     path: Path,
     *,
     voxel_size_angstrom: float | None = None,
-    origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    origin_angstrom: tuple[float, float, float] | None = None,
+    volume_origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Particles:
     """Read the spheres, markers and dots of a BILD file; the class is the colour that `write` gave.
 
@@ -52,7 +53,9 @@ def read(
         return f"line {numbers[i]}"
 
     positions = [columns.floats([cell[k] for cell in cells], axis, path, row) for k, axis in enumerate("xyz")]
-    return Particles((np.stack(positions, axis=1) - origin_angstrom) / voxel_size, np.array(labels))
+    return Particles(
+        (np.stack(positions, axis=1) - (origin_angstrom or volume_origin_angstrom)) / voxel_size, np.array(labels)
+    )
 
 
 def _label(words: list[str]) -> int:
@@ -68,7 +71,8 @@ def write(
     *,
     voxel_size_angstrom: float | None = None,
     radius_angstrom: float = 50.0,
-    origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    origin_angstrom: tuple[float, float, float] | None = None,
+    volume_origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> None:
     """Write spheres coloured by class.
 
@@ -76,7 +80,7 @@ def write(
         InputError: the voxel size is not given.
     """
     voxel_size = columns.required_voxel_size(voxel_size_angstrom, "ChimeraX", path)
-    positions = particles.positions_vox * voxel_size + origin_angstrom
+    positions = particles.positions_vox * voxel_size + (origin_angstrom or volume_origin_angstrom)
     lines = [".comment picks"]
     for label in np.unique(particles.labels):
         lines.append(".color " + " ".join(map(columns.number, COLOURS[(int(label) - 1) % len(COLOURS)])))

@@ -1,7 +1,7 @@
-"""ChimeraX and Chimera marker sets (`.cmm`): XML, one `<marker>` a particle, in Å from the centre of voxel 0.
+"""ChimeraX and Chimera marker sets (`.cmm`): XML, one `<marker>` a particle: x = origin + position × voxel size, in Å.
 
-Format: https://www.cgl.ucsf.edu/chimerax/docs/user/markers.html. A volume whose header has an origin is displaced by it
-in ChimeraX: give the same `origin_angstrom` here.
+Format: https://www.cgl.ucsf.edu/chimerax/docs/user/markers.html. ChimeraX displaces a volume by the origin of its header;
+that of the tomogram is taken where the volume is known, and `origin_angstrom` says another one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def read(
     *,
     voxel_size_angstrom: float | None = None,
     class_labels: Mapping[str, int] | None = None,
-    origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    origin_angstrom: tuple[float, float, float] | None = None,
+    volume_origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Particles:
     """Read a marker set; the class is the `class_label` or the colour that `write` gave, the note the class name.
 
@@ -51,19 +52,23 @@ def read(
     def column(name: str) -> np.ndarray:
         return columns.floats([marker.get(name, "") for marker in markers], name, path, row)
 
-    positions = (np.stack([column(axis) for axis in "xyz"], axis=1) - origin_angstrom) / voxel_size
+    positions = (
+        np.stack([column(axis) for axis in "xyz"], axis=1) - (origin_angstrom or volume_origin_angstrom)
+    ) / voxel_size
     notes = np.array([marker.get("note", "") for marker in markers])
-    labels = [marker.get("class_label") or str(_label(marker, class_labels)) for marker in markers]
+    labels = [_label(marker, class_labels) for marker in markers]
     known = any("score" in marker for marker in markers)
     return Particles(
         positions,
-        columns.integers(labels, "class_label", path, row),
+        columns.optional_labels(labels, "class_label", path, row),
         scores=columns.optional_floats([m.get("score") for m in markers], "score", path, row) if known else None,
         class_names=notes if (notes != "").any() else None,
     )
 
 
-def _label(marker: Mapping[str, str], class_labels: Mapping[str, int] | None) -> int:
+def _label(marker: Mapping[str, str], class_labels: Mapping[str, int] | None) -> str | int:
+    if not columns.is_missing(marker.get("class_label")):
+        return marker["class_label"]
     if class_labels and marker.get("note") in class_labels:
         return class_labels[marker["note"]]
     try:
@@ -78,7 +83,8 @@ def write(
     *,
     voxel_size_angstrom: float | None = None,
     radius_angstrom: float = 50.0,
-    origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    origin_angstrom: tuple[float, float, float] | None = None,
+    volume_origin_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> None:
     """Write a marker set that ChimeraX opens, a colour for each class.
 
@@ -87,7 +93,7 @@ def write(
     """
     voxel_size = columns.required_voxel_size(voxel_size_angstrom, "ChimeraX", path)
     root = Element("marker_set", {"name": "picks"})
-    for i, position in enumerate(particles.positions_vox * voxel_size + origin_angstrom):
+    for i, position in enumerate(particles.positions_vox * voxel_size + (origin_angstrom or volume_origin_angstrom)):
         label = int(particles.labels[i])
         attributes = {"id": str(i + 1)} | dict(zip("xyz", map(columns.number, position), strict=True))
         attributes |= dict(zip("rgb", map(columns.number, COLOURS[(label - 1) % len(COLOURS)]), strict=True))

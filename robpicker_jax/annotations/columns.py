@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,9 @@ import numpy as np
 from robpicker_jax.system.errors import InputError
 
 LARGEST_LABEL = 2**31 - 1
+SAME_LENGTH = 0.02  # largest relative difference of two lengths, rounded somewhere, that are one and the same
+
+_MISSING = {"", "nan", "none", "null", "na", "n/a", "<na>", "nat"}  # how programs write a value that is not there
 
 
 def check_positive(**options: float | None) -> None:
@@ -22,6 +25,24 @@ def check_positive(**options: float | None) -> None:
     for name, value in options.items():
         if value is not None and not 0 < value < np.inf:
             raise InputError(f"{name} is {value}, not a positive number")
+
+
+def agree(what: str, given: float, stated: float, where: Path | str, fix: str, *, says: str = "the file") -> None:
+    """Refuse an option that contradicts what a file says: neither silently goes before the other.
+
+    Args:
+        what: what both are, as in "a voxel size of".
+        given: the option's value.
+        stated: what the file says.
+        where: the file.
+        fix: what a user can do about it.
+        says: what says it, for the message.
+
+    Raises:
+        InputError: they differ by more than 2 %.
+    """
+    if abs(given - stated) > SAME_LENGTH * abs(stated):
+        raise InputError(f"{what} {given:.5g} is given, but {says} says {stated:.5g}", where=where, fix=fix)
 
 
 def required_voxel_size(voxel_size_angstrom: float | None, owner: str, path: Path) -> float:
@@ -58,12 +79,58 @@ def floats(texts: Sequence[str | float], name: str, path: Path, row: Callable[[i
     return values
 
 
-def optional_floats(texts: Sequence[str | None], name: str, path: Path, row: Callable[[int], str]) -> np.ndarray:
-    """Float64 numbers of a column in which an absent or empty cell or `nan` is NaN."""
-    present = [i for i, text in enumerate(texts) if text is not None and text.strip().lower() not in ("", "nan")]
+def is_missing(cell: object) -> bool:
+    """Whether a cell says that its value is not known: absent, empty, `nan`, `None`, `<NA>` and the like."""
+    if isinstance(cell, str):
+        return cell.strip().lower() in _MISSING
+    return cell is None or cell != cell
+
+
+def optional_floats(
+    texts: Sequence[str | float | None], name: str, path: Path, row: Callable[[int], str]
+) -> np.ndarray:
+    """Float64 numbers of a column, NaN where a cell is missing or infinite: a score or an angle that is not known.
+
+    Raises:
+        InputError: for the first other cell that is no number.
+    """
     values = np.full(len(texts), np.nan)
-    values[present] = floats([str(texts[i]) for i in present], name, path, lambda i: row(present[i]))
+    for i, text in enumerate(texts):
+        if text is None or is_missing(text):
+            continue
+        try:
+            values[i] = float(text)
+        except (ValueError, OverflowError):
+            raise InputError(f"{row(i)}: {name} is {str(text)[:40]!r}, not a number", where=path) from None
+    values[np.isinf(values)] = np.nan
     return values
+
+
+def optional_labels(
+    texts: Sequence[str | float | None], name: str, path: Path, row: Callable[[int], str]
+) -> np.ndarray:
+    """Class labels of a column, int64: 0, the label of an unknown class, where a cell is missing.
+
+    Raises:
+        InputError: for the first other cell that is no whole number from 0.
+    """
+    return integers([0 if text is None or is_missing(text) else text for text in texts], name, path, row)
+
+
+def labels_by_name(labels: np.ndarray, names: Sequence[str | None], by_name: Mapping[str, int] | None) -> np.ndarray:
+    """The labels, and row by row, where a label is 0, that of the class's name; names not in `by_name` leave it 0."""
+    named = np.array([(by_name or {}).get(name or "", 0) for name in names], np.int64).reshape(-1)
+    return np.where(labels > 0, labels, named)
+
+
+def known_or_zero(values: np.ndarray) -> np.ndarray:
+    """The values, 0 where they are not finite, for formats that have no way to say that a value is unknown."""
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+def number_names(numbers: np.ndarray) -> np.ndarray:
+    """Names of tomograms from a column of numbers: "7" for 7.0, "" where the number is unknown."""
+    return np.array(["" if np.isnan(value) else number(value) for value in numbers], np.str_)
 
 
 def integers(

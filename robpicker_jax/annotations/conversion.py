@@ -15,6 +15,7 @@ from robpicker_jax.annotations.names import plain_names
 from robpicker_jax.annotations.numbering import KEY_SUFFIX, needs_key
 from robpicker_jax.annotations.registry import format_of
 from robpicker_jax.system.errors import InputError, located
+from robpicker_jax.system.notes import gathered_notes
 
 _COLUMNS = {
     "labels": "class labels",
@@ -85,7 +86,8 @@ def _assumptions(path: Path, fmt: Format, particles: Particles, options: Mapping
 
     def positions(**changes: Any) -> np.ndarray | None:
         try:
-            return read_annotations(path, fmt=fmt.name, **{**options, **changes}).positions_vox
+            with gathered_notes():  # of a reading that is only tried
+                return read_annotations(path, fmt=fmt.name, **{**options, **changes}).positions_vox
         except InputError:
             return None
 
@@ -273,9 +275,13 @@ def parse_options(pairs: Sequence[str], flag: str) -> dict[str, Any]:
         if not equals:
             raise InputError(f"{pair!r} is not NAME=VALUE", where=flag)
         try:
-            result[name.strip().replace("-", "_")] = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError):
             raise InputError(f"{text!r} is no value", where=f"{flag} {name}") from None
+        # What YAML would rewrite is a name: a day (2024-01-05), or a number with zeros before it (007).
+        plain = value is None or isinstance(value, bool | float | str | list | dict)
+        kept = plain or (isinstance(value, int) and str(value) == text.strip().lstrip("+"))
+        result[name.strip().replace("-", "_")] = value if kept else text.strip()
     return result
 
 

@@ -8,7 +8,7 @@ table without header has columns x y z, or z y x by `axes="zyx"`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +71,7 @@ def read(
     def find(names: tuple[str, ...], *, whole: bool = False) -> int | None:
         for name in names:
             index = header.index(name) if name in header else None
-            if index is None or index in used or (whole and not all(_whole(cell) for cell in table.column(index))):
+            if index is None or index in used or (whole and not _whole_numbers(table.column(index))):
                 continue
             used.add(index)
             return index
@@ -80,26 +80,25 @@ def read(
     label, tomogram = find(_LABEL, whole=True), find(_TOMOGRAM)
     name, score, size = find(_NAME), find(_SCORE), find(("cluster_size",))
     class_names = None if name is None else np.array(table.column(name))
-    if label is None and name is not None and not class_labels and all(_whole(cell) for cell in table.column(name)):
+    if label is None and name is not None and not class_labels and _whole_numbers(table.column(name)):
         label = name
+    labels = np.zeros(len(positions), np.int64)
     if label is not None:
-        labels = table.integers(label, table.header[label])
-    elif class_names is not None:
-        labels = np.array([(class_labels or {}).get(cell, 0) for cell in class_names.tolist()])
-    else:
-        labels = np.zeros(len(positions), np.int64)
+        labels = table.optional_labels(label, table.header[label])
+    if class_names is not None:
+        labels = columns.labels_by_name(labels, class_names.tolist(), class_labels)
     rotations = None
     if all(angle in header for angle in _ANGLES):
         used |= {header.index(angle) for angle in _ANGLES}
-        cells = [columns.optional_floats(table.column(header.index(a)), a, path, table.row) for a in _ANGLES]
+        cells = [table.optional_floats(header.index(angle), angle) for angle in _ANGLES]
         rotations = matrix_from_euler(np.stack(cells, axis=1), "deepfinder")
-    scores = None if score is None else columns.optional_floats(table.column(score), header[score], path, table.row)
+    scores = None if score is None else table.optional_floats(score, header[score])
     return Particles(
         _to_voxels(positions, unit, voxel_size_angstrom, path),
         labels,
         rotations=rotations,
         scores=scores,
-        cluster_sizes=None if size is None else table.integers(size, "cluster_size"),
+        cluster_sizes=None if size is None else table.optional_labels(size, "cluster_size"),
         class_names=class_names,
         tomograms=None if tomogram is None else np.array(table.column(tomogram)),
         extra={
@@ -142,6 +141,12 @@ def _to_voxels(positions: np.ndarray, unit: str, voxel_size: float | None, path:
     if unit == "voxel":
         return positions
     return positions * _ANGSTROM_PER[unit] / columns.required_voxel_size(voxel_size, "the table", path)
+
+
+def _whole_numbers(cells: Sequence[str]) -> bool:
+    """Whether a column holds whole numbers, apart from cells that are missing."""
+    given = [cell for cell in cells if not columns.is_missing(cell)]
+    return bool(given) and all(_whole(cell) for cell in given)
 
 
 def _whole(cell: str) -> bool:

@@ -32,7 +32,7 @@ def read(path: Path, *, class_labels: Mapping[str, int] | None = None) -> Partic
 
     Args:
         path: the XML file.
-        class_labels: label of each class name, used for objects that have a `class_name` and no `class_label`.
+        class_labels: label of each class name, for each object that has a `class_name` and no `class_label`.
 
     Raises:
         InputError: not XML, entities or external references, a missing attribute, a value that is no number; the
@@ -65,10 +65,12 @@ def read(path: Path, *, class_labels: Mapping[str, int] | None = None) -> Partic
 
     positions = np.stack([columns.floats(required(axis), axis, path, row) for axis in "xyz"], axis=1)
     names = optional("class_name")
-    if names is not None and "class_label" not in attributes[0]:
-        labels = np.array([(class_labels or {}).get(name or "", 0) for name in names])
-    else:
-        labels = columns.integers(required("class_label"), "class_label", path, row)
+    for i, attribute in enumerate(attributes):
+        if "class_label" not in attribute and "class_name" not in attribute:
+            raise InputError(f"{row(i)} has no attribute 'class_label'", where=path)
+    labels = columns.optional_labels([a.get("class_label") for a in attributes], "class_label", path, row)
+    if names is not None:
+        labels = columns.labels_by_name(labels, names, class_labels)
     angles = [optional(name) for name in _ANGLES]
     rotations = None
     if any(values is not None for values in angles):
@@ -85,7 +87,7 @@ def read(path: Path, *, class_labels: Mapping[str, int] | None = None) -> Partic
         labels,
         rotations=rotations,
         scores=None if scores is None else columns.optional_floats(scores, "score", path, row),
-        cluster_sizes=None if sizes is None else columns.integers([s or "0" for s in sizes], "cluster_size", path, row),
+        cluster_sizes=None if sizes is None else columns.optional_labels(sizes, "cluster_size", path, row),
         class_names=None if names is None else np.array([name or "" for name in names]),
         tomograms=None if tomograms is None else np.array([name or "" for name in tomograms]),
         extra={name: columns.typed([a.get(name) for a in attributes]) for name in extra_names},

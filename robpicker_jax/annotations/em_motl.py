@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from robpicker_jax.annotations import columns
-from robpicker_jax.annotations.format import BINNING, FIRST_VOXEL, FIRST_VOXEL_IS_0, VOXELS_NOT_PIXELS, Format
+from robpicker_jax.annotations import columns, numbering
+from robpicker_jax.annotations.format import BINNING, FIRST_VOXEL, FIRST_VOXEL_IS_0, VOXELS_NOT_PIXELS, Format, StandIn
 from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
@@ -27,13 +27,16 @@ _TYPES = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
 _KEPT = {2: "motl_2", 3: "motl_3", 4: "motl_4", 6: "motl_6", 7: "motl_7", 14: "motl_14", 15: "motl_15", 16: "motl_16"}
 
 
-def read(path: Path, *, binning: float = 1.0, first_voxel: int = 0) -> Particles:
+def read(
+    path: Path, *, binning: float = 1.0, first_voxel: int = 0, tomogram_names: str | Path | None = None
+) -> Particles:
     """Read an EM motive list.
 
     Args:
         path: the file.
         binning: the list's voxels per voxel of the tomogram.
         first_voxel: how the list counts the first voxel, 0 or 1.
+        tomogram_names: file that says which number is which tomogram; by default the one beside the list.
 
     Raises:
         InputError: not an EM file, truncated, not 20 rows, or numbers that are not finite.
@@ -56,20 +59,17 @@ def read(path: Path, *, binning: float = 1.0, first_voxel: int = 0) -> Particles
         table = np.frombuffer(content, dtype, rows * n, _HEADER).reshape(n, rows).astype(np.float64)
     if not n:
         return Particles.empty()
-    bad = np.argwhere(~np.isfinite(table))
+    bad = np.argwhere(~np.isfinite(table[:, 7:13]))
     if len(bad):
-        raise InputError(f"particle {bad[0, 0] + 1}: row {bad[0, 1] + 1} is not a finite number", where=path)
-
-    def whole(row: int) -> np.ndarray:
-        cells = [columns.number(max(value, 0)) for value in table[:, row - 1]]
-        return columns.integers(cells, f"row {row}", path, lambda i: f"particle {i + 1}")
-
+        raise InputError(f"particle {bad[0, 0] + 1}: row {bad[0, 1] + 8} is not a finite number", where=path)
+    table[~np.isfinite(table)] = np.nan
+    labels = np.maximum(table[:, 19], 0).tolist()
     return Particles(
         (table[:, 7:10] + table[:, 10:13] - first_voxel) / binning,
-        whole(20),
+        columns.optional_labels(labels, "row 20", path, lambda i: f"particle {i + 1}"),
         rotations=matrix_from_euler(table[:, 16:19], "deepfinder"),
         scores=table[:, 0],
-        tomograms=np.array([columns.number(value) for value in table[:, 4]]),
+        tomograms=numbering.named(columns.number_names(table[:, 4]), path, tomogram_names),
         extra={name: table[:, row - 1] for row, name in _KEPT.items()},
     )
 
@@ -82,12 +82,12 @@ def write(path: Path, particles: Particles, *, binning: float = 1.0, first_voxel
     table[:, 3] = np.arange(1, n + 1)
     for row, name in _KEPT.items():
         if name in particles.extra and particles.extra[name].dtype.kind in "iuf":
-            table[:, row - 1] = np.nan_to_num(particles.extra[name])
-    table[:, 0] = 0 if particles.scores is None else np.nan_to_num(particles.scores)
+            table[:, row - 1] = columns.known_or_zero(particles.extra[name])
+    table[:, 0] = 0 if particles.scores is None else columns.known_or_zero(particles.scores)
     table[:, 4] = columns.tomogram_numbers(particles.tomograms, n)
     table[:, 7:10] = particles.positions_vox * binning + first_voxel
     if particles.rotations is not None:
-        table[:, 16:19] = np.nan_to_num(euler_from_matrix(particles.rotations, "deepfinder"))
+        table[:, 16:19] = columns.known_or_zero(euler_from_matrix(particles.rotations, "deepfinder"))
     table[:, 19] = particles.labels
     header = bytearray(_HEADER)
     header[0], header[3] = 6, 5
@@ -105,6 +105,7 @@ FORMAT = Format(
     keeps=frozenset({"labels", "rotations", "scores"}),
     single_precision=True,
     numbered=True,
-    options={"binning": BINNING, "first_voxel": FIRST_VOXEL},
+    options={"binning": BINNING, "first_voxel": FIRST_VOXEL, "tomogram_names": numbering.TOMOGRAM_NAMES},
     assumptions=(VOXELS_NOT_PIXELS, FIRST_VOXEL_IS_0),
+    stands_in=(StandIn("rotations", "0 0 0"), StandIn("scores", "0")),
 )

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
+
 from robpicker_jax.annotations.particles import Particles
 
 Verb = Literal["read", "write"]
 
-CONTEXT = ("voxel_size_angstrom", "shape_zyx", "shapes_zyx", "class_labels")
+CONTEXT = ("voxel_size_angstrom", "shape_zyx", "shapes_zyx", "volume_origin_angstrom", "class_labels")
 """Keyword arguments that say what is known of the tomogram. They are no options of a format: a reader or writer that
 has one of these parameters gets it, the others do without."""
 
@@ -23,7 +25,7 @@ BINNING = "pixels of the list per voxel of the tomogram"
 FIRST_VOXEL = "how the list counts the first voxel, 0 or 1"
 AXES = "order of the coordinate columns, a permutation of xyz"
 HALF_PIXEL = "whether the centre of the first voxel is at 0.5 0.5 0 (as in IMOD) or at 0"
-ORIGIN = "x y z of the volume's origin in Å"
+ORIGIN = "x y z of the volume's origin in Å; by default its header's"
 
 
 @runtime_checkable
@@ -97,6 +99,21 @@ CENTRE_AT_HALF = Assumption(
 
 
 @dataclass(frozen=True)
+class StandIn:
+    """What a format writes for a value that is not known, because it has no way to say so.
+
+    Attributes:
+        column: a column of `Particles`: "rotations" or "scores".
+        text: what is written, as part of a sentence.
+        always: whether it is written too where the list has no such column at all.
+    """
+
+    column: Literal["rotations", "scores"]
+    text: str
+    always: bool = True
+
+
+@dataclass(frozen=True)
 class Format:
     """One annotation format.
 
@@ -111,8 +128,11 @@ class Format:
         single_precision: whether coordinates are written as 32-bit floating-point numbers.
         numbered: whether it tells tomograms apart by numbers, though it does not keep their names.
         is_folder: whether the particles of one tomogram may fill a folder of files.
+        files: of a folder, the files that `write` would write, from its path, the particles and those of its options
+            that it has; None where a list is one file.
         options: help of every option of `read` and `write`, by name.
         assumptions: what is assumed where a file leaves an option open.
+        stands_in: what is written for values that are not known.
         stem_endings: file names that end so before the suffix are of this format.
         recognises: whether a file that starts with these bytes is of this format. Where several formats share a suffix,
             the first one that recognises the file is taken, else the first one without this function.
@@ -132,8 +152,10 @@ class Format:
     single_precision: bool = False
     numbered: bool = False
     is_folder: bool = False
+    files: Callable[..., list[Path]] | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     assumptions: tuple[Assumption, ...] = ()
+    stands_in: tuple[StandIn, ...] = ()
     stem_endings: tuple[str, ...] = ()
     recognises: Callable[[bytes], bool] | None = None
     keeps_column: Callable[[str], bool] = lambda name: True
@@ -162,6 +184,20 @@ class Format:
     def writing_options(self) -> tuple[str, ...]:
         """Names of the options of writing."""
         return tuple(name for name in self.arguments("write") if name not in CONTEXT)
+
+    def stand_ins(self, particles: Particles) -> list[str]:
+        """What a list of these particles would hold for values that are not known, as sentences."""
+        sentences = []
+        for entry in self.stands_in:
+            values = getattr(particles, entry.column)
+            if values is None:
+                unknown = len(particles) if entry.always else 0
+            else:
+                unknown = int(np.count_nonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1)))
+            if unknown:
+                name = {"rotations": "orientation", "scores": "score"}[entry.column]
+                sentences.append(f"{self.title}: where the {name} is not known, {entry.text} stands in")
+        return sentences
 
     def function(self, verb: Verb) -> Reader | Writer | None:
         """Its reader or writer; None where it has none."""

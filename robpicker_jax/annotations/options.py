@@ -84,6 +84,7 @@ _ELSEWHERE = {
     "voxel_size_angstrom": "say data.voxel_size_angstrom",
     "shape_zyx": "the volumes say it",
     "shapes_zyx": "the volumes say it",
+    "volume_origin_angstrom": "the volumes say it; origin_angstrom replaces it",
     "class_labels": "the order of data.species says it",
 }
 

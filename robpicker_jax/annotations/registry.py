@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from robpicker_jax.annotations.bounds import in_voxels
 from robpicker_jax.annotations.format import CONTEXT, Format, Verb
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
@@ -126,6 +129,19 @@ def call(format_: Format, verb: Verb, path: Path, *positional: Any, **options: A
     return function(path, *positional, **arguments)
 
 
+def written_files(format_: Format, path: Path, particles: Particles, options: Mapping[str, Any]) -> list[Path]:
+    """The files that writing a list makes: itself, or those that a format keeps in a folder.
+
+    Raises:
+        InputError: particles or options that the format cannot write.
+    """
+    if format_.files is None:
+        return [path]
+    names = inspect.signature(format_.files).parameters
+    chosen = {name: value for name, value in options.items() if name in names}
+    return format_.files(path, particles, **checked_options(format_, "write", chosen, where=path))
+
+
 def checked_options(
     format_: Format, verb: Verb, options: Mapping[str, Any], *, where: Path | str = "", key: str = "option"
 ) -> dict[str, Any]:
@@ -142,9 +158,7 @@ def checked_options(
     separator = "." if "." in key else " "
     for name, value in given.items():
         try:
-            # A name that is a number, such as copick's session 7, stays a name.
-            adapter = TypeAdapter(hints.get(name, Any), config=ConfigDict(coerce_numbers_to_str=True))
-            given[name] = adapter.validate_python(value)
+            given[name] = _validated(hints.get(name, Any), value)
         except ValidationError as error:
             message = error.errors(include_url=False)[0]["msg"]
             message = message[0].lower() + message[1:]
@@ -152,12 +166,26 @@ def checked_options(
     return given
 
 
+def _validated(hint: Any, value: Any) -> Any:
+    """The value in the type that an option declares; a name may look like a number, three numbers may be `1,2,3`."""
+    takers = (hint, *typing.get_args(hint))
+    if isinstance(value, str) and any(typing.get_origin(taker) is tuple for taker in takers):
+        value = value.split(",")
+    numbers_too = ConfigDict(coerce_numbers_to_str=True)
+    return TypeAdapter(hint, config=numbers_too).validate_python(value)
+
+
 def read(path: Path, fmt: str | None = None, **options: Any) -> Particles:
     """Read an annotation file; see `robpicker_jax.annotations.read_annotations`."""
     if not path.exists():
         raise InputError("no such file", where=path)
     try:
-        particles: Particles = call(format_of(path, fmt), "read", path, **options)
+        format_ = format_of(path, fmt)
+        particles: Particles = call(format_, "read", path, **options)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})", where=path) from None
-    return particles
+    if format_.unit != "voxel":
+        return particles
+    shape: tuple[int, int, int] | None = options.get("shape_zyx")
+    size_xyz = None if shape is None else np.array(shape[::-1], np.float64)
+    return particles.with_(positions_vox=in_voxels(particles.positions_vox, size_xyz, path))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.annotations import columns, star
+from robpicker_jax.annotations.format import StandIn
 from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.names import TOMOSTAR
 from robpicker_jax.annotations.particles import Particles
@@ -24,10 +25,33 @@ _SUB_ANGLES = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtom
 _ORIGIN_ANGSTROM = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
 _ORIGIN_PIXELS = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
 _SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax")
-_RESERVED = {"rlnOpticsGroup", "rlnMicrographName", *_SCORES, *_ORIGIN_PIXELS, *_ORIGIN_ANGSTROM, *_SUB_ANGLES}
+PIXEL_SIZES = (
+    "rlnTomoTiltSeriesPixelSize",
+    "rlnMicrographOriginalPixelSize",
+    "rlnMicrographPixelSize",
+    "rlnImagePixelSize",
+    "rlnPixelSize",
+    "rlnDetectorPixelSize",
+    "rlnMagnification",
+)
+"""Columns that state the pixels of coordinates, which a list that is written anew counts differently."""
+
+_RESERVED = {
+    "rlnOpticsGroup",
+    "rlnMicrographName",
+    *_SCORES,
+    *_ORIGIN_PIXELS,
+    *_ORIGIN_ANGSTROM,
+    *_SUB_ANGLES,
+    *PIXEL_SIZES,
+}
 _TOMOGRAMS = ("rlnTomoName", "rlnMicrographName")
 _NAMES = ("rlnParticleName",)
-_CLUSTER_SIZE = "rpkClusterSize"  # no RELION column; RELION keeps columns that it does not know
+# No RELION columns; RELION keeps columns that it does not know.
+_CLUSTER_SIZE = "rpkClusterSize"
+_ORIENTED = "rpkOrientationKnown"  # 0 where the angles stand in for an orientation that is not known
+
+STANDS_IN = (StandIn("rotations", f"0 0 0 (with {_ORIENTED} 0)", always=False),)
 
 
 def tomogram_names(table: star.Table) -> np.ndarray | None:
@@ -37,79 +61,42 @@ def tomogram_names(table: star.Table) -> np.ndarray | None:
 
 def orientations(table: star.Table, path: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
     """R of each particle and A_sub, each None where the file has no such columns."""
-    own = matrix_from_euler(star.numbers(table, ANGLES, path), "relion") if star.has(table, ANGLES) else None
-    sub = matrix_from_euler(star.numbers(table, _SUB_ANGLES, path), "relion") if star.has(table, _SUB_ANGLES) else None
-    if sub is None or own is None:
-        return (own if own is not None else sub), sub
-    return sub @ own, sub
+
+    def matrices(names: Sequence[str]) -> np.ndarray | None:
+        if not star.has(table, names):
+            return None
+        return matrix_from_euler(star.optional_numbers(table, names, path), "relion")
+
+    own, sub = matrices(ANGLES), matrices(_SUB_ANGLES)
+    rotations = sub @ own if sub is not None and own is not None else own if own is not None else sub
+    if rotations is not None and _ORIENTED in table:
+        rotations[star.numbers(table, [_ORIENTED], path)[:, 0] == 0] = np.nan
+    return rotations, sub
 
 
 def origin_angstrom(table: star.Table, sub: np.ndarray | None, path: Path) -> np.ndarray | None:
     """A_sub o of each particle in Å, None where the file has no `rlnOrigin?Angst`."""
     if not star.has(table, _ORIGIN_ANGSTROM):
         return None
-    origin = star.numbers(table, _ORIGIN_ANGSTROM, path)
-    return origin if sub is None else np.einsum("nij,nj->ni", sub, origin)
+    return _rotated(star.numbers(table, _ORIGIN_ANGSTROM, path), sub, path)
 
 
-def stated_pixel_size(
-    tables: Mapping[str, star.Table], table: star.Table, wanted: Sequence[str], path: Path
-) -> np.ndarray | None:
-    """Edge of the pixels of each particle's coordinates (n, 1), None where no column of `wanted` states it."""
-    for name in wanted:
-        if name in table:
-            return star.numbers(table, [name], path)
-        if name in tables.get("optics", {}):
-            return by_optics_group(tables["optics"], table, name, path)
-    return None
+def _rotated(origin: np.ndarray, sub: np.ndarray | None, path: Path) -> np.ndarray:
+    """A_sub o of each particle; where A_sub is unknown, o must be 0."""
+    if sub is None:
+        return origin
+    unknown = np.isnan(sub).any(axis=(1, 2))
+    for i in np.flatnonzero(unknown & origin.any(axis=1))[:1]:
+        raise InputError(f"row {i + 1}: the origin is shifted, but {_SUB_ANGLES[0]} … are unknown", where=path)
+    rotated: np.ndarray = np.einsum("nij,nj->ni", np.where(unknown[:, None, None], np.eye(3), sub), origin)
+    return rotated
 
 
-def by_optics_group(optics: star.Table, table: star.Table, name: str, path: Path) -> np.ndarray:
-    """A number of the optics table for each particle, (n, 1).
-
-    Raises:
-        InputError: a particle's optics group is not in the table.
-    """
-    values = star.numbers(optics, [name], path)
-    n = len(next(iter(table.values())))
-    if len(values) == 1:
-        return np.repeat(values, n, axis=0)
-    groups = star.numbers(optics, ["rlnOpticsGroup"], path)[:, 0]
-    row_of = {group: row for row, group in enumerate(groups.tolist())}
-    wanted = star.numbers(table, ["rlnOpticsGroup"], path)[:, 0].tolist()
-    for i, group in enumerate(wanted):
-        if group not in row_of:
-            raise InputError(f"row {i + 1}: optics group {group:g} is not in the optics table", where=path)
-    return values[[row_of[group] for group in wanted]]
-
-
-def from_pixels(
-    table: star.Table,
-    shift_angstrom: np.ndarray | None,
-    sub: np.ndarray | None,
-    pixel: np.ndarray | float | None,
-    binning: float | None,
-    voxel_size: float | None,
-    path: Path,
-) -> np.ndarray:
-    """Voxel positions of `rlnCoordinate?`, origins subtracted; the docstring of `relion_star` has the formula."""
-    coordinates = star.numbers(table, PIXELS, path)
-    if pixel is None and voxel_size:
-        pixel = voxel_size / (binning or 1.0)
-    if shift_angstrom is not None and shift_angstrom.any():
-        if pixel is None:
-            raise InputError(
-                "origins are in Å and the size of the coordinates' pixels is not in this file",
-                where=path,
-                fix="give pixel_size_angstrom, or the voxel size",
-            )
-        coordinates = coordinates - shift_angstrom / pixel
-    elif shift_angstrom is None and star.has(table, _ORIGIN_PIXELS):
-        origin = star.numbers(table, _ORIGIN_PIXELS, path)
-        coordinates = coordinates - (origin if sub is None else np.einsum("nij,nj->ni", sub, origin))
-    if binning is not None:
-        return coordinates / binning
-    return coordinates * pixel / voxel_size if pixel is not None and voxel_size else coordinates
+def pixel_origins(table: star.Table, sub: np.ndarray | None, path: Path) -> np.ndarray | float:
+    """A_sub o of each particle in pixels, 0 where the file has no `rlnOrigin?`."""
+    if not star.has(table, _ORIGIN_PIXELS):
+        return 0.0
+    return _rotated(star.numbers(table, _ORIGIN_PIXELS, path), sub, path)
 
 
 def record(
@@ -137,9 +124,9 @@ def record(
     labels = np.zeros(n, np.int64)
     if chosen is not None and (chosen in _NAMES or table[chosen].dtype.kind == "U"):
         class_names = table[chosen].astype(str)
-        labels = np.array([(class_labels or {}).get(name, 0) for name in class_names])
+        labels = columns.labels_by_name(labels, class_names.tolist(), class_labels)
     elif chosen is not None:
-        labels = columns.integers(table[chosen].tolist(), chosen, path, row)
+        labels = columns.optional_labels(table[chosen].tolist(), chosen, path, row)
     scores = next((name for name in _SCORES if name in table), None)
     used = {
         *CENTRED,
@@ -150,6 +137,7 @@ def record(
         *_ORIGIN_PIXELS,
         _TOMOGRAMS[0],
         _CLUSTER_SIZE,
+        _ORIENTED,
         species,
         chosen,
         scores,
@@ -161,10 +149,8 @@ def record(
         positions,
         labels,
         rotations=rotations,
-        cluster_sizes=None if sizes is None else columns.integers(sizes.tolist(), _CLUSTER_SIZE, path, row),
-        scores=None
-        if scores is None
-        else columns.optional_floats(table[scores].astype(str).tolist(), scores, path, row),
+        cluster_sizes=None if sizes is None else columns.optional_labels(sizes.tolist(), _CLUSTER_SIZE, path, row),
+        scores=None if scores is None else star.optional_numbers(table, [scores], path)[:, 0],
         class_names=class_names,
         tomograms=None
         if names is None
@@ -193,7 +179,11 @@ def common_columns(particles: Particles) -> dict[str, Any]:
     if particles.tomograms is not None:
         table["rlnTomoName"] = particles.tomograms
     if particles.rotations is not None:
-        table |= dict(zip(ANGLES, euler_from_matrix(particles.rotations, "relion").T, strict=True))
+        angles = euler_from_matrix(particles.rotations, "relion")
+        oriented = np.isfinite(angles).all(axis=1)
+        table |= dict(zip(ANGLES, columns.known_or_zero(angles).T, strict=True))
+        if not oriented.all():
+            table[_ORIENTED] = oriented.astype(np.int64)
     table["rlnClassNumber"] = particles.labels
     if particles.class_names is not None:
         table["rlnParticleName"] = particles.class_names

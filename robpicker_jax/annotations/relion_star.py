@@ -7,9 +7,10 @@ Positions, in voxels with the centre of voxel 0 at 0.0, come from
   N/2 is what RELION 5 adds (ParticleSet::getParticleCoordDecenteredPixel); `centre="N/2-1"` is the rule of programs
   that take pixel N/2 − 1 for the centre.
 - RELION 3 to 4: `rlnCoordinate?` X in pixels: x = (X − A_sub o / p) / b. RELION 4 counts tilt-series pixels and states
-  p (`rlnTomoTiltSeriesPixelSize`), so that b = v / p once the voxel size is given. Where the file does not state p,
-  the coordinates are taken as voxels unless `pixel_size_angstrom` or `binning` says otherwise. Origins are in Å
-  (`rlnOrigin?Angst`) since 3.1, in pixels (`rlnOrigin?`) before.
+  p (`rlnTomoTiltSeriesPixelSize`), so that b = v / p once the voxel size is given; `annotations.relion_pixels` lists
+  the other columns that state p. Where the file does not state it, the coordinates are taken as voxels unless
+  `pixel_size_angstrom` or `binning` says otherwise. Origins are in Å (`rlnOrigin?Angst`) since 3.1, in pixels
+  (`rlnOrigin?`) before.
 
 Orientations are R = A_sub A, both A(rot, tilt, psi) as in `annotations.geometry`; A_sub (`rlnTomoSubtomogramRot` …)
 is the identity where the file has none (ParticleSet::getMatrix3x3, getPosition).
@@ -24,29 +25,28 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.annotations import columns, star
+from robpicker_jax.annotations.bounds import are_fractions
 from robpicker_jax.annotations.format import ALL_COLUMNS, BINNING, VOXELS_NOT_PIXELS, Assumption, Format, Reader
-from robpicker_jax.annotations.names import TOMOSTAR
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.annotations.relion_columns import (
     CENTRED,
     PIXELS,
+    STANDS_IN,
     common_columns,
-    from_pixels,
     keeps_column,
     optics_table,
     orientations,
     origin_angstrom,
+    pixel_origins,
     record,
-    stated_pixel_size,
     tomogram_names,
 )
+from robpicker_jax.annotations.relion_pixels import from_pixels, shift_in_angstrom, stated_pixel
 from robpicker_jax.annotations.relion_tables import TomogramTable, optimisation_set, read_tomograms
 from robpicker_jax.system.errors import InputError
 
 _POSITIONS = (" ".join(CENTRED), " ".join(PIXELS))
 _CENTRES = {"N/2": 0.0, "N/2-1": 1.0}
-_TILT_SERIES_PIXEL = ("rlnTomoTiltSeriesPixelSize", "rlnMicrographOriginalPixelSize")
-_IMAGE_PIXEL = ("rlnPixelSize", "rlnImagePixelSize")  # Warp's
 
 
 def particle_reader(*, image_pixels: bool) -> Reader:
@@ -93,7 +93,7 @@ def particle_reader(*, image_pixels: bool) -> Reader:
         columns.check_positive(pixel_size_angstrom=pixel_size_angstrom, binning=binning)
         tables = star.read_tables(path)
         table = _table_in_pixels(tables, block, path) if image_pixels else None
-        pixel_columns = None if table is None else _IMAGE_PIXEL
+        in_image_pixels = table is not None
         if table is None:
             table = star.find_table(tables, _POSITIONS, block, path)
             named = None if table is not None else optimisation_set(tables, path)
@@ -109,14 +109,26 @@ def particle_reader(*, image_pixels: bool) -> Reader:
         names = tomogram_names(table)
         rotations, sub = orientations(table, path)
         shift = origin_angstrom(table, sub, path)
-        if pixel_columns is None and star.has(table, CENTRED):
-            reference = read_tomograms(Path(tomograms)) if tomograms is not None else None
-            centred = star.numbers(table, CENTRED, path) - (0 if shift is None else shift)
-            positions = _from_centred(centred, names, reference, centre, voxel_size_angstrom, shape_zyx, path)
+        reference = read_tomograms(Path(tomograms)) if tomograms is not None else None
+        if not in_image_pixels and star.has(table, CENTRED):
+            stated = stated_pixel(tables, table, names, path, image_pixels=False) if shift is None else None
+            pixels = pixel_origins(table, sub, path) if shift is None else 0.0
+            moved = shift_in_angstrom(pixels, pixel_size_angstrom, stated, path) if shift is None else shift
+            centred = star.numbers(table, CENTRED, path) - moved
+            positions = _from_centred(centred, names, reference, centre, voxel_size_angstrom, binning, shape_zyx, path)
         else:
-            stated = stated_pixel_size(tables, table, pixel_columns or _pixel_columns(names, table), path)
             positions = from_pixels(
-                table, shift, sub, pixel_size_angstrom or stated, binning, voxel_size_angstrom, path
+                table,
+                shift,
+                sub,
+                stated_pixel(tables, table, names, path, image_pixels=in_image_pixels),
+                path,
+                pixel_size=pixel_size_angstrom,
+                binning=binning,
+                voxel_size=voxel_size_angstrom,
+                size_xyz=_size_in_voxels(
+                    names, reference, voxel_size_angstrom, shape_zyx, star.numbers(table, PIXELS, path)
+                ),
             )
         return record(table, positions, rotations, names, class_labels, class_column, path)
 
@@ -149,6 +161,7 @@ def _from_centred(
     table: TomogramTable | None,
     centre: str,
     voxel_size: float | None,
+    binning: float | None,
     shape_zyx: tuple[int, int, int] | None,
     path: Path,
 ) -> np.ndarray:
@@ -158,12 +171,7 @@ def _from_centred(
         rows = table.rows(names)
         pixel = table.pixel_size_angstrom[rows, None]
         corner = (table.size_pixels[rows] / 2 - _CENTRES[centre]) * pixel
-        voxel = np.full((len(rows), 1), voxel_size) if voxel_size else pixel * table.binning[rows, None]
-        if not np.isfinite(voxel).all():
-            raise InputError(
-                "the tomograms table has no rlnTomoTomogramBinning", where=table.path, fix="give the voxel size"
-            )
-        return np.asarray((centred + corner) / voxel)
+        return np.asarray((centred + corner) / table.voxel_sizes(rows, voxel_size, binning))
     if shape_zyx is not None and voxel_size:
         size = np.array(shape_zyx[::-1], dtype=np.float64)
         return centred / voxel_size + size / 2 - _CENTRES[centre]
@@ -174,12 +182,23 @@ def _from_centred(
     )
 
 
-def _pixel_columns(names: np.ndarray | None, table: star.Table) -> tuple[str, ...]:
-    """Columns that state the pixels of `rlnCoordinate?`: Warp's where tomograms are `.tomostar`, else RELION's."""
-    if names is not None and any(name.endswith(TOMOSTAR) for name in names.tolist()):
-        return _IMAGE_PIXEL
-    # Without rlnTomoName the list may be RELION 3's, which counts pixels of whatever tomogram was picked.
-    return _TILT_SERIES_PIXEL if "rlnTomoName" in table else _TILT_SERIES_PIXEL[:1]
+def _size_in_voxels(
+    names: np.ndarray | None,
+    table: TomogramTable | None,
+    voxel_size: float | None,
+    shape_zyx: tuple[int, int, int] | None,
+    coordinates: np.ndarray,
+) -> np.ndarray | None:
+    """Size x y z of the tomogram in voxels, for coordinates that are fractions of it; None where it is not known."""
+    if not are_fractions(coordinates):
+        return None
+    if shape_zyx is not None:
+        return np.array(shape_zyx[::-1], np.float64)
+    if table is None or names is None:
+        return None
+    rows = table.rows(names)
+    pixels_per_voxel = table.voxel_sizes(rows, voxel_size, None) / table.pixel_size_angstrom[rows, None]
+    return np.asarray(table.size_pixels[rows] / pixels_per_voxel)
 
 
 def write(
@@ -236,5 +255,6 @@ FORMAT = Format(
     keeps=ALL_COLUMNS,
     options=READING_OPTIONS,
     assumptions=ASSUMPTIONS,
+    stands_in=STANDS_IN,
     keeps_column=keeps_column,
 )

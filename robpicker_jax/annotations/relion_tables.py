@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robpicker_jax.annotations import star
+from robpicker_jax.annotations import columns, star
 from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.system.errors import InputError, located
 
@@ -46,6 +46,34 @@ class TomogramTable:
                     raise InputError(f"no tomogram {name!r} in it, which the particles name")
                 row[name] = self.names.index(found[0])
         return np.array([row[name] for name in tomograms.tolist()], dtype=np.intp)
+
+    def voxel_sizes(self, rows: np.ndarray, voxel_size: float | None, binning: float | None) -> np.ndarray:
+        """Edge of a voxel of each particle's tomogram in Å, (n, 1).
+
+        Args:
+            rows: row of each particle's tomogram.
+            voxel_size: what the user or a volume's header says, else None.
+            binning: tilt-series pixels per voxel, in place of the table's, for tomograms that it does not describe.
+
+        Raises:
+            InputError: neither says it, or the voxel size contradicts the table.
+        """
+        pixel = self.pixel_size_angstrom[rows, None]
+        factor = self.binning[rows, None] if binning is None else np.full_like(pixel, binning)
+        stated: np.ndarray = pixel * factor
+        if voxel_size is None:
+            if not np.isfinite(stated).all():
+                raise InputError(
+                    "the tomograms table has no rlnTomoTomogramBinning", where=self.path, fix="give the voxel size"
+                )
+            return stated
+        if np.isfinite(stated).any():
+            worst = int(np.nanargmax(np.abs(stated / voxel_size - 1)))
+            new = voxel_size / float(pixel[worst, 0])
+            fix = f"leave one out, or say binning={new:.4g} where the tomograms are not those of the table"
+            says = "the table" if binning is None else "binning"
+            columns.agree("a voxel size of", voxel_size, float(stated[worst, 0]), self.path, fix, says=says)
+        return np.full_like(pixel, voxel_size)
 
 
 def read_tomograms(path: Path) -> TomogramTable:

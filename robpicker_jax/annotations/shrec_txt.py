@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import columns, text_table
-from robpicker_jax.annotations.format import FIRST_VOXEL, Assumption, Format
+from robpicker_jax.annotations.format import FIRST_VOXEL, Assumption, Format, StandIn
 from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
@@ -35,7 +35,7 @@ def read(path: Path, *, class_labels: Mapping[str, int] | None = None, first_vox
         raise InputError(f"{table.width} columns, not the seven of `name z y x angle angle angle`", where=path)
     names = np.array(table.column(0))
     positions = np.stack([table.floats(index, name) for index, name in ((3, "x"), (2, "y"), (1, "z"))], axis=1)
-    angles = np.stack([table.floats(index, "angle") for index in (4, 6, 5)], axis=1)  # phi, psi, theta
+    angles = np.stack([table.optional_floats(index, "angle") for index in (4, 6, 5)], axis=1)  # phi, psi, theta
     return Particles(
         positions - first_voxel,
         np.array([(class_labels or {}).get(name, 0) for name in names.tolist()]),
@@ -53,7 +53,7 @@ def write(path: Path, particles: Particles, *, first_voxel: int = 1) -> None:
         [
             "_".join(str(names[i]).split()) or str(particles.labels[i]),
             *(columns.number(value + first_voxel) for value in particles.positions_vox[i, ::-1]),
-            *(columns.number(round(float(value), 6)) for value in np.nan_to_num(angles[i, [0, 2, 1]])),
+            *(columns.number(round(float(value), 6)) for value in columns.known_or_zero(angles[i, [0, 2, 1]])),
         ]
         for i in range(n)
     ]
@@ -72,4 +72,5 @@ FORMAT = Format(
         Assumption("first_voxel", 1, 0, "the first voxel is taken to count 1", otherwise="first_voxel=0 for 0"),
     ),
     recognises=lambda start: text_table.first_row_width(start) == 7,
+    stands_in=(StandIn("rotations", "0 0 0"),),
 )

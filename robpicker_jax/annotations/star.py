@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from robpicker_jax.annotations import columns
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
 
@@ -87,17 +88,23 @@ def _check_rows(path: Path) -> None:
 
 
 def _table(block: Any) -> Table:
-    columns = {str(name): [block[name]] if isinstance(block, dict) else block[name] for name in block}
-    return {name: _array(values) for name, values in columns.items()}
+    found = {str(name): [block[name]] if isinstance(block, dict) else block[name] for name in block}
+    return {name: _array(name, values) for name, values in found.items()}
 
 
-def _array(values: Any) -> np.ndarray:
+def _array(name: str, values: Any) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim != 1:  # the same column name twice: the first one counts
         array = array[:, 0] if array.ndim == 2 else array.reshape(-1)
     if array.dtype.kind in "iuf":
         return array
-    return np.array(["" if value is None or value != value else str(value) for value in array.tolist()], np.str_)
+    cells = ["" if value is None or value != value else str(value) for value in array.tolist()]
+    if name not in _TEXT and any(map(columns.is_missing, cells)):
+        try:  # numbers among which some are missing, in a spelling that the parser takes for text
+            return np.array([np.nan if columns.is_missing(cell) else float(cell) for cell in cells])
+        except ValueError:
+            pass
+    return np.array(cells, np.str_)
 
 
 def find_table(tables: Mapping[str, Table], wanted: Sequence[str], block: str | None, path: Path) -> Table | None:
@@ -124,6 +131,22 @@ def find_table(tables: Mapping[str, Table], wanted: Sequence[str], block: str | 
             f"several blocks hold particles: {', '.join(fitting)}", where=path, fix="name one with the option block"
         )
     return tables[fitting[0]] if fitting else None
+
+
+def optional_numbers(table: Table, names: Sequence[str], path: Path) -> np.ndarray:
+    """The named columns as float64 (n, len(names)), NaN where a cell is missing.
+
+    Raises:
+        InputError: a column is missing or holds something that is neither a number nor missing.
+    """
+
+    def row(i: int) -> str:
+        return f"row {i + 1}"
+
+    for name in names:
+        if name not in table:
+            raise InputError(f"column {name} is missing", where=path)
+    return np.stack([columns.optional_floats(table[name].tolist(), name, path, row) for name in names], axis=1)
 
 
 def numbers(table: Table, names: Sequence[str], path: Path) -> np.ndarray:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from robpicker_jax.annotations import columns, star
-from robpicker_jax.annotations.format import BINNING, FIRST_VOXEL, FIRST_VOXEL_IS_0, VOXELS_NOT_PIXELS, Format
+from robpicker_jax.annotations import columns, numbering, star
+from robpicker_jax.annotations.format import BINNING, FIRST_VOXEL, FIRST_VOXEL_IS_0, VOXELS_NOT_PIXELS, Format, StandIn
 from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
@@ -22,7 +22,12 @@ _ANGLES = ("phi", "psi", "the")
 
 
 def read(
-    path: Path, *, binning: float = 1.0, first_voxel: int = 0, class_labels: Mapping[str, int] | None = None
+    path: Path,
+    *,
+    binning: float = 1.0,
+    first_voxel: int = 0,
+    tomogram_names: str | Path | None = None,
+    class_labels: Mapping[str, int] | None = None,
 ) -> Particles:
     """Read a STOPGAP motive list.
 
@@ -30,6 +35,7 @@ def read(
         path: the STAR file.
         binning: the list's voxels per voxel of the tomogram.
         first_voxel: how the list counts the first voxel, 0 or 1.
+        tomogram_names: file that says which number is which tomogram; by default the one beside the list.
         class_labels: not used: STOPGAP's classes are numbers.
 
     Raises:
@@ -50,18 +56,23 @@ def read(
     if star.has(table, _SHIFT):
         positions = positions + star.numbers(table, _SHIFT, path)
     rotations = (
-        matrix_from_euler(star.numbers(table, _ANGLES, path), "deepfinder") if star.has(table, _ANGLES) else None
+        matrix_from_euler(star.optional_numbers(table, _ANGLES, path), "deepfinder")
+        if star.has(table, _ANGLES)
+        else None
     )
     labels = np.zeros(len(positions), np.int64)
     if "class" in table:
-        labels = columns.integers(table["class"].tolist(), "class", path, row)
+        labels = columns.optional_labels(table["class"].tolist(), "class", path, row)
+    numbers = star.optional_numbers(table, ["tomo_num"], path) if "tomo_num" in table else None
     used = {*_ORIGIN, *_SHIFT, *_ANGLES, "class", "score", "tomo_num"}
     return Particles(
         positions / binning,
         labels,
         rotations=rotations,
-        scores=star.numbers(table, ["score"], path)[:, 0] if "score" in table else None,
-        tomograms=table["tomo_num"].astype(str) if "tomo_num" in table else None,
+        scores=star.optional_numbers(table, ["score"], path)[:, 0] if "score" in table else None,
+        tomograms=None
+        if numbers is None
+        else numbering.named(columns.number_names(numbers[:, 0]), path, tomogram_names),
         extra={name: values for name, values in table.items() if name not in used},
     )
 
@@ -84,9 +95,9 @@ def write(path: Path, particles: Particles, *, binning: float = 1.0, first_voxel
         "subtomo_num": np.arange(1, n + 1),
         "halfset": np.where(np.arange(n) % 2, "B", "A"),
         **{name: whole[:, k].astype(np.int64) for k, name in enumerate(_ORIGIN)},
-        "score": np.zeros(n) if particles.scores is None else np.nan_to_num(particles.scores),
+        "score": np.zeros(n) if particles.scores is None else columns.known_or_zero(particles.scores),
         **{name: positions[:, k] - whole[:, k] for k, name in enumerate(_SHIFT)},
-        **{name: np.nan_to_num(angles[:, k]) for k, name in enumerate(_ANGLES)},
+        **{name: columns.known_or_zero(angles[:, k]) for k, name in enumerate(_ANGLES)},
         "class": particles.labels,
     }
     star.write_tables(path, {"stopgap_motivelist": table})
@@ -100,7 +111,8 @@ FORMAT = Format(
     write=write,
     keeps=frozenset({"labels", "rotations", "scores"}),
     numbered=True,
-    options={"binning": BINNING, "first_voxel": FIRST_VOXEL},
+    options={"binning": BINNING, "first_voxel": FIRST_VOXEL, "tomogram_names": numbering.TOMOGRAM_NAMES},
     assumptions=(VOXELS_NOT_PIXELS, FIRST_VOXEL_IS_0),
     recognises=lambda start: b"stopgap_motivelist" in start or b"_motl_idx" in start,
+    stands_in=(StandIn("rotations", "0 0 0"), StandIn("scores", "0")),
 )

@@ -51,6 +51,14 @@ class TextTable:
         """A column of finite numbers."""
         return columns.floats(self.column(index), name, self.path, self.row)
 
+    def optional_floats(self, index: int, name: str) -> np.ndarray:
+        """A column of numbers, NaN where a cell is missing."""
+        return columns.optional_floats(self.column(index), name, self.path, self.row)
+
+    def optional_labels(self, index: int, name: str) -> np.ndarray:
+        """A column of class labels, 0 where a cell is missing."""
+        return columns.optional_labels(self.column(index), name, self.path, self.row)
+
     def integers(self, index: int, name: str) -> np.ndarray:
         """A column of whole numbers from 0."""
         return columns.integers(self.column(index), name, self.path, self.row)

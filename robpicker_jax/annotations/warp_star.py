@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robpicker_jax.annotations import columns, relion_star, star
+from robpicker_jax.annotations import columns, relion_columns, relion_star, star
 from robpicker_jax.annotations.format import ALL_COLUMNS, Format
 from robpicker_jax.annotations.names import TOMOSTAR
 from robpicker_jax.annotations.particles import Particles
@@ -48,6 +48,7 @@ FORMAT = Format(
     keeps=ALL_COLUMNS,
     options=relion_star.READING_OPTIONS,
     assumptions=relion_star.ASSUMPTIONS,
+    stands_in=relion_columns.STANDS_IN,
     recognises=lambda start: TOMOSTAR.encode() in start,
     keeps_column=keeps_column,
 )

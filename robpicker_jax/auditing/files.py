@@ -21,6 +21,8 @@ from robpicker_jax.datasets import TomogramFiles
 from robpicker_jax.datasets.discovery import SHARED_LIST
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
+from robpicker_jax.system.notes import gathered_notes
+from robpicker_jax.volumes import NO_ORIGIN, Origin
 
 TABLE, GALLERY, REVIEW, CLEANED, CHANGES = "audit.csv", "index.html", "review", "cleaned", "changes.json"
 REVIEW_FORMATS = ("xml", "star")
@@ -38,6 +40,7 @@ class AuditedList:
         shape_zyx: size of the tomogram, voxels.
         voxel_size_angstrom: edge of a voxel, Å; None where it is not known.
         data: how its list is read.
+        origin_angstrom: where viewers place the volume's first voxel, x y z in Å.
     """
 
     files: TomogramFiles
@@ -45,6 +48,7 @@ class AuditedList:
     shape_zyx: tuple[int, int, int]
     voxel_size_angstrom: float | None
     data: DataConfig
+    origin_angstrom: Origin = NO_ORIGIN
 
     @property
     def source(self) -> Path:
@@ -83,6 +87,7 @@ class AuditedList:
             fmt=format_.name,
             voxel_size_angstrom=self.voxel_size_angstrom,
             shape_zyx=self.shape_zyx,
+            volume_origin_angstrom=self.origin_angstrom,
             **kept,
         )
 
@@ -92,7 +97,7 @@ class AuditedList:
         Raises:
             InputError: a format that is only read, or one that does not give positions and classes back.
         """
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, gathered_notes():
             path = Path(folder) / self.cleaned_name
             try:
                 self.write(path, self.particles)
@@ -100,6 +105,7 @@ class AuditedList:
                     path,
                     voxel_size_angstrom=self.voxel_size_angstrom,
                     shape_zyx=self.shape_zyx,
+                    volume_origin_angstrom=self.origin_angstrom,
                     class_labels={species.name: k for k, species in enumerate(self.data.species, start=1)},
                     **options_for(path, self.data.annotation_options),
                 )

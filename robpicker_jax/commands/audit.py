@@ -173,8 +173,10 @@ def _read_lists(queue: Sequence[Queued], picker: ModelPicker) -> list[AuditedLis
     lists = []
     for item in queue:
         voxel_size = agreed_voxel_size([item.reader], picker.data.voxel_size_angstrom)
-        particles = load_particles(item.tomogram, picker.data, item.shape_zyx, voxel_size)
-        lists.append(AuditedList(item.tomogram, particles, item.shape_zyx, voxel_size, picker.data))
+        particles = load_particles(item.tomogram, picker.data, item.shape_zyx, voxel_size, item.reader.origin_angstrom)
+        lists.append(
+            AuditedList(item.tomogram, particles, item.shape_zyx, voxel_size, picker.data, item.reader.origin_angstrom)
+        )
     return lists
 
 

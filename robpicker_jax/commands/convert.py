@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     particles = _chosen(source, options)
     files = _files(particles, target, options)
     _report(source, particles, target)
-    _check_overwriting(files, target, options)
+    _check_overwriting(files, target, options, writing)
     if options.dry_run:
         console.print("dry run: nothing was written")
         return 0
@@ -80,7 +80,7 @@ def _parser() -> ArgumentParser:
     add("--to", metavar="FORMAT", dest="to_format", help="format of OUT, where its suffix does not tell")
     add("--voxel-size", metavar="ANGSTROM", type=float, help="voxel size of the tomogram")
     add("--tomogram-shape", metavar="X,Y,Z", type=shape, help="size of the tomogram, voxels")
-    add("--volume", metavar="FILE", type=Path, help="the tomogram, for its voxel size and shape")
+    add("--volume", metavar="FILE", type=Path, help="the tomogram, for its voxel size, shape and origin")
     add("--binning", metavar="B", type=float, help="pixels of IN per voxel of the tomogram")
     add("--to-binning", metavar="B", type=float, help="pixels of OUT per voxel of the tomogram")
     add("--tomograms-table", metavar="STAR", type=Path, help="RELION's tomograms table, for centred coordinates")
@@ -148,17 +148,27 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _context(options: Namespace) -> dict[str, Any]:
-    """Voxel size and shape of the tomogram, as given or from the volume's header."""
+    """Voxel size, shape and origin of the tomogram, as given or from the volume's header."""
+    from robpicker_jax.annotations.columns import agree
     from robpicker_jax.system.errors import InputError
     from robpicker_jax.volumes import open_volume
 
-    voxel_size, size = options.voxel_size, options.tomogram_shape
+    voxel_size, size, origin = options.voxel_size, options.tomogram_shape, None
     if voxel_size is not None and not voxel_size > 0:
         raise InputError("must be positive", where="--voxel-size")
     if options.volume is not None:
         with open_volume(options.volume) as reader:
-            voxel_size, size = voxel_size or reader.voxel_size_angstrom, size or reader.shape_zyx
-    return {"voxel_size_angstrom": voxel_size, "shape_zyx": size}
+            stated = reader.voxel_size_angstrom
+            if voxel_size and stated:
+                fix = "leave --voxel-size out, or correct the header"
+                agree("a voxel size of", voxel_size, stated, options.volume, fix, says="the header")
+            if size not in (None, reader.shape_zyx):
+                x, y, z = reader.shape_zyx[::-1]
+                raise InputError(
+                    f"has {x},{y},{z} voxels, not those of --tomogram-shape", where=options.volume, fix="leave it out"
+                )
+            voxel_size, size, origin = voxel_size or stated, reader.shape_zyx, reader.origin_angstrom
+    return {"voxel_size_angstrom": voxel_size, "shape_zyx": size, "volume_origin_angstrom": origin}
 
 
 def _chosen(source: Source, options: Namespace) -> Particles:
@@ -215,17 +225,23 @@ def _report(source: Source, particles: Particles, target: Format) -> None:
         note = f" ({column.note})" if column.note else ""
         table.add_row(column.name, str(column.count), ("kept" if column.kept else "LOST") + note)
     console.print(table)
+    for sentence in target.stand_ins(particles):
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     for sentence in source.assumptions:
         console.print(f"assumed: {sentence}", highlight=False, soft_wrap=True)
 
 
-def _check_overwriting(files: dict[Path, Particles], target: Format, options: Namespace) -> None:
+def _check_overwriting(
+    files: dict[Path, Particles], target: Format, options: Namespace, writing: dict[str, Any]
+) -> None:
     """Refuse to replace a file, unless --overwrite allows it."""
-    from robpicker_jax.annotations.numbering import key_path
+    from robpicker_jax.annotations.numbering import own_key
+    from robpicker_jax.annotations.registry import written_files
     from robpicker_jax.system.errors import InputError
 
-    keys = [key for path, part in files.items() if (key := key_path(target, path, part.tomograms)) is not None]
-    taken = [path for path in (*files, *keys) if path.exists() and (not path.is_dir() or any(path.iterdir()))]
+    keys = [own_key(path) for path in files] if target.numbered else []  # written, or removed where none is needed
+    lists = [file for path, part in files.items() for file in written_files(target, path, part, writing)]
+    taken = [path for path in (*lists, *keys) if path.exists()]
     if taken and not options.overwrite:
         more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
         raise InputError(f"exists{more}", where=taken[0], fix="--overwrite replaces it")
@@ -235,10 +251,12 @@ def _write(files: dict[Path, Particles], target: Format, writing: dict[str, Any]
     """Write the lists, and beside them which number is which tomogram where a format needs it."""
     from robpicker_jax.annotations import write_annotations
     from robpicker_jax.annotations.numbering import write_key
+    from robpicker_jax.system.notes import gathered_notes
 
     for path, part in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_annotations(path, part, fmt=target.name, **writing)
+        with gathered_notes():  # the report has said them
+            write_annotations(path, part, fmt=target.name, **writing)
         console.print(f"{path}: {len(part)} particles", highlight=False, soft_wrap=True)
         key = write_key(target, path, part.tomograms)
         if key is not None:

@@ -279,7 +279,9 @@ def pick_all(picker: ModelPicker, tomograms: Sequence[OpenedTomogram], folder: P
     with progress("picking", total) as bar:
         for tomogram in tomograms:
             picks[tomogram.name] = picker.pick(tomogram, bar.advance, mask=tomogram.mask)
-            target = PickTarget(tomogram.name, tomogram.shape_zyx, tomogram.voxel_size_angstrom)
+            target = PickTarget(
+                tomogram.name, tomogram.shape_zyx, tomogram.voxel_size_angstrom, tomogram.origin_angstrom
+            )
             files.check([target])
             files.write(target, picks[tomogram.name])
     return picks

@@ -141,6 +141,7 @@ def _targets(queue: Sequence[Queued], pattern: str | None, configured: float | N
             rule.written(queued.tomogram.name),
             queued.shape_zyx,
             agreed_voxel_size([queued.reader], configured),
+            queued.reader.origin_angstrom,
         )
         for queued in queue
     }

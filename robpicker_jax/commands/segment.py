@@ -21,7 +21,7 @@ from robpicker_jax.commands.applying import (
 from robpicker_jax.commands.cli import ArgumentParser, console, progress
 
 if TYPE_CHECKING:
-    from robpicker_jax.datasets import TomogramFiles
+    from robpicker_jax.datasets import OpenedTomogram, TomogramFiles
     from robpicker_jax.picking.inference import Segmentation
 
 _DESCRIPTION = """\
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for tomogram in streamed(picker, waiting, leave_out if options.skip_bad else None):
             result = picker.segment(tomogram, bar.advance, keep_scores=options.scores)
             name = names[tomogram.files]
-            written = _write(options.out, name, result, tomogram.voxel_size_angstrom)
+            written = _write(options.out, name, result, tomogram)
             records.add(name, tomogram.files, written)
             console.print(f"{written[0]}", highlight=False, soft_wrap=True)
     return 0
@@ -81,13 +81,13 @@ def _parser() -> ArgumentParser:
     return result
 
 
-def _write(out: Path, name: str, result: Segmentation, voxel_size_angstrom: float | None) -> list[Path]:
-    """Write the maps of one tomogram; their paths, that of the class map first."""
+def _write(out: Path, name: str, result: Segmentation, tomogram: OpenedTomogram) -> list[Path]:
+    """Write the maps of one tomogram, placed as it is; their paths, that of the class map first."""
     from robpicker_jax.volumes import write_mrc
 
     maps = {f"{name}_classes.mrc": result.classes, f"{name}_probability.mrc": result.probability}
     if result.scores is not None:
         maps |= {f"{name}_score_{label}.mrc": result.scores[..., label] for label in range(result.scores.shape[-1])}
     for file, data in maps.items():
-        write_mrc(out / file, data, voxel_size_angstrom)
+        write_mrc(out / file, data, tomogram.voxel_size_angstrom, tomogram.origin_angstrom)
     return [out / file for file in maps]

@@ -25,7 +25,7 @@ from robpicker_jax.config.validation import check
 from robpicker_jax.system.errors import InputError
 
 T = TypeVar("T")
-_PATH_FIELDS = {"dir", "density", "mask", "tomograms"}
+_PATH_FIELDS = {"dir", "density", "mask", "tomograms", "tomogram_names"}
 
 
 _adapter: Callable[..., TypeAdapter[Any]] = cache(TypeAdapter)

@@ -75,10 +75,12 @@ def read_lists(
     def read_beside(files: TomogramFiles) -> Particles:
         with open_volume(files.volume_path) as reader:
             voxel_size, shape = voxel_size_angstrom or reader.voxel_size_angstrom, reader.shape_zyx
+            origin = reader.origin_angstrom
         return read_list(
             files,
             voxel_size_angstrom=voxel_size,
             shape_zyx=shape,
+            volume_origin_angstrom=origin,
             class_labels=labels,
             options=options,
             rule=rule,

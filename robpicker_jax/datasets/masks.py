@@ -14,7 +14,7 @@ from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.datasets.discovery import DEFAULT_RULE, split_folder, tomograms_in
 from robpicker_jax.datasets.stored_maps import load_mask
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.volumes import is_volume, open_volume, volume_stem
+from robpicker_jax.volumes import is_volume, open_volume, read_mask, volume_stem
 
 
 def masks_beside(truth: str | Path, *, split: str = "test") -> dict[str, NDArray[np.bool_]]:
@@ -103,4 +103,4 @@ def _read(path: Path, particles: Particles) -> NDArray[np.bool_]:
                 where=path,
                 fix="give the mask of the tomogram, at the tomogram's binning",
             )
-        return np.asarray(reader.read(dtype=None) != 0)
+        return read_mask(reader)

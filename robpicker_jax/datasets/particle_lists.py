@@ -17,7 +17,7 @@ from robpicker_jax.config import DataConfig, Species
 from robpicker_jax.datasets.discovery import DEFAULT_RULE, SHARED_LIST, TomogramFiles
 from robpicker_jax.system.errors import InputError, located
 from robpicker_jax.system.progress import console
-from robpicker_jax.volumes import is_volume
+from robpicker_jax.volumes import NO_ORIGIN, Origin, is_volume
 
 
 def needs_particles(files: TomogramFiles, species: Sequence[Species]) -> bool:
@@ -30,6 +30,7 @@ def load_particles(
     data: DataConfig,
     shape_zyx: tuple[int, int, int],
     voxel_size_angstrom: float | None = None,
+    origin_angstrom: Origin = NO_ORIGIN,
 ) -> Particles:
     """Read and check the annotations of one tomogram.
 
@@ -39,6 +40,7 @@ def load_particles(
             (`data.annotation_options`, see `robpicker_jax.annotations.options`).
         shape_zyx: size of the volume.
         voxel_size_angstrom: voxel size, for formats in Å.
+        origin_angstrom: origin of the volume, for formats of viewers.
 
     Returns:
         The particles of this tomogram, every label between 1 and the number of species.
@@ -60,6 +62,7 @@ def load_particles(
         voxel_size_angstrom=voxel_size_angstrom,
         shape_zyx=shape_zyx,
         class_labels={name: k + 1 for k, name in enumerate(species_names)},
+        volume_origin_angstrom=origin_angstrom,
         options=data.annotation_options,
         rule=NameRule.of(data.name_pattern, "data.name_pattern"),
     )
@@ -79,6 +82,7 @@ def read_list(
     voxel_size_angstrom: float | None,
     shape_zyx: tuple[int, int, int] | None,
     class_labels: Mapping[str, int] | None,
+    volume_origin_angstrom: Origin | None = None,
     options: Mapping[str, Any] | None = None,
     rule: NameRule = DEFAULT_RULE,
     fmt: str | None = None,
@@ -92,6 +96,7 @@ def read_list(
         voxel_size_angstrom: voxel size, for formats in Å.
         shape_zyx: size of the volume, for formats that count from its centre.
         class_labels: label of each class; of lists by class, those count whose class is among these.
+        volume_origin_angstrom: origin of the volume, x y z, for formats of viewers.
         options: how lists are read, as `data.annotation_options` has it.
         rule: which names mean the same tomogram.
         fmt: annotation format; by default, suffix and content of the file decide.
@@ -106,6 +111,7 @@ def read_list(
             voxel_size_angstrom=voxel_size_angstrom,
             shape_zyx=shape_zyx,
             class_labels=class_labels or None,
+            volume_origin_angstrom=volume_origin_angstrom,
             allow_empty=True,
             **options_for(path, options, fmt=fmt),
         )

@@ -8,12 +8,13 @@ import numpy as np
 
 from robpicker_jax.datasets.discovery import TomogramFiles
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.volumes import open_volume
-from robpicker_jax.volumes.volume import slabs
+from robpicker_jax.volumes import open_volume, read_map, read_mask
 
 
 def load_mask(files: TomogramFiles, shape_zyx: tuple[int, int, int]) -> np.ndarray | None:
     """Read a tomogram's mask as bool (z, y, x), True where it is not 0; None where the tomogram has none.
+
+    A mask that excludes nothing, or holds more than two values, is noted.
 
     Raises:
         InputError: its size is not the tomogram's.
@@ -23,11 +24,7 @@ def load_mask(files: TomogramFiles, shape_zyx: tuple[int, int, int]) -> np.ndarr
         return None
     with open_volume(path) as reader:
         _check_same_shape(reader.shape_zyx, shape_zyx, "mask", path)
-        mask = np.empty(shape_zyx, bool)
-        for first, last in slabs(shape_zyx):
-            mask[first:last] = reader.read((slice(first, last), slice(None), slice(None)), dtype=None) != 0
-            reader.release()
-        return mask
+        return read_mask(reader)
 
 
 def load_target(files: TomogramFiles, n_species: int, shape_zyx: tuple[int, int, int]) -> np.ndarray:
@@ -43,7 +40,7 @@ def load_target(files: TomogramFiles, n_species: int, shape_zyx: tuple[int, int,
         )
     with open_volume(path) as reader:
         _check_same_shape(reader.shape_zyx, shape_zyx, "label map", path)
-        stored = reader.read(dtype=None)
+        stored = read_map(reader)
     labels: np.ndarray = np.rint(stored)
     if (labels != stored).any() or labels.min() < 0 or labels.max() > n_species:
         raise InputError(

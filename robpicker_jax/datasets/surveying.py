@@ -94,7 +94,7 @@ def survey(dataset: Mapping[str, Sequence[TomogramFiles]], data: DataConfig, pat
                 check_patch_fits(reader.shape_zyx, patch_size, files.volume_path)
             if needs_particles(files, data.species):
                 voxel_size = agreed_voxel_size([reader], data.voxel_size_angstrom) or common
-                particles[files] = load_particles(files, data, reader.shape_zyx, voxel_size)
+                particles[files] = load_particles(files, data, reader.shape_zyx, voxel_size, reader.origin_angstrom)
     except BaseException:
         for reader in readers.values():
             reader.close()

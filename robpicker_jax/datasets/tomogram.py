@@ -21,7 +21,7 @@ from robpicker_jax.datasets.headers import agreed_voxel_size
 from robpicker_jax.datasets.particle_lists import load_particles, needs_particles
 from robpicker_jax.datasets.stored_maps import load_mask, load_target
 from robpicker_jax.system.errors import InputError, located
-from robpicker_jax.volumes import Scaling, VolumeReader, normalisation, open_volume
+from robpicker_jax.volumes import NO_ORIGIN, Origin, Scaling, VolumeReader, normalisation, open_volume
 from robpicker_jax.volumes.volume import Slices, slabs
 
 Mode = Literal["memory", "mapped", "streamed"]
@@ -46,6 +46,7 @@ class OpenedTomogram:
         particles: its annotations, None where there are none or where they were not read.
         mask: bool (z, y, x), where the sample is; None means everywhere.
         scaling: its normalisation.
+        origin_angstrom: where viewers place the first voxel, x y z in Å.
         inverted: whether densities were multiplied by −1 before they were normalised.
         density: all densities, float32 (z, y, x), normalised; None where they stay in the file.
         reader: the volume's file; None where all densities are in memory.
@@ -63,6 +64,7 @@ class OpenedTomogram:
     inverted: bool
     density: np.ndarray | None = None
     reader: VolumeReader | None = None
+    origin_angstrom: Origin = NO_ORIGIN
 
     @property
     def name(self) -> str:
@@ -140,7 +142,7 @@ def open_tomogram(
         voxel_size = agreed_voxel_size([reader], data.voxel_size_angstrom)
         particles = None
         if mode != "streamed" and needs_particles(files, data.species):
-            particles = load_particles(files, data, reader.shape_zyx, voxel_size)
+            particles = load_particles(files, data, reader.shape_zyx, voxel_size, reader.origin_angstrom)
         return with_voxels(files, data, reader, voxel_size, particles, mode=mode, into=into, scaling=scaling)
     except BaseException:
         reader.close()
@@ -183,6 +185,7 @@ def with_voxels(
         inverted=data.invert_contrast,
         density=None if density is None else found.apply(density),
         reader=reader if density is None else None,
+        origin_angstrom=reader.origin_angstrom,
     )
 
 

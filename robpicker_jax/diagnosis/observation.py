@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.annotations import Particles
-from robpicker_jax.annotations.bounds import in_mask, inside
+from robpicker_jax.annotations.bounds import FRACTIONS, in_mask, inside
 from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.datasets import TomogramFiles, load_mask, load_target
 from robpicker_jax.datasets.discovery import DEFAULT_RULE
 from robpicker_jax.datasets.particle_lists import read_list, unknown_lists
-from robpicker_jax.diagnosis.findings import Finding
+from robpicker_jax.diagnosis.findings import Finding, Severity
 from robpicker_jax.diagnosis.hypotheses import (
     AS_IS,
     Hypothesis,
@@ -27,7 +27,8 @@ from robpicker_jax.diagnosis.hypotheses import (
 from robpicker_jax.diagnosis.local_density import LocalDensity, block_mean
 from robpicker_jax.diagnosis.spectra import log_power_spectrum
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.volumes import open_volume
+from robpicker_jax.system.notes import gathered_notes
+from robpicker_jax.volumes import NO_ORIGIN, Origin, open_volume
 
 # What reading a damaged file may raise; InputError is a ValueError.
 BROKEN = (ValueError, OSError, EOFError, MemoryError, zlib.error)
@@ -38,10 +39,11 @@ _CLEAR_SCORE = 5.0
 
 @dataclass(frozen=True)
 class Header:
-    """Size and voxel size of a volume that can be opened."""
+    """Size, voxel size and origin of a volume that can be opened."""
 
     shape_zyx: tuple[int, int, int]
     voxel_size_zyx_angstrom: tuple[float, float, float] | None
+    origin_angstrom: Origin = NO_ORIGIN
 
     @property
     def voxel_size_angstrom(self) -> float | None:
@@ -107,10 +109,13 @@ class Observation:
 def read_header(tomogram: TomogramFiles) -> tuple[Observation, list[Finding]]:
     """Open a tomogram's volume for its size and voxel size."""
     try:
-        with open_volume(tomogram.volume_path) as reader:
-            return Observation(tomogram, Header(reader.shape_zyx, reader.voxel_size_zyx_angstrom)), []
+        with gathered_notes() as notes, open_volume(tomogram.volume_path) as reader:
+            found = Observation(
+                tomogram, Header(reader.shape_zyx, reader.voxel_size_zyx_angstrom, reader.origin_angstrom)
+            )
     except BROKEN as error:
         return Observation(tomogram), [unreadable("unreadable_volume", tomogram, error)]
+    return found, noted("assumed", found, notes)
 
 
 def read_particles(
@@ -131,14 +136,16 @@ def read_particles(
         return observation, [Finding("error", "no_annotations", what, fix, (observation.name,))]
     voxel_size = voxel_size_angstrom or (header.voxel_size_angstrom if header else None)
     try:
-        particles = read_list(
-            tomogram,
-            voxel_size_angstrom=voxel_size,
-            shape_zyx=header.shape_zyx if header else None,
-            class_labels=class_labels,
-            options=options,
-            rule=rule,
-        )
+        with gathered_notes() as notes:
+            particles = read_list(
+                tomogram,
+                voxel_size_angstrom=voxel_size,
+                shape_zyx=header.shape_zyx if header else None,
+                class_labels=class_labels,
+                volume_origin_angstrom=header.origin_angstrom if header else None,
+                options=options,
+                rule=rule,
+            )
     except BROKEN as error:
         return observation, [unreadable("unreadable_annotations", tomogram, error)]
     if not len(particles) and tomogram.split == "meta":
@@ -146,7 +153,10 @@ def read_particles(
         fix = "a meta tomogram steers the training: take one with particles"
         files = ", ".join(str(path) for _, path in tomogram.lists(list(class_labels)))
         return observation, [Finding("error", "no_annotations", what, fix, (observation.name,), {"file": files})]
-    return replace(observation, particles=particles), []
+    fractions = [note for note in notes if FRACTIONS in note]
+    findings = noted("fractions", observation, fractions, "error")
+    findings += noted("assumed", observation, [note for note in notes if note not in fractions])
+    return replace(observation, particles=particles), findings
 
 
 def measure(
@@ -158,7 +168,7 @@ def measure(
         return observation, []
     findings = []
     try:
-        with open_volume(tomogram.volume_path) as reader:
+        with gathered_notes(), open_volume(tomogram.volume_path) as reader:  # `read_header` has reported the notes
             density = reader.read(check=False)
     except BROKEN as error:
         return observation, [unreadable("unreadable_volume", tomogram, error)]
@@ -171,7 +181,9 @@ def measure(
         return observation, [finding]
     mask = None
     try:
-        mask = load_mask(tomogram, header.shape_zyx)
+        with gathered_notes() as notes:
+            mask = load_mask(tomogram, header.shape_zyx)
+        findings += noted("mask", observation, notes)
     except BROKEN as error:
         findings.append(unreadable("bad_label_map", tomogram, error))
     digest, thumbnail = _thumbnail(density)
@@ -197,6 +209,16 @@ def check_label_map(observation: Observation, n_species: int) -> list[Finding]:
     except BROKEN as error:
         return [unreadable("bad_label_map", observation.tomogram, error)]
     return []
+
+
+def noted(code: str, observation: Observation, notes: Sequence[str], severity: Severity = "warning") -> list[Finding]:
+    """The findings that the notes of a file amount to."""
+    fix = {
+        "fractions": "convert the list once with --volume (robpicker convert), so that every program reads voxels",
+        "mask": "make the mask again: 0 where there is no sample, 1 where there is",
+        "assumed": "if that is wrong, correct the file or say it in the configuration",
+    }[code]
+    return [Finding(severity, code, note, fix, (observation.name,)) for note in notes]
 
 
 def unreadable(code: str, tomogram: TomogramFiles, error: BaseException) -> Finding:

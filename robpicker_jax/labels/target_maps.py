@@ -68,12 +68,12 @@ def _kind(data: DataConfig, tomogram: TomogramFiles) -> str:
 
 def _write(tomogram: TomogramFiles, data: DataConfig, maker: LabelMaker, voxel_size: float | None) -> Path:
     with open_volume(tomogram.volume_path) as reader:
-        shape = reader.shape_zyx
-    particles = load_particles(tomogram, data, shape, voxel_size)
+        shape, origin = reader.shape_zyx, reader.origin_angstrom
+    particles = load_particles(tomogram, data, shape, voxel_size, origin)
     with located(tomogram.annotation_path or tomogram.volume_path):
         label_map = maker.labels(shape, particles)
     path = tomogram.target_path or tomogram.volume_path.with_name(f"{tomogram.name}_target.mrc")
-    write_mrc(path, label_map, voxel_size)
+    write_mrc(path, label_map, voxel_size, origin)
     share = np.count_nonzero(label_map) / label_map.size
     console.print(f"{path}: {len(particles)} particles, {share:.2%} of the voxels", highlight=False, soft_wrap=True)
     return path

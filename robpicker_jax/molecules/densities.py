@@ -15,7 +15,7 @@ import scipy
 from robpicker_jax.config import Species
 from robpicker_jax.molecules.phantoms import PROTEIN_DENSITY, phantom_density
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.volumes import read_volume
+from robpicker_jax.volumes import open_volume, read_map, read_volume
 
 MASK_BLUR_ANGSTROM = 10.0
 """Gaussian blur of a density before it is thresholded into a mask.
@@ -130,9 +130,9 @@ def species_mask(species: Species, voxel_size_angstrom: float) -> np.ndarray:
         InputError: neither mask, phantom nor density; an unreadable file; an empty mask.
     """
     if species.mask is not None:
-        volume = read_volume(species.mask)
-        size = volume.voxel_size_angstrom or voxel_size_angstrom
-        box = _resample(_odd_cube(volume.data.astype(np.float32)), size / voxel_size_angstrom)
+        with open_volume(species.mask) as reader:
+            size = reader.voxel_size_angstrom or voxel_size_angstrom
+            box = _resample(_odd_cube(read_map(reader).astype(np.float32)), size / voxel_size_angstrom)
         if not box.max() > 0:
             raise InputError("the mask is empty", where=species.mask)
         mask = box >= 0.5 * box.max()

@@ -14,6 +14,7 @@ from robpicker_jax.annotations import FORMATS, Particles, write_annotations
 from robpicker_jax.annotations.numbering import write_key
 from robpicker_jax.annotations.registry import checked_options
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.volumes import NO_ORIGIN, Origin
 
 PICK_FORMATS = ("xml", "star", "csv")
 """Formats that picks are written in unless others are asked for."""
@@ -30,11 +31,13 @@ class PickTarget:
         name: the tomogram's name, as lists carry it.
         shape_zyx: its size, voxels.
         voxel_size_angstrom: edge of a voxel in Å, None where it is not known.
+        origin_angstrom: where viewers place the first voxel, x y z in Å.
     """
 
     name: str
     shape_zyx: tuple[int, int, int]
     voxel_size_angstrom: float | None = None
+    origin_angstrom: Origin = NO_ORIGIN
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,9 @@ class PickFiles:
         """
         named = picks.with_(tomograms=np.full(len(picks), target.name))
         return [
-            self._write(fmt, path, named, target.voxel_size_angstrom, target.shape_zyx)
+            self._write(
+                fmt, path, named, target.voxel_size_angstrom, target.shape_zyx, origin_angstrom=target.origin_angstrom
+            )
             for fmt, path in self._paths(target.name).items()
         ]
 
@@ -191,6 +196,7 @@ class PickFiles:
         voxel_size_angstrom: float | None,
         shape_zyx: tuple[int, int, int] | None = None,
         shapes_zyx: Mapping[str, tuple[int, int, int]] | None = None,
+        origin_angstrom: Origin | None = None,
     ) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
         known = FORMATS[fmt].writing_options
@@ -201,6 +207,7 @@ class PickFiles:
             voxel_size_angstrom=voxel_size_angstrom,
             shape_zyx=shape_zyx,
             shapes_zyx=shapes_zyx,
+            volume_origin_angstrom=origin_angstrom,
             **{name: value for name, value in self.options.items() if name in known},
         )
         return path

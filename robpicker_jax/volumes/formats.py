@@ -83,4 +83,4 @@ def read_volume(path: str | os.PathLike[str], *, dtype: Any = np.float32, level:
         InputError: as `open_volume`, and for voxels that are NaN or infinite.
     """
     with open_volume(path, level=level) as reader:
-        return Volume(reader.read(dtype=dtype), reader.path, reader.voxel_size_zyx_angstrom)
+        return Volume(reader.read(dtype=dtype), reader.path, reader.voxel_size_zyx_angstrom, reader.origin_angstrom)

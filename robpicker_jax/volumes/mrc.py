@@ -4,6 +4,9 @@ Format: https://www.ccpem.ac.uk/mrc_format/mrc2014.php, with IMOD's extensions
 (https://bio3d.colorado.edu/imod/doc/mrc_format.txt). Header layout, modes and machine stamps are mrcfile's. What
 mrcfile leaves to its callers is done here: axes in any order become (z, y, x), unsigned bytes are read as such, and the
 size of the file is checked before anything is allocated.
+
+The origin is what ChimeraX places a volume by: the header's `origin` in Å where it is not 0, else its `nstart` times the
+voxel size. IMOD's own programs count it with the other sign unless bit 2 of their flags is set; viewers do not ask.
 """
 
 from __future__ import annotations
@@ -24,13 +27,13 @@ from mrcfile.utils import byte_order_from_machine_stamp
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path
 from robpicker_jax.system.notes import note
-from robpicker_jax.volumes.volume import ArrayReader, LazyReader, VolumeReader, slabs
+from robpicker_jax.volumes.mrc_bytes import byte_type, middle, planes_to_look_at
+from robpicker_jax.volumes.volume import NO_ORIGIN, ArrayReader, LazyReader, Origin, VolumeReader, slabs
 
 _HEADER_BYTES = HEADER_DTYPE.itemsize
 _DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _REFUSED = {3: "complex 16-bit integers", 4: "complex numbers (a Fourier transform)", 16: "RGB colours"}
 _NIBBLES = 101  # IMOD's mode of two 4-bit voxels a byte
-_IMOD_STAMP = 1146047817
 _LARGEST_AXIS = 1 << 20
 
 
@@ -44,6 +47,7 @@ class _Layout:
     offset: int
     nibbles: bool
     voxel_size_zyx_angstrom: tuple[float, float, float] | None
+    origin_angstrom: Origin
 
     @property
     def row_bytes(self) -> int:
@@ -68,24 +72,40 @@ def open_mrc(path: Path) -> VolumeReader:
             raw = stream.read(_HEADER_BYTES)
         except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"damaged compressed file ({error})", where=path) from None
-        layout = _layout(path, raw) if compressed else _without_absent_header(path, _layout(path, raw))
-        if not compressed and not layout.nibbles:
-            size = path.stat().st_size
+        layout = _layout(path, raw)
+        if not compressed:
+            layout, size = _without_absent_header(path, layout), path.stat().st_size
             if size < layout.offset + layout.data_bytes:
                 raise _truncated(path, layout, size)
+        if layout.dtype == np.int8:
+            layout = replace(layout, dtype=byte_type(_header(path, raw), _planes(path, compressed, layout), path))
+        if not compressed and not layout.nibbles:
             stored = np.memmap(path, layout.dtype, "r", layout.offset, layout.file_shape)
-            return ArrayReader(path, stored.transpose(layout.transpose), layout.voxel_size_zyx_angstrom)
+            return ArrayReader(
+                path, stored.transpose(layout.transpose), layout.voxel_size_zyx_angstrom, layout.origin_angstrom
+            )
     z, y, x = (layout.file_shape[axis] for axis in layout.transpose)
     return LazyReader(
-        path, (z, y, x), layout.dtype, layout.voxel_size_zyx_angstrom, lambda: _decode(path, compressed, layout)
+        path,
+        (z, y, x),
+        layout.dtype,
+        layout.voxel_size_zyx_angstrom,
+        lambda: _decode(path, compressed, layout),
+        layout.origin_angstrom,
     )
 
 
-def write_mrc(path: str | Path, data: np.ndarray, voxel_size_angstrom: float | None = None) -> None:
+def write_mrc(
+    path: str | Path,
+    data: np.ndarray,
+    voxel_size_angstrom: float | None = None,
+    origin_angstrom: Origin = NO_ORIGIN,
+) -> None:
     """Write a (z, y, x) array as an MRC2014 volume; the file appears whole or not at all.
 
     Booleans and whole numbers take the smallest of int8, int16, uint16 and float32 that holds them all; float16 stays;
-    other floats become float32. An unknown voxel size (None) is written as 0. Suffixes `.gz` and `.bz2` compress.
+    other floats become float32. An unknown voxel size (None) is written as 0, the origin as x y z in Å. Suffixes
+    `.gz` and `.bz2` compress.
 
     Raises:
         ValueError: `data` is not 3D or holds NaN or infinity.
@@ -103,6 +123,7 @@ def write_mrc(path: str | Path, data: np.ndarray, voxel_size_angstrom: float | N
     mean = total / data.size
     with atomic_path(path) as temporary:
         header = _new_header(temporary, data.shape, dtype, voxel_size_angstrom)
+        header.origin.x, header.origin.y, header.origin.z = origin_angstrom
         header.dmin, header.dmax, header.dmean = least, most, mean
         header.rms = np.sqrt(max(0.0, squares / data.size - mean * mean))
         with _created(temporary, path.suffix.lower()) as stream:
@@ -192,6 +213,24 @@ def _without_absent_header(path: Path, layout: _Layout) -> _Layout:
     return replace(layout, offset=_HEADER_BYTES)
 
 
+def _planes(path: Path, compressed: str | None, layout: _Layout) -> list[np.ndarray]:
+    """The middle of some sections, uint8 (rows, columns); fewer where a compressed file ends too early."""
+    sections, rows, columns = layout.file_shape
+    wanted = planes_to_look_at(sections)
+    found: list[np.ndarray] = []
+    try:
+        with _opened(path, compressed) as stream:
+            for number in wanted:
+                stream.seek(layout.offset + number * rows * columns)
+                piece = stream.read(rows * columns)
+                if len(piece) < rows * columns:
+                    break
+                found.append(np.ascontiguousarray(middle(np.frombuffer(piece, np.uint8).reshape(rows, columns))))
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"damaged compressed file ({error})", where=path) from None
+    return found
+
+
 def _truncated(path: Path, layout: _Layout, size: int) -> InputError:
     return InputError(
         f"truncated: {size} bytes, but the header announces {layout.offset + layout.data_bytes}",
@@ -214,8 +253,6 @@ def _layout(path: Path, raw: bytes) -> _Layout:
         )
     order = header.dtype["mode"].byteorder
     dtype = np.dtype("u1" if mode == _NIBBLES else _DTYPES[mode]).newbyteorder(order)
-    if mode == 0 and _bytes_are_unsigned(header):
-        dtype = np.dtype("u1")
     return _Layout(
         dtype=dtype,
         file_shape=shape,
@@ -223,6 +260,7 @@ def _layout(path: Path, raw: bytes) -> _Layout:
         offset=_HEADER_BYTES + int(header["nsymbt"]),
         nibbles=mode == _NIBBLES,
         voxel_size_zyx_angstrom=_voxel_size(header),
+        origin_angstrom=_origin(header),
     )
 
 
@@ -254,15 +292,6 @@ def _is_volume_stack(header: np.void) -> bool:
     return 401 <= int(header["ispg"]) <= 630 and 0 < int(header["mz"]) < int(header["nz"])
 
 
-def _bytes_are_unsigned(header: np.void) -> bool:
-    """Mode 0 is signed by MRC2014; IMOD says in a flag, older programs only by a maximum that does not fit int8."""
-    order = header.dtype["mode"].byteorder
-    stamp, flags = np.frombuffer(header["extra2"].tobytes(), np.dtype("i4").newbyteorder(order), 2, offset=40)
-    if int(stamp) == _IMOD_STAMP:
-        return not int(flags) & 1
-    return bool(127 < float(header["dmax"]) <= 255 and float(header["dmin"]) >= 0)
-
-
 def _transpose(path: Path, header: np.void) -> tuple[int, int, int]:
     axes = [int(header[name]) for name in ("maps", "mapr", "mapc")]  # axis (1 x, 2 y, 3 z) of sections, rows, columns
     if axes == [0, 0, 0]:
@@ -271,6 +300,24 @@ def _transpose(path: Path, header: np.void) -> tuple[int, int, int]:
         order = " ".join(str(axis) for axis in reversed(axes))
         raise InputError(f"axis order mapc mapr maps = {order} is no permutation of 1 2 3", where=path)
     return (axes.index(3), axes.index(2), axes.index(1))
+
+
+def _origin(header: np.void) -> Origin:
+    """Where ChimeraX places the first voxel, x y z in Å; values that can only be remnants of memory count as 0."""
+    sizes = _voxel_size(header)
+    edges = (1.0, 1.0, 1.0) if sizes is None else sizes[::-1]
+    origin = [float(header["origin"][axis]) for axis in "xyz"]
+    with_origin = bytes(header["map"])[:3] == b"MAP"  # older headers have other fields there
+    largest = [10 * _LARGEST_AXIS * edge for edge in edges]
+    if with_origin and any(origin) and all(abs(value) < most for value, most in zip(origin, largest, strict=True)):
+        return (origin[0], origin[1], origin[2])
+    by_axis = {int(header[f"map{of}"]): int(header[f"n{name}start"]) for of, name in zip("crs", "xyz", strict=True)}
+    starts = [by_axis.get(axis, 0) for axis in (1, 2, 3)]
+    limit = 10 * max(int(header[f"{kind}{axis}"]) for kind in "nm" for axis in "xyz")
+    if any(abs(start) > limit for start in starts):
+        return NO_ORIGIN
+    x, y, z = (start * edge for start, edge in zip(starts, edges, strict=True))
+    return (x, y, z)
 
 
 def _voxel_size(header: np.void) -> tuple[float, float, float] | None:

@@ -1,7 +1,8 @@
 """OME-Zarr volumes (NGFF 0.4 and 0.5), as copick and the cryoET Data Portal keep them, through the tensorstore package.
 
 A multiscale group holds levels of falling resolution. `tomogram.zarr` means its first level, `tomogram.zarr/2` or
-`level=2` another one. Specification: https://ngff.openmicroscopy.org.
+`level=2` another one. The image's `axes` (or a Zarr 3 array's dimension names) say which axis is which; whatever their
+order, voxels become (z, y, x). Without them the last three are z, y, x. Specification: https://ngff.openmicroscopy.org.
 """
 
 from __future__ import annotations
@@ -22,18 +23,24 @@ _INSTALL = "pip install 'robpicker-jax[zarr]'"
 class _ZarrReader(VolumeReader):
     """Reads the chunks that a part touches, and nothing else."""
 
-    def __init__(self, path: Path, store: Any, voxel_size: tuple[float, float, float] | None) -> None:
-        z, y, x = store.shape[-3:]
+    def __init__(
+        self, path: Path, store: Any, axes_zyx: tuple[int, int, int], voxel_size: tuple[float, float, float] | None
+    ) -> None:
+        z, y, x = (store.shape[axis] for axis in axes_zyx)
         super().__init__(path, (z, y, x), np.dtype(store.dtype.numpy_dtype), voxel_size)
         self._store: Any = store
+        self._axes = axes_zyx
 
     def _stored(self, slices: Slices) -> np.ndarray:
         if self._store is None:
             raise ValueError(f"{self.path} is closed")
         bounds = [slice(*s.indices(n)) for s, n in zip(slices, self.shape_zyx, strict=True)]
-        index = (0,) * (len(self._store.shape) - 3) + tuple(bounds)
+        index: list[int | slice] = [0] * len(self._store.shape)
+        for axis, bound in zip(self._axes, bounds, strict=True):
+            index[axis] = bound
         try:
-            return np.asarray(self._store[index].read().result())
+            part = np.asarray(self._store[tuple(index)].read().result())
+            return part.transpose([sorted(self._axes).index(axis) for axis in self._axes])
         except ValueError as error:  # a damaged chunk
             raise InputError(f"cannot be read ({str(error)[:160]})", where=self.path) from None
 
@@ -49,9 +56,9 @@ def open_zarr(path: Path, level: int | None = None) -> VolumeReader:
         level: which level of the group; the first by default.
 
     Raises:
-        InputError: no Zarr, no such level, not a 3D image, or tensorstore is not installed.
+        InputError: no Zarr, no such level, not a 3D image, axes of unknown names, or tensorstore is not installed.
     """
-    array, size = _array_of(path, level)
+    array, multiscale, dataset = _array_of(path, level)
     try:
         import tensorstore
     except ImportError:
@@ -62,27 +69,64 @@ def open_zarr(path: Path, level: int | None = None) -> VolumeReader:
         store = tensorstore.open(spec, read=True, open=True).result()
     except ValueError as error:
         raise InputError(f"not readable as Zarr ({str(error)[:160]})", where=path) from None
-    if len(store.shape) < 3 or any(n != 1 for n in store.shape[:-3]):
+    names = _axis_names(multiscale, store)
+    axes = _spatial_axes(names, len(store.shape), path)
+    if any(n != 1 for axis, n in enumerate(store.shape) if axis not in axes):
         raise InputError(f"array of shape {tuple(store.shape)}, not one volume", where=path)
     if np.dtype(store.dtype.numpy_dtype).kind not in "biuf":
         raise InputError(f"voxels of type {store.dtype.name}, not densities", where=path)
-    return _ZarrReader(path, store, size)
+    return _ZarrReader(path, store, axes, _voxel_size(multiscale, dataset, axes, len(store.shape)))
 
 
-def _array_of(path: Path, level: int | None) -> tuple[Path, tuple[float, float, float] | None]:
-    """The array's folder and its voxel size (z, y, x) in Å."""
+def _axis_names(multiscale: dict[str, Any], store: Any) -> list[str] | None:
+    """Names of the array's axes, as the image or else the array declares them; None where neither does.
+
+    An axis that is declared to be of time or channels is called "t" or "c", whatever its name.
+    """
+    declared = multiscale.get("axes")
+    if isinstance(declared, list) and declared:
+        kinds = {"time": "t", "channel": "c"}
+        named = [axis if isinstance(axis, dict) else {"name": axis} for axis in declared]
+        return [kinds.get(str(axis.get("type")), str(axis.get("name")).lower()) for axis in named]
+    labels = [str(label).lower() for label in store.domain.labels]
+    return labels if {"x", "y", "z"} <= set(labels) else None
+
+
+def _spatial_axes(names: list[str] | None, rank: int, path: Path) -> tuple[int, int, int]:
+    """Which of the array's axes are z, y and x.
+
+    Raises:
+        InputError: fewer than three axes, names that are not one each of x, y and z besides t and c, or as many names as
+            the array has no axes.
+    """
+    if rank < 3:
+        raise InputError(f"an array of {rank} axes, not a volume", where=path)
+    if names is None:
+        return (rank - 3, rank - 2, rank - 1)
+    spatial = [name for name in names if name not in ("t", "c")]
+    if sorted(spatial) != ["x", "y", "z"] or len(names) != rank:
+        raise InputError(
+            f"axes {', '.join(names)} of an array of {rank} axes: not x, y and z, each once, besides t and c",
+            where=path,
+            fix="name the axes as they are in the image's metadata",
+        )
+    return (names.index("z"), names.index("y"), names.index("x"))
+
+
+def _array_of(path: Path, level: int | None) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """The array's folder, and what the image says of itself and of this level; nothing of an array that is in none."""
     multiscale = _multiscale(path)
     if multiscale is None:
         if not _is_array(path):
             raise InputError("neither a Zarr array nor an OME-Zarr image", where=path)
         parent = _multiscale(path.parent)
         entry = next((d for d in (parent or {}).get("datasets", []) if d.get("path") == path.name), None)
-        return path, None if parent is None or entry is None else _voxel_size(parent, entry)
+        return path, {} if parent is None or entry is None else parent, entry or {}
     datasets = multiscale.get("datasets") or []
     number = level or 0
     if not 0 <= number < len(datasets) or not isinstance(datasets[number].get("path"), str):
         raise InputError(f"no level {number}: the image has {len(datasets)}", where=path)
-    return path / datasets[number]["path"], _voxel_size(multiscale, datasets[number])
+    return path / datasets[number]["path"], multiscale, datasets[number]
 
 
 def _is_array(path: Path) -> bool:
@@ -110,18 +154,20 @@ def _json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _voxel_size(multiscale: dict[str, Any], dataset: dict[str, Any]) -> tuple[float, float, float] | None:
-    """Product of the level's and the image's scales, in Å; None where a unit or a scale is missing."""
-    axes = [axis for axis in multiscale.get("axes", []) if isinstance(axis, dict)]
-    units = [angstroms_per(axis.get("unit")) for axis in axes[-3:]]
-    size = np.ones(3)
+def _voxel_size(
+    multiscale: dict[str, Any], dataset: dict[str, Any], axes_zyx: tuple[int, int, int], rank: int
+) -> tuple[float, float, float] | None:
+    """Product of the level's and the image's scales, z y x in Å; None where a unit or a scale is missing."""
+    declared = multiscale.get("axes") or []
+    if len(declared) != rank:
+        return None
+    units = [angstroms_per(axis.get("unit")) if isinstance(axis, dict) else None for axis in declared]
+    size = np.ones(rank)
     found = False
     for transformations in (dataset.get("coordinateTransformations"), multiscale.get("coordinateTransformations")):
         for transformation in transformations or []:
             scale = transformation.get("scale") if isinstance(transformation, dict) else None
-            if isinstance(scale, list) and len(scale) >= 3 and all(isinstance(s, int | float) for s in scale):
-                size, found = size * np.array(scale[-3:], dtype=np.float64), True
-    if not found or len(units) != 3 or None in units or not (size > 0).all():
-        return None
-    z, y, x = (float(s) * float(unit or 1.0) for s, unit in zip(size, units, strict=True))
-    return (z, y, x)
+            if isinstance(scale, list) and len(scale) == rank and all(isinstance(s, int | float) for s in scale):
+                size, found = size * np.array(scale, dtype=np.float64), True
+    known = [float(size[axis]) * (units[axis] or 0.0) for axis in axes_zyx]
+    return (known[0], known[1], known[2]) if found and min(known) > 0 else None

@@ -19,6 +19,11 @@ Slices = tuple[slice, slice, slice]
 Planes = Callable[[int, int], np.ndarray]
 """Reads the planes first … last − 1 of a volume."""
 
+Origin = tuple[float, float, float]
+"""Where the centre of the first voxel lies in the coordinates of viewers, x y z in Å."""
+
+NO_ORIGIN: Origin = (0.0, 0.0, 0.0)
+
 _ISOTROPY = 0.01  # largest relative difference of the three edges that still counts as a cube
 _CHUNK_VOXELS = 1 << 22
 
@@ -31,11 +36,13 @@ class Volume:
         data: (z, y, x) array.
         path: the file it came from.
         voxel_size_zyx_angstrom: the three edges of a voxel in Å, None where the file does not know them.
+        origin_angstrom: where viewers place the first voxel, x y z in Å.
     """
 
     data: np.ndarray
     path: Path
     voxel_size_zyx_angstrom: tuple[float, float, float] | None = None
+    origin_angstrom: Origin = NO_ORIGIN
 
     @property
     def voxel_size_angstrom(self) -> float | None:
@@ -51,6 +58,7 @@ class VolumeReader(ABC):
         shape_zyx: its size in voxels.
         dtype: type of the stored voxels.
         voxel_size_zyx_angstrom: edges of a voxel in Å, None where the file does not know them.
+        origin_angstrom: where viewers place the first voxel, x y z in Å.
     """
 
     def __init__(
@@ -59,8 +67,10 @@ class VolumeReader(ABC):
         shape_zyx: tuple[int, int, int],
         dtype: np.dtype[Any],
         voxel_size_zyx_angstrom: tuple[float, float, float] | None,
+        origin_angstrom: Origin = NO_ORIGIN,
     ) -> None:
         self.path = path
+        self.origin_angstrom = origin_angstrom
         self.shape_zyx = shape_zyx
         self.dtype = dtype
         self.voxel_size_zyx_angstrom = voxel_size_zyx_angstrom
@@ -124,10 +134,14 @@ class ArrayReader(VolumeReader):
     """A reader over an array that is in memory or memory-mapped."""
 
     def __init__(
-        self, path: Path, array: np.ndarray, voxel_size_zyx_angstrom: tuple[float, float, float] | None
+        self,
+        path: Path,
+        array: np.ndarray,
+        voxel_size_zyx_angstrom: tuple[float, float, float] | None,
+        origin_angstrom: Origin = NO_ORIGIN,
     ) -> None:
         z, y, x = array.shape
-        super().__init__(path, (z, y, x), array.dtype, voxel_size_zyx_angstrom)
+        super().__init__(path, (z, y, x), array.dtype, voxel_size_zyx_angstrom, origin_angstrom)
         self._array: np.ndarray | None = array
 
     def _stored(self, slices: Slices) -> np.ndarray:
@@ -168,8 +182,9 @@ class LazyReader(VolumeReader):
         dtype: np.dtype[Any],
         voxel_size_zyx_angstrom: tuple[float, float, float] | None,
         decode: Callable[[], np.ndarray],
+        origin_angstrom: Origin = NO_ORIGIN,
     ) -> None:
-        super().__init__(path, shape_zyx, dtype, voxel_size_zyx_angstrom)
+        super().__init__(path, shape_zyx, dtype, voxel_size_zyx_angstrom, origin_angstrom)
         self._decode: Callable[[], np.ndarray] | None = decode
         self._array: np.ndarray | None = None
         self._decoding = threading.Lock()

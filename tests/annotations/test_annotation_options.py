@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from robpicker_jax.annotations import FORMATS, Particles, write_annotations
+from robpicker_jax.annotations.format import CONTEXT
 from robpicker_jax.annotations.options import check_options, options_for
 from robpicker_jax.commands import doctor, evaluate, targets
 from robpicker_jax.commands.cli import call
@@ -141,8 +142,12 @@ def test_every_option_of_every_format_is_taken() -> None:
         "pixel_size_angstrom": 1.3,
         "block": "particles",
         "class_column": "rlnClassNumber",
+        "user": "ann",
+        "tomogram_names": "tomograms.doc",
+        "session": 7,
+        "object": "ribosome",
     }
-    context = {"voxel_size_angstrom", "shape_zyx", "class_labels"}
+    context = set(CONTEXT)
     for name, fmt in FORMATS.items():
         known = {option: examples[option] for option in fmt.arguments("read") if option not in context}
         check_options({name: known})

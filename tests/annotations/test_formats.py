@@ -61,7 +61,10 @@ def test_relion_5_with_tomograms_table(formats: Path) -> None:
     assert (particles.positions_vox < size).all()
     other = read_annotations(path, tomograms=formats / "R5_tutorial_run_tomograms.star", centre="N/2-1")
     np.testing.assert_allclose(particles.positions_vox - other.positions_vox, 1 / 7.407407, rtol=1e-6)
-    finer = read_annotations(path, tomograms=formats / "R5_tutorial_run_tomograms.star", voxel_size_angstrom=5.0)
+    table = formats / "R5_tutorial_run_tomograms.star"
+    with pytest.raises(InputError, match="voxel size of 5 is given, but the table says 10"):
+        read_annotations(path, tomograms=table, voxel_size_angstrom=5.0)
+    finer = read_annotations(path, tomograms=table, voxel_size_angstrom=5.0, binning=5 / 1.35)
     np.testing.assert_allclose(finer.positions_vox, particles.positions_vox * 1.35 * 7.407407 / 5, rtol=1e-6)
     with pytest.raises(InputError, match="no tomogram 'TS_01' in it"):
         read_annotations(path, tomograms=formats / "ptm_relion5_tomograms.star")
@@ -127,13 +130,14 @@ def test_relion_3_and_31(formats: Path) -> None:
             particles.positions_vox[i], xyz(rows[i], "rlnCoordinate?") - xyz(rows[i], "rlnOrigin?")
         )
     path = formats / "relion_3.1_optics2.star"
-    with pytest.raises(InputError, match="origins are in Å"):
-        read_annotations(path)
-    particles = read_annotations(path, pixel_size_angstrom=2.446, voxel_size_angstrom=12.23)
+    with pytest.raises(InputError, match=r"pixel size of 2.446 is given, but rlnPixelSize says 3.446"):
+        read_annotations(path, pixel_size_angstrom=2.446, voxel_size_angstrom=12.23)
+    particles = read_annotations(path, voxel_size_angstrom=12.23)
     rows = star_rows(path, "particles")
     assert len(particles) == len(rows) == 3
     for i in (0, -1):
-        expected = (xyz(rows[i], "rlnCoordinate?") - xyz(rows[i], "rlnOrigin?Angst") / 2.446) / 5
+        pixel = float(rows[i]["rlnPixelSize"])
+        expected = (xyz(rows[i], "rlnCoordinate?") * pixel - xyz(rows[i], "rlnOrigin?Angst")) / 12.23
         np.testing.assert_allclose(particles.positions_vox[i], expected, rtol=1e-9)
 
 

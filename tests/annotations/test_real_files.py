@@ -38,7 +38,7 @@ def deepfinder(path: Path) -> np.ndarray:
 
 
 def pixels(block: str = "", *, origin: str = "", scale: float = 1.0) -> Positions:
-    """rlnCoordinate minus origin; `origin` "" none, "pixels", or Å per pixel as text."""
+    """rlnCoordinate minus origin; `origin` "" none, "pixels", Å per pixel, or the column that says it."""
 
     def read(path: Path) -> np.ndarray:
         rows = star_rows(path, block)
@@ -46,7 +46,7 @@ def pixels(block: str = "", *, origin: str = "", scale: float = 1.0) -> Position
         if origin == "pixels":
             found -= [xyz(row, "rlnOrigin?") for row in rows]
         elif origin:
-            found -= np.array([xyz(row, "rlnOrigin?Angst") for row in rows]) / float(origin)
+            found -= [xyz(row, "rlnOrigin?Angst") / float(row.get(origin, origin)) for row in rows]
         return found * scale
 
     return read
@@ -139,8 +139,8 @@ FORMATS: dict[str, list[Read | Refused]] = {
     "points_with_header_pipe_delim.csv": [Read(3, table("|", header=True))],
     "ptm_relion5_tomograms.star": [Refused(TABLE)],
     "relion_3.1_optics2.star": [
-        Refused("origins are in Å and the size of the coordinates' pixels is not in this file"),
-        Read(3, pixels("particles", origin="2.446"), {"pixel_size_angstrom": 2.446}),
+        Read(3, pixels("particles", origin="rlnPixelSize")),
+        Refused("rlnPixelSize says 3.446", {"pixel_size_angstrom": 2.446}),
     ],
     "relion_3_star.star": [Read(6, pixels(origin="pixels"))],
     "relion_4_star.star": [Read(6, pixels("particles", origin="0.5"))],

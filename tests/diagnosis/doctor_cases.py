@@ -196,6 +196,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "one position outside": ("outside", relist(one_outside, "train/train_000")),
     "in angstrom": ("in_angstrom", move(lambda p: p * VOXEL)),
     "one list in angstrom": ("in_angstrom", move(lambda p: p * VOXEL, "train/train_001")),
+    "fractions of the box (A5)": ("fractions", move(lambda p: p / SIZE)),
     "from the centre": ("centred", move(lambda p: p - SIZE / 2)),
     "relion 5 written as pixels": ("centred", move(lambda p: (p - SIZE / 2) * VOXEL)),
     "z y x": ("axes_swapped", move(swapped(2, 1, 0))),

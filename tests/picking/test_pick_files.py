@@ -125,7 +125,7 @@ def test_convert_numbers_tomograms_and_says_which(fmt: str, tmp_path: Path, caps
     out = capsys.readouterr().out
     assert "as numbers" in out
     assert (tmp_path / "out_tomograms.doc").read_text() == "1 TS_07\n2 TS_31\n"
-    assert read_annotations(target, fmt=fmt).tomograms.tolist() == ["1"] * 5 + ["2"] * 5
+    assert read_annotations(target, fmt=fmt).tomograms.tolist() == ["TS_07"] * 5 + ["TS_31"] * 5
     assert call(convert.main, [str(source), str(target), "--to", fmt]) == 2  # neither is overwritten
     target.unlink()
     assert call(convert.main, [str(source), str(target), "--to", fmt]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -83,14 +84,16 @@ def test_tiffs_that_are_no_volume(tmp_path: Path) -> None:
     refused("truncated|not readable")
 
 
-def zarr_v2(folder: Path, values: np.ndarray) -> None:
-    """A Zarr 2 array of uncompressed chunks of one section, by hand."""
+def zarr_v2(folder: Path, values: np.ndarray, *, whole: bool = False) -> None:
+    """A Zarr 2 array of uncompressed chunks of one section, or of one chunk, by hand."""
     folder.mkdir(parents=True)
-    chunks = [1] * (values.ndim - 2) + list(values.shape[-2:])
+    chunks = list(values.shape) if whole else [1] * (values.ndim - 2) + list(values.shape[-2:])
     metadata = {"zarr_format": 2, "shape": list(values.shape), "chunks": chunks, "dtype": values.dtype.str}
     metadata |= {"compressor": None, "fill_value": 0, "order": "C", "filters": None}
     (folder / ".zarray").write_text(json.dumps(metadata))
-    for z in range(values.shape[-3]):
+    if whole:
+        (folder / ".".join("0" * values.ndim)).write_bytes(values.tobytes())
+    for z in range(0 if whole else values.shape[-3]):
         name = ".".join(["0"] * (values.ndim - 3) + [str(z), "0", "0"])
         (folder / name).write_bytes(values[..., z, :, :].tobytes())
 
@@ -164,6 +167,9 @@ def test_zarrs_that_are_no_volume(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not readable as Zarr"):
         open_volume(path)
     zarr_v2(path / "0", np.stack([VALUES, VALUES]))
+    with pytest.raises(InputError, match="axes z, y, x of an array of 4 axes"):
+        open_volume(path)
+    (path / ".zattrs").write_text(json.dumps({"multiscales": [multiscales("angstrom", [10.0], leading=1)]}))
     with pytest.raises(InputError, match="not one volume"):
         open_volume(path)
     zarr_v2(tmp_path / "b.zarr", VALUES)
@@ -173,3 +179,49 @@ def test_zarrs_that_are_no_volume(tmp_path: Path) -> None:
     write_mrc(tmp_path / "a.mrc", VALUES)
     with pytest.raises(InputError, match="only OME-Zarr images have levels"):
         open_volume(tmp_path / "a.mrc", level=1)
+
+
+def named_axes(names: str, scales: dict[str, float]) -> dict:
+    """Metadata of an image whose axes have these names, one letter each, in Å."""
+    axes = [{"name": n, "type": "space", "unit": "angstrom"} if n in "zyx" else {"name": n} for n in names]
+    scale = [scales.get(name, 1.0) for name in names]
+    datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}]
+    return {"multiscales": [{"version": "0.4", "axes": axes, "datasets": datasets}]}
+
+
+@pytest.mark.parametrize("names", ["".join(order) for order in permutations("xyz")] + ["tczyx", "xyzc", "cxtyz"])
+def test_a6_axes_are_taken_by_their_names(tmp_path: Path, names: str) -> None:
+    """Stored in any order, voxels, parts of them and edges of voxels come out as z, y, x."""
+    spatial = [name for name in names if name in "zyx"]
+    stored = VALUES.transpose([("zyx").index(name) for name in spatial])
+    stored = np.ascontiguousarray(stored.reshape([stored.shape[spatial.index(n)] if n in "zyx" else 1 for n in names]))
+    zarr_v2(tmp_path / "a.zarr" / "0", stored, whole=True)
+    metadata = named_axes(names, {"x": 10.0, "y": 20.0, "z": 30.0})
+    (tmp_path / "a.zarr" / ".zattrs").write_text(json.dumps(metadata))
+    for path in (tmp_path / "a.zarr", tmp_path / "a.zarr" / "0"):
+        with open_volume(path) as reader:
+            assert reader.shape_zyx == VALUES.shape
+            assert reader.voxel_size_zyx_angstrom == (30.0, 20.0, 10.0)
+            np.testing.assert_array_equal(reader.read(), VALUES)
+            np.testing.assert_array_equal(reader.read((slice(1, 3), slice(0, 2), slice(4, 5))), VALUES[1:3, 0:2, 4:5])
+
+
+@pytest.mark.parametrize("names", ["abc", "zyw", "zzyx", "zyxx", "zy", "xyzt"])
+def test_a6_unknown_axes_are_refused(tmp_path: Path, names: str) -> None:
+    zarr_v2(tmp_path / "a.zarr" / "0", VALUES)
+    (tmp_path / "a.zarr" / ".zattrs").write_text(json.dumps(named_axes(names, {})))
+    with pytest.raises(InputError, match="not x, y and z, each once, besides t and c"):
+        open_volume(tmp_path / "a.zarr")
+
+
+def test_a6_names_of_older_images_and_of_plain_arrays(tmp_path: Path) -> None:
+    """NGFF 0.3 lists names alone; Zarr 3 keeps names of dimensions with the array."""
+    turned = np.ascontiguousarray(VALUES.transpose(2, 1, 0))
+    zarr_v2(tmp_path / "a.zarr" / "0", turned)
+    metadata = {"multiscales": [{"version": "0.3", "axes": ["x", "y", "z"], "datasets": [{"path": "0"}]}]}
+    (tmp_path / "a.zarr" / ".zattrs").write_text(json.dumps(metadata))
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.zarr").data, VALUES)
+    zarr_v3(tmp_path / "b.zarr", turned)
+    text = (tmp_path / "b.zarr" / "zarr.json").read_text()
+    (tmp_path / "b.zarr" / "zarr.json").write_text(text.replace('["z", "y", "x"]', '["x", "y", "z"]'))
+    np.testing.assert_array_equal(read_volume(tmp_path / "b.zarr").data, VALUES)
