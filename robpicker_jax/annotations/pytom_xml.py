@@ -15,7 +15,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from robpicker_jax.annotations import columns
-from robpicker_jax.annotations.format import Format
+from robpicker_jax.annotations.format import Format, StandIn
 from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
@@ -110,4 +110,5 @@ FORMAT = Format(
     write=write,
     keeps=frozenset({"labels", "rotations", "scores", "tomograms"}),
     recognises=lambda start: b"<ParticleList" in start,
+    stands_in=(StandIn("rotations", "0 0 0"),),
 )

@@ -15,7 +15,7 @@ from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
 
 Table = dict[str, np.ndarray]
-_CELL = re.compile(r"'[^']*'|\"[^\"]*\"|\S+")
+_CELL = re.compile(r"'[^']*'|\"[^\"]*\"|\S+", re.ASCII)
 
 # Columns of names: "0137" must not become 137.
 _TEXT = [
@@ -81,7 +81,7 @@ def _check_rows(path: Path) -> None:
                 width = width + 1 if in_header else 0
             elif width:
                 in_header = False
-                plain = len(cells) == width and "'" not in line and '"' not in line
+                plain = line.isascii() and len(cells) == width and "'" not in line and '"' not in line
                 count = width if plain else len(_CELL.findall(line.split(" #")[0]))
                 if count != width:
                     raise InputError(f"line {number}: {count} cells in a table of {width} columns", where=path)
