@@ -27,6 +27,7 @@ SUITE = (
     "input",
     "startup",
     "inference",
+    "blending",
     "clustering",
     "labels",
     "audit",

@@ -96,7 +96,7 @@ def main(
     parser.add_argument("--quick", action="store_true", help="smaller cases; at most a minute on two cores")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the rows as JSON")
     options = parser.parse_args(arguments)
-    console, status = Console(), Console(stderr=True)
+    console, status = Console(markup=False, emoji=False), Console(stderr=True, markup=False, emoji=False)
     rows = [machine_row(benchmark)]
     for item in run(options.quick):
         rows.append(item)

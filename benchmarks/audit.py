@@ -28,7 +28,7 @@ from robpicker_jax.auditing import KINDS
 from robpicker_jax.auditing.evidence import radii_of
 from robpicker_jax.auditing.examine import Auditor
 from robpicker_jax.auditing.opinion import label_change
-from robpicker_jax.commands import main_job
+from robpicker_jax.commands import main_job, run_state
 from robpicker_jax.config import Config, load_config
 from robpicker_jax.datasets import TomogramFiles, discover, open_tomogram
 from robpicker_jax.picking.picker import model_picker
@@ -154,7 +154,7 @@ def run(workdir: Path, config: Config, scratch: Path, seeds: int) -> Iterator[Ro
             yield item
     for metric, values in figures.items():
         yield row(BENCHMARK, "held out, mean over seeds", metric, float(np.mean(values)), "", seeds=len(values))
-    own = main_job.data_folder(config, workdir)
+    own = run_state.data_folder(config, workdir)
     if not all((own / "train" / f"{files.name}_label_noise.json").is_file() for files in discover(own)["train"]):
         yield row(BENCHMARK, "training tomograms", ANY, None, "", why="the run was not trained on simulated data")
         return
@@ -178,7 +178,7 @@ def main(arguments: list[str] | None = None) -> None:
             main_job.run(load_config(None, [*NOISE, *(QUICK if options.quick else ())]), workdir)
         seeds = options.seeds or (1 if options.quick else 3)
         rows += run(workdir, read_config(workdir), Path(folder), seeds)
-    Console().print(table(rows))
+    Console(markup=False, emoji=False).print(table(rows))
     if options.json is not None:
         write_text(options.json, json.dumps(rows, indent=1) + "\n")
 

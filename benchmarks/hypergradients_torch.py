@@ -143,7 +143,9 @@ class TorchProblem:
 
     def _correct(self, meta: dict[str, Tensor], features: Tensor, label: Tensor) -> Tensor:
         proposal = torch.softmax(self._dense(meta, "correction", "scores", features), dim=-1)
-        hidden = functional.relu(self._dense(meta, "correction", "hidden", torch.cat([proposal, label], dim=-1)))
+        hidden = functional.leaky_relu(
+            self._dense(meta, "correction", "hidden", torch.cat([proposal, label], dim=-1)), 0.1
+        )
         change = self._dense(meta, "correction", "alpha", hidden)
         alpha = torch.sigmoid(ALPHA_BIAS + ALPHA_REACH * torch.tanh(change / ALPHA_REACH))
         corrected = alpha * proposal + (1.0 - alpha) * label

@@ -165,4 +165,6 @@ def rotation_angle_deg(first: ArrayLike, second: ArrayLike) -> NDArray[np.float6
 
 def _wrap_deg(angles: NDArray[np.float64] | np.float64) -> NDArray[np.float64] | np.float64:
     """Bring angles into (−180, 180]."""
-    return 180.0 - np.mod(180.0 - angles, 360.0)
+    wrapped = 180.0 - np.mod(180.0 - angles, 360.0)
+    # The remainder of a number just below zero is rounded up to 360 itself.
+    return np.where(wrapped <= -180.0, 180.0, wrapped)

@@ -32,19 +32,28 @@ class TomogramTable:
     pixel_size_angstrom: np.ndarray
     binning: np.ndarray
 
+    def row(self, name: str) -> int | None:
+        """Row of a tomogram, found by the rule of `names`; None where it is not in the table.
+
+        Raises:
+            InputError: the name may mean several of the table's tomograms.
+        """
+        with located(self.path):
+            found = NameRule().matching(name, self.names)
+        return self.names.index(found[0]) if found else None
+
     def rows(self, tomograms: np.ndarray) -> np.ndarray:
-        """Row of each particle's tomogram, found by the rule of `names`.
+        """Row of each particle's tomogram.
 
         Raises:
             InputError: a particle's tomogram is not in the table.
         """
         row = {}
-        with located(self.path):
-            for name in dict.fromkeys(tomograms.tolist()):
-                found = NameRule().matching(name, self.names)
-                if not found:
-                    raise InputError(f"no tomogram {name!r} in it, which the particles name")
-                row[name] = self.names.index(found[0])
+        for name in dict.fromkeys(tomograms.tolist()):
+            found = self.row(name)
+            if found is None:
+                raise InputError(f"no tomogram {name!r} in it, which the particles name", where=self.path)
+            row[name] = found
         return np.array([row[name] for name in tomograms.tolist()], dtype=np.intp)
 
     def voxel_sizes(self, rows: np.ndarray, voxel_size: float | None, binning: float | None) -> np.ndarray:

@@ -1,25 +1,12 @@
-"""Refuse inner optimisers through whose update no hypergradient can pass.
-
-The hypergradient pulls v back through the derivative of the update by the gradient, ∂U/∂g. Single gradients of
-exactly zero are ordinary (a dead unit, a bias before batch norm), and some optimisers have no finite derivative
-there: Adam without `eps_root` takes the square root of the second moment, whose derivative at zero is infinite, and
-0 · ∞ = NaN spreads to all meta parameters. Others (sign-based ones, such as Lion) have a derivative that is zero
-everywhere: the hypergradient is zero, and no error says so. Both show when the derivative is evaluated.
-"""
+"""Refuse inner optimisers through whose update no hypergradient can pass; see `update_derivative` for the reasons."""
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 
 from robpicker_jax.bilevel.hypergradients import find_method
 from robpicker_jax.bilevel.problem import BilevelProblem, Tree
-from robpicker_jax.system.errors import InputError
-
-_UPDATES = 8
-"""Updates tried before an update is said not to depend on the gradient: a warm-up starts with a learning rate of 0."""
+from robpicker_jax.bilevel.update_derivative import refuse_without_derivative
 
 
 def check_optimizer(
@@ -28,6 +15,8 @@ def check_optimizer(
     """Refuse an inner optimiser whose update has no finite, non-zero derivative where gradients vanish.
 
     The derivative is evaluated: reverse mode through the first updates, at gradients whose every other entry is 0.
+
+    `hypergradient` does this by itself, at the first call of the estimator that it returns.
 
     Args:
         optimizer: the inner optimiser, or a problem with one.
@@ -40,48 +29,4 @@ def check_optimizer(
     if method is not None and not find_method(method).differentiates_update:
         return
     transformation = optimizer.inner_optimizer if isinstance(optimizer, BilevelProblem) else optimizer
-    ones = jax.tree.map(jnp.ones_like, params)
-    for offset in (0, 1):
-        if not _depends_on_gradient(transformation, params, _alternating(params, offset), ones):
-            raise InputError(
-                "its update does not change with the gradient (a sign-based rule?): the hypergradient would be zero",
-                where="inner optimiser",
-                fix="choose an optimiser with a smooth update, such as sgd or adam with eps_root > 0",
-            )
-
-
-def _depends_on_gradient(
-    transformation: optax.GradientTransformation, params: Tree, gradient: Tree, cotangent: Tree
-) -> bool:
-    opt_state = transformation.init(params)
-    for _ in range(_UPDATES):
-
-        def new_params(gradient: Tree, opt_state: Tree = opt_state) -> tuple[Tree, Tree]:
-            updates, after = transformation.update(gradient, opt_state, params)
-            return optax.apply_updates(params, updates), after
-
-        _, transpose, opt_state = jax.vjp(new_params, gradient, has_aux=True)
-        leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(transpose(cotangent))]
-        if not all(np.isfinite(leaf).all() for leaf in leaves):
-            raise InputError(
-                "its update has no finite derivative at a zero gradient (Adam without eps_root takes the square root "
-                "of zero): the hypergradient would be NaN",
-                where="inner optimiser",
-                fix="set eps_root to a small positive number such as 1e-12, or choose another optimiser",
-            )
-        if any(leaf.any() for leaf in leaves):
-            return True
-    return False
-
-
-def _alternating(params: Tree, offset: int) -> Tree:
-    """Gradients of 0, 1, 0, 1, … through all leaves, starting at `offset`."""
-    leaves, structure = jax.tree.flatten(params)
-    ends = np.cumsum([leaf.size for leaf in leaves])
-    return jax.tree.unflatten(
-        structure,
-        [
-            ((jnp.arange(leaf.size) + (end - leaf.size) + offset) % 2).reshape(leaf.shape).astype(leaf.dtype)
-            for leaf, end in zip(leaves, ends, strict=True)
-        ],
-    )
+    refuse_without_derivative(transformation, params)

@@ -109,7 +109,7 @@ def bilevel_step(
             gradient of its own, added after `scale`, so that the two can be of one order of size.
         direct_weight: weight of the direct loss.
         scale: (hypergradient, step) → hypergradient, a change of size.
-        options: further arguments of the method.
+        options: further arguments of the method, and `check_update` of `hypergradient`.
 
     Raises:
         InputError: an unknown method or option, or a value that the method refuses.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,33 +13,65 @@ from robpicker_jax.commands.cli import ArgumentParser, console, parser, split_ov
 from robpicker_jax.system.progress import error_console
 
 if TYPE_CHECKING:
-    from robpicker_jax.config import DataConfig
+    from robpicker_jax.annotations import Particles
     from robpicker_jax.datasets import OpenedTomogram, TomogramFiles
     from robpicker_jax.picking.finished import Finished
     from robpicker_jax.picking.inference import MemoryBound
     from robpicker_jax.picking.picker import Picker
     from robpicker_jax.system.errors import InputError
     from robpicker_jax.volumes import VolumeReader
-
-VOXEL_SIZE_TOLERANCE = 0.02
-"""Largest relative difference of a tomogram's voxel size from that of the training tomograms for which no warning is given."""
+    from robpicker_jax.volumes.rescaling import RescaledReader
 
 
 @dataclass(frozen=True)
 class Queued:
     """A tomogram whose header was checked and whose voxels are read when its turn comes.
 
+    With --rescale it is segmented on another grid than its file's; what users see is always on the file's.
+
     Attributes:
         tomogram: the files.
-        shape_zyx: size in voxels.
-        reader: its volume, open since the header was checked.
+        reader: its volume as the model is applied to it, open since the header was checked.
+        voxel_size_angstrom: edge of the file's voxels; None where it is not known.
         resident_bytes: memory that its reader and mask take while it is open.
     """
 
     tomogram: TomogramFiles
-    shape_zyx: tuple[int, int, int]
     reader: VolumeReader
+    voxel_size_angstrom: float | None
     resident_bytes: int
+
+    @property
+    def shape_zyx(self) -> tuple[int, int, int]:
+        """Size in voxels of the grid on which it is segmented."""
+        return self.reader.shape_zyx
+
+    @property
+    def rescaled(self) -> RescaledReader | None:
+        """Its volume where it is resampled, else None."""
+        from robpicker_jax.volumes.rescaling import RescaledReader
+
+        return self.reader if isinstance(self.reader, RescaledReader) else None
+
+    @property
+    def file_shape_zyx(self) -> tuple[int, int, int]:
+        """Size in voxels of the file."""
+        return self.shape_zyx if self.rescaled is None else self.rescaled.source.shape_zyx
+
+    @property
+    def factor(self) -> float:
+        """Voxels of the segmented grid in one of the file's."""
+        return 1.0 if self.rescaled is None else self.rescaled.factor
+
+    def on_file_grid(self, found: Particles) -> Particles:
+        """Particles of the segmented grid in voxels of the file."""
+        import numpy as np
+
+        if self.rescaled is None:
+            return found
+        sizes = found.cluster_sizes
+        in_file = None if sizes is None else np.maximum(1, np.rint(sizes / self.factor**3)).astype(np.int64)
+        return found.with_(positions_vox=found.positions_vox / self.factor, cluster_sizes=in_file)
 
 
 def model_parser(verb: str, description: str) -> ArgumentParser:
@@ -54,6 +86,11 @@ def model_parser(verb: str, description: str) -> ArgumentParser:
         "--workdir", metavar="PATH", type=Path, required=True, help="folder of a training run, or its file model.rpk"
     )
     result.add_argument("--out", metavar="DIR", type=Path, required=True, help="where to write")
+    result.add_argument(
+        "--rescale",
+        action="store_true",
+        help="resample tomograms of other voxels than the training tomograms'; what is written is in the file's voxels",
+    )
     return result
 
 
@@ -89,11 +126,11 @@ def parse(argument_parser: ArgumentParser, arguments: Sequence[str]) -> tuple[ar
     return argument_parser.parse_args(rest), overrides
 
 
-def checked_tomograms(options: argparse.Namespace, data: DataConfig) -> list[Queued]:
+def checked_tomograms(options: argparse.Namespace, picker: Picker) -> list[Queued]:
     """The tomograms named on the command line, every header checked before the first is segmented; makes `--out`.
 
     Raises:
-        InputError: a volume that cannot be read.
+        InputError: a volume that cannot be read, or that the picker cannot be applied to.
     """
     from robpicker_jax.datasets import tomograms_from
     from robpicker_jax.datasets.copick_project import is_project, project_tomograms
@@ -101,39 +138,48 @@ def checked_tomograms(options: argparse.Namespace, data: DataConfig) -> list[Que
     tomograms = []
     for path in options.tomograms:
         if is_project(path):
-            splits = project_tomograms(path, data.copick, picks=False)
+            splits = project_tomograms(path, picker.data.copick, picks=False)
             tomograms += [tomogram for split in splits.values() for tomogram in split]
         else:
             tomograms += tomograms_from([path], annotations=False)
-    return queued(list(dict.fromkeys(tomograms)), options.out, skip_bad=options.skip_bad)
+    return queued(list(dict.fromkeys(tomograms)), options, picker, skip_bad=options.skip_bad)
 
 
-def queued(tomograms: Sequence[TomogramFiles], out: Path, *, skip_bad: bool = False) -> list[Queued]:
-    """The tomograms, every header checked; makes the folder `out`.
+def queued(
+    tomograms: Sequence[TomogramFiles], options: argparse.Namespace, picker: Picker, *, skip_bad: bool = False
+) -> list[Queued]:
+    """The tomograms, every header checked; makes the folder `--out`.
 
     Args:
         tomograms: the tomograms.
-        out: the folder.
-        skip_bad: leave out volumes that cannot be read, and say so.
+        options: the parsed arguments of `model_parser`.
+        picker: what they are queued for.
+        skip_bad: leave out volumes that the picker cannot be applied to, and say so.
 
     Raises:
-        InputError: a volume that cannot be read; with `skip_bad`, none that can.
+        InputError: a volume that cannot be read, or whose voxels are not those of the training tomograms and are not to
+            be resampled; with `skip_bad`, where every volume is such.
     """
+    from robpicker_jax.picking.agreement import at_trained_size, voxel_size_of
     from robpicker_jax.system.compilation import enable_persistent_cache
     from robpicker_jax.system.errors import InputError
     from robpicker_jax.volumes import open_volume
 
+    configured, trained, out = picker.data.voxel_size_angstrom, picker.voxel_size_angstrom, options.out
+    fix = "--rescale resamples it; if the header is wrong, correct it"
     queue: list[Queued] = []
     for tomogram in tomograms:
         try:
             reader = open_volume(tomogram.volume_path)
+            here = voxel_size_of(reader, configured, trained)
+            reader = at_trained_size(reader, here, trained, rescale=options.rescale, fix=fix)
         except InputError as error:
             if not skip_bad or (not queue and tomogram is tomograms[-1]):
                 raise
             say_bad(tomogram, error)
             continue
         mask = 0 if tomogram.mask_path is None else math.prod(reader.shape_zyx)
-        queue.append(Queued(tomogram, reader.shape_zyx, reader, reader.resident_bytes + mask))
+        queue.append(Queued(tomogram, reader, here, reader.resident_bytes + mask))
     out.mkdir(parents=True, exist_ok=True)
     enable_persistent_cache()
     return queue
@@ -183,12 +229,15 @@ def say_plan(picker: Picker, queue: Sequence[Queued], bounds: Sequence[MemoryBou
     held = "; all class probabilities are held" if whole else ""
     largest = max(bounds, key=lambda bound: bound.host + bound.device)
     _say(f"{len(queue)} tomogram{'s' * (len(queue) > 1)}, {tiles} tiles; memory: {largest}{held}")
+    trained = picker.voxel_size_angstrom
     for queued in queue:
-        here, trained = queued.reader.voxel_size_angstrom, picker.voxel_size_angstrom
-        if here is not None and trained is not None and abs(here - trained) > VOXEL_SIZE_TOLERANCE * trained:
+        here = queued.voxel_size_angstrom
+        if queued.rescaled is not None:
+            _say(f"{queued.tomogram.name}: resampled from voxels of {here:.4g} Å to {trained:.4g} Å, as in training")
+        elif here is None and trained is not None:
             _say(
-                f"{queued.tomogram.name}: voxels of {here:.4g} Å, but trained on {trained:.4g} Å; "
-                "resample the tomogram for picks that can be relied on"
+                f"{queued.tomogram.name}: its voxel size is not known; {trained:.4g} Å, as in training, is assumed "
+                "(--data.voxel_size_angstrom says another)"
             )
 
 
@@ -203,6 +252,8 @@ def streamed(
 ) -> Iterator[OpenedTomogram]:
     """The tomograms, opened one by one; the next one's normalisation is found while the present one is segmented.
 
+    One whose densities are unlike the training tomograms' draws a warning.
+
     Args:
         picker: what they are opened for.
         queue: the tomograms.
@@ -212,9 +263,17 @@ def streamed(
         InputError: a volume that cannot be used, without `on_bad`.
     """
     from robpicker_jax.datasets import stream_tomograms
+    from robpicker_jax.picking.agreement import unlike_training
 
     readers = [queued.reader for queued in queue]
-    return stream_tomograms([queued.tomogram for queued in queue], picker.data, readers, on_bad=on_bad)
+    # Voxel sizes were settled when the headers were checked.
+    data = replace(picker.data, voxel_size_angstrom=None)
+    trained = getattr(picker, "densities", None)  # other pickers need not know of it
+    for tomogram in stream_tomograms([queued.tomogram for queued in queue], data, readers, on_bad=on_bad):
+        unlike = unlike_training(tomogram, trained)
+        if unlike is not None:
+            _say(f"warning: {tomogram.name}: {unlike}")
+        yield tomogram
 
 
 def _say(text: str) -> None:

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files.check_out(options.out, overwrite=options.overwrite)
     picker = _with_options_of_run(model_picker(options.workdir, overrides), options.workdir)
     auditor = examine.Auditor(picker, options.displaced, options.least_probability)
-    queue = queued(_annotated(options.data, options.split, picker.data, picker.class_names), options.out)
+    queue = queued(_annotated(options.data, options.split, picker.data, picker.class_names), options, picker)
     lists = _read_lists(queue, picker)
     if options.apply:
         for entry in lists:
@@ -168,15 +168,13 @@ def _annotated(folder: Path, split: str, data: DataConfig, class_names: Sequence
 def _read_lists(queue: Sequence[Queued], picker: ModelPicker) -> list[AuditedList]:
     """The annotations of each tomogram, before the first is segmented."""
     from robpicker_jax.auditing.files import AuditedList
-    from robpicker_jax.datasets import agreed_voxel_size, load_particles
+    from robpicker_jax.datasets import load_particles
 
     lists = []
     for item in queue:
-        voxel_size = agreed_voxel_size([item.reader], picker.data.voxel_size_angstrom)
-        particles = load_particles(item.tomogram, picker.data, item.shape_zyx, voxel_size, item.reader.origin_angstrom)
-        lists.append(
-            AuditedList(item.tomogram, particles, item.shape_zyx, voxel_size, picker.data, item.reader.origin_angstrom)
-        )
+        shape, voxel_size, origin = item.file_shape_zyx, item.voxel_size_angstrom, item.reader.origin_angstrom
+        particles = load_particles(item.tomogram, picker.data, shape, voxel_size, origin)
+        lists.append(AuditedList(item.tomogram, particles, shape, voxel_size, picker.data, origin))
     return lists
 
 
@@ -194,15 +192,16 @@ def _examine(
     parts: list[Particles] = []
     pictures: dict[int, CloseUp] = {}  # by row of all parts together
     with progress("auditing", sum(auditor.picker.tiles(item.shape_zyx) for item in queue)) as bar:
-        for tomogram, entry in zip(streamed(auditor.picker, queue), lists, strict=True):
-            rows = auditor.examine(tomogram, entry.particles, tomogram.name, mask=tomogram.mask, on_tiles=bar.advance)
+        for item, tomogram, entry in zip(queue, streamed(auditor.picker, queue), lists, strict=True):
+            given = entry.particles.with_(positions_vox=entry.particles.positions_vox * item.factor)
+            rows = auditor.examine(tomogram, given, tomogram.name, mask=tomogram.mask, on_tiles=bar.advance)
             if corrector is not None:
-                rows = _with_opinion(rows, corrector, tomogram, entry.particles, radii)
+                rows = _with_opinion(rows, corrector, tomogram, given, radii)
             before = sum(map(len, parts))
             for rank in range(min(options.top, len(rows))):
                 radius = radii[rows.labels[rank] - 1]
                 pictures[before + rank] = close_up(tomogram, rows.positions_vox[rank], radius)
-            parts.append(rows)
+            parts.append(_on_file_grid(rows, item))
             counts = Counter(rows.extra["kind"].tolist())
             _say(
                 f"{tomogram.name}: {len(entry.particles)} annotations, {counts['missing']} candidates for missing ones"
@@ -210,6 +209,12 @@ def _examine(
     everything = Particles.concatenate(parts)
     order = by_falling_score(everything)
     return everything.select(order), [pictures[row] for row in order[: max(options.top, 0)].tolist()]
+
+
+def _on_file_grid(rows: Particles, item: Queued) -> Particles:
+    """The rows in voxels of the file, suggested positions too."""
+    suggested = {name: rows.extra[name] / item.factor for name in rows.extra if name.endswith("_vox")}
+    return item.on_file_grid(rows).with_(extra={**rows.extra, **suggested})
 
 
 def _with_opinion(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.faults import outside_fault
 from robpicker_jax.system.large_pages import restart_with_large_pages
 from robpicker_jax.system.progress import console, error_console, progress
 
@@ -46,15 +47,22 @@ def parser(verb: str, description: str, **kwargs: object) -> ArgumentParser:
     )
 
 
-def configured_parser(verb: str, description: str) -> ArgumentParser:
-    """A parser for a command that takes a configuration: `--config` and one dotted flag for each field."""
+def configured_parser(verb: str, description: str, sections: Sequence[str] = ()) -> ArgumentParser:
+    """A parser for a command that takes a configuration: `--config` and one dotted flag for each field.
+
+    Args:
+        verb: the command.
+        description: what it does.
+        sections: the sections of the configuration that it reads and its help lists; none: all.
+    """
     from robpicker_jax.config import describe_fields  # a fifth of a second that verbs without fields do not need
 
-    width = max(len(name) for name, *_ in describe_fields())
-    lines = [
-        f"  --{name:<{width}}  {text} [{kind}; default {default}]" for name, kind, default, text in describe_fields()
-    ]
+    fields = [field for field in describe_fields() if not sections or field[0].partition(".")[0] in sections]
+    width = max(len(name) for name, *_ in fields)
+    lines = [f"  --{name:<{width}}  {text} [{kind}; default {default}]" for name, kind, default, text in fields]
     epilog = "configuration fields (each overrides the file; N counts species from 0):\n" + "\n".join(lines)
+    if sections:
+        epilog += "\nthe file may hold the other sections too; `robpicker train --help` lists all fields"
     result = parser(verb, description, epilog=epilog)
     result.add_argument("--config", metavar="FILE", help="YAML configuration; default: the embedded quickstart")
     result.add_argument("--name-pattern", metavar="REGEX", help="short for --data.name_pattern")
@@ -116,14 +124,27 @@ def run(main: Callable[[list[str]], int | None], *, keep_memory: bool = False) -
 
 
 def call(main: Callable[[list[str]], int | None], arguments: Sequence[str]) -> int:
-    """Run a command's `main` and give its exit code; bad input becomes one line on standard error."""
+    """Run a command's `main` and give its exit code; bad input becomes one line on standard error.
+
+    So do faults of the machine that the user can mend: the disk, the memory, a device that is not there.
+    """
     try:
         return main(list(arguments)) or 0
     except InputError as error:
-        error_console.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        _say_error(error)
         return 2
     except KeyboardInterrupt:
         error_console.print("interrupted; run the same command again to go on", style="yellow", highlight=False)
         return 130
     except BrokenPipeError:
         return 1
+    except Exception as error:
+        fault = outside_fault(error)
+        if fault is None:
+            raise
+        _say_error(fault)
+        return 2
+
+
+def _say_error(error: InputError) -> None:
+    error_console.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)

@@ -30,10 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from robpicker_jax.annotations import conversion
 
     target = _target(options)
-    reading, writing = _format_options(options, target)
+    context = _context(options)
+    reading, writing = _format_options(options, target, context)
     sources = [conversion.read_source(path, options.from_format, reading) for path in options.sources]
     source = conversion.joined(sources, options.classes, options.class_labels)
     particles = _chosen(source, options)
+    _check_table(particles, options)
     files = _files(particles, target, options)
     _report(source, particles, target)
     _check_overwriting(files, target, options, writing)
@@ -83,9 +85,18 @@ def _parser() -> ArgumentParser:
     add("--volume", metavar="FILE", type=Path, help="the tomogram, for its voxel size, shape and origin")
     add("--binning", metavar="B", type=float, help="pixels of IN per voxel of the tomogram")
     add("--to-binning", metavar="B", type=float, help="pixels of OUT per voxel of the tomogram")
-    add("--tomograms-table", metavar="STAR", type=Path, help="RELION's tomograms table, for centred coordinates")
+    add(
+        "--tomograms-table",
+        metavar="STAR",
+        type=Path,
+        help="RELION's tomograms table, for centred coordinates of IN or OUT",
+    )
     add("--class-labels", metavar="NAME=LABEL,…", type=parse_class_labels, help="label of each class name")
-    add("--tomogram-name", metavar="NAME", help="the particles' tomogram, where IN does not name it")
+    add(
+        "--tomogram-name",
+        metavar="NAME",
+        help="the particles' tomogram, where IN does not name it or names it otherwise",
+    )
     add(
         "--select",
         metavar="NAME",
@@ -127,16 +138,37 @@ def _target(options: Namespace) -> Format:
     return format_of(options.target, options.to_format, "write")
 
 
-def _format_options(options: Namespace, target: Format) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments of reading IN and of writing OUT."""
-    from robpicker_jax.annotations.conversion import parse_options
+def _format_options(
+    options: Namespace, target: Format, context: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of reading IN and of writing OUT.
 
-    context = _context(options)
+    Raises:
+        InputError: a tomograms table that neither format takes.
+    """
+    from robpicker_jax.annotations.conversion import parse_options
+    from robpicker_jax.annotations.registry import format_of
+    from robpicker_jax.system.errors import InputError
+
     reading: dict[str, Any] = {**context, "class_labels": options.class_labels, "binning": options.binning}
-    reading["tomograms"] = options.tomograms_table
     writing: dict[str, Any] = {**context, "binning": options.to_binning}
-    if "tomograms" in target.writing_options:
-        writing["tomograms"] = options.tomograms_table
+    if options.tomograms_table is not None:
+        if not options.source.exists():
+            raise InputError("no such file", where=options.source)
+        source = format_of(options.source, options.from_format)
+        sides = [
+            arguments
+            for arguments, takes in ((reading, source.reading_options), (writing, target.writing_options))
+            if "tomograms" in takes
+        ]
+        if not sides:
+            raise InputError(
+                f"neither {source.title} nor {target.title} takes a tomograms table",
+                where="--tomograms-table",
+                fix="leave it out; --volume tells size and voxel size",
+            )
+        for arguments in sides:
+            arguments["tomograms"] = options.tomograms_table
     return (
         _without_none(reading) | parse_options(options.from_option, "--from-option"),
         _without_none(writing) | parse_options(options.to_option, "--to-option"),
@@ -148,8 +180,12 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _context(options: Namespace) -> dict[str, Any]:
-    """Voxel size, shape and origin of the tomogram, as given or from the volume's header."""
-    from robpicker_jax.annotations.columns import agree
+    """Voxel size, shape and origin of the tomogram, as given and as the volume's header says.
+
+    Raises:
+        InputError: the two contradict each other.
+    """
+    from robpicker_jax.annotations.stated import agreed_length, agreed_shape
     from robpicker_jax.system.errors import InputError
     from robpicker_jax.volumes import open_volume
 
@@ -158,24 +194,32 @@ def _context(options: Namespace) -> dict[str, Any]:
         raise InputError("must be positive", where="--voxel-size")
     if options.volume is not None:
         with open_volume(options.volume) as reader:
-            stated = reader.voxel_size_angstrom
-            if voxel_size and stated:
-                fix = "leave --voxel-size out, or correct the header"
-                agree("a voxel size of", voxel_size, stated, options.volume, fix, says="the header")
-            if size not in (None, reader.shape_zyx):
-                x, y, z = reader.shape_zyx[::-1]
-                raise InputError(
-                    f"has {x},{y},{z} voxels, not those of --tomogram-shape", where=options.volume, fix="leave it out"
-                )
-            voxel_size, size, origin = voxel_size or stated, reader.shape_zyx, reader.origin_angstrom
+            header = str(options.volume)
+            voxel_size = agreed_length([("--voxel-size", voxel_size), (header, reader.voxel_size_angstrom)])
+            size = agreed_shape([("--tomogram-shape", size), (header, reader.shape_zyx)])
+            origin = reader.origin_angstrom
     return {"voxel_size_angstrom": voxel_size, "shape_zyx": size, "volume_origin_angstrom": origin}
+
+
+def _check_table(particles: Particles, options: Namespace) -> None:
+    """Refuse a shape that the tomograms table contradicts, unless the voxels are said not to be the table's.
+
+    Raises:
+        InputError: with what both say.
+    """
+    from robpicker_jax.annotations.relion_tables import read_tomograms
+    from robpicker_jax.annotations.stated import check_table_shape
+
+    stated = options.tomogram_shape
+    if options.tomograms_table is not None and stated is not None and options.binning is None:
+        check_table_shape(read_tomograms(options.tomograms_table), particles.tomograms, "--tomogram-shape", stated)
 
 
 def _chosen(source: Source, options: Namespace) -> Particles:
     """The particles to write: with classes and tomograms named by the options, of one tomogram where --select says so.
 
     Raises:
-        InputError: a name for tomograms that are named already, or a tomogram that has no particles.
+        InputError: one name for several tomograms, or a tomogram that has no particles.
     """
     import numpy as np
 
@@ -187,8 +231,9 @@ def _chosen(source: Source, options: Namespace) -> Particles:
     particles = named_classes(source.particles, options.class_labels)
     listed = source.particles.tomograms
     if options.tomogram_name is not None:
-        if listed is not None and options.select is None:
-            raise InputError("IN names its tomograms", where="--tomogram-name", fix="leave it out, or add --select")
+        several = listed is not None and len(set(listed.tolist())) > 1
+        if several and options.select is None:
+            raise InputError("IN names several tomograms", where="--tomogram-name", fix="leave it out, or add --select")
         particles = particles.with_(tomograms=[options.tomogram_name] * len(particles))
     elif rule.pattern is not None and listed is not None:
         with located(options.source):

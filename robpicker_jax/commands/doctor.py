@@ -51,6 +51,7 @@ def _examine(options: Namespace, overrides: list[str]) -> tuple[Path, Diagnosis]
     from robpicker_jax.config import load_config
     from robpicker_jax.diagnosis import diagnose
     from robpicker_jax.system.errors import InputError
+    from robpicker_jax.system.progress import status
 
     config = load_config(options.config, overrides)
     # The embedded default's species are not the user's, nor are they when the flags only say how lists are read.
@@ -59,7 +60,7 @@ def _examine(options: Namespace, overrides: list[str]) -> tuple[Path, Diagnosis]
     data = options.data or (Path(config.data.dir) if config.data.dir else None)
     if data is None:
         raise InputError("no data set", fix="give --data DIR")
-    with console.status(f"examining {data}") as status:
+    with status(f"examining {data}") as show:
         diagnosis = diagnose(
             data,
             config if is_users else None,
@@ -67,7 +68,7 @@ def _examine(options: Namespace, overrides: list[str]) -> tuple[Path, Diagnosis]
             annotation_options=config.data.annotation_options,
             name_pattern=config.data.name_pattern,
             resources_too=not options.no_resources,
-            on_tomogram=lambda name, _: status.update(f"examined {name}"),
+            on_tomogram=lambda name, _: show(f"examined {name}"),
         )
     return data, diagnosis
 

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> ArgumentParser:
-    result = configured_parser("evaluate", _DESCRIPTION)
+    result = configured_parser("evaluate", _DESCRIPTION, ("data", "evaluation"))
     add = result.add_argument
     add("--truth", metavar="DIR_OR_FILE", type=Path, required=True, help="true particles")
     add("--picks", metavar="DIR_OR_FILE", type=Path, required=True, help="picked particles")
@@ -96,12 +96,15 @@ class _Settings:
 
 def _settings(options: Namespace, overrides: list[str]) -> _Settings:
     from robpicker_jax.annotations.names import NameRule
+    from robpicker_jax.annotations.stated import agreed_length
     from robpicker_jax.config import load_config
     from robpicker_jax.datasets.lists import header_voxel_size
 
     config = load_config(options.config, overrides)
     has_species = options.config is not None or any(override.startswith("data.species") for override in overrides)
-    configured = options.voxel_size or config.data.voxel_size_angstrom
+    configured = agreed_length(
+        [("--voxel-size", options.voxel_size), ("data.voxel_size_angstrom", config.data.voxel_size_angstrom)]
+    )
     return _Settings(
         config=config,
         has_species=has_species,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,8 +15,11 @@ import numpy as np
 from robpicker_jax import parallel
 from robpicker_jax.annotations import Particles
 from robpicker_jax.bilevel.step import TrainState
+from robpicker_jax.commands import run_state
+from robpicker_jax.commands.checking import say_findings
 from robpicker_jax.config import Config
 from robpicker_jax.datasets import SPLITS, OpenedTomogram, stored_truth
+from robpicker_jax.datasets.densities import DensityStatistics, block_edge, density_statistics, together
 from robpicker_jax.labels import label_maker
 from robpicker_jax.models.model_file import MODEL_FILE, save_model
 from robpicker_jax.models.trained_model import TrainedModel
@@ -26,14 +29,15 @@ from robpicker_jax.system.compilation import enable_persistent_cache
 from robpicker_jax.system.files import write_text
 from robpicker_jax.system.progress import clock, console, progress
 from robpicker_jax.training import run_folder as folders
-from robpicker_jax.training.checkpoint import Checkpoints
 from robpicker_jax.training.data import TrainingData, load_training_data
 from robpicker_jax.training.experiment import Experiment, build_experiment, check_names
-from robpicker_jax.training.export import refresh_settings, trained_model, validation_score
+from robpicker_jax.training.export import trained_model, validation_score
 from robpicker_jax.training.held_out import held_out_scores
+from robpicker_jax.training.lock import locked
 from robpicker_jax.training.meta_travel import travel_warnings
 from robpicker_jax.training.plan import prepare
 from robpicker_jax.training.trainer import FitResult, fit
+from robpicker_jax.training.validations import stop_if_asked
 
 if TYPE_CHECKING:
     from robpicker_jax.evaluation import Evaluation
@@ -61,6 +65,12 @@ class Job:
     data: TrainingData
     experiment: Experiment
     validation: list[OpenedTomogram]
+
+    @cached_property
+    def densities(self) -> DensityStatistics | None:
+        """Statistics of the training tomograms' densities as the network sees them."""
+        block = block_edge([species.radius_vox for species in self.config.data.species])
+        return together([density_statistics(tomogram, block) for tomogram in self.data.train])
 
     @cached_property
     def judged_patches(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -91,22 +101,22 @@ def run(config: Config, workdir: Path) -> None:
     # A wrong name is refused before hours of training.
     build_clustering(config.picking.clustering, config.picking.clustering_options)
     configured_micro_batches = config.parallel.micro_batches
-    config = start(config, workdir)
-    if finished(config, workdir):
-        say_finished(config, workdir)
+    parallel.start(config.parallel)
+    if run_state.is_finished(config, workdir):
         return
-    data = load_data(config, workdir)
-    experiment, batches = plan(config, workdir, data, configured_micro_batches)
-    job = Job(experiment.config, workdir, data, experiment, validation_tomograms(data))
-    result = train(job, batches)
-    if not parallel.is_first():
-        return  # process 0 alone picks, evaluates and reports
-    picker = keep_model(job, result)
-    calibrate(job, picker)
-    test = data.open("test")
-    picks = pick_all(picker, test, workdir / "picks")
-    evaluation = evaluate_test(job, test, picks, result.best_step)
-    report(job, result, test, picks, evaluation)
+    with locked(workdir) if parallel.is_first() else nullcontext():
+        config = start(config, workdir)
+        data = load_data(config, workdir)
+        say_findings(config, data.survey, run_state.data_folder(config, workdir))
+        experiment, batches = plan(config, workdir, data, configured_micro_batches)
+        job = Job(experiment.config, workdir, data, experiment, validation_tomograms(data))
+        if parallel.is_first():
+            data.check_voxels("test")
+            folders.record_densities(workdir, job.densities)
+        result = train(job, batches)
+        if not parallel.is_first():
+            return  # process 0 alone picks, evaluates and reports
+        finish(job, result)
 
 
 def start(config: Config, workdir: Path) -> Config:
@@ -114,6 +124,9 @@ def start(config: Config, workdir: Path) -> Config:
     parallel.start(config.parallel)
     config = replace(config, parallel=folders.as_planned(workdir, config.parallel))
     if parallel.is_first():
+        run_state.clear_leftovers(config, workdir)
+        for line in run_state.schedule_changes(config, workdir):
+            _say(f"warning: {line}")
         folders.prepare(workdir, config)
     else:
         console.quiet = True
@@ -121,23 +134,33 @@ def start(config: Config, workdir: Path) -> Config:
     return config
 
 
-def say_finished(config: Config, workdir: Path) -> None:
-    """Say that there is nothing to do; settings of picking that were given anew become the model's."""
-    if parallel.is_first():
-        refresh_settings(
-            workdir, data=config.data, patches=config.patches, inference=config.inference, picking=config.picking
-        )
-    stored = json.loads((workdir / "evaluation.json").read_text(encoding="utf-8"))
-    score = stored["macro"]["f1"]
-    scored = "" if score is None else f", macro F1 {score:.3f} on the test set"
-    _say(f"{workdir}: this run is finished ({config.train.steps} steps{scored}); nothing to do")
-    _say(f"report: {workdir / 'report' / 'index.html'}")
+def finish(job: Job, result: FitResult) -> None:
+    """Pick and evaluate the test tomograms with the best model, and report; then the run is finished."""
+    run_state.begin_results(job.config, job.workdir)
+    picker = keep_model(job, result)
+    calibrate(job, picker)
+    test = job.data.open("test", "mapped")
+    try:
+        picks = pick_all(picker, test, job.workdir / "picks")
+        evaluation = evaluate_test(job, test, picks, result.best_step)
+        report(job, result, test, picks, evaluation)
+    finally:
+        for tomogram in test:
+            tomogram.close()
+    run_state.end_results(job.config, job.workdir, result.best_step)
 
 
 def load_data(config: Config, workdir: Path) -> TrainingData:
-    """The data set, read and checked; simulated first where the configuration names none."""
+    """The data set, read and checked; simulated first where the configuration names none.
+
+    Raises:
+        InputError: bad data, or other data than a training was begun with.
+    """
+    folder = run_state.data_folder(config, workdir)
+    if parallel.is_first():
+        run_state.check_inputs(folder, config.data, workdir)
     data = load_training_data(
-        data_folder(config, workdir),
+        folder,
         data=config.data,
         patches=config.patches,
         model=config.model,
@@ -170,9 +193,18 @@ def plan(
     return experiment, batches
 
 
+def validation_split(data: TrainingData) -> str:
+    """The split that chooses the best model: val, or meta where there is no val."""
+    return "val" if data.survey.splits["val"] else "meta"
+
+
 def validation_tomograms(data: TrainingData) -> list[OpenedTomogram]:
-    """The annotated tomograms of val, or of meta where there is no val."""
-    tomograms = data.open("val") or data.meta
+    """The annotated tomograms that choose the best model."""
+    tomograms = data.meta
+    if validation_split(data) == "val":
+        tomograms = data.open("val")
+    else:
+        _say("no val/: the best model is chosen by its F1 on the meta tomograms, which is optimistic")
     return [tomogram for tomogram in tomograms if tomogram.particles is not None]
 
 
@@ -235,40 +267,6 @@ def calibrate(job: Job, picker: ModelPicker) -> None:
     calibration.save(job.workdir, calibration.calibrate(evaluation), [tomogram.name for tomogram in clean])
 
 
-def finished(config: Config, workdir: Path) -> bool:
-    """Whether the run is trained to its last step, evaluated and reported."""
-    if not ((workdir / "evaluation.json").exists() and (workdir / "report" / "index.html").exists()):
-        return False
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    try:
-        return (checkpoints.latest_step() or 0) >= config.train.steps
-    finally:
-        checkpoints.close()
-
-
-def data_folder(config: Config, workdir: Path) -> Path:
-    """The data set: `data.dir`, or one simulated in the workdir (or by a sibling run with the same settings).
-
-    Of several processes the first one simulates, and the others wait for it.
-    """
-    if config.data.dir is not None:
-        return Path(config.data.dir)
-    from robpicker_jax.simulation import DatasetRecipe, is_finished, simulate_dataset
-
-    recipe = DatasetRecipe(config.data.species, config.simulation, config.label_noise)
-    own = workdir / "data"
-    while not parallel.is_first() and not is_finished(recipe, own):
-        if any(is_finished(recipe, sibling / "data") for sibling, _ in folders.siblings(workdir, config)):
-            break
-        time.sleep(1.0)
-    for folder in (own, *(sibling / "data" for sibling, _ in folders.siblings(workdir, config))):
-        if is_finished(recipe, folder):
-            return folder
-    with progress("simulating", recipe.count()) as bar:
-        simulate_dataset(recipe, own, bar)
-    return own
-
-
 def pick_all(picker: ModelPicker, tomograms: Sequence[OpenedTomogram], folder: Path) -> dict[str, Particles]:
     """Pick every tomogram and write its picks."""
     from robpicker_jax.picking.pick_files import PICK_FORMATS, PickFiles, PickTarget
@@ -325,6 +323,7 @@ def report(
         evaluation,
         variant=job.config.train.variant,
         machine=folders.machine(),
+        validated_on=validation_split(job.data),
         comparable=comparable,
     )
     for sibling in comparable:
@@ -350,7 +349,10 @@ def training_examples(job: Job, state: TrainState) -> TrainingExamples:
 
 def evaluate_picks(job: Job, picker: ModelPicker, tomograms: list[OpenedTomogram]) -> Evaluation:
     """Pick annotated tomograms and compare with their annotations."""
-    picks = {tomogram.name: picker.pick(tomogram, mask=tomogram.mask) for tomogram in tomograms}
+    picks = {}
+    for tomogram in tomograms:
+        stop_if_asked()
+        picks[tomogram.name] = picker.pick(tomogram, mask=tomogram.mask)
     return evaluate(job.config, job.data, tomograms, picks)
 
 
@@ -378,7 +380,13 @@ def _particles(tomogram: OpenedTomogram) -> Particles:
 
 
 def _model(job: Job, state: TrainState, score: float | None) -> TrainedModel:
-    return trained_model(job.experiment, state, voxel_size_angstrom=job.data.voxel_size_angstrom, score=score)
+    return trained_model(
+        job.experiment,
+        state,
+        voxel_size_angstrom=job.data.voxel_size_angstrom,
+        densities=job.densities,
+        score=score,
+    )
 
 
 def _species_names(config: Config) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,14 +14,14 @@ from numpy.typing import ArrayLike
 
 from robpicker_jax import evaluation
 from robpicker_jax.annotations import Particles
-from robpicker_jax.commands.applying import VOXEL_SIZE_TOLERANCE
 from robpicker_jax.commands.train import run_job
 from robpicker_jax.config import Config, load_config
-from robpicker_jax.datasets import TomogramFiles, agreed_voxel_size, open_tomogram, tomograms_from
+from robpicker_jax.datasets import OpenedTomogram, TomogramFiles, agreed_voxel_size, open_tomogram, tomograms_from
 from robpicker_jax.datasets.lists import agree_on_classes, pair_tomograms, read_lists
 from robpicker_jax.evaluation.options import Rule
 from robpicker_jax.models.model_file import save_model
 from robpicker_jax.models.trained_model import ModelCard
+from robpicker_jax.picking.agreement import check_voxel_size, unlike_training
 from robpicker_jax.picking.inference import Reader, Segmentation
 from robpicker_jax.picking.model_picker import ModelPicker
 from robpicker_jax.picking.picker import model_picker
@@ -66,6 +67,7 @@ class Model:
         """Pick the particles of a tomogram.
 
         The tomogram is normalised here, with the contrast that the model was trained on; give densities as they are.
+        A contrast that seems to be inverted, or another scale of the densities, draws a warning.
 
         Args:
             tomogram: a volume file, or an array (z, y, x).
@@ -83,7 +85,10 @@ class Model:
             InputError: a file that cannot be read, an array that is no tomogram, a voxel size more than 2 % away from
                 the model's, NaN or infinite voxels.
         """
-        with self._opened(tomogram, voxel_size, mask) as (reader, sample), self._bar("picking", reader, progress) as on:
+        with (
+            self._like_training(tomogram, voxel_size, mask) as (reader, sample),
+            self._bar("picking", reader, progress) as on,
+        ):
             return self.picker.pick(reader, on, mask=sample)
 
     def segment(
@@ -108,7 +113,10 @@ class Model:
         Raises:
             InputError: as `pick`.
         """
-        with self._opened(tomogram, voxel_size, mask) as (reader, _), self._bar("segmenting", reader, progress) as on:
+        with (
+            self._like_training(tomogram, voxel_size, mask) as (reader, _),
+            self._bar("segmenting", reader, progress) as on,
+        ):
             return self.picker.segment(reader, on, keep_scores=scores)
 
     def with_options(self, *overrides: str) -> Model:
@@ -138,9 +146,20 @@ class Model:
         return f"Model({', '.join(self.species)}{size}; step {card.step}{score})"
 
     @contextmanager
-    def _opened(
+    def _like_training(
         self, tomogram: ArrayLike | PathLike, voxel_size: float | None, mask: ArrayLike | None
     ) -> Iterator[tuple[Reader | np.ndarray, np.ndarray | None]]:
+        """As `_opened`; densities that are unlike the training tomograms' draw a warning."""
+        with self._opened(tomogram, voxel_size, mask) as (densities, sample):
+            unlike = unlike_training(densities, self.picker.densities)
+            if unlike is not None:
+                warnings.warn(unlike, stacklevel=5)
+            yield densities, sample
+
+    @contextmanager
+    def _opened(
+        self, tomogram: ArrayLike | PathLike, voxel_size: float | None, mask: ArrayLike | None
+    ) -> Iterator[tuple[OpenedTomogram | np.ndarray, np.ndarray | None]]:
         """Normalised densities, in memory or behind a reader, and the mask of the sample."""
         if voxel_size is not None and not voxel_size > 0:
             raise InputError(f"must be positive, got {voxel_size:g}", where="voxel_size")
@@ -177,14 +196,8 @@ class Model:
             return normalise(values, self.card.data.normalise, mask=sample, copy=False), sample
 
     def _check_voxel_size(self, size: float | None, where: str) -> None:
-        trained = self.card.voxel_size_angstrom
-        if size is None or trained is None or abs(size - trained) <= VOXEL_SIZE_TOLERANCE * trained:
-            return
-        raise InputError(
-            f"voxels of {size:.4g} Å, but the model was trained on {trained:.4g} Å",
-            where=where,
-            fix=f"resample the tomogram to {trained:.4g} Å, or correct the voxel size",
-        )
+        fix = "resample the tomogram, or correct the voxel size"
+        check_voxel_size(size, self.card.voxel_size_angstrom, where, fix)
 
     @contextmanager
     def _bar(self, title: str, reader: Reader | np.ndarray, shown: bool) -> Iterator[Callable[[int], None] | None]:

@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     picker = build_picker(options.picker, options.workdir, overrides)
     files = _files(options, picker)
     options.out = files.folder
-    queue = checked_tomograms(options, picker.data)
-    targets = _targets(queue, options.name_pattern, picker.data.voxel_size_angstrom)
+    queue = checked_tomograms(options, picker)
+    targets = _targets(queue, options.name_pattern)
     files.check(list(targets.values()))
     if options.precision is not None:
         picker = _calibrated(picker, options.workdir, options.precision)
@@ -108,7 +108,7 @@ def _parser() -> ArgumentParser:
         "--precision",
         metavar="P",
         type=float,
-        help="smallest scores at which each class had this precision on the meta (and validation) tomograms",
+        help="smallest scores at which the meta (and validation) tomograms show this precision, with 95 %% confidence",
     )
     return result
 
@@ -129,18 +129,17 @@ def _files(options: argparse.Namespace, picker: Picker) -> PickFiles:
     return PickFiles(options.out, options.format or PICK_FORMATS, options.together, further)
 
 
-def _targets(queue: Sequence[Queued], pattern: str | None, configured: float | None) -> dict[TomogramFiles, PickTarget]:
+def _targets(queue: Sequence[Queued], pattern: str | None) -> dict[TomogramFiles, PickTarget]:
     """Name, size and voxel size of each tomogram."""
     from robpicker_jax.annotations.names import NameRule
-    from robpicker_jax.datasets import agreed_voxel_size
     from robpicker_jax.picking.pick_files import PickTarget
 
     rule = NameRule.of(pattern)
     return {
         queued.tomogram: PickTarget(
             rule.written(queued.tomogram.name),
-            queued.shape_zyx,
-            agreed_voxel_size([queued.reader], configured),
+            queued.file_shape_zyx,
+            queued.voxel_size_angstrom,
             queued.reader.origin_angstrom,
         )
         for queued in queue
@@ -166,19 +165,26 @@ def _finished(picker: Picker, files: PickFiles, options: argparse.Namespace) -> 
 
 
 def _calibrated(picker: Picker, workdir: Path, precision: float) -> Picker:
-    """The picker with the smallest scores that gave a precision on the run's clean tomograms."""
+    """The picker with the smallest scores for which the run's clean tomograms show a precision; says what they gave."""
     from robpicker_jax.picking import calibration
 
     folder = workdir if workdir.is_dir() else workdir.parent
-    scores = calibration.min_scores(folder, picker.class_names, precision)
-    shown = ", ".join(f"{name} {score:.3f}" for name, score in zip(picker.class_names, scores, strict=True))
-    console.print(f"smallest scores for a precision of {precision:g}: {shown}", highlight=False)
-    return picker.with_min_scores(scores)
+    points = calibration.min_scores(folder, picker.class_names, precision)
+    for name, point in zip(picker.class_names, points, strict=True):
+        console.print(
+            f"{name}: scores of at least {point.threshold:.3f}; precision {point.precision:.2f} (lower bound "
+            f"{point.bound:.2f}) and recall {point.recall:.2f} on the calibration tomograms",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    return picker.with_min_scores([point.threshold for point in points])
 
 
 def _pick(picker: Picker, queue: Sequence[Queued], batch: Batch, files: PickFiles) -> None:
     """Pick every tomogram and write its picks, or keep them where all go into one file; says what was found."""
-    tiles = {queued.tomogram: picker.tiles(queued.shape_zyx) for queued in queue}
+    items = {item.tomogram: item for item in queue}
+    tiles = {item.tomogram: picker.tiles(item.shape_zyx) for item in queue}
     bad = []
     with progress("picking", sum(tiles.values())) as bar:
 
@@ -189,7 +195,8 @@ def _pick(picker: Picker, queue: Sequence[Queued], batch: Batch, files: PickFile
             bar.advance(tiles[tomogram])
 
         for tomogram in streamed(picker, queue, leave_out if batch.skip_bad else None):
-            picks = picker.pick(tomogram, bar.advance, mask=tomogram.mask)
+            found = picker.pick(tomogram, bar.advance, mask=tomogram.mask)
+            picks = items[tomogram.files].on_file_grid(found)
             target = batch.targets[tomogram.files]
             if files.together:
                 batch.picked[target.name] = picks
@@ -198,9 +205,9 @@ def _pick(picker: Picker, queue: Sequence[Queued], batch: Batch, files: PickFile
                 written = files.write(target, picks)
             batch.records.add(target.name, tomogram.files, written)
             counts = Counter(picks.labels.tolist())
-            found = ", ".join(f"{counts[label]} {name}" for label, name in enumerate(picker.class_names, start=1))
+            numbers = ", ".join(f"{counts[label]} {name}" for label, name in enumerate(picker.class_names, start=1))
             shown = target.name if files.together else str(written[0])
-            console.print(f"{shown}: {found}", highlight=False, soft_wrap=True)
+            console.print(f"{shown}: {numbers}", highlight=False, soft_wrap=True)
     if bad:
         console.print(f"{len(queue) - len(bad)} tomograms picked, {len(bad)} left out", highlight=False)
 

@@ -21,7 +21,10 @@ from robpicker_jax.commands.applying import (
 from robpicker_jax.commands.cli import ArgumentParser, console, progress
 
 if TYPE_CHECKING:
-    from robpicker_jax.datasets import OpenedTomogram, TomogramFiles
+    import numpy as np
+
+    from robpicker_jax.commands.applying import Queued
+    from robpicker_jax.datasets import TomogramFiles
     from robpicker_jax.picking.inference import Segmentation
 
 _DESCRIPTION = """\
@@ -40,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     picker = model_picker(options.workdir, overrides)
     rule = NameRule.of(options.name_pattern)
-    queue = checked_tomograms(options, picker.data)
+    queue = checked_tomograms(options, picker)
     names = {queued.tomogram: rule.written(queued.tomogram.name) for queued in queue}
     for name, count in Counter(names.values()).items():
         if count > 1:
@@ -55,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for queued, resident in zip(waiting, resident_bytes(waiting), strict=True)
         ]
         say_plan(picker, waiting, bounds, whole=options.scores)
+    items = {item.tomogram: item for item in waiting}
     tiles = {queued.tomogram: picker.tiles(queued.shape_zyx) for queued in waiting}
     with progress("segmenting", sum(tiles.values())) as bar:
 
@@ -65,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for tomogram in streamed(picker, waiting, leave_out if options.skip_bad else None):
             result = picker.segment(tomogram, bar.advance, keep_scores=options.scores)
             name = names[tomogram.files]
-            written = _write(options.out, name, result, tomogram)
+            written = _write(options.out, name, result, items[tomogram.files])
             records.add(name, tomogram.files, written)
             console.print(f"{written[0]}", highlight=False, soft_wrap=True)
     return 0
@@ -81,13 +85,14 @@ def _parser() -> ArgumentParser:
     return result
 
 
-def _write(out: Path, name: str, result: Segmentation, tomogram: OpenedTomogram) -> list[Path]:
-    """Write the maps of one tomogram, placed as it is; their paths, that of the class map first."""
+def _write(out: Path, name: str, result: Segmentation, item: Queued) -> list[Path]:
+    """Write the maps of one tomogram, on its file's grid and placed as it is; their paths, that of the class map first."""
     from robpicker_jax.volumes import write_mrc
 
-    maps = {f"{name}_classes.mrc": result.classes, f"{name}_probability.mrc": result.probability}
+    maps: dict[str, np.ndarray] = {f"{name}_classes.mrc": result.classes, f"{name}_probability.mrc": result.probability}
     if result.scores is not None:
         maps |= {f"{name}_score_{label}.mrc": result.scores[..., label] for label in range(result.scores.shape[-1])}
-    for file, data in maps.items():
-        write_mrc(out / file, data, tomogram.voxel_size_angstrom, tomogram.origin_angstrom)
+    for file, found in maps.items():
+        stored = found if item.rescaled is None else item.rescaled.onto_source(found)
+        write_mrc(out / file, stored, item.voxel_size_angstrom, origin_angstrom=item.reader.origin_angstrom)
     return [out / file for file in maps]

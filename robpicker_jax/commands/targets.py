@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> ArgumentParser:
-    result = configured_parser("targets", _DESCRIPTION)
+    result = configured_parser("targets", _DESCRIPTION, ("data",))
     result.add_argument("--data", metavar="DIR", help="data set; default: data.dir of the configuration")
     result.add_argument("--labels", choices=["sphere", "shape"], help="kind of labels, for all splits")
     result.add_argument("--overwrite", action="store_true", help="write maps that exist already anew")

@@ -28,7 +28,7 @@ class Species:
     molecular_weight_kda: Annotated[Positive | None, about("molecular weight in kDa (size groups in reports)")] = None
     copies: Annotated[Count, about("particles of this species placed in each simulated tomogram")] = 20
     min_cluster_vox: Annotated[
-        PositiveInt | None, about("smallest cluster kept as a pick; default picking.min_cluster_vox")
+        PositiveInt | None, about("smallest cluster kept as a pick, voxels; none: as picking.min_cluster_vox has it")
     ] = None
 
 
@@ -81,6 +81,10 @@ class DataConfig:
     ] = "refuse"
     normalise: Annotated[Literal["zscore", "none"], about("per-tomogram normalisation")] = "zscore"
     invert_contrast: Annotated[bool, about("multiply densities by -1 when reading")] = False
+    errors: Annotated[
+        Literal["refuse", "warn"],
+        about("what the doctor calls an error, such as a species without particles: refuse to train, or warn"),
+    ] = "refuse"
 
 
 @dataclass(frozen=True)

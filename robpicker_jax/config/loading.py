@@ -20,11 +20,14 @@ from pydantic.fields import FieldInfo
 
 from robpicker_jax.config.copick_species import with_species
 from robpicker_jax.config.data_sections import Species
+from robpicker_jax.config.derived import with_derived
 from robpicker_jax.config.schema import Config
 from robpicker_jax.config.validation import check
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import read_text
 
 T = TypeVar("T")
+_LONGEST_SHOWN = 100
 _PATH_FIELDS = {"dir", "density", "mask", "tomograms", "tomogram_names"}
 
 
@@ -56,10 +59,7 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[
     source = default_config_path() if path is None else Path(path)
     if not source.is_file():
         raise InputError("no such configuration file", where=source, fix="give --config an existing YAML file")
-    try:
-        data = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"not valid YAML: {error}", where=source) from None
+    data = parse_yaml(read_text(source), source)
     if data is None:
         data = {}
     if not isinstance(data, dict):
@@ -69,6 +69,20 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[
     if isinstance(merged.get("data"), dict):
         merged["data"] = with_species(merged["data"])
     return _build(merged, source)
+
+
+def parse_yaml(text: str, where: object) -> Any:
+    """YAML as plain values.
+
+    Raises:
+        InputError: not YAML, a value that is none of its type (an impossible date), or nesting without end.
+    """
+    try:
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise InputError("nested too deeply for a configuration", where=where) from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise InputError(f"not valid YAML: {error}", where=where) from None
 
 
 def as_plain_values(section: Any) -> dict[str, Any]:
@@ -90,9 +104,10 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         if not separator:
             raise InputError("an override must read key=value", where=override)
         try:
-            value = yaml.safe_load(text) if text else ""
-        except yaml.YAMLError:
-            raise InputError(f"value {text!r} is not valid YAML", where=key) from None
+            value = parse_yaml(text, key) if text else ""
+        except InputError:
+            shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+            raise InputError(f"value {shown!r} is not valid YAML", where=key) from None
         parts = key.split(".")
         if parts[-1] in _PATH_FIELDS and isinstance(value, str):
             value = str(Path(value).expanduser().resolve())
@@ -169,7 +184,7 @@ def validated(cls: type[T], data: Mapping[str, Any], source: str | Path) -> T:
 
 
 def _build(data: Mapping[str, Any], source: Path) -> Config:
-    config = validated(Config, data, source)
+    config = validated(Config, with_derived(data), source)
     check(config, source)
     return config
 

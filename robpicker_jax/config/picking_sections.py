@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 
+from robpicker_jax.config.data_sections import Species
 from robpicker_jax.config.field_types import STRICT, Count, Fraction, NonNegative, Positive, PositiveInt, about
 
 
@@ -16,12 +19,14 @@ class InferenceConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     tile: Annotated[PositiveInt | None, about("edge of the tiles, voxels; none: patches.size")] = None
-    overlap_vox: Annotated[Count, about("overlap of neighbouring tiles, voxels")] = 20
+    overlap_vox: Annotated[
+        Count, about("overlap of neighbouring tiles, voxels; not given: two of the largest radius")
+    ] = 20
     batch_size: Annotated[PositiveInt, about("tiles a forward pass on each device")] = 4
     blend: Annotated[
         Literal["average", "gaussian"],
-        about("weights of overlapping tiles: all the same, or a Gaussian about each tile's centre"),
-    ] = "average"
+        about("weights of overlapping tiles: a Gaussian about each tile's centre, or all the same (the paper's)"),
+    ] = "gaussian"
     rotations: Annotated[
         Literal[1, 2, 4, 8],
         about(
@@ -51,11 +56,40 @@ class PickingConfig:
             "3 (corners), min_probability 0"
         ),
     ] = field(default_factory=dict, hash=False)
-    min_cluster_vox: Annotated[PositiveInt, about("smallest cluster kept as a pick, voxels")] = 5
+    min_cluster_vox: Annotated[
+        PositiveInt | None,
+        about("smallest cluster kept as a pick, voxels; none: a fifth of each species' sphere"),
+    ] = None
     min_score: Annotated[Fraction, about("smallest score kept as a pick")] = 0.0
     edge_vox: Annotated[NonNegative, about("smallest distance of a pick from the volume's edge, voxels")] = 0.0
-    min_distance_vox: Annotated[NonNegative, about("smallest distance between two picks of whatever class")] = 0.0
+    min_distance_vox: Annotated[
+        NonNegative | None,
+        about("smallest distance between two picks of whatever class; none: the mean of their species' radii; 0: any"),
+    ] = None
     max_picks: Annotated[PositiveInt | None, about("picks kept in each tomogram, best scores first; none: all")] = None
+
+    def smallest_clusters(self, species: Sequence[Species]) -> list[int]:
+        """Smallest cluster that is kept as a pick of class 1, 2, …, voxels.
+
+        The species' own limit goes first, then `min_cluster_vox`. Without either it is a fifth of the sphere of the
+        species' radius: fragments of a wrong class on a particle's rim are smaller, and particles are not.
+        """
+        return [entry.min_cluster_vox or self.min_cluster_vox or fifth_of_sphere(entry.radius_vox) for entry in species]
+
+    def closest_picks(self, species: Sequence[Species]) -> list[float]:
+        """What class 1, 2, … contributes to the smallest distance of two picks, which is the mean of both; voxels.
+
+        Without `min_distance_vox` it is the radius: two particles of one species that lie nearer than their radius
+        would each have its centre within the other.
+        """
+        if self.min_distance_vox is not None:
+            return [self.min_distance_vox] * len(species)
+        return [entry.radius_vox for entry in species]
+
+
+def fifth_of_sphere(radius_vox: float) -> int:
+    """A fifth of the voxels of a sphere, at least one."""
+    return max(1, round(4 / 15 * math.pi * radius_vox**3))
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,12 @@ class PatchConfig:
     """Sampling and augmentation of training patches."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    size: Annotated[PositiveInt, about("edge of the cubic patches, voxels")] = 64
-    shift_vox: Annotated[Count, about("largest random shift of a patch from its particle, per axis")] = 10
+    size: Annotated[
+        PositiveInt, about("edge of the cubic patches, voxels; not given: about six of the largest radius")
+    ] = 64
+    shift_vox: Annotated[
+        Count, about("largest random shift of a patch from its particle, per axis; not given: a fifth of the patch")
+    ] = 10
     background_share: Annotated[Fraction, about("share of training patches at uniformly random positions")] = 0.1
     train_sampler: Annotated[
         str, about("how training patches are drawn, by name: particles, class_balanced, uniform or an added one")
@@ -79,10 +83,11 @@ class ModelConfig:
     batch_norm: Annotated[bool | None, about("batch normalisation after each convolution")] = None
     dropout: Annotated[float | None, Ge(0), Lt(1), about("dropout rate in the bottleneck")] = None
     correction: Annotated[
-        Literal["tied", "ema", "head"],
+        Literal["tied", "ema", "head", "cleaner"],
         about(
             "what the label correction proposes: the network's own prediction, that of its averaged parameters, or a "
-            "head of its own on the network's features (the paper's)"
+            "head of its own on the network's features (the paper's), or a cleaner: a head that also sees the given "
+            "label, the prediction and the density"
         ),
     ] = "tied"
     alpha_channels: Annotated[
@@ -98,11 +103,15 @@ class ModelConfig:
         about("hidden width of the label correction; none: 16, with a head of its own the number of classes"),
     ] = None
     reweighting_hidden: Annotated[PositiveInt, about("hidden width of the data reweighting network")] = 500
+    weight_reach: Annotated[
+        Annotated[float, Gt(1)] | None,
+        about("weights lie between 1/r and r before they are normalised; none: the paper's sigmoid, from 0 to 1"),
+    ] = 3.0
     reweighting_inputs: Annotated[
-        Literal["loss", "classes", "composition"],
+        Literal["loss", "classes", "composition", "presence"],
         about(
             "what the reweighting network sees of a patch: its loss over the classes its label holds (the paper: its "
-            "loss), the losses of these classes one by one, or those and which classes they are"
+            "loss), the losses of these classes one by one, those and which classes they are, or only which classes they are"
         ),
     ] = "loss"
     compute_dtype: Annotated[
@@ -124,7 +133,12 @@ class OptimizerConfig:
     weight_decay: Annotated[
         NonNegative, about("weight decay (added to the gradient for sgd, decoupled for adamw and lion)")
     ] = 0.0
-    schedule: Annotated[Literal["constant", "cosine"], about("learning-rate schedule over train.steps")] = "constant"
+    schedule: Annotated[
+        Literal["constant", "cosine", "cosine_restarts"],
+        about("learning-rate schedule; after its end a cosine stays at its last rate, or begins anew"),
+    ] = "constant"
+    schedule_steps: Annotated[PositiveInt | None, about("training steps that a cosine spans; none: train.steps")] = None
+    final_share: Annotated[Fraction, about("share of the learning rate at which a cosine ends")] = 0.0
     warmup_steps: Annotated[Count, about("linear warm-up")] = 0
     clip_norm: Annotated[NonNegative, about("clip the gradient's global norm; 0: no clipping")] = 0.0
 
@@ -134,9 +148,23 @@ class CorruptionConfig:
     """How clean meta labels are corrupted, at every step anew, to teach the label correction."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    missing: Annotated[Fraction, about("share of particles erased")] = 0.4
-    false_picks: Annotated[Fraction, about("share of particles that get a false copy elsewhere in the patch")] = 0.2
-    swap: Annotated[Fraction, about("share of particles given a class drawn at random")] = 0.2
+    missing: Annotated[
+        Fraction | dict[str, Fraction], about("share of particles erased, one for all or by species")
+    ] = field(default=0.4, hash=False)
+    false_picks: Annotated[Fraction, about("probability of each of two false picks in a patch")] = 0.2
+    false_on_contrast: Annotated[
+        Fraction,
+        about("share of the false picks that lie on the spot of highest contrast without a particle"),
+    ] = 0.0
+    false_classes: Annotated[
+        dict[str, NonNegative] | None, about("how often false picks get each species' class, by name; none: all alike")
+    ] = field(default=None, hash=False)
+    swap: Annotated[
+        Fraction | dict[str, Fraction], about("share of particles given another class, one for all or by species")
+    ] = field(default=0.2, hash=False)
+    swap_to: Annotated[
+        dict[str, str], about("the class that a species' swapped particles get, by name; others draw any class")
+    ] = field(default_factory=dict, hash=False)
     shifted: Annotated[Fraction, about("share of particles displaced")] = 0.5
     shift_vox: Annotated[NonNegative, about("standard deviation of the displacement per axis, voxels")] = 1.0
     untouched: Annotated[Fraction, about("share of patches left as they are")] = 0.2
@@ -276,3 +304,4 @@ class ParallelConfig:
     coordinator_address: Annotated[str | None, about("HOST:PORT of process 0, where no launcher sets it")] = None
     num_processes: Annotated[PositiveInt | None, about("number of processes, where no launcher sets it")] = None
     process_id: Annotated[Count | None, about("number of this process, from 0, where no launcher sets it")] = None
+    join_timeout_s: Annotated[PositiveInt, about("seconds to wait for the other processes at the start")] = 120

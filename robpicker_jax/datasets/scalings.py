@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from robpicker_jax.config import DataConfig
 from robpicker_jax.datasets.discovery import TomogramFiles
-from robpicker_jax.system.files import write_text
+from robpicker_jax.datasets.stamps import changed_at, stamp
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import read_json_object, write_text
 from robpicker_jax.volumes import Scaling
 
 
 class Scalings:
     """The scaling of each tomogram, kept in a file so that a second start need not read every voxel to find it.
 
-    An entry holds as long as its files do not change: volume and mask keep their size and time of change, and the
-    configuration its normalisation and contrast.
+    An entry holds as long as its files do not change: volume and mask keep their stamp (see `stamps`) and their time of
+    change, and the configuration its normalisation and contrast.
 
     Args:
         path: JSON file; None keeps nothing.
@@ -28,11 +31,8 @@ class Scalings:
         self._stored: dict[str, Any] = {}
         if path is None:
             return
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # none yet, or damaged: the file only saves time
-            return
-        self._stored = found if isinstance(found, dict) else {}
+        with suppress(InputError):  # none yet, or damaged: the file only saves time
+            self._stored = read_json_object(path)
 
     def known(self, files: TomogramFiles, data: DataConfig) -> Scaling | None:
         """The scaling that an earlier start found; None where there is none that still holds."""
@@ -56,9 +56,7 @@ class Scalings:
 
 
 def _stamp(files: TomogramFiles, data: DataConfig) -> list[Any]:
-    """What a scaling depends on, short of the voxels themselves."""
-    stamp: list[Any] = [data.normalise, data.invert_contrast]
-    for path in (files.volume_path, files.mask_path):
-        status = None if path is None else path.stat()
-        stamp.append(None if status is None else [str(path), status.st_size, status.st_mtime_ns])
-    return stamp
+    """What a scaling depends on, short of all the voxels themselves."""
+    paths = (files.volume_path, files.mask_path)
+    stamps = [None if path is None else [str(path), changed_at(path), stamp(path)] for path in paths]
+    return [data.normalise, data.invert_contrast, *stamps]

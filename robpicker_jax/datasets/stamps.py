@@ -1,9 +1,11 @@
 """Stamps of input files, by which it is seen that one has changed since.
 
-A stamp is cheap: sizes, and a hash of samples of the content. Files of up to a MiB (lists, headers, chunks) count
-whole. A folder (OME-Zarr) counts by all files in it, however deep they lie: writing a chunk does not touch the
-folder itself. The time of change is no part of a stamp, since copying changes it; scalings, which are cheap to find
-again, hold only as long as that is the same too.
+A stamp is cheap: size, time of change, and a hash of samples of the content. Files of up to a MiB (lists, headers,
+chunks) are hashed whole. A folder (OME-Zarr) counts by all files in it, however deep they lie: writing a chunk does not
+touch the folder itself.
+
+A file of another size or hash has changed. One of another time alone may have, where its hash is of samples: what can be
+made again is made again then; what cannot is gone on with, and that is said.
 """
 
 from __future__ import annotations
@@ -25,24 +27,27 @@ _SAMPLED_FILES = 64
 
 
 def stamp(path: Path) -> dict[str, Any]:
-    """Size in bytes and sampled hash of a file, or of a folder with everything in it.
+    """Size in bytes, hash, and time of change of a file, or of a folder with everything in it.
+
+    The time, in nanoseconds, is null where the hash is of the whole content.
 
     Raises:
         OSError: it cannot be read.
     """
     digest = hashlib.sha256()
     if not path.is_dir():
+        size = path.stat().st_size
         _add_samples(digest, path)
-        return {"bytes": path.stat().st_size, "hash": digest.hexdigest()[:32]}
+        return {"bytes": size, "hash": digest.hexdigest()[:32], "time": changed_at(path) if size > _WHOLE else None}
     members = _members(path)
-    total = 0
-    for member in members:
-        size = member.stat().st_size
-        total += size
+    sizes = [member.stat().st_size for member in members]
+    for member, size in zip(members, sizes, strict=True):
         digest.update(f"{member.relative_to(path)}\0{size}\0".encode(errors="surrogateescape"))
-    for index in range(0, len(members), max(1, len(members) // _SAMPLED_FILES)):
-        _add_samples(digest, members[index])
-    return {"bytes": total, "hash": digest.hexdigest()[:32]}
+    step = -(-len(members) // _SAMPLED_FILES) or 1
+    for member in members[::step]:
+        _add_samples(digest, member)
+    whole = step == 1 and max(sizes, default=0) <= _WHOLE
+    return {"bytes": sum(sizes), "hash": digest.hexdigest()[:32], "time": None if whole else changed_at(path)}
 
 
 def changed_at(path: Path) -> int:
@@ -56,39 +61,54 @@ def changed_at(path: Path) -> int:
 def stamps(splits: Mapping[str, Sequence[TomogramFiles]]) -> dict[str, dict[str, Any]]:
     """Split → file → stamp of everything that a data set's tomograms consist of.
 
-    Files go by their names within their split, so that a data set may be moved as a whole.
+    Files go by their names within their split, so that a data set may be moved as a whole. Where those do not tell the
+    tomogram, as in copick projects, its name stands before them.
 
     Raises:
         OSError: a file cannot be read.
     """
     return {
-        split: {path.name: stamp(path) for tomogram in tomograms for path in _files(tomogram)}
+        split: {_name(tomogram, path): stamp(path) for tomogram in tomograms for path in _files(tomogram)}
         for split, tomograms in splits.items()
     }
 
 
-def changed_files(before: Any, now: Mapping[str, Mapping[str, Any]], splits: Sequence[str] = SPLITS) -> list[str]:
+def changed_files(
+    before: Any, now: Mapping[str, Mapping[str, Any]], splits: Sequence[str] = SPLITS, *, surely: bool = False
+) -> list[str]:
     """Files of some splits that changed, came or went between two calls of `stamps`, each with what happened to it.
 
     Args:
         before: earlier stamps, as they were stored; what is no stamps counts as none.
         now: stamps.
         splits: the splits.
+        surely: leave out files of which the time of change alone differs.
     """
     found = []
     for split in splits:
         then = before.get(split) if isinstance(before, Mapping) else None
         then, here = then if isinstance(then, Mapping) else {}, now.get(split, {})
         for name in sorted({*then, *here}):
-            if then.get(name) != here.get(name):
+            if _compared(then.get(name), surely) != _compared(here.get(name), surely):
                 what = "is new" if name not in then else "is gone" if name not in here else "changed"
                 found.append(f"{split}/{name} {what}")
     return found
 
 
+def _compared(found: Any, surely: bool) -> Any:
+    """What counts of a stamp."""
+    if not (surely and isinstance(found, Mapping)):
+        return found
+    return {key: value for key, value in found.items() if key != "time"}
+
+
 def _files(tomogram: TomogramFiles) -> Iterable[Path]:
     paths = (tomogram.volume_path, tomogram.annotation_path, tomogram.target_path, tomogram.mask_path)
-    return (path for path in paths if path is not None)
+    return (path for path in (*paths, *(path for _, path in tomogram.class_lists)) if path is not None)
+
+
+def _name(tomogram: TomogramFiles, path: Path) -> str:
+    return path.name if tomogram.name in path.name else f"{tomogram.name}/{path.name}"
 
 
 def _members(folder: Path) -> list[Path]:

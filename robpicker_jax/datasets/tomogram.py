@@ -22,7 +22,12 @@ from robpicker_jax.datasets.particle_lists import load_particles, needs_particle
 from robpicker_jax.datasets.stored_maps import load_mask, load_target
 from robpicker_jax.system.errors import InputError, located
 from robpicker_jax.volumes import NO_ORIGIN, Origin, Scaling, VolumeReader, normalisation, open_volume
+from robpicker_jax.volumes.rescaling import RescaledReader
 from robpicker_jax.volumes.volume import Slices, slabs
+
+_CHECKED_PLANES = 8
+_LARGEST_MEAN = 2.0
+_STD_RANGE = 10.0
 
 Mode = Literal["memory", "mapped", "streamed"]
 """Where voxels are while a tomogram is open.
@@ -167,14 +172,15 @@ def with_voxels(
     """
     shape, density = reader.shape_zyx, None
     with located(files.volume_path):
-        mask = load_mask(files, shape)
+        mask = _mask(files, reader)
         if mode == "memory":
             density = np.empty(shape, np.float32) if into is None else into
             for first, last in slabs(shape):
                 density[first:last] = _densities(reader, _planes(first, last), data.invert_contrast)
                 reader.release()
             reader.close()
-        found = scaling or _found_scaling(density, reader, data, mask)
+        found = scaling if scaling is not None and _is_plausible(scaling, density, reader, data, mask) else None
+        found = found or _found_scaling(density, reader, data, mask)
     return OpenedTomogram(
         files=files,
         shape_zyx=shape,
@@ -239,6 +245,14 @@ def stream_tomograms(
                     future.result().close()
 
 
+def _mask(files: TomogramFiles, reader: VolumeReader) -> np.ndarray | None:
+    """The mask on the reader's grid."""
+    if not isinstance(reader, RescaledReader):
+        return load_mask(files, reader.shape_zyx)
+    mask = load_mask(files, reader.source.shape_zyx)
+    return None if mask is None else reader.onto_grid(mask)
+
+
 def _found_scaling(
     density: np.ndarray | None, reader: VolumeReader, data: DataConfig, mask: np.ndarray | None
 ) -> Scaling:
@@ -253,6 +267,25 @@ def _found_scaling(
     found = normalisation.scaling(planes, reader.shape_zyx, data.normalise, mask=mask)
     reader.release()
     return found
+
+
+def _is_plausible(
+    scaling: Scaling, density: np.ndarray | None, reader: VolumeReader, data: DataConfig, mask: np.ndarray | None
+) -> bool:
+    """Whether a scaling that was found earlier brings some planes to about the common scale.
+
+    It does not where the voxels have changed without a trace in sizes, times and samples. The bounds are wide, since a
+    few planes are not the whole; where they are not met, the scaling is found again, which costs no more than time.
+    """
+    if data.normalise != "zscore":
+        return True
+    values = []
+    for z in sorted({int(z) for z in np.linspace(0, reader.shape_zyx[0] - 1, _CHECKED_PLANES)}):
+        plane = _densities(reader, _planes(z, z + 1), data.invert_contrast) if density is None else density[z : z + 1]
+        values.append(plane[mask[z : z + 1]] if mask is not None else plane.ravel())
+    scaled = scaling.apply(np.concatenate(values))
+    reader.release()
+    return len(scaled) == 0 or bool(abs(scaled.mean()) < _LARGEST_MEAN and 1 / _STD_RANGE < scaled.std() < _STD_RANGE)
 
 
 def _planes(first: int, last: int) -> Slices:

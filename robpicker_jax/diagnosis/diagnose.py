@@ -11,6 +11,7 @@ import numpy as np
 
 from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import check_options
+from robpicker_jax.annotations.stated import agreed_length
 from robpicker_jax.config import Config, DataConfig, Species
 from robpicker_jax.datasets import SPLITS, dataset
 from robpicker_jax.datasets.copick_project import is_project
@@ -58,7 +59,8 @@ def diagnose(
         on_tomogram: called with each tomogram's name and the number of tomograms, for progress.
 
     Raises:
-        InputError: the folder does not exist, or annotation options that no format has.
+        InputError: the folder does not exist, annotation options that no format has, or a voxel size that contradicts
+            the configuration's.
     """
     if annotation_options is None and config is not None:
         annotation_options = config.data.annotation_options
@@ -76,7 +78,8 @@ def diagnose(
         what = f"{error.where}: {error.what}" if error.where else error.what
         return Diagnosis(str(data), (Finding("error", "layout", what, error.fix),))
 
-    configured = voxel_size_angstrom or (config.data.voxel_size_angstrom if config else None)
+    stated = ("data.voxel_size_angstrom", config.data.voxel_size_angstrom if config else None)
+    configured = agreed_length([("the given voxel size", voxel_size_angstrom), stated])
     findings: list[Finding] = []
     observations: list[Observation] = []
     for tomogram in (tomogram for split in SPLITS for tomogram in splits_[split]):

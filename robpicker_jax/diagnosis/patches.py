@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from robpicker_jax.config import InferenceConfig, PatchConfig, PickingConfig, Species
+from robpicker_jax.config.picking_sections import fifth_of_sphere
 from robpicker_jax.diagnosis.findings import Finding
 from robpicker_jax.diagnosis.observation import Observation
 from robpicker_jax.models import Backbone, check_edge
@@ -64,12 +65,11 @@ def check_radii(species: Sequence[Species], patches: PatchConfig, stride: int) -
 def check_clusters(species: Sequence[Species], picking: PickingConfig) -> list[Finding]:
     """A particle of each species is larger than the smallest cluster that is kept as a pick."""
     findings = []
-    for entry in species:
-        smallest = entry.min_cluster_vox or picking.min_cluster_vox
+    for entry, smallest in zip(species, picking.smallest_clusters(species), strict=True):
         volume = 4 / 3 * np.pi * entry.radius_vox**3
         if smallest > volume:
             what = f"{entry.name}: clusters under {smallest} voxels are dropped, its sphere has {volume:.0f}"
-            fix = f"set min_cluster_vox to about {max(1, round(volume / 5))}"
+            fix = f"leave min_cluster_vox out, or set it to about {fifth_of_sphere(entry.radius_vox)}"
             evidence = {"min_cluster_vox": smallest, "sphere_vox": volume}
             findings.append(Finding("warning", "min_cluster", what, fix, (), evidence))
     return findings

@@ -7,13 +7,14 @@ from itertools import combinations
 
 import numpy as np
 
-from robpicker_jax.diagnosis.findings import Finding
+from robpicker_jax.diagnosis.findings import Finding, Severity
 from robpicker_jax.diagnosis.observation import Observation
 
 _ALIKE = 0.98  # correlation of thumbnails
 _SAME_POSITION_VOX = 1.0
 _SAME_SHARE = 0.8
 _ENOUGH = 5
+_FIX = "keep it in one split: meta, val and test must be new to the training"
 
 
 def check_splits(observations: Sequence[Observation]) -> list[Finding]:
@@ -24,19 +25,27 @@ def check_splits(observations: Sequence[Observation]) -> list[Finding]:
             fix = "put a carefully annotated tomogram into meta/" if split == "meta" else "put tomograms into train/"
             findings.append(Finding("error", "split_missing", f"no tomogram in {split}/", fix, (split,)))
     for first, second in combinations(observations, 2):
-        severity = "error" if first.tomogram.split != second.tomogram.split else "warning"
-        where = (first.name, second.name)
-        fix = "keep it in one split: meta, val and test must be new to the training"
         alike = _alike(first, second)
         if alike is not None:
-            what = f"{first.name} and {second.name} are the same volume"
-            findings.append(Finding(severity, "same_volume", what, fix, where, {"correlation": alike}))  # type: ignore[arg-type]
+            findings.append(same_volume(first, second, alike))
         share = _shared_particles(first, second)
         if share >= _SAME_SHARE and alike is None:
             what = f"{share:.0%} of the particles of {first.name} and {second.name} are at the same positions"
-            fix = f"check that each has its own list; of two versions of one tomogram, {fix[:23]}"
-            findings.append(Finding(severity, "same_particles", what, fix, where, {"share": share}))  # type: ignore[arg-type]
+            fix = f"check that each has its own list; of two versions of one tomogram, {_FIX[:23]}"
+            where, evidence = (first.name, second.name), {"share": share}
+            findings.append(Finding(_severity(first, second), "same_particles", what, fix, where, evidence))
     return findings
+
+
+def same_volume(first: Observation, second: Observation, correlation: float) -> Finding:
+    """The finding that two tomograms are one volume."""
+    what = f"{first.name} and {second.name} are the same volume"
+    where, evidence = (first.name, second.name), {"correlation": correlation}
+    return Finding(_severity(first, second), "same_volume", what, _FIX, where, evidence)
+
+
+def _severity(first: Observation, second: Observation) -> Severity:
+    return "error" if first.tomogram.split != second.tomogram.split else "warning"
 
 
 def _alike(first: Observation, second: Observation) -> float | None:

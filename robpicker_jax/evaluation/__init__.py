@@ -1,8 +1,8 @@
 """Picks against truth: matching rules, scores, curves, intervals, tables."""
 
-from robpicker_jax.evaluation.bootstrap import Interval, bootstrap_fbeta
 from robpicker_jax.evaluation.curves import PrecisionRecallCurve, precision_recall_curve
 from robpicker_jax.evaluation.groups import GROUP_LIMITS_KDA, SIZE_GROUPS, size_group
+from robpicker_jax.evaluation.intervals import Interval, fbeta_intervals
 from robpicker_jax.evaluation.options import EvaluationOptions
 from robpicker_jax.evaluation.results import ClassScore, Evaluation, GroupScore, LocalisationError
 from robpicker_jax.evaluation.scores import Counts, Rates, f_beta
@@ -21,10 +21,10 @@ __all__ = [
     "LocalisationError",
     "PrecisionRecallCurve",
     "Rates",
-    "bootstrap_fbeta",
     "evaluate",
     "evaluation_table",
     "f_beta",
+    "fbeta_intervals",
     "precision_recall_curve",
     "size_group",
 ]

@@ -20,6 +20,7 @@ class PrecisionRecallCurve:
     Attributes:
         thresholds: float64 (k,), the distinct scores, falling.
         precision, recall: float64 (k,), at each threshold.
+        picked, hits: int64 (k,), picks that reach each threshold, and how many of them are hits.
         average_precision: Σ_k (recall_k − recall_{k−1}) · precision_k, not interpolated; particles that no pick
             reaches lower it.
         best_threshold: threshold of the highest F-beta (the highest such threshold); NaN without picks.
@@ -29,6 +30,8 @@ class PrecisionRecallCurve:
     thresholds: NDArray[np.float64]
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
+    picked: NDArray[np.int64]
+    hits: NDArray[np.int64]
     average_precision: float
     best_threshold: float
     best_fbeta: float
@@ -72,7 +75,8 @@ def precision_recall_curve(
     order = np.argsort(-score, kind="stable")
     score, hits = score[order], np.cumsum(gain[order])
     if score.size == 0:
-        return PrecisionRecallCurve(score, score, score, 0.0 if n_true else np.nan, np.nan, np.nan)
+        none = np.empty(0, np.int64)
+        return PrecisionRecallCurve(score, score, score, none, none, 0.0 if n_true else np.nan, np.nan, np.nan)
     last = np.append(np.flatnonzero(np.diff(score)), score.size - 1)  # equal scores pass a threshold together
     hits, number = hits[last], last + 1
     precision = hits / number
@@ -80,4 +84,5 @@ def precision_recall_curve(
     area = float(np.sum(np.diff(recall, prepend=0.0) * precision)) if n_true else np.nan
     quality = np.nan_to_num(f_beta(hits, number, n_true, beta))
     best = int(np.argmax(quality))
-    return PrecisionRecallCurve(score[last], precision, recall, area, float(score[last][best]), float(quality[best]))
+    at = float(score[last][best])
+    return PrecisionRecallCurve(score[last], precision, recall, number, hits, area, at, float(quality[best]))

@@ -45,8 +45,6 @@ class EvaluationOptions:
             in it; None for no weighted mean.
         molecular_weights_kda: of class 1, 2, …, for the size groups; without them radii serve.
         voxel_size_angstrom: for errors in Å and size groups by radius.
-        resamples: bootstrap resamples of the tomograms; 0 for no intervals.
-        seed: of the bootstrap.
 
     Raises:
         InputError: an unknown rule, a tolerance, beta or radius that is not positive, a weight of an unknown class, or
@@ -62,8 +60,6 @@ class EvaluationOptions:
     weights: Mapping[str, float] | None = None
     molecular_weights_kda: Sequence[float | None] | None = None
     voxel_size_angstrom: float | None = None
-    resamples: int = 1000
-    seed: int = 0
 
     def __post_init__(self) -> None:
         names = [str(name) for name in self.class_names]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robpicker_jax.evaluation.bootstrap import Interval
 from robpicker_jax.evaluation.curves import PrecisionRecallCurve
+from robpicker_jax.evaluation.intervals import Interval
 from robpicker_jax.evaluation.scores import Counts, Rates, f_beta, mean_rates, none_if_nan
 
 
@@ -47,7 +47,7 @@ class ClassScore:
         curve: precision against recall; None where picks have no scores.
         localisation: None without hits.
         group: size group, or None.
-        interval: 95 % bootstrap interval of F-beta; None with one tomogram.
+        interval: 95 % interval of F-beta over tomograms; None with fewer than three.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Evaluation:
         micro: of the counts pooled over classes.
         weighted: mean over classes with the given weights, or None.
         groups: size groups that have members, small to large.
-        macro_interval, micro_interval: 95 % bootstrap intervals of F-beta over tomograms; None with one tomogram.
+        macro_interval, micro_interval: 95 % intervals of F-beta over tomograms; None with fewer than three.
         matches: for each tomogram int64 (picks,), index of the true particle each pick hit, -1 for none.
         truth_counts: for each tomogram bool (true particles,), whether it counts: not those outside the region.
         pick_counts: for each tomogram bool (picks,), likewise; a pick that hits goes with its particle.

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.evaluation.bootstrap import Interval, Intervals, bootstrap_fbeta
 from robpicker_jax.evaluation.curves import PrecisionRecallCurve, precision_recall_curve
 from robpicker_jax.evaluation.groups import SIZE_GROUPS, size_groups
+from robpicker_jax.evaluation.intervals import Intervals, fbeta_intervals
 from robpicker_jax.evaluation.judging import JudgedTomogram, judge
 from robpicker_jax.evaluation.matching import Pairs, pairs_in_instances, pairs_within
 from robpicker_jax.evaluation.options import EvaluationOptions
@@ -82,8 +82,7 @@ def _evaluation(
     beta = options.chosen_beta
     counts = np.array([[item.counts(label) for label in range(1, len(names) + 1)] for item in judged], dtype=np.int64)
     counts = counts.reshape(len(judged), len(names), 4)
-    resampled = len(judged) > 1 and options.resamples
-    intervals = bootstrap_fbeta(counts, beta, resamples=options.resamples, seed=options.seed) if resampled else None
+    intervals = fbeta_intervals(counts, beta)
     groups = size_groups(options.molecular_weights_kda, options.radii_vox, options.voxel_size_angstrom, len(names))
     classes = tuple(
         _class_score(index, name, judged, counts, options, groups[index], intervals) for index, name in enumerate(names)
@@ -103,8 +102,8 @@ def _evaluation(
         micro=rates(Counts(*map(int, total.sum(axis=0))), beta),
         weighted=None if weights is None else _mean(total, beta, weights),
         groups=_group_scores(groups, names, total, beta),
-        macro_interval=None if intervals is None else intervals.macro,
-        micro_interval=None if intervals is None else intervals.micro,
+        macro_interval=intervals.macro,
+        micro_interval=intervals.micro,
         matches={item.name: item.matches for item in judged},
         truth_counts={item.name: item.truth_counts for item in judged},
         pick_counts={item.name: item.pick_counts for item in judged},
@@ -118,7 +117,7 @@ def _class_score(
     counts: NDArray[np.int64],
     options: EvaluationOptions,
     group: str | None,
-    intervals: Intervals | None,
+    intervals: Intervals,
 ) -> ClassScore:
     total = Counts(*map(int, counts[:, index].sum(axis=0)))
     errors = [np.empty(0)]
@@ -126,7 +125,6 @@ def _class_score(
         hit = np.flatnonzero((item.matches >= 0) & (item.picks.labels == index + 1))
         apart = item.picks.positions_vox[hit] - item.truth.positions_vox[item.matches[hit]]
         errors.append(np.sqrt((apart**2).sum(axis=1)))
-    interval: Interval | None = None if intervals is None else intervals.classes[index]
     return ClassScore(
         name=name,
         label=index + 1,
@@ -135,7 +133,7 @@ def _class_score(
         curve=_curve(index + 1, judged, total.true, options),
         localisation=LocalisationError.of(np.concatenate(errors)),
         group=group,
-        interval=interval,
+        interval=intervals.classes[index],
     )
 
 

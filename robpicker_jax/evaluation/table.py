@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robpicker_jax.evaluation.bootstrap import Interval
+from robpicker_jax.evaluation.intervals import Interval
 from robpicker_jax.evaluation.results import Evaluation
 from robpicker_jax.evaluation.scores import Counts, Rates
 

@@ -26,6 +26,7 @@ from robpicker_jax.config import (
     as_plain_values,
     validated,
 )
+from robpicker_jax.datasets.densities import DensityStatistics
 from robpicker_jax.models.backbone import BACKBONES, Backbone, build_backbone, check_edge
 from robpicker_jax.system.compilation import jit
 from robpicker_jax.system.errors import InputError
@@ -48,6 +49,7 @@ class ModelCard:
         step: the training step that the parameters are from.
         score: their validation score (`score_name`); None where there was no validation.
         score_name: which score that is.
+        densities: scale and skewness of the training tomograms' densities as the network saw them; None: not known.
         package_version: the version of this package that wrote the model.
     """
 
@@ -60,6 +62,7 @@ class ModelCard:
     step: int
     score: float | None
     score_name: str = "macro_f1"
+    densities: DensityStatistics | None = None
     package_version: str = __version__
 
     @property

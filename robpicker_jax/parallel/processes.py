@@ -10,6 +10,11 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +23,9 @@ import numpy as np
 
 from robpicker_jax.config import ParallelConfig
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.progress import console, error_console
 
+_SILENCE_S = 10.0
 _SHUTDOWN_S = 7 * 24 * 3600
 """How long the others wait at the end for process 0, which still picks, evaluates and writes the report."""
 
@@ -40,11 +47,12 @@ def start(config: ParallelConfig) -> None:
     asked = config.distributed or any(value is not None for value in given.values())
     if config.distributed is False or jax.distributed.is_initialized() or not (asked or _in_cluster()):
         return
-    options: dict[str, Any] = {**given, **_slurm_devices()}
+    options: dict[str, Any] = {**given, **_slurm_devices(), "initialization_timeout": config.join_timeout_s + 30}
     if "shutdown_timeout_seconds" in inspect.signature(jax.distributed.initialize).parameters:
         options["shutdown_timeout_seconds"] = _SHUTDOWN_S
     try:
-        jax.distributed.initialize(**options)
+        with _patience(config.join_timeout_s):
+            jax.distributed.initialize(**options)
     except (ValueError, RuntimeError) as error:
         if not asked and not _launched_as_several():
             return  # a TPU machine on its own
@@ -54,6 +62,53 @@ def start(config: ParallelConfig) -> None:
             where="parallel",
             fix="give coordinator_address (process 0's HOST:PORT), num_processes and process_id, or distributed false",
         ) from error
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    """Say what is waited for while processes are joined, and give up after some time.
+
+    JAX itself ends the process after five minutes of silence, from within its C++ part, where no exception passes. So
+    the process is ended here before that, with one line and exit code 2.
+    """
+    alone = "start the others, or give --parallel.distributed false to run in this process alone"
+
+    def say() -> None:
+        console.print(
+            f"waiting for the other processes of this run ({_expected()}), {seconds:g} s at most; {alone}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def give_up() -> None:
+        error_console.print(
+            f"error: parallel: the other processes of this run ({_expected()}) did not come within {seconds:g} s; "
+            f"{alone}; --parallel.join_timeout_s waits longer",
+            style="bold red",
+            highlight=False,
+            soft_wrap=True,
+        )
+        sys.stdout.flush()
+        os._exit(2)
+
+    timers = [threading.Timer(min(_SILENCE_S, seconds / 2), say), threading.Timer(seconds, give_up)]
+    for timer in timers:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
+
+
+def _expected() -> str:
+    """Who is waited for, as far as the launcher says."""
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        if name in os.environ:
+            job = f", SLURM job {os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
+            return f"{name}={os.environ[name]}{job}"
+    return "parallel.num_processes and coordinator_address say which"
 
 
 def is_first() -> bool:
@@ -111,8 +166,15 @@ def _slurm_devices() -> dict[str, Any]:
     if not _launched_as_several() or "SLURM_LOCALID" not in os.environ:
         return {}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    gpus = len(visible.split(",")) if visible else int(os.environ.get("SLURM_GPUS_ON_NODE", "0"))
+    gpus = len(visible.split(",")) if visible else _count_of_gpus(os.environ.get("SLURM_GPUS_ON_NODE", ""))
     tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", os.environ.get("SLURM_TASKS_PER_NODE", ""))
     alone = tasks == "1" or tasks.startswith("1(")
     own = bool(visible) and ("SLURM_GPUS_PER_TASK" in os.environ or "SLURM_TRES_PER_TASK" in os.environ)
     return {"local_device_ids": list(range(gpus))} if gpus and (alone or own) else {}
+
+
+def _count_of_gpus(text: str) -> int:
+    """The number in what SLURM says of a node's GPUs: `4`, `gpu:4`, `gpu:a100:4(S:0-1)`, or several of these; else 0."""
+    entries = [re.sub(r"\(.*?\)", "", entry).strip() for entry in re.split(r",(?![^(]*\))", text)]
+    counts = [re.search(r"(?:^|:)(\d+)$", entry, re.ASCII) for entry in entries]
+    return sum(int(count[1]) for count in counts if count is not None)

@@ -1,40 +1,106 @@
 """Score thresholds for a required precision, calibrated on the clean tomograms: meta, and validation where there is any.
 
-    t_c(p) = min {t : precision_c(t') ≥ p for every candidate threshold t' ≥ t}
+The precision that some picks happened to have is a point estimate: on other tomograms it is missed about every second time.
+For each class c the threshold is therefore
 
-for each class c, where precision_c(t) is that of the picks of class c with a score of at least t. Asking it of every
-threshold above keeps a lucky dip of a jagged curve from being taken.
+    t_c(p) = min {t : the lower bound of precision_c(t) is at least p}
+
+where precision_c(t) is that of the picks of class c with a score of at least t, and the bound is Clopper and Pearson's
+one-sided 95 % bound: were the true precision below it, so many right picks would be seen once in twenty times at most.
+Candidates for t are the ends of the steps of an isotonic regression of right and wrong on the score. Within a step the
+scores do not tell right from wrong, so no lucky place within it is taken, and one false pick at the very top does
+not spoil what comes after it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from robpicker_jax.config import validated
 from robpicker_jax.evaluation import Evaluation
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.system.files import write_text
+from robpicker_jax.system.files import read_json_object, write_text
 
 FILE = "calibration.json"
+CONFIDENCE = 0.95
+"""Of the lower bound, one-sided."""
 
 
 @dataclass(frozen=True)
 class ClassCalibration:
-    """Precision of one class against the score threshold; thresholds fall, the number of picks kept rises."""
+    """Picks of one class against the score threshold.
+
+    Attributes:
+        thresholds: the distinct scores, falling.
+        picked: picks that reach each threshold.
+        hits: those of them that are right.
+        true: particles there were.
+    """
 
     thresholds: tuple[float, ...]
-    precision: tuple[float, ...]
-    recall: tuple[float, ...]
+    picked: tuple[int, ...]
+    hits: tuple[int, ...]
+    true: int
 
-    def threshold_for(self, precision: float) -> float | None:
-        """The lowest threshold from which on the precision is at least the required one; None when no threshold reaches it."""
-        good = np.asarray(self.precision) >= precision
-        kept = int(np.argmin(good)) if not good.all() else len(good)
-        return self.thresholds[kept - 1] if kept else None
+
+@dataclass(frozen=True)
+class Operating:
+    """What a threshold gave on the calibration tomograms.
+
+    Attributes:
+        threshold: smallest score that is kept.
+        precision: share of the picks that were right.
+        bound: its lower bound.
+        recall: share of the particles that were found.
+    """
+
+    threshold: float
+    precision: float
+    bound: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The contents of `calibration.json`: tomograms it was made on, and classes by name."""
+
+    tomograms: tuple[str, ...]
+    classes: dict[str, ClassCalibration]
+
+
+def operating_points(calibration: ClassCalibration) -> list[Operating]:
+    """The candidate thresholds of a class, falling."""
+    from scipy.stats import beta
+    from sklearn.isotonic import isotonic_regression
+
+    picked = np.asarray(calibration.picked, np.float64)
+    hits = np.minimum(np.asarray(calibration.hits, np.float64), picked)
+    if not picked.size:
+        return []
+    new = np.diff(picked, prepend=0.0)
+    share = isotonic_regression(np.diff(hits, prepend=0.0) / new, sample_weight=new, increasing=False)
+    ends = np.append(np.flatnonzero(np.diff(share) < -1e-12), len(share) - 1)
+    bounds = np.nan_to_num(beta.ppf(1 - CONFIDENCE, hits[ends], picked[ends] - hits[ends] + 1))
+    return [
+        Operating(
+            calibration.thresholds[end],
+            float(hits[end] / picked[end]),
+            float(bound),
+            float(hits[end] / calibration.true) if calibration.true else 0.0,
+        )
+        for end, bound in zip(ends.tolist(), bounds, strict=True)
+    ]
+
+
+def lowest(points: Sequence[Operating], precision: float) -> Operating | None:
+    """The lowest threshold whose bound is at least a precision; None where none is."""
+    good = [point for point in points if point.bound >= precision]
+    return good[-1] if good else None
 
 
 def calibrate(evaluation: Evaluation) -> dict[str, ClassCalibration]:
@@ -44,45 +110,69 @@ def calibrate(evaluation: Evaluation) -> dict[str, ClassCalibration]:
         if score.curve is not None and len(score.curve.thresholds):
             curve = score.curve
             found[score.name] = ClassCalibration(
-                tuple(curve.thresholds.tolist()), tuple(curve.precision.tolist()), tuple(curve.recall.tolist())
+                tuple(curve.thresholds.tolist()),
+                tuple(curve.picked.tolist()),
+                tuple(curve.hits.tolist()),
+                score.counts.true,
             )
     return found
 
 
 def save(workdir: Path, calibration: Mapping[str, ClassCalibration], tomograms: Sequence[str]) -> None:
     """Write the calibration into the workdir, with the names of the tomograms it was made on."""
-    content = {"tomograms": list(tomograms), "classes": {name: vars(value) for name, value in calibration.items()}}
-    write_text(workdir / FILE, json.dumps(content, indent=1) + "\n")
+    content = Calibration(tuple(tomograms), dict(calibration))
+    write_text(workdir / FILE, json.dumps(asdict(content), indent=1) + "\n")
 
 
-def min_scores(workdir: Path, class_names: Sequence[str], precision: float) -> list[float]:
-    """Smallest score for each class that gave the required precision on the calibration tomograms.
+def load(workdir: Path) -> Calibration:
+    """Read the calibration of a run.
 
     Raises:
-        InputError: no calibration, a precision outside (0, 1], or a class that never reached it.
+        InputError: there is none, or it is damaged.
     """
-    if not 0 < precision <= 1:
-        raise InputError(f"must lie above 0 and not above 1, got {precision:g}", where="--precision")
     path = workdir / FILE
     if not path.is_file():
         raise InputError(
             "the run was not calibrated", where=path, fix="let the training finish, or leave --precision out"
         )
-    classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
+    content = read_json_object(path)
+    found = validated(Calibration, content, path)
+    for name, entry in found.classes.items():
+        lists = np.asarray(entry.picked), np.asarray(entry.hits)
+        fits = len(entry.thresholds) == len(entry.picked) == len(entry.hits)
+        if not fits or (np.diff(lists[0], prepend=0) < 1).any() or (np.diff(lists[1], prepend=0) < 0).any():
+            raise InputError(f"the numbers of {name} do not fit together", where=path, fix="run train again")
+    return found
+
+
+def min_scores(workdir: Path, class_names: Sequence[str], precision: float) -> list[Operating]:
+    """What to keep of each class for a required precision.
+
+    Raises:
+        InputError: no calibration, a precision outside (0, 1), or a class for which its picks do not show it.
+    """
+    if not 0 < precision < 1:
+        raise InputError(
+            f"must lie above 0 and below 1, got {precision:g}",
+            where="--precision",
+            fix="no number of picks shows a precision of 1; ask for 0.9, say",
+        )
+    path, classes = workdir / FILE, load(workdir).classes
     scores = []
     for name in class_names:
-        if name not in classes:
+        points = operating_points(classes[name]) if name in classes else []
+        if not points:
             raise InputError(
                 f"no picks of {name} on the calibration tomograms", where=path, fix="leave --precision out"
             )
-        calibration = ClassCalibration(**{key: tuple(value) for key, value in classes[name].items()})
-        threshold = calibration.threshold_for(precision)
-        if threshold is None:
-            best = max(calibration.precision)
+        chosen = lowest(points, precision)
+        if chosen is None:
+            best = max(points, key=lambda point: point.bound)
             raise InputError(
-                f"{name} never reached a precision of {precision:g} from its best picks down (highest: {best:.2f})",
+                f"a precision of {precision:g} is not shown for {name}: at best {best.precision:.2f} was seen, which may "
+                f"be {best.bound:.2f} (lower bound, {classes[name].picked[-1]} picks in all)",
                 where=path,
-                fix="ask for less, or train longer",
+                fix="ask for less, choose --picking.min_score yourself, or train with more annotated tomograms in val/",
             )
-        scores.append(threshold)
+        scores.append(chosen)
     return scores

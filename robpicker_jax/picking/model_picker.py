@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from robpicker_jax.annotations import Particles
 from robpicker_jax.config import DataConfig
+from robpicker_jax.datasets.densities import DensityStatistics
 from robpicker_jax.models.model_file import fingerprint
 from robpicker_jax.models.trained_model import TrainedModel
 from robpicker_jax.picking.clustering import build_clustering
@@ -67,6 +68,11 @@ class ModelPicker:
     def voxel_size_angstrom(self) -> float | None:
         """Voxel size of the training tomograms, Å."""
         return self.model.card.voxel_size_angstrom
+
+    @property
+    def densities(self) -> DensityStatistics | None:
+        """Scale and skewness of the training tomograms' densities; None where the model does not tell."""
+        return self.model.card.densities
 
     def with_min_scores(self, min_scores: Sequence[float]) -> ModelPicker:
         """The same picker with a smallest score for each class."""
@@ -156,13 +162,13 @@ class ModelPicker:
             segmentation.probability,
             card.n_classes,
             card.picking,
-            min_cluster_vox=[species.min_cluster_vox for species in card.data.species],
+            min_cluster_vox=card.picking.smallest_clusters(card.data.species),
             min_score=self.min_scores,
             mask=mask,
             edge_vox=card.picking.edge_vox,
             class_names=card.class_names,
         )
-        picks = picks.select(remove_close_picks(picks, card.picking.min_distance_vox))
+        picks = picks.select(remove_close_picks(picks, card.picking.closest_picks(card.data.species)))
         return picks if card.picking.max_picks is None else picks.select(slice(card.picking.max_picks))
 
     @property

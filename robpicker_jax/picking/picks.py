@@ -39,7 +39,7 @@ def particles_from_class_map(
         probabilities: float (z, y, x), the probability of that class, or None: the picks then have no score.
         n_classes: number of classes, background included; class_map holds 0 … n_classes - 1.
         picking: the clustering with its options, and the default limits.
-        min_cluster_vox: smallest cluster kept, voxels, for class 1, 2, …; None: `picking.min_cluster_vox`.
+        min_cluster_vox: smallest cluster kept, voxels, for class 1, 2, …; None: `picking.min_cluster_vox`, or all.
         min_score: smallest score kept, for class 1, 2, …; None: `picking.min_score`.
         mask: bool (z, y, x), True where picks are kept; a pick whose centre voxel is False is dropped.
         edge_vox: smallest distance of a pick from the outermost voxels' centres, voxels.
@@ -61,7 +61,7 @@ def particles_from_class_map(
             raise InputError(f"{name} of shape {array.shape} for a class map of shape {class_map.shape} (z, y, x)")
     if class_map.size and not 0 <= int(class_map.min()) <= int(class_map.max()) < n_classes:
         raise InputError(f"the class map holds {class_map.min()} … {class_map.max()}, classes are 0 … {n_classes - 1}")
-    sizes_kept = _per_class("min_cluster_vox", min_cluster_vox, picking.min_cluster_vox, n_classes)
+    sizes_kept = _per_class("min_cluster_vox", min_cluster_vox, picking.min_cluster_vox or 1, n_classes)
     scores_kept = _per_class("min_score", min_score, picking.min_score, n_classes)
     if probabilities is None and max(scores_kept, default=0.0) > 0:
         raise InputError("a smallest score needs probabilities, and there are none", fix="set picking.min_score: 0")
@@ -119,11 +119,15 @@ def within_volume(
     return inside
 
 
-def remove_close_picks(picks: Particles, min_distance_vox: float) -> NDArray[np.bool_]:
+def remove_close_picks(picks: Particles, min_distance_vox: float | Sequence[float]) -> NDArray[np.bool_]:
     """Which picks to keep so that no two, of whatever class, are closer than a distance (non-maximum suppression).
 
-    Picks are taken by falling score (without scores: falling cluster size); one closer than `min_distance_vox` to a
-    pick already taken is dropped. Ties go to the earlier pick.
+    Picks are taken by falling score (without scores: falling cluster size); one closer to a pick already taken than
+    the smallest distance is dropped. Ties go to the earlier pick.
+
+    Args:
+        picks: n picks.
+        min_distance_vox: smallest distance, voxels; or one for each of class 1, 2, …, of which two picks keep the mean.
 
     Returns:
         bool (n,).
@@ -131,15 +135,19 @@ def remove_close_picks(picks: Particles, min_distance_vox: float) -> NDArray[np.
     from scipy.spatial import cKDTree
 
     keep = np.ones(len(picks), dtype=bool)
-    if len(picks) < 2 or min_distance_vox <= 0:
+    if len(picks) < 2:
+        return keep
+    by_class = np.asarray(min_distance_vox, dtype=np.float64)
+    least = np.full(len(picks), by_class) if by_class.ndim == 0 else by_class[picks.labels - 1]
+    if least.max() <= 0:
         return keep
     merit = picks.scores if picks.scores is not None else picks.cluster_sizes
     order = np.arange(len(picks)) if merit is None else np.argsort(-np.nan_to_num(merit, nan=-np.inf), kind="stable")
     rank_of = np.empty(len(picks), dtype=np.intp)
     rank_of[order] = np.arange(len(picks))
-    close = cKDTree(picks.positions_vox).query_pairs(min_distance_vox, output_type="ndarray")
+    close = cKDTree(picks.positions_vox).query_pairs(least.max(), output_type="ndarray")
     apart = np.linalg.norm(picks.positions_vox[close[:, 0]] - picks.positions_vox[close[:, 1]], axis=1)
-    close = rank_of[close[apart < min_distance_vox]]
+    close = rank_of[close[apart < least[close].mean(axis=1)]]
     # Pairs by (better, worse), in the order in which the better one is decided.
     close = np.sort(close, axis=1)
     for better, worse in close[np.lexsort((close[:, 1], close[:, 0]))]:

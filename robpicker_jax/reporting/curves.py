@@ -55,7 +55,8 @@ def training_figure(data: ReportData) -> Figure:
     if losses:
         legend_under(left)
 
-    right.set_title("F1 on the validation tomograms")
+    on_meta = data.validated_on == "meta"
+    right.set_title("F1 on the meta tomograms (optimistic)" if on_meta else "F1 on the validation tomograms")
     colours = class_colours(names)
     for name in f1_names:
         steps, values = series(data.history, "validation", f"f1/{name}")

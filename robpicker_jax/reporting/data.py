@@ -146,6 +146,8 @@ class ReportData:
         weights: sample weights by class; tuples (name, size, weights) will do.
         comparison: another run on the same data.
         variant: "robpicker", "lc_only", "dr_only" or "supervised"; decides which sections must be empty.
+        calibration: by class, (precision asked for, smallest score, recall there) of what the calibration tomograms show.
+        validated_on: "val", or "meta" where there is no val/: the tomograms by which the best model was chosen.
         absent: section → reason that replaces the report's own; sections "evaluation", "thresholds", "tomograms",
             "training", "meta", "labels", "weights".
     """
@@ -162,6 +164,8 @@ class ReportData:
     weights: Sequence[ClassWeights] = ()
     comparison: Comparison | None = None
     variant: str = "robpicker"
+    calibration: Mapping[str, Sequence[tuple[float, float, float]]] = field(default_factory=dict)
+    validated_on: str = "val"
     absent: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from robpicker_jax.evaluation import Evaluation
 from robpicker_jax.patches import Batch, BatchSource, PatchPlan
 from robpicker_jax.reporting.data import ClassWeights, LabelExample, ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.page import write_report
-from robpicker_jax.reporting.stored import load_workdir, save_inputs
+from robpicker_jax.reporting.stored import binned_density, load_workdir, save_inputs
 
 _EXAMPLES = 4
 _WEIGHT_BATCHES = 12
@@ -55,6 +55,7 @@ def write_run_report(
     *,
     variant: str,
     machine: str = "",
+    validated_on: str = "val",
     comparable: Sequence[Path] = (),
 ) -> Path:
     """Gather the report's inputs, keep them in the workdir, and write the report and those of comparable runs.
@@ -68,6 +69,7 @@ def write_run_report(
         evaluation: of the picks; None where no test tomogram has annotations.
         variant: `train.variant`.
         machine: the hardware in one line.
+        validated_on: "val", or "meta" where there is no val/.
         comparable: folders of runs whose reports, if they have one, are written again to compare with this run.
 
     Returns:
@@ -77,6 +79,7 @@ def write_run_report(
         title=f"RobPicker: {workdir.resolve().name}",
         machine=machine,
         variant=variant,
+        validated_on=validated_on,
         species=[SpeciesInfo(s.name, s.radius_vox, s.molecular_weight_kda) for s in data.species],
         tomograms=[_view(tomogram, picks[tomogram.name], evaluation) for tomogram in test],
         label_examples=label_examples(training, data),
@@ -98,12 +101,14 @@ def _view(tomogram: OpenedTomogram, picks: Particles, evaluation: Evaluation | N
         counted, judged = (each[tomogram.name] for each in (evaluation.truth_counts, evaluation.pick_counts))
         counted_index = np.append(np.cumsum(counted) - 1, -1)  # the last entry is for picks without a match
         matches, truth, picks = counted_index[matches[judged]], truth.select(counted), picks.select(judged)
+    density, bins = binned_density(tomogram)  # slab by slab: large volumes are never held whole
     return TomogramView(
         tomogram.name,
-        np.asarray(tomogram),
+        density,
         truth,
         picks,
         matches=matches,
+        bin_zyx=bins,
         voxel_size_angstrom=tomogram.voxel_size_angstrom,
     )
 

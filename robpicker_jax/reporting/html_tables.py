@@ -59,7 +59,7 @@ def score_table(data: ReportData) -> str:
     theirs = {score.name: score for score in other.groups}
     for group in ours.groups:
         members = escape(", ".join(group.members)) if group.members else "size group"
-        cells = [f'<td title="{members}">{escape(group.name)}</td>', f"<td>{len(group.members) or '–'} classes</td>"]
+        cells = [f'<td title="{members}">{escape(group.name)}</td>', f"<td>{_classes(len(group.members))}</td>"]
         rows.append(f'<tr class="group">{"".join(cells)}{_numbers(group, theirs.get(group.name), paired, extra)}</tr>')
     macro = f"<td>macro average</td><td></td>{_numbers(ours.macro, other.macro, paired, extra)}"
     rows.append(f'<tr class="total">{macro}</tr>')
@@ -72,13 +72,49 @@ def score_table(data: ReportData) -> str:
     return f'<div class="scroll">{table}</div>{rule}'
 
 
+def calibration_table(data: ReportData) -> str:
+    """Smallest scores by precision asked for, and the recall that is left; "" where nothing was calibrated."""
+    if not data.calibration:
+        return ""
+    wanted = sorted({row[0] for rows in data.calibration.values() for row in rows})
+    colours = class_colours([s.name for s in data.species])
+    head = "".join(f"<th>precision {value:g}</th>" for value in wanted)
+    body = ""
+    for name, rows in data.calibration.items():
+        by_precision = {row[0]: row for row in rows}
+        cells = [
+            f"<td>≥ {by_precision[value][1]:.2f}, recall {by_precision[value][2]:.2f}</td>"
+            if value in by_precision
+            else "<td>not shown</td>"
+            for value in wanted
+        ]
+        swatch = f'<span class="swatch" style="background:{colour_of(colours, name)}"></span>'
+        body += f"<tr><td>{swatch}{escape(name)}</td>{''.join(cells)}</tr>"
+    note = (
+        "What a smallest score gives: the lowest score for which the meta (and validation) tomograms show a precision with "
+        "95 % confidence, and the recall there. pick --precision chooses so, --picking.min_score sets a score."
+    )
+    table = f'<table id="calibration"><thead><tr><th>class</th>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<h3>Choosing a score</h3><div class="scroll">{table}</div><p class="soft">{escape(note)}</p>'
+
+
 def definition_list(entries: Mapping[str, Any]) -> str:
     """Names and values as a description list."""
     rows = ""
     for name, value in entries.items():
-        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        rows += f"<dt>{escape(str(name))}</dt><dd>{escape(text)}</dd>"
+        rows += f"<dt>{escape(str(name))}</dt><dd>{escape(_words(value))}</dd>"
     return f"<dl>{rows}</dl>"
+
+
+def _words(value: Any) -> str:
+    """A value from JSON as a reader expects it: no brackets, no quotes."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{str(key).replace('_', ' ')}: {_words(entry)}" for key, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_words, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _extra_columns(evaluation: Evaluation) -> list[tuple[str, Callable[[Score], str]]]:
@@ -114,6 +150,10 @@ def _numbers(
             kind = "up" if gain > 0.0005 else "down" if gain < -0.0005 else ""
             cells.append(f'<td class="{kind}">{gain:+.3f}</td>')
     return "".join(cells)
+
+
+def _classes(number: int) -> str:
+    return "– classes" if not number else "1 class" if number == 1 else f"{number} classes"
 
 
 def _count(value: int | None) -> str:

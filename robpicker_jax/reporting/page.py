@@ -17,7 +17,7 @@ from robpicker_jax.reporting.bars import f1_figure
 from robpicker_jax.reporting.corrections import corrections_figure
 from robpicker_jax.reporting.curves import meta_figure, training_figure
 from robpicker_jax.reporting.data import Absent, ReportData
-from robpicker_jax.reporting.html_tables import definition_list, score_table, tiles
+from robpicker_jax.reporting.html_tables import calibration_table, definition_list, score_table, tiles
 from robpicker_jax.reporting.progress import clean_patches_figure, correction_figure, weights_over_steps_figure
 from robpicker_jax.reporting.slices import slice_figure
 from robpicker_jax.reporting.style import png_bytes, theme
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_SLICE_FIGURES = 8
+_CHARTS = ("results", "thresholds", "training", "meta", "weights", "clean", "mass", "weights_by_step")
 _FIGURES = (
     "f1",
     "thresholds",
@@ -53,18 +54,27 @@ _NAVIGATION = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A rendered figure and the sentence that says how to read it."""
+    """A rendered figure and the sentence that says how to read it.
+
+    Attributes:
+        name: its file's name.
+        png: the picture.
+        caption: the sentence.
+        is_chart: whether it shows lines and bars alone, so that a dark page may turn its white dark; densities stay.
+    """
 
     name: str
     png: bytes
     caption: str
+    is_chart: bool = False
 
     def html(self) -> str:
         """The figure as an HTML element, its picture inside."""
         source = base64.b64encode(self.png).decode("ascii")
         caption = escape(self.caption)
+        kind = ' class="chart"' if self.is_chart else ""
         return (
-            f'<figure><div class="scroll"><img alt="{caption}" src="data:image/png;base64,{source}"></div>'
+            f'<figure><div class="scroll"><img{kind} alt="{caption}" src="data:image/png;base64,{source}"></div>'
             f"<figcaption>{caption}</figcaption></figure>"
         )
 
@@ -83,7 +93,7 @@ def write_report(data: ReportData, out: Path) -> Path:
     with theme():
         _draw(pictures, reasons, "results", "f1", lambda: f1_figure(data), _f1_caption(data))
         _draw(pictures, reasons, "thresholds", "thresholds", lambda: threshold_figure(data), _THRESHOLD_CAPTION)
-        _draw(pictures, reasons, "training", "training", lambda: training_figure(data), _TRAINING_CAPTION)
+        _draw(pictures, reasons, "training", "training", lambda: training_figure(data), training_caption(data))
         _draw(pictures, reasons, "clean", "clean_patches", lambda: clean_patches_figure(data), _CLEAN_CAPTION)
         _draw(pictures, reasons, "meta", "meta_networks", lambda: meta_figure(data), _META_CAPTION)
         _draw(pictures, reasons, "labels", "label_correction", lambda: corrections_figure(data), _LABELS_CAPTION)
@@ -130,7 +140,7 @@ def render_page(data: ReportData, pictures: Mapping[str, list[Picture]], reasons
 
     table = score_table(data)
     sections = {
-        "results": table + figures("results") + further("thresholds"),
+        "results": table + figures("results") + further("thresholds") + calibration_table(data),
         "tomograms": _tomograms(data, figures),
         "training": figures("training") + further("clean") + "<h3>Meta networks</h3>" + figures("meta"),
         "labels": figures("labels") + further("mass"),
@@ -173,7 +183,7 @@ def _draw(
     caption: str,
 ) -> None:
     try:
-        picture = Picture(name, png_bytes(figure()), caption)
+        picture = Picture(name, png_bytes(figure()), caption, section in _CHARTS)
     except Absent as reason:
         reasons[section] = str(reason)
     else:
@@ -187,7 +197,7 @@ def _tomograms(data: ReportData, figures: Callable[[str], str]) -> str:
     key = '<span><i class="dot"></i>correct pick</span><span><i class="cross"></i>false pick</span>'
     key += '<span><i class="ring"></i>true, found</span><span><i class="ring missed"></i>true, missed</span>'
     if not has_truth:
-        key = '<span><i class="dot"></i>pick</span>'
+        key = '<span><i class="ring"></i>pick, with its radius; dot: score, dark is low and yellow high</span>'
     note = "Counts of the whole tomogram at this score: picks, true particles, precision P, recall R, F1."
     viewer = Template(static("viewer.html")).substitute(
         key=key,
@@ -233,10 +243,22 @@ _THRESHOLD_CAPTION = (
     "Left: each curve starts at the highest scores and ends, at its dot, with all picks kept; AP is the area under it. "
     "Right: the dot marks the threshold of the highest F1, to the left of it precision is lost and to the right recall."
 )
-_TRAINING_CAPTION = (
-    "Both losses should fall; when the inner one (the weighted mean over training patches) falls and the outer one "
-    "rises, the network learns the noise of the labels. F1 is taken on validation tomograms, never on the test ones."
-)
+
+
+def training_caption(data: ReportData) -> str:
+    """How to read the curves, and what the F1 in them is worth."""
+    text = (
+        "Both losses should fall; when the inner one (the weighted mean over training patches) falls and the outer one "
+        "rises, the network learns the noise of the labels. "
+    )
+    if data.validated_on == "meta":
+        return text + (
+            "There is no val/: F1 is taken on the meta tomograms. Their labels steer the training and choose the model, so "
+            "this F1 is optimistic; that of new tomograms is lower."
+        )
+    return text + "F1 is taken on validation tomograms, never on the test ones."
+
+
 _META_CAPTION = (
     "Left to right, where present: the share of the labels that the correction replaces (α) and changes in class, and "
     "the length of the gradient that trains both meta networks."
@@ -271,6 +293,6 @@ _SLICE_CAPTION = (
     "the particle's radius reaches z."
 )
 _SLICE_CAPTION_NO_TRUTH = (
-    "Mean of up to five slices about z, slightly smoothed; dots are picks (paler: lower score), drawn where the "
-    "particle's radius reaches z."
+    "Mean of up to five slices about z, slightly smoothed; rings are picks of the species' radius, drawn where it "
+    "reaches z, and the dot in each shows the score, from dark (lowest) to yellow (highest)."
 )

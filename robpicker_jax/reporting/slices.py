@@ -10,7 +10,14 @@ from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.reporting.data import ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.image import draw_scale_bar, slab, window
 from robpicker_jax.reporting.outcomes import matches_of
-from robpicker_jax.reporting.style import BACKGROUND_COLOUR, class_colours, legend_below, plain_image_axes, short
+from robpicker_jax.reporting.style import (
+    BACKGROUND_COLOUR,
+    class_colours,
+    legend_below,
+    plain_image_axes,
+    score_colours,
+    short,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +74,12 @@ def slice_figure(data: ReportData, view: TomogramView) -> Figure:
     ]  # marks get a row of their own
     neutral = "#4a525d"
     if view.truth is None:
-        handles.append(_dot(neutral, f"pick ({counts['picks']})"))
+        handles.append(_dot(neutral, f"pick ({counts['picks']}), ring: its radius"))
+        scores = view.picks.scores
+        if scores is not None and np.isfinite(scores).any():
+            ends = score_colours(2)
+            handles.append(_dot(ends[0], f"lowest score, {np.nanmin(scores):.2f}"))
+            handles.append(_dot(ends[1], f"highest score, {np.nanmax(scores):.2f}"))
     else:
         handles += [
             Line2D([], [], color=neutral, marker="o", ls="", mfc="none", mew=1.5, ms=9,
@@ -98,7 +110,6 @@ def _draw_particles(
     axes: Axes, view: TomogramView, species: tuple[SpeciesInfo, ...] | Any, radii: np.ndarray, z: float
 ) -> dict[str, int]:
     """Draw what lies within its radius of the slice; counts of what was drawn."""
-    from matplotlib.patches import Circle
     from matplotlib.patheffects import withStroke
 
     matches = matches_of(view, species)
@@ -108,20 +119,13 @@ def _draw_particles(
         found = np.isin(np.arange(len(view.truth)), matches)
         for index, offset, radius in _cut(view.truth, radii, z):
             x, y, _ = view.truth.positions_vox[index]
-            axes.add_patch(
-                Circle(
-                    (x, y),
-                    max(np.sqrt(radius**2 - offset**2), 0.35 * radius),
-                    fill=False,
-                    lw=1.5,
-                    edgecolor=_colour(species, view.truth.labels[index]),
-                    ls="-" if found[index] else (0, (1.6, 1.2)),
-                    path_effects=halo,
-                )
-            )
+            edge = _colour(species, view.truth.labels[index])
+            line = "-" if found[index] else (0, (1.6, 1.2))
+            axes.add_patch(_circle(x, y, offset, radius, lw=1.5, edgecolor=edge, ls=line, path_effects=halo))
             counts["found" if found[index] else "missed"] += 1
     opacity = _opacity(view.picks)
-    for index, _, _ in _cut(view.picks, radii, z):
+    sureness = _score_colours(view.picks)
+    for index, offset, radius in _cut(view.picks, radii, z):
         x, y, _ = view.picks.positions_vox[index]
         colour = _colour(species, view.picks.labels[index])
         counts["picks"] += 1
@@ -129,9 +133,13 @@ def _draw_particles(
             counts["false"] += 1
             axes.plot(x, y, "x", color="white", ms=8.5, mew=4, alpha=0.9)
             axes.plot(x, y, "x", color=colour, ms=7.5, mew=2.2)
-        else:
+        elif matches is not None:
             counts["hits"] += 1
             axes.plot(x, y, "o", color=colour, ms=4.8, mec="white", mew=0.9, alpha=opacity[index])
+        else:
+            ring = _circle(x, y, offset, radius, lw=1.5, edgecolor=colour, path_effects=halo)
+            axes.add_patch(ring)
+            axes.plot(x, y, "o", color=sureness[index], ms=4.8, mec="white", mew=0.9)
     return counts
 
 
@@ -139,6 +147,23 @@ def _cut(particles: Particles, radii: np.ndarray, z: float) -> list[tuple[int, f
     offsets = np.abs(particles.positions_vox[:, 2] - z)
     reach = radii[particles.labels]
     return [(int(i), float(offsets[i]), float(reach[i])) for i in np.flatnonzero(offsets <= reach)]
+
+
+def _circle(x: float, y: float, offset: float, radius: float, **style: Any) -> Any:
+    """The ring in which a sphere is cut at a distance from its centre."""
+    from matplotlib.patches import Circle
+
+    return Circle((x, y), max(np.sqrt(radius**2 - offset**2), 0.35 * radius), fill=False, **style)
+
+
+def _score_colours(picks: Particles) -> list[str]:
+    """Colour of each pick's score, from the lowest to the highest of the tomogram; grey without scores."""
+    if picks.scores is None or not np.isfinite(picks.scores).any():
+        return [BACKGROUND_COLOUR] * len(picks)
+    colours = score_colours(256)
+    low, high = np.nanmin(picks.scores), np.nanmax(picks.scores)
+    shares = (picks.scores - low) / (high - low) if high > low else np.ones(len(picks))
+    return [BACKGROUND_COLOUR if not np.isfinite(share) else colours[round(255 * float(share))] for share in shares]
 
 
 def _opacity(picks: Particles) -> np.ndarray:

@@ -17,14 +17,18 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.config.loading import parse_yaml
 from robpicker_jax.reporting.data import ClassWeights, Comparison, LabelExample, ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.image import grey, window
+from robpicker_jax.reporting.tables import read_evaluation
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.system.files import atomic_path
+from robpicker_jax.system.files import atomic_path, one_line, read_json_object, read_text
+from robpicker_jax.training.metrics_log import read_metrics
 
 INPUTS = Path("report") / "inputs.npz"
 MAX_EDGE_VOX = 512
 MAX_DEPTH_VOX = 256
+_PRECISIONS = (0.5, 0.7, 0.8, 0.9, 0.95)
 _EXAMPLE_MAPS = ("image", "noisy", "corrected", "true", "confidence", "probabilities")
 
 
@@ -35,6 +39,7 @@ def save_inputs(data: ReportData, workdir: Path) -> Path:
         "title": data.title,
         "machine": data.machine,
         "variant": data.variant,
+        "validated_on": data.validated_on,
         "absent": dict(data.absent),
         "species": [list(s) for s in data.species],
         "tomograms": [],
@@ -90,7 +95,7 @@ def load_workdir(workdir: Path, *, compare: Path | None = None) -> ReportData:
             "not the folder of a run: no config.yaml in it", where=workdir, fix="give --workdir of a training"
         )
     config = workdir / "config.yaml"
-    text = config.read_text(encoding="utf-8") if config.is_file() else ""
+    text = read_text(config) if config.is_file() else ""
     settings = _settings(text, config)
     species = (settings.get("data") or {}).get("species") or []
     waiting = "the run has not come to its report yet"
@@ -102,9 +107,10 @@ def load_workdir(workdir: Path, *, compare: Path | None = None) -> ReportData:
         versions=versions,
         species=[SpeciesInfo(s["name"], s["radius_vox"], s.get("molecular_weight_kda")) for s in species],
         history=_history(workdir),
-        evaluation=_read_json(workdir / "evaluation.json"),
+        evaluation=_evaluation(workdir),
         variant=(settings.get("train") or {}).get("variant", "robpicker"),
         absent={"tomograms": waiting, "evaluation": waiting},
+        calibration=_calibration(workdir),
     )
     if (workdir / INPUTS).is_file():
         data = _with_inputs(data, workdir / INPUTS)
@@ -128,28 +134,43 @@ def load_comparison(workdir: Path, *, name: str | None = None) -> Comparison:
         )
     if name is None:
         config = workdir / "config.yaml"
-        settings = _settings(config.read_text(encoding="utf-8"), config) if config.is_file() else {}
+        settings = _settings(read_text(config), config) if config.is_file() else {}
         name = str((settings.get("train") or {}).get("variant", workdir.name))
-    return Comparison(name, _read_json(workdir / "evaluation.json"), _history(workdir))
+    return Comparison(name, _evaluation(workdir), _history(workdir))
 
 
 def binned(view: TomogramView, *, max_edge: int = MAX_EDGE_VOX, max_depth: int = MAX_DEPTH_VOX) -> TomogramView:
-    """The view with its density averaged over blocks, so that it is at most `max_depth` × `max_edge` × `max_edge`.
+    """The view with its density averaged over blocks where it is large, see `binned_density`."""
+    small, (z, y, x) = binned_density(view.density, max_edge=max_edge, max_depth=max_depth)
+    if small.shape == view.density.shape:
+        return view
+    old = view.bin_zyx
+    return dataclasses.replace(view, density=small, bin_zyx=(old[0] * z, old[1] * y, old[2] * x))
+
+
+def binned_density(
+    density: Any, *, max_edge: int = MAX_EDGE_VOX, max_depth: int = MAX_DEPTH_VOX
+) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """A density averaged over blocks, so that it is at most `max_depth` × `max_edge` × `max_edge`, and the blocks' size.
 
     Voxels at the far ends that fill no block are left out.
+
+    Args:
+        density: (z, y, x): an array, or what three slices index, such as an opened tomogram.
+        max_edge: of y and x, voxels.
+        max_depth: of z, voxels.
     """
-    depth, height, width = view.density.shape
+    depth, height, width = density.shape
     z, yx = -(-depth // max_depth), -(-max(height, width) // max_edge)
     if z == yx == 1:
-        return view
+        return np.asarray(density), (1, 1, 1)
     nz, ny, nx = max(depth // z, 1), max(height // yx, 1), max(width // yx, 1)
     z, y, x = min(z, depth), min(yx, height), min(yx, width)
     small = np.empty((nz, ny, nx), np.float32)
-    for index in range(nz):  # slab by slab: the density may be a memory map larger than memory
-        block = np.asarray(view.density[index * z : (index + 1) * z, : ny * y, : nx * x], np.float32).mean(0)
-        small[index] = block.reshape(ny, y, nx, x).mean((1, 3))
-    old = view.bin_zyx
-    return dataclasses.replace(view, density=small, bin_zyx=(old[0] * z, old[1] * y, old[2] * x))
+    for index in range(nz):  # slab by slab: the density may be in a file larger than memory
+        slab = density[index * z : (index + 1) * z, : ny * y, : nx * x]
+        small[index] = np.asarray(slab, np.float32).mean(0).reshape(ny, y, nx, x).mean((1, 3))
+    return small, (z, y, x)
 
 
 def _with_inputs(data: ReportData, path: Path) -> ReportData:
@@ -183,6 +204,7 @@ def _with_inputs(data: ReportData, path: Path) -> ReportData:
             title=meta["title"],
             machine=meta["machine"] or data.machine,
             variant=meta["variant"],
+            validated_on=meta.get("validated_on", "val"),
             absent=meta["absent"],
             species=[SpeciesInfo(*row) for row in meta["species"]],
             tomograms=views,
@@ -194,6 +216,20 @@ def _with_inputs(data: ReportData, path: Path) -> ReportData:
         raise InputError(
             f"the kept report inputs cannot be read ({error})", where=path, fix="run train again"
         ) from None
+
+
+def _calibration(workdir: Path) -> dict[str, list[tuple[float, float, float]]]:
+    """What `pick --precision` would choose for some precisions, by class; empty where the run is not calibrated."""
+    from robpicker_jax.picking import calibration
+
+    if not (workdir / calibration.FILE).is_file():
+        return {}
+    found = {}
+    for name, entry in calibration.load(workdir).classes.items():
+        points = calibration.operating_points(entry)
+        chosen = [(wanted, calibration.lowest(points, wanted)) for wanted in _PRECISIONS]
+        found[name] = [(wanted, point.threshold, point.recall) for wanted, point in chosen if point is not None]
+    return found
 
 
 def _sibling(workdir: Path) -> Path | None:
@@ -230,38 +266,28 @@ def _unpack(arrays: Mapping[str, np.ndarray], key: str) -> Particles:
 
 def _history(workdir: Path) -> list[dict[str, Any]]:
     """Rows of metrics.jsonl; a line cut short by a killed run is left out."""
-    path = workdir / "metrics.jsonl"
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
+    return read_metrics(workdir / "metrics.jsonl")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
+    return read_json_object(path) if path.is_file() else {}
+
+
+def _evaluation(workdir: Path) -> dict[str, Any]:
+    """The evaluation in a run's folder, of which a report can be made; empty where there is none."""
+    path = workdir / "evaluation.json"
+    found = _read_json(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"not valid JSON ({error})", where=path) from None
-    if not isinstance(value, dict):
-        raise InputError("not a JSON object", where=path)
-    return value
+        read_evaluation(found)
+    except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
+        raise InputError(f"damaged: not an evaluation ({one_line(error)})", where=path, fix="run train again") from None
+    return found
 
 
 def _settings(text: str, where: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"not valid YAML ({error})", where=where) from None
-    return value if isinstance(value, dict) else {}
+    """The configuration's sections, as far as they are sections; a report needs no valid configuration."""
+    value = parse_yaml(text, where)
+    return {key: entry for key, entry in value.items() if isinstance(entry, dict)} if isinstance(value, dict) else {}
 
 
 def _plain(value: object) -> object:

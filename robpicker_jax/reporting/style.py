@@ -35,6 +35,7 @@ BACKGROUND_COLOUR = "#8a8f98"
 INK = "#1d232b"
 FAINT = "#737a85"
 ACCENT = "#7b3fa0"
+SCORE_MAP = "viridis"
 MAX_PNG_BYTES = 200_000
 PNG_DPI = 150
 _CHARACTER_POINTS, _MARK_POINTS, _ROW_INCHES = 4.9, 44, 0.17  # of a legend: mean width of a letter, its mark, its rows
@@ -77,6 +78,14 @@ def class_colours(names: Sequence[str]) -> dict[str, str]:
     """Colour of each class by name, in the order of the labels; the background is grey."""
     colours = {name: _CLASS_COLOURS[index % len(_CLASS_COLOURS)] for index, name in enumerate(names)}
     return {"background": BACKGROUND_COLOUR, **colours}
+
+
+def score_colours(count: int) -> list[str]:
+    """Colours of scores from the lowest to the highest: matplotlib's viridis, readable by the colour-blind."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colour) for colour in colormaps[SCORE_MAP](np.linspace(0, 1, count))]
 
 
 def short(name: str, length: int = 36) -> str:
@@ -180,6 +189,7 @@ def _palette(greys: int) -> list[int]:
         shades.append(tuple(base))
         for other in (255, 128, 0):
             shades += [tuple(base * share + other * (1 - share)) for share in (0.75, 0.5, 0.25)]
+    shades += [tuple(255 * np.array(rgb(colour))) for colour in score_colours(8)]
     return [round(channel) for shade in shades for channel in shade]
 
 

@@ -14,7 +14,7 @@ from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.reporting.data import ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.image import grey, window
 from robpicker_jax.reporting.outcomes import matches_of
-from robpicker_jax.reporting.style import BACKGROUND_COLOUR, class_colours
+from robpicker_jax.reporting.style import BACKGROUND_COLOUR, class_colours, score_colours
 
 MAX_TOMOGRAMS = 8
 BUDGET_BYTES = 5_000_000
@@ -65,6 +65,7 @@ def viewer_payload(data: ReportData, *, budget_bytes: int = BUDGET_BYTES) -> dic
     return {
         "classes": classes,
         "unknown": {"name": "unknown class", "colour": BACKGROUND_COLOUR},
+        "scoreColours": score_colours(32),
         "tomograms": tomograms,
     }
 

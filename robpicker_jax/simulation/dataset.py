@@ -72,6 +72,8 @@ def simulate_dataset(recipe: DatasetRecipe, out: str | Path, progress: Advances 
         if not is_complete(out, done.get(job.name)):
             tools = tools or _Tools(recipe)
             manifest["finished"] = False
+            # Before the first file, too: a run that is killed while it writes that one must find its folder its own.
+            write_manifest(out, manifest)
             done[job.name] = _make(job, tools, out)
             write_manifest(out, manifest)
         if progress is not None:

@@ -67,15 +67,16 @@ def open_manifest(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
         InputError: it belongs to other settings, or the folder holds tomograms of another origin.
     """
     path = out / MANIFEST
+    versions = {"robpicker_jax": __version__, "python": platform.python_version()}
+    versions |= {name: metadata.version(name) for name in ("numpy", "scipy", "mrcfile")}
+    fresh: dict[str, Any] = {"finished": False, "settings": settings, "versions": versions, "tomograms": {}}
     if not path.exists():
         foreign = sorted(file for split in SPLITS for file in out.glob(f"{split}/[!.]*"))
         if foreign:
             raise InputError(
                 f"holds files but no {MANIFEST} ({foreign[0].name} …)", where=out, fix="use another folder"
             )
-        packages = {name: metadata.version(name) for name in ("numpy", "scipy", "mrcfile")}
-        versions = {"robpicker_jax": __version__, "python": platform.python_version(), **packages}
-        return {"finished": False, "settings": settings, "versions": versions, "tomograms": {}}
+        return fresh
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found = manifest["settings"]
@@ -83,6 +84,8 @@ def open_manifest(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError("is no manifest of a simulation", where=path, fix="delete the folder") from None
     different = differing_keys(found, settings)
+    if different and not manifest["tomograms"]:
+        return fresh  # a start that was ended before its first tomogram was whole
     if different:
         shown = ", ".join(different[:3]) + (" …" if len(different) > 3 else "")
         raise InputError(

@@ -1,12 +1,52 @@
-"""Writing files so that nothing is ever half-written."""
+"""Files: written so that nothing is ever half-written, read with one line where they are damaged, and faults of the disk."""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from robpicker_jax.system.errors import InputError
+
+_LONGEST_REASON = 200
+_DISK_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENODEV,
+    errno.ENXIO,
+)
+_FULL_OR_BROKEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_FULL = "make room on the disk, or use another folder; what was finished is kept"
+_FIXES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: _FULL,
+    errno.EROFS: "use a folder that can be written",
+    errno.EACCES: "change the permissions, or use another folder",
+    errno.EPERM: "change the permissions, or use another folder",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the limit of open files (ulimit -n)",
+}
 
 
 @contextmanager
@@ -35,3 +75,70 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text to `path` in one step."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that a command of this program wrote.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=path) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"damaged: not UTF-8 text ({one_line(error)})", where=path) from None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object of a JSON file that a command of this program wrote.
+
+    Raises:
+        InputError: it cannot be read, is not UTF-8, not JSON, or holds something else than an object.
+    """
+    text = read_text(path)
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:  # of text, of JSON, and of JSON that is nested without end
+        raise InputError(f"damaged: not valid JSON ({one_line(error)})", where=path) from None
+    if not isinstance(found, dict):
+        raise InputError("damaged: not a JSON object", where=path)
+    return found
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, cut to its first line and to what one can read."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + "…"
+
+
+def disk_fault(error: BaseException, where: object = "") -> InputError | None:
+    """The one line for an error that the user's disk is the cause of; None for any other error.
+
+    The cause may be wrapped: libraries that write in the background raise errors of their own from it, or put the
+    system's words into their message.
+
+    Args:
+        error: the error.
+        where: the folder in question, where the error does not name a file.
+    """
+    if isinstance(error, OSError):
+        return _named(error, where) if error.errno in _DISK_ERRORS else None
+    seen: BaseException | None = error
+    while seen is not None:
+        # Of the system's errors that a library met on its way, only these are surely not its own doing.
+        if isinstance(seen, OSError) and seen.errno in _FULL_OR_BROKEN:
+            return _named(seen, where)
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    for number in _FULL_OR_BROKEN:
+        if os.strerror(number).lower() in str(error).lower():
+            return InputError(os.strerror(number).lower(), where=where, fix=_FIXES.get(number, ""))
+    return None
+
+
+def _named(error: OSError, where: object) -> InputError:
+    number = error.errno or 0
+    files = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    return InputError(os.strerror(number).lower(), where=files[-1] if files else where, fix=_FIXES.get(number, ""))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 
 class PatientConsole(Console):
@@ -28,8 +29,9 @@ class PatientConsole(Console):
             error_console.print("the output is not read any more; the work goes on", style="yellow", highlight=False)
 
 
-console = PatientConsole()
-error_console = PatientConsole(stderr=True)
+# Names and paths are the user's: `[/red]` in them is no markup and `:star:` no picture, here and in every table.
+console = PatientConsole(markup=False, emoji=False)
+error_console = PatientConsole(stderr=True, markup=False, emoji=False)
 
 
 class Progress:
@@ -53,13 +55,13 @@ class Progress:
         """Show the bar (terminals only)."""
         if console.is_terminal:
             self._bar = RichProgress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.fields[text]}", markup=False),
                 console=console,
             )
             self._task = self._bar.add_task(self.description, total=self.total, completed=self.completed, text="")
@@ -99,6 +101,13 @@ def progress(description: str, total: int, *, completed: int = 0) -> Iterator[Pr
         yield shown
     finally:
         shown.stop()
+
+
+@contextmanager
+def status(text: str) -> Iterator[Callable[[str], None]]:
+    """Show what is being done while the block runs (terminals only); yields what changes the text."""
+    with console.status(Text(text)) as shown:
+        yield lambda changed: shown.update(Text(changed))
 
 
 def clock(seconds: float) -> str:

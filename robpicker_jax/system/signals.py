@@ -7,6 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_current: list[list[int]] = []
+
+
+def stop_requested() -> bool:
+    """Whether a signal has come since the innermost `stop_requests` began; long work looks at it between its parts."""
+    return bool(_current and _current[-1])
+
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
@@ -26,8 +33,10 @@ def stop_requests() -> Iterator[list[int]]:
     except ValueError:  # not in the main thread
         yield received
         return
+    _current.append(received)
     try:
         yield received
     finally:
+        _current.pop()
         for number, handler in former.items():
             signal.signal(number, handler)

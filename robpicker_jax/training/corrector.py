@@ -52,7 +52,7 @@ class Corrector:
                 logits = networks.segment(average, statistics, images, train=False)[1]
             prediction = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
             one_hot = jax.nn.one_hot(labels, n_classes)
-            return networks.correct(state.meta["correction"], features, prediction, one_hot)[0]
+            return networks.correct(state.meta["correction"], features, prediction, one_hot, images).label
 
         return jit(apply)
 

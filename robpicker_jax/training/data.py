@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from robpicker_jax.annotations import Particles
 from robpicker_jax.config import DataConfig, ModelConfig, ParallelConfig, PatchConfig, TrainConfig
 from robpicker_jax.datasets import OpenedTomogram, Scalings, Survey, TomogramFiles, dataset, load_target, survey
+from robpicker_jax.datasets.tomogram import Mode
 from robpicker_jax.labels import LabelMaker, Region, label_maker
 from robpicker_jax.patches import BatchSource, PatchTomogram, check_names
 from robpicker_jax.patches.device import Stack
@@ -46,6 +47,7 @@ class TrainingData:
             region → map that draws it when it is needed.
         stacks: the tomograms of "train" and "meta" as one array each, to be copied to the devices, without what is held
             out; empty: they stay on the host.
+        kept: scalings of tomograms that were opened.
     """
 
     train_config: TrainConfig
@@ -55,19 +57,37 @@ class TrainingData:
     meta: list[OpenedTomogram]
     label_maps: dict[tuple[str, str], Labels]
     stacks: dict[str, Stack] = field(default_factory=dict)
+    kept: Scalings = field(default_factory=Scalings)
 
     @property
     def voxel_size_angstrom(self) -> float | None:
         """Voxel size of all tomograms; None where it is not known."""
         return self.survey.voxel_size_angstrom
 
-    def open(self, split: str) -> list[OpenedTomogram]:
-        """Read the tomograms of a split into memory.
+    def open(self, split: str, mode: Mode = "memory") -> list[OpenedTomogram]:
+        """Open the tomograms of a split: read into memory, or ("mapped") left in their files, to be read box by box.
 
         Raises:
             InputError: a volume or a mask that cannot be used.
         """
-        return [self.survey.open(files) for files in self.survey.splits[split]]
+        return [self._open(files, mode) for files in self.survey.splits[split]]
+
+    def check_voxels(self, split: str) -> None:
+        """Read the tomograms of a split, one after the other, so that one that cannot be used is found before training.
+
+        What is found on the way (their scalings) is kept for later.
+
+        Raises:
+            InputError: a volume or a mask that cannot be used.
+        """
+        for files in self.survey.splits[split]:
+            self._open(files, "mapped").close()
+        self.kept.save()
+
+    def _open(self, files: TomogramFiles, mode: Mode) -> OpenedTomogram:
+        tomogram = self.survey.open(files, mode=mode, scaling=self.kept.known(files, self.survey.data))
+        self.kept.remember(files, self.survey.data, tomogram.scaling)
+        return tomogram
 
     def source(self) -> BatchSource:
         """Batches of this data, as functions of the step."""
@@ -198,7 +218,7 @@ def _loaded(
         stacks["meta"] = kept_stack(stacks["meta"], parts)
     if train.meta_share and resident:
         stacks["train"] = _joined(stacks["train"], stacks["meta"])
-    return TrainingData(train, patches, found, opened["train"], opened["meta"], label_maps, stacks)
+    return TrainingData(train, patches, found, opened["train"], opened["meta"], label_maps, stacks, kept)
 
 
 def _open_split(

@@ -43,9 +43,10 @@ from robpicker_jax.parallel.steps import check_method, jit_step, mean_over_devic
 from robpicker_jax.system.compilation import jit
 from robpicker_jax.system.registry import look_up
 from robpicker_jax.training import objective
+from robpicker_jax.training.corruption import CorruptionRates, corruption_rates
 from robpicker_jax.training.losses import LossValues, build_loss
 from robpicker_jax.training.objective import Batch, InnerAux, Networks, NetworkState, robpicker_problem
-from robpicker_jax.training.optimizers import build_optimizer, learning_rate_schedule
+from robpicker_jax.training.optimizers import build_optimizer, schedule_of
 
 # Optimisers whose update is known to have a derivative (the check of the configuration demands eps_root > 0); others
 # are tried by `check_optimizer`.
@@ -91,7 +92,7 @@ class Experiment:
             if self.config.model.correction == "ema":
                 logits = self.networks.segment(average, batch_stats, image, train=True)[1]
             prediction = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
-            return self.networks.correct(state.meta["correction"], features, prediction, one_hot)[0]
+            return self.networks.correct(state.meta["correction"], features, prediction, one_hot, image).label
 
         return jit(apply)
 
@@ -178,7 +179,8 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
         start = jax.jit(lambda: _fresh_state(init, problem, meta_optimizers, train, averaged=averaged))
         state = parallel.replicate(start(), mesh)
     problem = accumulated(problem, devices.micro_batches)
-    step, warmup, teach = _steps(problem, trained, meta_optimizers, train, config.model, pmap=pmap)
+    rates = corruption_rates(train.corruption, config.data.species)
+    step, warmup, teach = _steps(problem, trained, meta_optimizers, train, config.model, rates, pmap=pmap)
     fine_tune = _fine_tuning_step(problem, train, pmap=pmap) if train.fine_tune_steps else None
     compiled = pmap_step if pmap else jit_step
     return Experiment(
@@ -231,7 +233,12 @@ def _problem(networks: Networks, train: TrainConfig, model: ModelConfig) -> Bile
     """RobPicker's problem with the loss, the stops and the inner optimiser of a configuration."""
     problem = robpicker_problem(
         networks,
-        build_optimizer(train.inner, train.main_steps * train.inner_steps, train.fine_tune_steps * train.inner_steps),
+        build_optimizer(
+            train.inner,
+            train.main_steps * train.inner_steps,
+            train.fine_tune_steps * train.inner_steps,
+            updates_per_step=train.inner_steps,
+        ),
         build_loss(train),
         stop_gradient_label=train.stop_gradient_label,
         stop_gradient_weight=train.stop_gradient_weight,
@@ -276,6 +283,7 @@ def _steps(
     meta_optimizers: Mapping[str, optax.GradientTransformation],
     train: TrainConfig,
     model: ModelConfig,
+    rates: CorruptionRates,
     *,
     pmap: bool,
 ) -> tuple[Step, Step, Step | None]:
@@ -287,7 +295,11 @@ def _steps(
     teach = own = None
     if "correction" in train.meta_networks and (train.meta_lambda or train.meta_alpha):
         own = objective.own_loss(
-            networks, train.corruption, build_loss(train), average_proposes=model.correction == "ema"
+            networks,
+            rates,
+            build_loss(train),
+            average_proposes=model.correction == "ema",
+            own_head=model.correction in ("head", "cleaner"),
         )
         if train.meta_alpha:
             teach = direct_step(
@@ -307,6 +319,7 @@ def _steps(
         direct_loss=own if train.meta_lambda else None,
         direct_weight=train.meta_lambda,
         scale=_scale(train),
+        check_update=False,  # the configuration and `_problem` have checked the optimiser
         **options,
         **averages,
     )
@@ -349,13 +362,12 @@ def _scale(train: TrainConfig) -> Scale | None:
             return {name: _unit(tree) for name, tree in hypergradient.items()}
 
         return normalised
-    k = train.inner_steps
-    rate = learning_rate_schedule(train.inner, train.main_steps * k, train.fine_tune_steps * k)
+    rate = schedule_of(train, "inner")
     # A schedule that starts or ends at zero must not make the quotient infinite.
     least = 1e-3 * train.inner.learning_rate
 
     def over_rate(hypergradient: Any, step: jax.Array) -> Any:
-        factor = 1.0 / jnp.maximum(rate(step * k), least)
+        factor = 1.0 / jnp.maximum(rate(step), least)
         return jax.tree.map(lambda leaf: factor * leaf, hypergradient)
 
     return over_rate

@@ -11,18 +11,16 @@ from robpicker_jax import parallel
 from robpicker_jax.config import (
     Config,
     DataConfig,
-    InferenceConfig,
     ParallelConfig,
-    PatchConfig,
-    PickingConfig,
     SimulationConfig,
 )
 from robpicker_jax.datasets import agreed_voxel_size, dataset
+from robpicker_jax.datasets.densities import DensityStatistics
 from robpicker_jax.models.model_file import MODEL_FILE, load_model_file, save_model
 from robpicker_jax.models.trained_model import ModelCard, TrainedModel, portable
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.metrics_log import read_metrics
-from robpicker_jax.training.run_folder import read_config
+from robpicker_jax.training.run_folder import read_config, stored_densities
 
 if TYPE_CHECKING:
     from robpicker_jax.bilevel.step import TrainState
@@ -32,7 +30,12 @@ if TYPE_CHECKING:
 
 
 def trained_model(
-    experiment: Experiment, state: TrainState, *, voxel_size_angstrom: float | None = None, score: float | None = None
+    experiment: Experiment,
+    state: TrainState,
+    *,
+    voxel_size_angstrom: float | None = None,
+    densities: DensityStatistics | None = None,
+    score: float | None = None,
 ) -> TrainedModel:
     """The model of a training state: what picking needs of it, without optimisers and meta networks.
 
@@ -40,6 +43,7 @@ def trained_model(
         experiment: what was trained; its configuration says how the model is applied.
         state: the state; its arrays are taken as they are, this process's copies of them.
         voxel_size_angstrom: of the training tomograms, Å; None where it is not known.
+        densities: statistics of the training tomograms' densities.
         score: its validation score.
     """
     config = experiment.config
@@ -51,6 +55,7 @@ def trained_model(
         config.inference.with_tile(config.patches.size),
         config.picking,
         voxel_size_angstrom=voxel_size_angstrom,
+        densities=densities,
         step=int(step),
         score=score,
         score_name=config.evaluation.choose_by,
@@ -75,20 +80,6 @@ def load_trained_model(path: str | os.PathLike[str]) -> TrainedModel:
     return _from_checkpoint(path)
 
 
-def refresh_settings(
-    workdir: Path, *, data: DataConfig, patches: PatchConfig, inference: InferenceConfig, picking: PickingConfig
-) -> None:
-    """Bring how a finished run's model is applied up to date with the sections of the run's configuration.
-
-    The same training may be started again with other settings of inference and picking; they become the model's.
-    """
-    model = load_trained_model(workdir)
-    inference = inference.with_tile(patches.size)
-    card = replace(model.card, data=portable(data), inference=inference, picking=picking)
-    if card != model.card:
-        save_model(workdir / MODEL_FILE, replace(model, card=card))
-
-
 def validation_score(workdir: Path, step: int, choose_by: str) -> float | None:
     """The score (`evaluation.choose_by`) that the model of a step had at its validation; None where there was none."""
     rows = read_metrics(workdir / "metrics.jsonl")
@@ -106,7 +97,7 @@ def restored(workdir: Path, config: Config) -> tuple[Experiment, TrainState, boo
 
     # Training's batches need not divide by the devices of this machine.
     experiment = build_experiment(replace(config, parallel=ParallelConfig(devices=1)))
-    checkpoints = Checkpoints(workdir / "checkpoints")
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
     try:
         validated = checkpoints.best_step() is not None
         return experiment, checkpoints.restore(experiment.state, best=True), validated
@@ -120,7 +111,9 @@ def _from_checkpoint(workdir: Path) -> TrainedModel:
     experiment, state, validated = restored(workdir, config)
     score = validation_score(workdir, int(state.step), config.evaluation.choose_by)
     voxel_size = _voxel_size(config.data, config.simulation)
-    model = trained_model(experiment, state, voxel_size_angstrom=voxel_size, score=score)
+    model = trained_model(
+        experiment, state, voxel_size_angstrom=voxel_size, densities=stored_densities(workdir), score=score
+    )
     if validated:
         save_model(workdir / MODEL_FILE, model)
     return model

@@ -32,19 +32,16 @@ class MetricsLog:
         self._start_clock(0)
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows written so far; a half-written last line (a killed run) is passed over."""
+        """All rows written so far; lines that are damaged are passed over."""
         return read_metrics(self._path)
 
-    def truncate(self, step: int) -> None:
-        """Drop the rows after `step`, and start the clock there."""
+    def truncate(self, step: int, *, without_validation: bool = False) -> None:
+        """Drop the rows after `step` (on request its validation too, which is done again), and start the clock there."""
         rows = [row for row in self.rows() if row["step"] <= step]
+        if without_validation:
+            rows = [row for row in rows if (row["step"], row["kind"]) != (step, "validation")]
         write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
         self._start_clock(step)
-
-    def best_score(self, name: str) -> float:
-        """Best value so far of a validation score, −∞ before the first."""
-        values = [row.get(name) for row in self.rows() if row["kind"] == "validation"]
-        return max((value for value in values if value is not None), default=-math.inf)
 
     def validation_scores(self, name: str) -> dict[int, float]:
         """A validation score by step."""
@@ -103,7 +100,7 @@ class SilentLog(MetricsLog):
         """None."""
         return []
 
-    def truncate(self, step: int) -> None:
+    def truncate(self, step: int, *, without_validation: bool = False) -> None:
         """Start the clock."""
         self._start_clock(step)
 
@@ -115,12 +112,14 @@ class SilentLog(MetricsLog):
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl; a half-written last line (a killed run) is passed over."""
+    """Rows of a metrics.jsonl; lines that are no row of a log (half-written by a killed run, damaged) are passed over."""
     rows = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(row, dict) and isinstance(row.get("step"), int) and isinstance(row.get("kind"), str):
+                rows.append(row)
     return rows

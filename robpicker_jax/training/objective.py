@@ -14,6 +14,7 @@ of a known kind. The hypergradient of one step alone carries next to no signal f
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,9 +23,10 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from robpicker_jax.bilevel import BilevelProblem
-from robpicker_jax.config import CorruptionConfig
-from robpicker_jax.training.corruption import corrupt
+from robpicker_jax.models.label_correction import Corrected
+from robpicker_jax.training.corruption import CorruptionRates, corrupt
 from robpicker_jax.training.losses import BoundLoss, LossValues, dice
+from robpicker_jax.training.losses.voxelwise import focal
 
 Tree = Any
 _PRESENT_VOX = 0.5  # a class is present in a patch whose label holds a voxel of it
@@ -36,14 +38,14 @@ class Networks(NamedTuple):
     Attributes:
         segment: (params, batch_stats, image (n,z,y,x,1), train, dropout_key=None)
             → (features (n,z,y,x,f), logits (n,z,y,x,c), batch_stats).
-        correct: (params, features, class probabilities (n,z,y,x,c), one-hot label (n,z,y,x,c))
-            → (corrected label, alpha (n,z,y,x,1 or c)).
+        correct: (params, features, class probabilities (n,z,y,x,c), one-hot label (n,z,y,x,c), image)
+            → the corrected label, alpha and the proposal.
         reweight: (params, losses by class (n,c), presence of classes (n,c)) → weight (n,).
         dropout: whether `segment` uses its dropout key.
     """
 
     segment: Callable[..., tuple[Array, Array, Tree]]
-    correct: Callable[[Tree, Array, Array, Array], tuple[Array, Array]]
+    correct: Callable[[Tree, Array, Array, Array, Array], Corrected]
     reweight: Callable[[Tree, Array, Array], Array]
     dropout: bool = False
 
@@ -200,7 +202,7 @@ def inner_loss(
                 return noisy, jnp.zeros_like(noisy[..., :1])
             if average_proposes:
                 probabilities = _softmax(segment(state.average)[1])
-            corrected, alpha = networks.correct(meta["correction"], features, probabilities, noisy)
+            corrected, alpha, _ = networks.correct(meta["correction"], features, probabilities, noisy, batch.image)
             if batch.is_clean is None:
                 return corrected, alpha
             clean = batch.is_clean[:, None, None, None, None]
@@ -255,12 +257,26 @@ def outer_loss(
 
 
 def own_loss(
-    networks: Networks, corruption: CorruptionConfig, loss: BoundLoss = dice, *, average_proposes: bool = False
+    networks: Networks,
+    corruption: CorruptionRates,
+    loss: BoundLoss = dice,
+    *,
+    average_proposes: bool = False,
+    own_head: bool = False,
 ) -> Callable[[Tree, Tree, NetworkState, Batch], tuple[Array, OwnAux]]:
     """The correction's own loss as `(params, meta, state, batch) -> (loss, aux)`, on clean labels that were corrupted.
 
     Only `meta["correction"]` is meant to be differentiated: the segmentation network is what it is.
+
+    Args:
+        networks: the three networks.
+        corruption: the rates of errors.
+        loss: the loss of a segmentation, of the corrected label against the clean one.
+        average_proposes: the proposal is the prediction of the averaged parameters.
+        own_head: the proposal is the correction's own and has the loss D(S, a) + cross-entropy as well.
     """
+
+    cross_entropy = partial(focal, gamma=0.0)
 
     def own(params: Tree, meta: Tree, state: NetworkState, batch: Batch) -> tuple[Array, OwnAux]:
         frozen = jax.lax.stop_gradient(params)
@@ -269,10 +285,13 @@ def own_loss(
         prediction = _softmax(logits)
         if average_proposes:
             prediction = _softmax(networks.segment(state.average, state.batch_stats, batch.image, train=True)[1])
-        noisy = corrupt(batch.label, jax.random.fold_in(state.key, 1), corruption, n_classes)
+        noisy = corrupt(batch.label, batch.image, jax.random.fold_in(state.key, 1), corruption)
         one_hot, clean = (jax.nn.one_hot(each, n_classes, dtype=prediction.dtype) for each in (noisy, batch.label))
-        corrected, _ = networks.correct(meta["correction"], features, prediction, one_hot)
+        corrected, _, proposal = networks.correct(meta["correction"], features, prediction, one_hot, batch.image)
         losses = loss(corrected, clean).per_patch
+        if own_head:
+            # It has to learn what it proposes however small α is; cross-entropy still moves it where it is sure and wrong.
+            losses = losses + loss(proposal, clean).per_patch + cross_entropy(proposal, clean).per_patch
         right = jnp.argmax(corrected, axis=-1) == batch.label
         wrong = noisy != batch.label
         space = (1, 2, 3)

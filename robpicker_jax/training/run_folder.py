@@ -1,6 +1,10 @@
 """The working folder of a run: what it holds, whether a command belongs to it, and its siblings.
 
-config.yaml  versions.json  metrics.jsonl  checkpoints/  picks/  evaluation.json  report/  tensorboard/  [data/]
+config.yaml  versions.json  inputs.json  densities.json  metrics.jsonl  checkpoints/  tensorboard/  [data/]
+model.rpk  calibration.json  picks/  evaluation.json  report/  results.json
+
+A folder without a checkpoint holds no run: whatever an earlier start left there is written over. `config.yaml` says how
+the results in the folder were made; where settings of picking or evaluation have changed, it changes with the results.
 """
 
 from __future__ import annotations
@@ -15,19 +19,25 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from robpicker_jax.config import Config, ParallelConfig, default_config_path, dump_config, load_config
+from robpicker_jax.config import Config, ParallelConfig, default_config_path, dump_config, load_config, validated
 from robpicker_jax.config.differences import differing_keys
+from robpicker_jax.datasets.densities import DensityStatistics
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.system.files import write_text
+from robpicker_jax.system.files import read_json_object, write_text
 from robpicker_jax.system.version import __version__
+from robpicker_jax.training.results import RESULTS
 
+CHECKPOINTS = "checkpoints"
+_DENSITIES = "densities.json"
 # With other values of these a run is still the same training: it may be prolonged, or picked and evaluated differently.
 _FREE = (
+    "data.errors",
     "train.steps",
     "train.validate_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.log_every",
+    *(f"train.{name}.{key}" for name in ("inner", "correction", "reweighting") for key in ("schedule", "final_share")),
     "patches.input",
     "patches.labels",
     "patches.threads",
@@ -36,6 +46,7 @@ _FREE = (
     "picking",
     "evaluation",
 )
+_FIXED = ("evaluation.choose_by",)  # the best model was chosen by it
 _PACKAGES = (
     "jax",
     "jaxlib",
@@ -56,30 +67,63 @@ def default_workdir(variant: str, config_path: str | None) -> Path:
     return Path("runs") / (stem if variant == "robpicker" else f"{stem}-{variant}")
 
 
+def trained_to(workdir: Path) -> int | None:
+    """Step of the newest checkpoint in a run's folder, told by the names of files alone; None: the folder holds no run."""
+    latest = workdir / CHECKPOINTS / "latest"
+    names = [path.name for path in latest.iterdir()] if latest.is_dir() else []
+    return max((int(name) for name in names if name.isdecimal()), default=None)
+
+
+def check_same_run(workdir: Path, config: Config) -> None:
+    """Check that a run in the folder, if there is one, is the one that `config` describes; nothing is written.
+
+    Raises:
+        InputError: the folder holds another run, or this one trained further than it is asked to.
+    """
+    path, done = workdir / "config.yaml", trained_to(workdir)
+    if done is None or not path.exists():
+        return
+    different = [
+        key
+        for key in differing_keys(asdict(load_config(path)), asdict(config))
+        if key.startswith(_FIXED) or not key.startswith(_FREE)
+    ]
+    if different:
+        shown = ", ".join(different[:3]) + (f" and {len(different) - 3} more" if len(different) > 3 else "")
+        raise InputError(
+            f"holds a run with other settings ({shown})", where=workdir, fix="use another --workdir, or delete it"
+        )
+    if done > config.train.steps:
+        raise InputError(
+            f"holds a run that is trained to step {done}, past train.steps = {config.train.steps}",
+            where=workdir,
+            fix=f"ask for {done} steps or more, or use another --workdir",
+        )
+
+
 def prepare(workdir: Path, config: Config) -> None:
     """Make the folder, or check that the run in it is the one that `config` describes; write config and versions.
 
     Raises:
         InputError: the folder holds another run, or cannot be written.
     """
-    path = workdir / "config.yaml"
-    if path.exists():
-        different = [
-            key for key in differing_keys(asdict(load_config(path)), asdict(config)) if not key.startswith(_FREE)
-        ]
-        if different:
-            shown = ", ".join(different[:3]) + (f" and {len(different) - 3} more" if len(different) > 3 else "")
-            raise InputError(
-                f"holds a run with other settings ({shown})", where=workdir, fix="use another --workdir, or delete it"
-            )
+    check_same_run(workdir, config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_text(path, dump_config(config))
+        if trained_to(workdir) is None:
+            (workdir / RESULTS).unlink(missing_ok=True)
+        write_config(workdir, config)
         plan = _stored_plan(workdir)
         found = versions() | ({} if plan is None else {"plan": plan})
         write_text(workdir / "versions.json", json.dumps(found, indent=2) + "\n")
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", where=workdir) from None
+
+
+def write_config(workdir: Path, config: Config) -> None:
+    """Write config.yaml, unless it describes results that are there and are not yet made again."""
+    if not ((workdir / RESULTS).exists() and (workdir / "config.yaml").exists()):
+        write_text(workdir / "config.yaml", dump_config(config))
 
 
 def as_planned(workdir: Path, settings: ParallelConfig) -> ParallelConfig:
@@ -98,17 +142,35 @@ def as_planned(workdir: Path, settings: ParallelConfig) -> ParallelConfig:
 def record_plan(workdir: Path, config: Config, plan: Mapping[str, Any]) -> None:
     """Keep a run's plan in versions.json, and the configuration as planned in config.yaml."""
     path = workdir / "versions.json"
-    found = json.loads(path.read_text(encoding="utf-8")) | {"plan": dict(plan)}
-    write_text(workdir / "config.yaml", dump_config(config))
+    found = read_json_object(path) | {"plan": dict(plan)}
+    write_config(workdir, config)
     write_text(path, json.dumps(found, indent=2) + "\n")
 
 
 def _stored_plan(workdir: Path) -> dict[str, Any] | None:
+    """The plan of an earlier start; None where no checkpoint depends on it."""
+    if trained_to(workdir) is None:
+        return None
     try:
-        found = json.loads((workdir / "versions.json").read_text(encoding="utf-8")).get("plan")
-    except (OSError, ValueError, AttributeError):  # a new run, or a file that was edited
+        found = read_json_object(workdir / "versions.json").get("plan")
+    except InputError:  # a file that was edited
         return None
     return found if isinstance(found, dict) and isinstance(found.get("micro_batches"), int) else None
+
+
+def record_densities(workdir: Path, found: DensityStatistics | None) -> None:
+    """Keep the statistics of the training tomograms' densities, for a model that is made of a checkpoint later."""
+    if found is not None:
+        write_text(workdir / _DENSITIES, json.dumps(asdict(found)) + "\n")
+
+
+def stored_densities(workdir: Path) -> DensityStatistics | None:
+    """The statistics that `record_densities` kept; None: none, or a file that was edited."""
+    try:
+        found = json.loads((workdir / _DENSITIES).read_text(encoding="utf-8"))
+        return validated(DensityStatistics, found, workdir / _DENSITIES)
+    except (OSError, ValueError):  # InputError is a ValueError
+        return None
 
 
 def read_config(workdir: Path) -> Config:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -21,20 +21,22 @@ from robpicker_jax import parallel
 from robpicker_jax.bilevel import Metrics, Step, TrainState
 from robpicker_jax.config import TrainConfig
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.system.progress import progress
+from robpicker_jax.system.progress import console, progress
 from robpicker_jax.system.signals import stop_requests
 from robpicker_jax.training.checkpoint import Checkpoints
 from robpicker_jax.training.experiment import Experiment
 from robpicker_jax.training.metrics_log import MetricsLog, SilentLog
+from robpicker_jax.training.validations import (
+    Interrupted,
+    OnBest,
+    Validate,
+    Validations,
+    saved_when_stopped,
+    stop_if_asked,
+)
 
-Validate = Callable[[TrainState], Mapping[str, float]]
 OnPace = Callable[[float, float], None]
-OnBest = Callable[[TrainState, float], None]
 _TIMED_STEPS = 5
-
-
-class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop, and has saved its state."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,14 @@ def fit(
     checkpoints = Checkpoints(workdir / "checkpoints", train.keep_checkpoints)
     log = MetricsLog(workdir) if parallel.is_first() else SilentLog()
     try:
-        state = experiment.state if checkpoints.latest_step() is None else checkpoints.restore(experiment.state)
+        if checkpoints.latest_step() is None:
+            checkpoints.check_readable()
+            state = experiment.state
+        else:
+            state = checkpoints.restore(experiment.state)
+            console.print(f"going on from step {int(state.step)} of {train.steps}", highlight=False, soft_wrap=True)
         log.truncate(int(state.step))
-        validation = _Validation(train, validate, choose_by, log, checkpoints, on_best)
+        validation = Validations(train, validate, choose_by, log, checkpoints, on_best)
         validation.catch_up(state)
         state = _train(experiment, state, batches, validation, log, checkpoints, class_names, on_pace)
         best = checkpoints.restore(state, best=True)
@@ -101,7 +108,7 @@ def _train(
     experiment: Experiment,
     state: TrainState,
     batches: Callable[[int], Iterator[tuple[Any, Any]]],
-    validation: _Validation,
+    validation: Validations,
     log: MetricsLog,
     checkpoints: Checkpoints,
     class_names: Sequence[str],
@@ -112,7 +119,7 @@ def _train(
     pace = _Pace(train.steps, start, on_pace)
     phases = _Phases(experiment, log, validation.choose_by)
     with stop_requests() as stop, progress("training", train.steps, completed=start) as bar:
-        reporter = _Reporter(train, log, bar, class_names)
+        reporter = _Reporter(train, log, bar, checkpoints, class_names)
         source = iter(batches(start)) if start < train.steps else iter(())
         for done in range(start + 1, train.steps + 1):
             inner_batches, meta_batch = next_batch(source, reporter.pending_metrics, log)
@@ -136,7 +143,9 @@ def _train(
             if stopping:
                 raise Interrupted(f"stopped after step {done}; its state is saved")
             if validating:
-                validation.run(done, state)
+                with saved_when_stopped(checkpoints, done, state):
+                    validation.run(done, state)
+                    stop_if_asked()
                 log.reset_clock()
     return state
 
@@ -146,54 +155,6 @@ def _stopping(stop: Sequence[int], done: int, train: TrainConfig) -> bool:
     if parallel.process_share()[1] == 1:
         return bool(stop)
     return done % train.log_every == 0 and parallel.any_process(bool(stop))
-
-
-class _Validation:
-    """Validations when they are due, and the best checkpoint by them.
-
-    Args:
-        train: how often to validate, and the last step.
-        validate: state → scores by name; None: no validation.
-        choose_by: name of the score that chooses the best checkpoint.
-        log: gets the scores; its rows tell the best score of earlier starts.
-        checkpoints: gets the best state.
-        on_best: called with each new best state and its score.
-    """
-
-    def __init__(
-        self,
-        train: TrainConfig,
-        validate: Validate | None,
-        choose_by: str,
-        log: MetricsLog,
-        checkpoints: Checkpoints,
-        on_best: OnBest | None,
-    ) -> None:
-        self._train, self._validate, self.choose_by = train, validate, choose_by
-        self._log, self._checkpoints, self._on_best = log, checkpoints, on_best
-        self._best = log.best_score(choose_by)
-
-    def is_due(self, step: int) -> bool:
-        """Whether the state after `step` steps is to be validated."""
-        train = self._train
-        return self._validate is not None and step > 0 and (step % train.validate_every == 0 or step == train.steps)
-
-    def catch_up(self, state: TrainState) -> None:
-        """Do the validation that a run missed which was stopped between a checkpoint and its validation."""
-        step = int(state.step)
-        if self.is_due(step) and parallel.as_first(not self._log.is_validated(step)):
-            self.run(step, state)
-
-    def run(self, step: int, state: TrainState) -> None:
-        """Validate a state, record its scores, and keep it if it is the best so far."""
-        assert self._validate is not None
-        scores = dict(self._validate(state))
-        if parallel.as_first(scores[self.choose_by] > self._best):
-            self._best = scores[self.choose_by]
-            self._checkpoints.save_best(step, state)
-            if self._on_best is not None:
-                self._on_best(state, self._best)
-        self._log.write({"step": step, "kind": "validation", **scores})
 
 
 class _Phases:
@@ -261,6 +222,7 @@ class _Reporter:
         train: batch sizes and how often to write.
         log: where to write.
         bar: the progress bar.
+        checkpoints: tell which state is kept where the loss stops being finite.
         class_names: species, in the order of their labels from 1.
         pending: number and metrics of the step that was started last and is not reported yet.
     """
@@ -268,6 +230,7 @@ class _Reporter:
     train: TrainConfig
     log: MetricsLog
     bar: Any
+    checkpoints: Checkpoints
     class_names: Sequence[str]
     pending: tuple[int, Metrics] | None = field(default=None, init=False)
 
@@ -287,7 +250,9 @@ class _Reporter:
         (done, metrics), self.pending = self.pending, None
         values = jax.device_get(metrics)
         if not math.isfinite(float(values.inner_loss)):
-            raise _diverged(f"the training loss became {float(values.inner_loss)} at step {done}", None)
+            raise _diverged(
+                f"the training loss became {float(values.inner_loss)} at step {done}", self.checkpoints.latest_step()
+            )
         # The mean loss without weights: the weighted one rises while the weights grow, and looks like divergence.
         loss = float(values.inner.loss.mean())
         fields = {"loss": f"{loss:.4f}"}
@@ -357,7 +322,7 @@ def _check_finite(state: TrainState, done: int, checkpoints: Checkpoints) -> Non
 
 
 def _diverged(what: str, step: int | None) -> InputError:
-    kept = "the last good checkpoint is kept" if step is None else f"the checkpoint of step {step} is good and kept"
+    kept = "no checkpoint had been written" if step is None else f"the checkpoint of step {step} is good and kept"
     return InputError(
         f"{what}; {kept}", fix="lower train.inner.learning_rate or set train.inner.clip_norm, and start again"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from scipy.stats import kstest
@@ -60,6 +60,7 @@ def test_object_list_angles_are_those_of_the_published_mask_rotation() -> None:
 @pytest.mark.parametrize("convention", CONVENTIONS)
 @settings(max_examples=100, deadline=None)
 @given(first=any_angle, middle=st.one_of(any_angle, lock_angle), last=any_angle)
+@example(first=0.0, middle=-1.0, last=-360.0)  # rounding gave exactly -180 degrees
 def test_round_trip_even_in_gimbal_lock(convention: str, first: float, middle: float, last: float) -> None:
     middle_index = {"deepfinder": 2, "relion": 1, "dynamo": 1}[convention]
     angles = np.insert(np.array([first, last]), middle_index, middle)

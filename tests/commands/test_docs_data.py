@@ -15,6 +15,7 @@ from robpicker_jax.annotations import Particles, read_annotations, write_annotat
 from robpicker_jax.commands.cli import call
 from robpicker_jax.commands.verbs import verbs
 from robpicker_jax.config import load_config
+from robpicker_jax.picking.pick_files import PICK_FORMATS, PickFiles, PickTarget
 from robpicker_jax.simulation import DatasetRecipe, simulate_dataset
 from tests.tiny import write_tiny
 
@@ -116,7 +117,8 @@ def test_from_relion_and_warp_and_back(folder: Path) -> None:
     write_annotations(folder / "unstated.star", listed.select([0, 1]), fmt="star", binning=4)
     (folder / "PICKS").mkdir()
     picks = Particles(POSITIONS, [1, 2, 1], scores=[0.9, 0.8, 0.7])
-    write_annotations(folder / "PICKS/test_000.xml", picks)
+    # As `pick` itself writes them (B7: these commands were run on a list made by hand, and failed on picks).
+    PickFiles(folder / "PICKS", PICK_FORMATS).write(PickTarget("test_000", SHAPE, VOXEL), picks)
 
     split, volume, pixels, _, relion5, others = blocks("relion_warp.md", "bash")
     assert run(split) == [0]

@@ -109,7 +109,7 @@ def test_a_model_file_alone_is_enough_to_pick(tiny_run: Path, tmp_path: Path) ->
 
 
 def test_a_run_without_a_model_file_makes_it_from_its_best_checkpoint(tiny_run: Path, tmp_path: Path) -> None:
-    for name in ("config.yaml", "metrics.jsonl"):
+    for name in ("config.yaml", "densities.json", "metrics.jsonl"):
         shutil.copy(tiny_run / name, tmp_path / name)
     shutil.copytree(tiny_run / "checkpoints", tmp_path / "checkpoints")
     made = load_trained_model(tmp_path)
@@ -273,7 +273,25 @@ def test_a_real_microtubule_is_converted_and_segmented(
         np.testing.assert_array_equal(file.data, volume.data)
         assert float(file.voxel_size.x) == pytest.approx(10.52)
     out = tmp_path / "classes"
-    assert call(segment.main, ["--workdir", str(tiny_run), "--out", str(out), str(path)]) == 0
-    assert "voxels of 10.52 Å, but trained on 22 Å" in capsys.readouterr().out
+    assert call(segment.main, ["--workdir", str(tiny_run), "--out", str(out), str(path), "--rescale"]) == 0
+    assert "from voxels of 10.52 Å to 22 Å" in capsys.readouterr().out
     with mrcfile.open(out / "microtubule_classes.mrc") as file:
         assert file.data.shape == volume.data.shape
+
+
+def test_a22_picks_keep_to_the_calibrated_score_and_its_recall_is_said(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(tiny_run / "model.rpk", tmp_path)
+    right = {"thresholds": [0.9, 0.6], "picked": [50, 100], "hits": [50, 60], "true": 80}
+    content = {"tomograms": ["meta_000"], "classes": dict.fromkeys(("ribosome", "apoferritin"), right)}
+    (tmp_path / "calibration.json").write_text(json.dumps(content))
+    source = tiny_run / "data" / "test" / "test_000.mrc"
+    arguments = ["--workdir", str(tmp_path), "--out", str(tmp_path / "picks"), str(source), "--precision"]
+    assert call(pick.main, [*arguments, "0.9"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("at least 0.900") == 2
+    assert "recall 0.62" in said
+    picks = read_annotations(tmp_path / "picks" / "test_000.xml", allow_empty=True)
+    assert not len(picks) or (picks.scores is not None and picks.scores.min() >= 0.9)
+    assert call(pick.main, [*arguments, "0.99"]) == 2

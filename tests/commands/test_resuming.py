@@ -18,7 +18,8 @@ from robpicker_jax.training.data import device_batches
 from robpicker_jax.training.experiment import Experiment, build_experiment
 from robpicker_jax.training.feeding import Batches
 from robpicker_jax.training.metrics_log import read_metrics
-from robpicker_jax.training.trainer import Interrupted, fit
+from robpicker_jax.training.trainer import fit
+from robpicker_jax.training.validations import Interrupted, stop_if_asked
 from tests.steps import loaded_data
 
 
@@ -129,10 +130,65 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment: tuple[Config, 
         for step, (first, meta) in enumerate(batches(start), start=start + 1):
             yield (first._replace(image=first.image * np.nan) if step == 3 else first), meta
 
-    with pytest.raises(InputError, match=r"nan at step 3.*last good checkpoint is kept"):
+    with pytest.raises(InputError, match=r"nan at step 3.*checkpoint of step 2 is good and kept"):
         fit(fresh(experiment), poisoned, tmp_path)
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     state = checkpoints.restore(experiment.state)
     checkpoints.close()
     assert int(state.step) == 2
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+@pytest.mark.parametrize("at", [2, 4])
+def test_b14_a_signal_during_a_validation_ends_it_and_it_is_made_up_for(
+    at: int, tiny_experiment: tuple[Config, Experiment], tmp_path: Path
+) -> None:
+    """In a middle validation and in the last one, between its tomograms and after them."""
+    config, experiment = tiny_experiment
+    batches = batches_of(config, experiment)
+    picked: list[tuple[int, int]] = []
+
+    def validate(state: Any, signal_at: int = 0) -> dict[str, float]:
+        step = int(state.step)
+        for tomogram in range(3):
+            stop_if_asked()
+            picked.append((step, tomogram))
+            if step == signal_at and tomogram == 1:
+                signal.raise_signal(signal.SIGTERM)
+        return {"macro_f1": 1.0 / step}
+
+    with pytest.raises(Interrupted, match=f"after step {at}; its state is saved"):
+        fit(fresh(experiment), batches, tmp_path, validate=lambda state: validate(state, at))
+    assert picked[-1] == (at, 1)
+    result = fit(fresh(experiment), batches, tmp_path, validate=validate)
+    assert picked.count((at, 2)) == 1
+    assert result.best_step == 2
+    rows = [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl") if row["kind"] == "validation"]
+    assert rows == [2, 4]
+
+
+def test_b14_a_signal_after_the_last_tomogram_of_the_last_validation_is_not_swallowed(
+    tiny_experiment: tuple[Config, Experiment], tmp_path: Path
+) -> None:
+    config, experiment = tiny_experiment
+
+    def validate(state: Any) -> dict[str, float]:
+        if int(state.step) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return {"macro_f1": 0.5}
+
+    with pytest.raises(Interrupted, match="after step 4"):
+        fit(fresh(experiment), batches_of(config, experiment), tmp_path, validate=validate)
+
+
+def test_b19_where_nothing_was_saved_nothing_is_said_to_be_kept(
+    tiny_experiment: tuple[Config, Experiment], tmp_path: Path
+) -> None:
+    config, experiment = tiny_experiment
+
+    def poisoned(start: int) -> Iterator[Any]:
+        for first, meta in batches_of(config, experiment)(start):
+            yield first._replace(image=first.image * np.nan), meta
+
+    with pytest.raises(InputError, match=r"nan at step 1; no checkpoint had been written"):
+        fit(fresh(experiment), poisoned, tmp_path)

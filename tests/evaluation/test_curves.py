@@ -1,4 +1,4 @@
-"""Metrics: curves of precision and recall, intervals by resampling, regions and instance maps."""
+"""Metrics: curves of precision and recall, regions and instance maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.evaluation import (
-    bootstrap_fbeta,
     evaluate,
     evaluation_table,
     precision_recall_curve,
@@ -59,7 +58,7 @@ def test_no_curve_without_scores() -> None:
     assert curve.average_precision == 0
 
 
-def test_counts_are_summed_over_tomograms_and_resampled() -> None:
+def test_counts_are_summed_over_tomograms() -> None:
     rng = np.random.default_rng(8)
     truth = {f"t{k}": particles(rng.uniform(0, 200, (20, 3)), rng.integers(1, 3, 20)) for k in range(5)}
     picks = {
@@ -76,20 +75,6 @@ def test_counts_are_summed_over_tomograms_and_resampled() -> None:
     assert apart[0].micro_interval is None
     again = evaluate(truth, picks, tolerance())
     assert again.as_dict() == together.as_dict()
-
-
-def test_bootstrap_interval_is_the_quantile_of_all_resamples() -> None:
-    """Three tomograms have 27 equally likely resamples: their exact distribution is the oracle."""
-    counts = np.array([[[10, 10, 9]], [[10, 10, 5]], [[20, 10, 8]]])
-    exact = [
-        2 * counts[list(draw), 0, 2].sum() / (counts[list(draw), 0, 0].sum() + counts[list(draw), 0, 1].sum())
-        for draw in itertools.product(range(3), repeat=3)
-    ]
-    found = bootstrap_fbeta(counts, 1.0, resamples=20_000, seed=1)
-    assert found.micro == pytest.approx(np.quantile(np.repeat(exact, 1000), [0.025, 0.975]))
-    assert found.classes[0] == found.macro == found.micro
-    same = bootstrap_fbeta(np.repeat(counts[:1], 4, axis=0), 1.0)
-    assert same.micro == pytest.approx((0.9, 0.9))
 
 
 def test_regions_leave_out_what_lies_outside() -> None:
@@ -119,7 +104,7 @@ def test_masks_against_counting_by_hand(seed: int, many: bool) -> None:
     found = evaluate(
         dict.fromkeys("abc", truth),
         dict.fromkeys("abc", picks),
-        tolerance(tolerance_vox=3.0, one_to_one=not many, resamples=0),
+        tolerance(tolerance_vox=3.0, one_to_one=not many),
         regions=masks,
     )
 

@@ -183,7 +183,6 @@ def test_czii_rule_is_the_challenges_score(sets: list[tuple[Particles, Particles
             radii_vox=(6, 3),
             one_to_one=False,
             weights={"proteasome": 2.0},
-            resamples=0,
         ),
     )
     assert result.beta == 4

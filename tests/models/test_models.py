@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from robpicker_jax.config import ModelConfig
 from robpicker_jax.models import (
@@ -146,48 +147,69 @@ def drawn(params: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), jnp.float32), params)
 
 
-@pytest.mark.parametrize("head", [True, False])
+@pytest.mark.parametrize("proposal", ["tied", "head", "cleaner"])
 @pytest.mark.parametrize("channels", ["classes", "one"])
-def test_label_correction_is_the_formula(channels: Literal["classes", "one"], head: bool) -> None:
-    model = ModelConfig(
-        correction="head" if head else "tied", alpha_channels=channels, alpha_bias=-1.0, alpha_reach=2.0
-    )
+def test_label_correction_is_the_formula(
+    channels: Literal["classes", "one"], proposal: Literal["tied", "head", "cleaner"]
+) -> None:
+    model = ModelConfig(correction=proposal, alpha_channels=channels, alpha_bias=-1.0, alpha_reach=2.0)
     correction = build_label_correction(model, 3, 5)
     params = drawn(correction.init(key()))
     features = jax.random.normal(key(2), (2, 2, 2, 2, 5))
     prediction = jax.nn.softmax(jax.random.normal(key(3), (2, 2, 2, 2, 3)))
     label = jax.nn.one_hot(jnp.arange(16).reshape(2, 2, 2, 2) % 3, 3)
-    corrected, alpha = correction.apply(params, features, prediction, label)
+    density = 5 * jax.random.normal(key(4), (2, 2, 2, 2, 1))
+    found = correction.apply(params, features, prediction, label, density)
 
     p = jax.tree.map(np.asarray, params)
+
+    def layer(name: str, x: Any) -> np.ndarray:
+        return np.asarray(x @ p[name]["kernel"] + p[name]["bias"])
+
+    def leaky(x: np.ndarray) -> np.ndarray:
+        return np.where(x > 0, x, 0.1 * x)
+
     s = np.asarray(prediction)
-    if head:
-        s = np.exp(np.asarray(features) @ p["scores"]["kernel"] + p["scores"]["bias"])
+    if proposal != "tied":
+        seen = np.asarray(features)
+        if proposal == "cleaner":
+            squashed = np.tanh(np.asarray(density) / 4)
+            means = [ndimage.uniform_filter(squashed, (1, e, e, e, 1), mode="constant") for e in (3, 7)]
+            likelihood = np.log(s + 1e-3) / np.log(1e3)
+            seen = leaky(layer("head", np.concatenate([seen, likelihood, label, squashed, *means], -1)))
+        scores = layer("scores", seen)
+        if proposal == "cleaner":
+            scores = 6 * np.tanh(scores / 6)
+        s = np.exp(scores)
         s /= s.sum(-1, keepdims=True)
-    hidden = np.maximum(np.concatenate([s, label], -1) @ p["hidden"]["kernel"] + p["hidden"]["bias"], 0)
-    change = hidden @ p["alpha"]["kernel"] + p["alpha"]["bias"]
+    change = layer("alpha", leaky(layer("hidden", np.concatenate([s, label], -1))))
     expected = 1 / (1 + np.exp(1.0 - 2.0 * np.tanh(change / 2.0)))
-    assert alpha.shape[-1] == (3 if channels == "classes" else 1)
-    np.testing.assert_allclose(alpha, expected, rtol=2e-5)
+    assert found.alpha.shape[-1] == (3 if channels == "classes" else 1)
+    np.testing.assert_allclose(found.proposal, s, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.alpha, expected, rtol=5e-5)
     mixed = expected * s + (1 - expected) * label
-    np.testing.assert_allclose(corrected, mixed / mixed.sum(-1, keepdims=True), rtol=2e-5, atol=1e-6)
-    assert ("scores" in params) == head
+    np.testing.assert_allclose(found.label, mixed / mixed.sum(-1, keepdims=True), rtol=1e-4, atol=1e-6)
+    assert ("scores" in params) == (proposal != "tied")
 
 
 def test_meta_networks_start_by_leaving_labels_and_weights_alone() -> None:
     correction = build_label_correction(ModelConfig(), 3, 5)
-    label = jax.nn.one_hot(jnp.array([0, 1, 2]), 3)
-    prediction = jnp.full((3, 3), 1 / 3)
-    _, alpha = correction.apply(correction.init(key()), jnp.ones((3, 5)), prediction, label)
+    label = jax.nn.one_hot(jnp.array([0, 1, 2]).reshape(1, 3, 1, 1), 3)
+    prediction = jnp.full((1, 3, 1, 1, 3), 1 / 3)
+    features = jnp.ones((1, 3, 1, 1, 5))
+    alpha = correction.apply(correction.init(key()), features, prediction, label, jnp.zeros((1, 3, 1, 1, 1))).alpha
     np.testing.assert_allclose(alpha, 1 / (1 + np.exp(3.0)), rtol=1e-6)
     network = build_data_reweighting(ModelConfig(), 3)
     weights = network.apply(network.init(key()), jnp.array([[0.1, 0.9, 0.5]] * 2), jnp.ones((2, 3), bool))
-    np.testing.assert_array_equal(weights, 0.5)
+    np.testing.assert_array_equal(weights, 1.0)
 
 
-@pytest.mark.parametrize("inputs", ["loss", "classes", "composition"])
-def test_data_reweighting_is_the_formula(inputs: Literal["loss", "classes", "composition"]) -> None:
-    network = build_data_reweighting(ModelConfig(reweighting_inputs=inputs), 3)
+@pytest.mark.parametrize("reach", [None, 3.0])
+@pytest.mark.parametrize("inputs", ["loss", "classes", "composition", "presence"])
+def test_data_reweighting_is_the_formula(
+    inputs: Literal["loss", "classes", "composition", "presence"], reach: float | None
+) -> None:
+    network = build_data_reweighting(ModelConfig(reweighting_inputs=inputs, weight_reach=reach), 3)
     params = drawn(network.init(key()))
     losses = np.array([[0.1, 0.9, 0.4], [0.2, 0.3, 0.7]], np.float32)
     present = np.array([[True, True, False], [True, True, True]])
@@ -196,8 +218,10 @@ def test_data_reweighting_is_the_formula(inputs: Literal["loss", "classes", "com
         "loss": kept.sum(1, keepdims=True) / present.sum(1, keepdims=True),
         "classes": kept,
         "composition": np.concatenate([kept, present], 1),
+        "presence": present.astype(np.float32),
     }[inputs]
     p = jax.tree.map(np.asarray, params)
     hidden = np.maximum(x @ p["hidden"]["kernel"] + p["hidden"]["bias"], 0)
-    expected = 1 / (1 + np.exp(-(hidden @ p["weight"]["kernel"] + p["weight"]["bias"])[:, 0]))
+    score = (hidden @ p["weight"]["kernel"] + p["weight"]["bias"])[:, 0]
+    expected = 1 / (1 + np.exp(-score)) if reach is None else reach ** np.tanh(score - score.mean())
     np.testing.assert_allclose(network.apply(params, jnp.asarray(losses), jnp.asarray(present)), expected, rtol=1e-4)

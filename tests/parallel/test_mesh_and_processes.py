@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from robpicker_jax import parallel
 from robpicker_jax.config import ParallelConfig
@@ -73,6 +77,15 @@ LAUNCHERS = {
         {"SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "3", "SLURM_STEP_TASKS_PER_NODE": "4(x2)"},
         "left to JAX",
     ),
+    "one task a node whose GPUs SLURM names by type (B13)": (
+        {
+            "SLURM_STEP_NUM_TASKS": "2",
+            "SLURM_LOCALID": "0",
+            "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+            "SLURM_GPUS_ON_NODE": "gpu:a100:4",
+        },
+        [0, 1, 2, 3],
+    ),
     "Open MPI": ({"OMPI_COMM_WORLD_SIZE": "2"}, "left to JAX"),
 }
 
@@ -95,3 +108,31 @@ def test_launchers_are_recognised(launcher: str, monkeypatch: pytest.MonkeyPatch
         assert not calls
     else:
         assert calls[0].get("local_device_ids", "left to JAX") == devices
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("4", 4), ("gpu:4", 4), ("gpu:a100:4", 4), ("gpu:a100:4(S:0-1)", 4), ("gpu:a:2(S:0,2),gpu:b:1", 3), ("", 0)],
+)
+def test_b13_what_slurm_says_of_gpus(text: str, count: int) -> None:
+    assert processes._count_of_gpus(text) == count
+
+
+@given(st.text(max_size=20))
+def test_b13_whatever_slurm_says_is_no_traceback(text: str) -> None:
+    assert processes._count_of_gpus(text) >= 0
+
+
+def test_b13_one_process_of_several_says_what_it_waits_for_and_ends_in_time() -> None:
+    program = (
+        "from robpicker_jax import parallel\n"
+        "from robpicker_jax.config import ParallelConfig\n"
+        "parallel.start(ParallelConfig(coordinator_address='localhost:45677', num_processes=2, process_id=0, "
+        "join_timeout_s=3))"
+    )
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=100)
+    assert done.returncode == 2
+    assert "waiting for the other processes" in done.stdout
+    assert "--parallel.distributed false" in done.stderr
+    assert "Check failure" not in done.stderr

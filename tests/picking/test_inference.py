@@ -10,6 +10,7 @@ import sys
 import tracemalloc
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,6 +25,7 @@ from robpicker_jax.picking.inference import (
     segment,
     tile_starts,
 )
+from robpicker_jax.picking.inference.accumulation import Segmentation
 from robpicker_jax.picking.inference.rotations import turned, turned_back
 from robpicker_jax.picking.inference.tiles import plan_tiles, window
 from robpicker_jax.system.errors import InputError
@@ -152,6 +154,23 @@ def test_the_result_does_not_depend_on_the_batch(blend: str) -> None:
         np.testing.assert_array_equal(other.probability, results[0].probability)
     assert results[0].scores is None
     np.testing.assert_array_equal(results[1].scores, results[3].scores)
+
+
+@pytest.mark.parametrize("blend", ["average", "gaussian"])
+def test_b12_with_64_bit_numbers_switched_on_the_result_is_the_same(blend: str) -> None:
+    """JAX_ENABLE_X64=1 makes Python's integers 64-bit indices beside the plan's 32-bit ones."""
+    volume = np.random.default_rng(1).normal(size=(19, 22, 31)).astype(np.float32)
+
+    def segmented() -> Segmentation:
+        return segment(volume, tilewise, 3, tile=8, overlap_vox=3, batch_size=3, blend=blend, keep_scores=True)
+
+    expected = segmented()
+    with jax.enable_x64(True):
+        found = segmented()
+    np.testing.assert_array_equal(found.classes, expected.classes)
+    np.testing.assert_array_equal(found.probability, expected.probability)
+    assert found.scores is not None
+    assert found.scores.dtype == np.float32
 
 
 @pytest.mark.parametrize("blend", ["average", "gaussian"])

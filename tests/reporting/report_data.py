@@ -128,7 +128,6 @@ def make_evaluation(views: Sequence[TomogramView], species: Any = SPECIES, *, dr
             radii_vox=[radius for _, radius, _ in species],
             molecular_weights_kda=[kda for *_, kda in species],
             voxel_size_angstrom=10.0,
-            resamples=200,
         ),
     ).as_dict()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,32 @@ def test_a_folder_of_something_else_is_refused(made: Path, tmp_path: Path) -> No
 def at(placement: Placement, **changes: Any) -> DatasetRecipe:
     """The recipe with its particles where an annotation file has them."""
     return dataclasses.replace(RECIPE, placements=(placement,), **changes)
+
+
+@pytest.mark.parametrize("last", range(5))
+def test_e2_a_run_killed_at_any_file_of_its_first_tomogram_goes_on(
+    last: int, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = dataclasses.replace(RECIPE, simulation=dataclasses.replace(RECIPE.simulation, train=1, meta=1, val=0, test=0))
+    renamed: list[str] = []
+
+    def killed(source: str, target: Path) -> None:
+        if len(renamed) > last:
+            raise KeyboardInterrupt
+        renamed.append(Path(target).name)
+        replace(source, target)
+
+    replace = os.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            simulate_dataset(one, tmp_path)
+    assert renamed[0] == "simulation.json"
+    other = dataclasses.replace(one, simulation=dataclasses.replace(one.simulation, snr=3.0))
+    assert not is_finished(other, tmp_path)  # before the first whole tomogram, other settings are no other data set
+    simulate_dataset(one, tmp_path)
+    found = hashes(tmp_path / "train")
+    assert found.items() <= hashes(made / "train").items()
 
 
 def test_particles_at_given_positions(made: Path, tmp_path: Path) -> None:

@@ -11,10 +11,17 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from robpicker_jax.bilevel.method import EstimatorBuilder, Method
-from robpicker_jax.bilevel.problem import BilevelProblem, Estimator
+from robpicker_jax.bilevel.problem import BilevelProblem, Estimate, Estimator, Tree
+from robpicker_jax.bilevel.update_derivative import refuse_without_derivative
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.registry import check_option_names, checked_options, look_up, option_parameters
+
+_CORNER = 4  # entries along each axis of a parameter on which an update is tried
 
 
 def _from_file(name: str, summary: str, *, differentiates_update: bool = True) -> Method:
@@ -65,13 +72,17 @@ def find_method(name: str) -> Method:
     return look_up(METHODS, name, key="hypergradient method")
 
 
-def hypergradient(name: str, problem: BilevelProblem, inner_steps: int = 1, **options: Any) -> Estimator:
+def hypergradient(
+    name: str, problem: BilevelProblem, inner_steps: int = 1, *, check_update: bool = True, **options: Any
+) -> Estimator:
     """Estimator of the hypergradient by the named method: K inner steps, and the outer loss's gradient w.r.t. `meta`.
 
     Args:
         name: one of `METHODS`.
         problem: the bi-level problem.
         inner_steps: number K ≥ 1 of inner steps for each hypergradient.
+        check_update: at the first call (or the first tracing of one), refuse an inner optimiser through whose update no
+            hypergradient can pass (see `check_optimizer`).
         options: the method's own options, as in its file.
 
     Returns:
@@ -79,14 +90,38 @@ def hypergradient(name: str, problem: BilevelProblem, inner_steps: int = 1, **op
         be jitted; the leaves of `inner_batches` have a leading axis of length `inner_steps`.
 
     Raises:
-        InputError: for an unknown method or option, or `inner_steps < 1`.
+        InputError: for an unknown method or option, or `inner_steps < 1`; from the estimator, for an optimiser whose
+            update has no useful derivative.
     """
     if inner_steps < 1:
         raise InputError(f"inner_steps is {inner_steps}", where=f"hypergradient {name}", fix="give at least 1")
-    build = find_method(name).load()
+    method = find_method(name)
+    build = method.load()
     check_option_names(build, options, key=f"hypergradient {name}")
     estimator: Estimator = build(problem, inner_steps, **options)
-    return estimator
+    return _checked_once(estimator, problem) if check_update and method.differentiates_update else estimator
+
+
+def _checked_once(estimator: Estimator, problem: BilevelProblem) -> Estimator:
+    """The estimator, which looks at the optimiser's update when it is called first."""
+    is_checked = False
+
+    def estimate(params: Tree, *rest: Tree) -> Estimate:
+        nonlocal is_checked
+        if not is_checked:
+            # Numbers of the same structure take the parameters' place, which may be a tracer's; a corner is enough.
+            corner = jax.tree.map(lambda leaf: np.ones([min(n, _CORNER) for n in leaf.shape], leaf.dtype), params)
+            with jax.ensure_compile_time_eval():
+                try:
+                    refuse_without_derivative(problem.inner_optimizer, jax.tree.map(jnp.asarray, corner))
+                except InputError:
+                    raise
+                except (TypeError, ValueError, AttributeError, IndexError):
+                    pass  # an optimiser made for parameters of these very shapes: it cannot be tried on others
+            is_checked = True
+        return estimator(params, *rest)
+
+    return estimate
 
 
 def configured_options(name: str, options: Mapping[str, Any], *, key: str) -> dict[str, Any]:

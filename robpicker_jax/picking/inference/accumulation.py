@@ -160,11 +160,11 @@ def _add(
 
     def add(step: jax.Array, row: jax.Array) -> jax.Array:
         number = jnp.minimum(first + step, len(predicted) - 1)
-        values = jnp.moveaxis(predicted[number], -1, 0)
+        values = jnp.moveaxis(predicted[number], -1, 0).astype(row.dtype)
         if weights is not None:
             values = values * weights[None]
         z, x = offsets[number]
-        corner = (0, z, 0, x)
+        corner = _corner(0, z, 0, x)
         before = lax.dynamic_slice(row, corner, (row.shape[0], tile, tile, tile))
         return lax.dynamic_update_slice(row, before + jnp.where(step < count, values, 0), corner)
 
@@ -189,11 +189,11 @@ def _finish(
     carried = carry.shape[1]
     total = row
     if carried:
-        before = lax.dynamic_slice(carry, (0, 0, y, 0), (n_classes, carried, tile, width))
+        before = lax.dynamic_slice(carry, _corner(0, 0, y, 0), (n_classes, carried, tile, width))
         total = row + jnp.pad(before, ((0, 0), (0, height - carried), (0, 0), (0, 0)))
-        kept = lax.dynamic_slice(total, (0, planes, 0, 0), before.shape)
+        kept = lax.dynamic_slice(total, _corner(0, planes, 0, 0), before.shape)
         done = jnp.arange(tile)[None, None, :, None] < lines
-        carry = lax.dynamic_update_slice(carry, jnp.where(done, kept, before), (0, 0, y, 0))
+        carry = lax.dynamic_update_slice(carry, jnp.where(done, kept, before), _corner(0, 0, y, 0))
     z_total, y_total, x_total = totals
     weight = z_total[:, None, None] * (y_total[None, :, None] * x_total[None, None, :])
     best, classes = total[0], jnp.zeros(total.shape[1:], jnp.uint8)
@@ -204,5 +204,10 @@ def _finish(
     if keep_scores:
         finished.append(total / weight[None])
     doubled = jnp.pad(row, ((0, 0), (0, 0), (0, tile), (0, 0)))
-    row = lax.dynamic_slice(doubled, (0, 0, lines, 0), row.shape)
+    row = lax.dynamic_slice(doubled, _corner(0, 0, lines, 0), row.shape)
     return row, carry, tuple(finished)
+
+
+def _corner(*indices: Any) -> tuple[jax.Array, ...]:
+    """Where a slice begins. All indices have one type, whether or not JAX takes Python's numbers as 64-bit ones."""
+    return tuple(jnp.asarray(index, jnp.int32) for index in indices)

@@ -34,9 +34,8 @@
     scoreSlider.disabled = scores.length === 0;
     let low = Infinity, high = -Infinity;
     for (const s of scores) { low = Math.min(low, s); high = Math.max(high, s); }
-    if (scores.length && low >= 0 && high <= 1) { low = 0; high = 1; }
     const range = high > low ? high - low : 1;
-    if (scores.length) { scoreSlider.min = low; scoreSlider.max = low + range; scoreSlider.step = range / 200; }
+    if (scores.length) { scoreSlider.min = low; scoreSlider.max = low + range; scoreSlider.step = "any"; }
     scoreSlider.value = scoreSlider.min;
     threshold = -Infinity;
     setSlice(fullest());
@@ -130,10 +129,26 @@
         if (!visible.has(kind.label) || !passes(i) || (errorsOnly && !wrong)) continue;
         if (!all && distance(tomogram.picks.z[i], slice) > kind.radius) continue;
         const x = toX(tomogram.picks.x[i]), y = toY(tomogram.picks.y[i]);
-        if (wrong) cross(x, y, kind.colour, dpr); else dot(x, y, kind.colour, opacity(i), dpr);
+        if (wrong) cross(x, y, kind.colour, dpr);
+        else if (match) dot(x, y, kind.colour, opacity(i), dpr);
+        else {
+          // Without truth a pick shows how large its particle is, and by its dot how sure the model is.
+          const away = distance(tomogram.picks.z[i], slice);
+          const radius = all ? kind.radius : Math.max(Math.sqrt(Math.max(kind.radius ** 2 - away ** 2, 0)), 0.35 * kind.radius);
+          ring(x, y, radius * scale(), kind.colour, false, dpr);
+          dot(x, y, scoreColour(i, kind.colour), 1, dpr);
+        }
         marks.push({ list: tomogram.picks, i, kind, pick: true, what: match ? (wrong ? "false pick" : "correct pick") : "pick" });
       }
     }
+  }
+
+  // A pick's score within the tomogram's range, by the colours of matplotlib's viridis; the class's where it has none.
+  function scoreColour(i, fallback) {
+    const low = Number(scoreSlider.min), high = Number(scoreSlider.max), score = scoreOf(i);
+    if (score === Infinity || high <= low) return fallback;
+    const share = Math.min(Math.max((score - low) / (high - low), 0), 1) * (data.scoreColours.length - 1);
+    return data.scoreColours[Math.round(share)];
   }
 
   function opacity(i) {

@@ -1,0 +1,79 @@
+"""Whether a tomogram is like those that a model was trained on: voxel size, contrast, normalisation.
+
+The one rule for every command that applies a model: a voxel size that differs by more than 2 % is refused, or the tomogram
+is resampled where the user asks for it; a contrast or a scale of densities that differs draws a warning.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from robpicker_jax.datasets import OpenedTomogram, agreed_voxel_size
+from robpicker_jax.datasets.densities import DensityStatistics, density_statistics, disagreement
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.volumes import VolumeReader
+from robpicker_jax.volumes.rescaling import RescaledReader
+
+VOXEL_SIZE_TOLERANCE = 0.02
+"""Largest relative difference of a tomogram's voxel size from that of the training tomograms."""
+
+
+def agrees(here: float | None, trained: float | None) -> bool:
+    """Whether two voxel sizes are the same, as far as they are known."""
+    return here is None or trained is None or abs(here - trained) <= VOXEL_SIZE_TOLERANCE * trained
+
+
+def check_voxel_size(here: float | None, trained: float | None, where: Any, fix: str) -> None:
+    """Refuse a tomogram of other voxels than the training tomograms'.
+
+    Raises:
+        InputError: with both voxel sizes.
+    """
+    if not agrees(here, trained):
+        raise InputError(f"voxels of {here:.4g} Å, but the model was trained on {trained:.4g} Å", where=where, fix=fix)
+
+
+def voxel_size_of(reader: VolumeReader, configured: float | None, trained: float | None) -> float | None:
+    """Voxel size of a tomogram in Å, by its header, else as configured; None where neither says.
+
+    A model's card says its own voxel size for files that do not tell theirs. That a header says another is then no
+    contradiction within the data, but between data and model.
+
+    Raises:
+        InputError: the header contradicts a voxel size that the user gave.
+    """
+    header = reader.voxel_size_angstrom
+    if header is not None and configured == trained:
+        return header
+    return agreed_voxel_size([reader], configured)
+
+
+def at_trained_size(
+    reader: VolumeReader, here: float | None, trained: float | None, *, rescale: bool, fix: str
+) -> VolumeReader:
+    """The volume as the model can be applied to it: as it is, or resampled to the voxels of the training tomograms.
+
+    Args:
+        reader: the volume.
+        here: its voxel size, Å.
+        trained: that of the training tomograms, Å.
+        rescale: whether the user wants it resampled.
+        fix: the remedy to name.
+
+    Raises:
+        InputError: another voxel size, and it is not to be resampled.
+    """
+    if here is None or trained is None or agrees(here, trained):
+        return reader
+    if not rescale:
+        check_voxel_size(here, trained, reader.path, fix)
+    return RescaledReader(reader, trained, here)
+
+
+def unlike_training(tomogram: OpenedTomogram | np.ndarray, trained: DensityStatistics | None) -> str | None:
+    """What of a tomogram's densities is unlike the training tomograms', in words; None: nothing, or nothing is known."""
+    if trained is None:
+        return None
+    return disagreement(density_statistics(tomogram, trained.block_vox), trained)
