@@ -9,9 +9,10 @@ from typing import Any
 
 from robpicker_jax.annotations import registry
 from robpicker_jax.annotations.format import Format
-from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.annotations.names import plain_name, plain_names
+from robpicker_jax.annotations.particles import Particles, with_known_labels
 from robpicker_jax.annotations.registry import FORMATS, suffixes
-from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.errors import InputError, located
 from robpicker_jax.system.notes import note
 
 __all__ = ["FORMATS", "Format", "Particles", "read_annotations", "suffixes", "write_annotations"]
@@ -35,7 +36,7 @@ def read_annotations(
         fmt: name of the format (a key of `FORMATS`); by default recognised by the suffix and the first lines.
         voxel_size_angstrom: voxel size of the tomogram, for formats whose coordinates are in Å or in other pixels.
         shape_zyx: size of the tomogram, for formats whose coordinates are measured from its centre.
-        class_labels: label of each class name, for formats that name classes; names not in it get label 0.
+        class_labels: label of each class name, for particles without a label of their own; names not in it get label 0.
         volume_origin_angstrom: origin of the tomogram's volume, x y z, for formats that viewers place beside it.
         allow_empty: accept a well-formed list without particles.
         fmt_options: further options of the format (see `FORMATS[fmt].options`).
@@ -56,6 +57,7 @@ def read_annotations(
         volume_origin_angstrom=volume_origin_angstrom,
         **fmt_options,
     )
+    particles = with_known_labels(particles, class_labels or {})
     if not len(particles) and not allow_empty:
         raise InputError("holds no particles", where=path)
     return particles
@@ -74,7 +76,8 @@ def write_annotations(
 ) -> None:
     """Write a particle list; the file appears whole or not at all.
 
-    Where the format cannot say that a value is unknown, what stands in for it is said in a note.
+    Tomograms are written by `names.plain_name`: without folders and suffixes of files. Where the format cannot say that
+    a value is unknown, what stands in for it is said in a note.
 
     Args:
         path: the file to write.
@@ -91,6 +94,11 @@ def write_annotations(
     """
     path = Path(path)
     format_ = registry.format_of(path, fmt, "write")
+    if particles.tomograms is not None:
+        with located(path):
+            particles = particles.with_(tomograms=plain_names(particles.tomograms))
+    if shapes_zyx is not None:
+        shapes_zyx = {plain_name(name): shape for name, shape in shapes_zyx.items()}
     for sentence in format_.stand_ins(particles):
         note(sentence)
     try:

@@ -10,6 +10,8 @@ import numpy as np
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.notes import note
 
+_MOST_BINNING = 20  # pixels of a tilt series per voxel of a tomogram
+
 
 def inside(positions_vox: np.ndarray, shape_zyx: tuple[int, int, int]) -> np.ndarray:
     """Which positions (n, 3) x y z lie in one of the voxels of a volume: −0.5 <= position < size − 0.5 on each axis."""
@@ -117,11 +119,8 @@ def likely_reason(
     if positions_vox.min() < -0.5:
         centred = inside(positions_vox + size_xyz / 2, shape_zyx).all()
         return "they would fit if they were measured from the volume's centre" if centred else None
-    readings = [
-        f"pixels {factor} times smaller (unbinned coordinates)"
-        for factor in (2, 3, 4, 6, 8, 10, 12, 16)
-        if inside(positions_vox / factor, shape_zyx).all()
-    ][:1]
+    least = float(np.max(positions_vox / (size_xyz - 0.5)))
+    readings = [f"pixels at least {least:.3g} times smaller (unbinned coordinates)"] if least <= _MOST_BINNING else []
     if voxel_size_angstrom and inside(positions_vox / voxel_size_angstrom, shape_zyx).all():
         readings.insert(0, f"Å (voxels of {voxel_size_angstrom:g} Å)")
     return f"they would fit if they were in {' or in '.join(readings)}" if readings else None

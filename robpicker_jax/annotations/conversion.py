@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 
 from robpicker_jax.annotations import Particles, read_annotations
 from robpicker_jax.annotations.format import Assumption, Format
+from robpicker_jax.annotations.names import plain_names
 from robpicker_jax.annotations.numbering import KEY_SUFFIX, needs_key
 from robpicker_jax.annotations.registry import format_of
-from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.errors import InputError, located
 from robpicker_jax.system.notes import gathered_notes
 
 _COLUMNS = {
@@ -129,6 +130,44 @@ def named_classes(particles: Particles, class_labels: Mapping[str, int] | None) 
     return particles.with_(class_names=[names.get(int(label), "") for label in labels])
 
 
+def joined(sources: Sequence[Source], classes: Sequence[str], class_labels: Mapping[str, int] | None) -> Source:
+    """Several lists as one, with the classes of those that name none.
+
+    Args:
+        sources: the lists as read.
+        classes: class of the particles of each list, or one for all of them; none where the lists say it.
+        class_labels: label of each class; by default the classes are numbered from 1 in their order.
+
+    Raises:
+        InputError: another number of classes than of lists, a class without a label, or a class for a list that names its
+            own.
+    """
+    if classes and len(classes) not in (1, len(sources)):
+        raise InputError(
+            f"{len(classes)} classes for {len(sources)} lists", where="--class", fix="give one for each IN"
+        )
+    labels = class_labels or {name: k for k, name in enumerate(dict.fromkeys(classes), start=1)}
+    if classes and (unknown := [name for name in classes if name not in labels]):
+        raise InputError(f"{unknown[0]!r} is not among --class-labels", where="--class")
+    parts, unsaid = [], []
+    for index, source in enumerate(sources):
+        part, n = source.particles, len(source.particles)
+        bare = not part.labels.any() and not _filled(part.class_names)
+        name = classes[index % len(classes)] if classes else next(iter(labels)) if len(labels) == 1 else None
+        if n and classes and not bare:
+            raise InputError("the list names classes itself", where=source.path, fix="leave --class out")
+        if n and bare and name is None and labels:
+            which = "|".join(labels)
+            unsaid.append(f"{source.path.name} names no class, and --class-labels none for it (--class {which})")
+        if bare and name is not None:
+            part = part.with_(labels=np.full(n, labels[name]), class_names=np.full(n, name))
+        parts.append(part)
+    if len(sources) == 1:
+        return replace(sources[0], particles=parts[0], assumptions=(*sources[0].assumptions, *unsaid))
+    assumed = [f"{source.path.name}: {sentence}" for source in sources for sentence in source.assumptions]
+    return replace(sources[0], particles=Particles.concatenate(parts), assumptions=(*assumed, *unsaid))
+
+
 def fate(particles: Particles, target: Format) -> list[Column]:
     """What becomes of each column that holds anything, in the target format."""
     columns = []
@@ -193,12 +232,13 @@ def by_tomogram(particles: Particles, where: Path) -> dict[str, Particles]:
         raise InputError(
             "the list does not name tomograms", where=where, fix="give --tomogram-name, or leave --split out"
         )
+    with located(where):
+        names = plain_names(particles.tomograms)
     found = {}
-    for name in sorted(set(particles.tomograms.tolist())):
-        plain = Path(name.replace("\\", "/")).name
-        if plain in ("", ".", "..") or plain in found:
+    for name in sorted(set(names.tolist())):
+        if Path(name).name != name or name in (".", ".."):
             raise InputError(f"tomogram {name!r} gives no file name of its own", where=where, fix="rename it")
-        found[plain] = particles.select(particles.tomograms == name)
+        found[name] = particles.select(names == name)
     return found
 
 

@@ -1,6 +1,7 @@
 """CSV and TSV tables with a header, as spreadsheets, CZII's challenge and copick have them.
 
-The coordinate columns' names say their unit: `x_vox`, `x_angstrom`. Bare `x y z` are Å where the table is CZII's,
+The coordinate columns' names say their unit: `x_vox`, `x_angstrom`, `x_nm`; words such as `center_` may stand before
+them. Bare `x y z` are Å where the table is CZII's,
 copick's or RobPicker's (columns `particle_type` or `run_name`), and voxels elsewhere unless `unit` says otherwise. A
 table without header has columns x y z, or z y x by `axes="zyx"`.
 """
@@ -18,7 +19,14 @@ from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_eu
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
 
-_UNITS = {"voxel": ("vox", "voxel", "voxels", "px", "pixel"), "angstrom": ("angstrom", "ang", "a", "å")}
+_UNITS = {
+    "voxel": ("vox", "voxel", "voxels", "px", "pixel", "pixels"),
+    "angstrom": ("angstrom", "angst", "ang", "a", "å"),
+    "nanometre": ("nm", "nanometre", "nanometer"),
+}
+_ANGSTROM_PER = {"angstrom": 1.0, "nanometre": 10.0}
+_PREFIXES = ("", "center_", "centre_", "centroid_", "coord_", "coordinate_", "position_", "pos_")
+_NAPARI = ("axis-2", "axis-1", "axis-0")
 _TOMOGRAM = ("tomogram", "tomo_name", "tomo_idx", "tomo_id", "experiment", "run_name", "run", "rlntomoname")
 _LABEL = ("class_label", "label", "class_id", "class")
 _NAME = ("class_name", "particle_type", "particle", "species", "name", "object", "class")
@@ -41,7 +49,7 @@ def read(
         path: the file.
         voxel_size_angstrom: voxel size, needed for coordinates in Å.
         class_labels: label of each class name.
-        unit: "voxel" or "angstrom": unit of bare x y z columns.
+        unit: "voxel", "angstrom" or "nanometre": unit of bare x y z columns.
         axes: order of the columns of a table without header.
 
     Raises:
@@ -115,20 +123,24 @@ def _without_header(table: text_table.TextTable, unit: str | None, axes: str, vo
 
 
 def _coordinate_columns(header: list[str], path: Path) -> tuple[list[int], str | None]:
-    for unit, endings in _UNITS.items():
-        for ending in endings:
-            names = [f"{axis}_{ending}" for axis in "xyz"]
-            if all(name in header for name in names):
-                return [header.index(name) for name in names], unit
-    if all(axis in header for axis in "xyz"):
-        return [header.index(axis) for axis in "xyz"], None
+    for prefix in _PREFIXES:
+        for unit, endings in _UNITS.items():
+            for ending in endings:
+                for pattern in ("{}_{}", "{}({})", "{} ({})", "{} [{}]", "{}[{}]"):
+                    names = [prefix + pattern.format(axis, ending) for axis in "xyz"]
+                    if all(name in header for name in names):
+                        return [header.index(name) for name in names], unit
+        if all(prefix + axis in header for axis in "xyz"):
+            return [header.index(prefix + axis) for axis in "xyz"], None
+    if all(name in header for name in _NAPARI):
+        return [header.index(name) for name in _NAPARI], "voxel"
     raise InputError(f"no columns x, y, z in the header ({', '.join(header)[:100]})", where=path)
 
 
 def _to_voxels(positions: np.ndarray, unit: str, voxel_size: float | None, path: Path) -> np.ndarray:
     if unit == "voxel":
         return positions
-    return positions / columns.required_voxel_size(voxel_size, "the table", path)
+    return positions * _ANGSTROM_PER[unit] / columns.required_voxel_size(voxel_size, "the table", path)
 
 
 def _whole_numbers(cells: Sequence[str]) -> bool:
@@ -144,9 +156,8 @@ def _whole(cell: str) -> bool:
         return False
 
 
-def write(path: Path, particles: Particles) -> None:
-    """Write a table in voxels; a suffix `.tsv` separates by tabs. Columns that the particles lack are left out."""
-    n = len(particles)
+def table_of(particles: Particles) -> dict[str, list[str]]:
+    """The particles as columns of text, by name, positions in voxels; columns that the particles lack are left out."""
     table: dict[str, list[str]] = {}
     if particles.tomograms is not None:
         table["tomogram"] = particles.tomograms.tolist()
@@ -167,11 +178,17 @@ def write(path: Path, particles: Particles) -> None:
     for name, values in particles.extra.items():
         if name.lower() not in taken:
             table[name] = [columns.cell(value) for value in values]
-    rows = [[table[name][i] for name in table] for i in range(n)]
+    return table
+
+
+def write(path: Path, particles: Particles) -> None:
+    """Write a table in voxels; a suffix `.tsv` separates by tabs."""
+    table = table_of(particles)
+    rows = [[table[name][i] for name in table] for i in range(len(particles))]
     text_table.write(path, rows, header=list(table), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
 
 
-OPTIONS = {"unit": "unit of bare x y z columns: voxel or angstrom", "axes": AXES}
+OPTIONS = {"unit": "unit of bare x y z columns: voxel, angstrom or nanometre", "axes": AXES}
 
 ASSUMPTIONS = (
     Assumption("unit", "voxel", "angstrom", "coordinates are taken as voxels", otherwise="unit=angstrom for Å"),

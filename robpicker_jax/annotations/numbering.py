@@ -14,6 +14,7 @@ import numpy as np
 
 from robpicker_jax.annotations.columns import tomogram_numbers
 from robpicker_jax.annotations.format import Format
+from robpicker_jax.annotations.names import plain_name, plain_names
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
 
@@ -24,10 +25,10 @@ TOMOGRAM_NAMES = "file of lines NUMBER NAME that says which number is which tomo
 
 def needs_key(fmt: Format, tomograms: np.ndarray | None) -> bool:
     """Whether a list of this format would hold numbers that do not tell its several tomograms by their names."""
-    if not fmt.numbered or tomograms is None or len(set(tomograms.tolist())) < 2:
+    if not fmt.numbered or tomograms is None:
         return False
-    names: list[str] = tomograms.tolist()
-    return [str(number) for number in tomogram_numbers(tomograms, len(tomograms))] != names
+    names = [plain_name(name) for name in tomograms.tolist()]  # as the list gets them
+    return len(set(names)) > 1 and [str(number) for number in tomogram_numbers(np.array(names), len(names))] != names
 
 
 def key_path(fmt: Format, path: Path, tomograms: np.ndarray | None) -> Path | None:
@@ -56,8 +57,9 @@ def write_key(fmt: Format, path: Path, tomograms: np.ndarray | None) -> Path | N
         if fmt.numbered:
             own_key(path).unlink(missing_ok=True)
         return None
-    numbers = tomogram_numbers(tomograms, len(tomograms))
-    pairs = sorted(set(zip(numbers.tolist(), tomograms.tolist(), strict=True)))
+    names = plain_names(tomograms)
+    numbers = tomogram_numbers(names, len(names))
+    pairs = sorted(set(zip(numbers.tolist(), names.tolist(), strict=True)))
     write_text(target, "".join(f"{number} {name}\n" for number, name in pairs))
     return target
 
@@ -98,9 +100,7 @@ def _key(path: Path, key: str | Path | None) -> tuple[Path, dict[str, str]] | No
 
 
 def _read_key(file: Path) -> dict[str, str]:
-    """Name of each number: the file name without the suffix of a volume, where the key has a path."""
-    from robpicker_jax.volumes import volume_stem  # help texts need the formats, but no volume
-
+    """Name of each number, by `names.plain_name`: keys mostly have paths of volumes."""
     names: dict[str, str] = {}
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
@@ -112,7 +112,7 @@ def _read_key(file: Path) -> dict[str, str]:
         if not line.strip() or line.lstrip()[0] in "#%":
             continue
         parts = re.fullmatch(r"\s*(\d+)(?:\.0*)?[\s,;:]+(\S.*?)\s*", line, re.ASCII)
-        name = "" if parts is None else volume_stem(Path(parts[2].strip("'\"").replace("\\", "/")))
+        name = "" if parts is None else plain_name(parts[2].strip("'\""))
         if parts is None or not name:
             raise InputError(f"line {i} is not NUMBER NAME: {line.strip()[:40]!r}", where=file)
         number = str(int(parts[1]))

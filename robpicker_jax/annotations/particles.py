@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from robpicker_jax.annotations.columns import labels_by_name
 from robpicker_jax.annotations.geometry import euler_from_matrix
 
 if TYPE_CHECKING:
@@ -150,6 +151,14 @@ class Particles:
             extra=extra,
             **optional,
         )
+
+
+def with_known_labels(particles: Particles, class_labels: Mapping[str, int]) -> Particles:
+    """The particles, those without a label (0) labelled by their class's name where that is known."""
+    names = particles.class_names
+    if names is None or not class_labels or particles.labels.all():
+        return particles
+    return particles.with_(labels=labels_by_name(particles.labels, names.tolist(), class_labels))
 
 
 def _column(name: str, values: Any, n: int, dtype: Any, tail: tuple[int, ...] = ()) -> np.ndarray | None:

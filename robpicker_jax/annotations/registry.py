@@ -22,15 +22,20 @@ _MODULES = (
     "deepfinder_xml",
     "relion_star",
     "relion5_star",
+    "m_species_star",
     "warp_star",
     "stopgap_star",
+    "pytom_xml",
     "csv_table",
     "czii_csv",
+    "napari_points",
     "copick_json",
+    "portal_ndjson",
     "dynamo_tbl",
     "em_motl",
     "coords",
     "deepetpicker_coords",
+    "cryolo_cbox",
     "imod_model",
     "imod_points",
     "deepfinder_txt",
@@ -69,6 +74,12 @@ def format_of(path: Path, fmt: str | None, verb: Verb = "read") -> Format:
         candidates = [entry for entry in FORMATS.values() if entry.is_folder]
     else:
         candidates = [entry for entry in FORMATS.values() if name.endswith(entry.suffixes)]
+    if name.endswith(".tloc"):
+        raise InputError(
+            "TomoTwin's .tloc file is a Python pickle, which may run code and is not opened",
+            where=path,
+            fix="give the .coords or .cbox files that tomotwin_pick.py makes of it",
+        )
     if not candidates:
         raise InputError(
             "no annotation format has this suffix", where=path, fix=f"name the format, one of {', '.join(FORMATS)}"

@@ -14,8 +14,8 @@ import numpy as np
 from robpicker_jax.annotations import columns, star
 from robpicker_jax.annotations.format import StandIn
 from robpicker_jax.annotations.geometry import euler_from_matrix, matrix_from_euler
+from robpicker_jax.annotations.names import TOMOSTAR
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.annotations.relion_tables import TOMOSTAR
 from robpicker_jax.system.errors import InputError
 
 CENTRED = ("rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst", "rlnCenteredCoordinateZAngst")

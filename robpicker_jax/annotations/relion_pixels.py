@@ -20,8 +20,8 @@ import numpy as np
 
 from robpicker_jax.annotations import columns, star
 from robpicker_jax.annotations.bounds import are_fractions, in_voxels
+from robpicker_jax.annotations.names import TOMOSTAR
 from robpicker_jax.annotations.relion_columns import PIXELS, pixel_origins
-from robpicker_jax.annotations.relion_tables import TOMOSTAR
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.notes import note
 

@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.annotations import columns, star
-from robpicker_jax.system.errors import InputError
-
-TOMOSTAR = ".tomostar"
-"""How Warp's names of tomograms end; they are the tilt series' names without it."""
+from robpicker_jax.annotations.names import NameRule
+from robpicker_jax.system.errors import InputError, located
 
 _SIZE = ("rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ")
 
@@ -34,17 +32,29 @@ class TomogramTable:
     pixel_size_angstrom: np.ndarray
     binning: np.ndarray
 
+    def row(self, name: str) -> int | None:
+        """Row of a tomogram, found by the rule of `names`; None where it is not in the table.
+
+        Raises:
+            InputError: the name may mean several of the table's tomograms.
+        """
+        with located(self.path):
+            found = NameRule().matching(name, self.names)
+        return self.names.index(found[0]) if found else None
+
     def rows(self, tomograms: np.ndarray) -> np.ndarray:
-        """Row of each particle's tomogram; `.tomostar` at the end of a name does not count.
+        """Row of each particle's tomogram.
 
         Raises:
             InputError: a particle's tomogram is not in the table.
         """
-        index = {name.removesuffix(TOMOSTAR): i for i, name in enumerate(self.names)}
-        missing = [str(name) for name in np.unique(tomograms) if str(name).removesuffix(TOMOSTAR) not in index]
-        if missing:
-            raise InputError(f"no tomogram {missing[0]!r} in it, which the particles name", where=self.path)
-        return np.array([index[str(name).removesuffix(TOMOSTAR)] for name in tomograms], dtype=np.intp)
+        row = {}
+        for name in dict.fromkeys(tomograms.tolist()):
+            found = self.row(name)
+            if found is None:
+                raise InputError(f"no tomogram {name!r} in it, which the particles name", where=self.path)
+            row[name] = found
+        return np.array([row[name] for name in tomograms.tolist()], dtype=np.intp)
 
     def voxel_sizes(self, rows: np.ndarray, voxel_size: float | None, binning: float | None) -> np.ndarray:
         """Edge of a voxel of each particle's tomogram in Å, (n, 1).

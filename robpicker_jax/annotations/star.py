@@ -15,6 +15,7 @@ from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
 
 Table = dict[str, np.ndarray]
+_CELL = re.compile(r"'[^']*'|\"[^\"]*\"|\S+", re.ASCII)
 
 # Columns of names: "0137" must not become 137.
 _TEXT = [
@@ -45,6 +46,7 @@ def read_tables(path: Path) -> dict[str, Table]:
 
     if path.stat().st_size == 0:
         raise InputError("the file is empty", where=path)
+    _check_rows(path)
     linecache.checkcache(str(path))  # starfile reads through this cache, which a failed parse leaves filled
     try:
         blocks = starfile.read(path, always_dict=True, parse_as_string=_TEXT)
@@ -58,6 +60,31 @@ def read_tables(path: Path) -> dict[str, Table]:
     if not blocks:
         raise InputError("no data block: not a STAR file", where=path)
     return {str(name): _table(block) for name, block in blocks.items() if block is not None}
+
+
+def _check_rows(path: Path) -> None:
+    """Refuse the first row of a loop that has another number of cells than its loop has columns.
+
+    The parser would fill a row that is too short, or complain without saying where.
+    """
+    in_header, width = False, 0
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            cells = line.split()
+            if not cells or cells[0].startswith("#"):
+                continue
+            if cells[0] == "loop_":
+                in_header, width = True, 0
+            elif cells[0].startswith("data_"):
+                in_header, width = False, 0
+            elif cells[0].startswith("_"):
+                width = width + 1 if in_header else 0
+            elif width:
+                in_header = False
+                plain = line.isascii() and len(cells) == width and "'" not in line and '"' not in line
+                count = width if plain else len(_CELL.findall(line.split(" #")[0]))
+                if count != width:
+                    raise InputError(f"line {number}: {count} cells in a table of {width} columns", where=path)
 
 
 def _table(block: Any) -> Table:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from robpicker_jax.annotations.relion_tables import TOMOSTAR, TomogramTable
+from robpicker_jax.annotations.relion_tables import TomogramTable
 from robpicker_jax.system.errors import InputError
 
 VOXEL_SIZE_TOLERANCE = 0.01
@@ -67,9 +67,8 @@ def check_table_shape(
     Raises:
         InputError: with both values and the tomogram.
     """
-    wanted = set() if tomograms is None else {str(name).removesuffix(TOMOSTAR) for name in tomograms}
-    listed = [name.removesuffix(TOMOSTAR) for name in table.names]
-    rows = [row for row, name in enumerate(listed) if name in wanted] or range(len(listed))
+    named = [] if tomograms is None else [table.row(name) for name in dict.fromkeys(tomograms.tolist())]
+    rows = [row for row in named if row is not None] or range(len(table.names))
     for row in rows:
         binning = float(table.binning[row])
         size: Sequence[float] = (table.size_pixels[row] / binning)[::-1].tolist()

@@ -16,6 +16,7 @@ from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
 
 _DELIMITERS = ",;\t|"
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ def read(path: Path, *, header: bool = False) -> TextTable:
 def _delimiter(line: str) -> str | None:
     """The separator of a line: the commonest of those in use, None for white space."""
     counts = {delimiter: line.count(delimiter) for delimiter in _DELIMITERS}
+    if counts[";"] > 1:  # commas beside semicolons are decimal commas
+        return ";"
     best = max(counts, key=lambda delimiter: counts[delimiter])
     return best if counts[best] else None
 
@@ -116,9 +119,12 @@ def _split(lines: Sequence[str], delimiter: str | None, path: Path) -> list[list
         return [line.split() for line in lines]
     try:
         rows = csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter, strict=True)
-        return [[cell.strip() for cell in row] for row in rows]
+        cells = [[cell.strip() for cell in row] for row in rows]
     except csv.Error as error:
         raise InputError(f"not readable as a table ({error})", where=path) from None
+    if delimiter == ",":
+        return cells
+    return [[cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell for cell in row] for row in cells]
 
 
 def _is_number(cell: str) -> bool:

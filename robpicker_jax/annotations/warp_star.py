@@ -14,9 +14,9 @@ import numpy as np
 
 from robpicker_jax.annotations import columns, relion_columns, relion_star, star
 from robpicker_jax.annotations.format import ALL_COLUMNS, Format
+from robpicker_jax.annotations.names import TOMOSTAR
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.annotations.relion_columns import PIXELS, common_columns, keeps_column
-from robpicker_jax.annotations.relion_tables import TOMOSTAR
 
 
 def write(path: Path, particles: Particles, *, voxel_size_angstrom: float | None = None, binning: float = 1.0) -> None:

@@ -52,8 +52,17 @@ class AuditedList:
 
     @property
     def source(self) -> Path:
-        """The list."""
-        assert self.files.annotation_path is not None  # it was read
+        """The list.
+
+        Raises:
+            InputError: there is one for each class.
+        """
+        if self.files.annotation_path is None:
+            raise InputError(
+                "one list for each class, which cannot be cleaned in place",
+                where=self.files.volume_path,
+                fix="join them: robpicker convert IN … OUT --class NAME",
+            )
         return self.files.annotation_path
 
     @property

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robpicker_jax.commands.cli import ArgumentParser, console, parser, split_overrides
+from robpicker_jax.system.progress import error_console
 
 if TYPE_CHECKING:
     from robpicker_jax.annotations import Particles
     from robpicker_jax.datasets import OpenedTomogram, TomogramFiles
+    from robpicker_jax.picking.finished import Finished
     from robpicker_jax.picking.inference import MemoryBound
     from robpicker_jax.picking.picker import Picker
+    from robpicker_jax.system.errors import InputError
     from robpicker_jax.volumes import VolumeReader
     from robpicker_jax.volumes.rescaling import RescaledReader
 
@@ -94,7 +97,22 @@ def model_parser(verb: str, description: str) -> ArgumentParser:
 def apply_parser(verb: str, description: str) -> ArgumentParser:
     """Parser of `VERB --workdir W --out DIR TOMO…`."""
     result = model_parser(verb, description)
-    result.add_argument("tomograms", metavar="TOMO", nargs="+", help="volume files, or folders of them")
+    result.add_argument(
+        "tomograms", metavar="TOMO", nargs="+", help="volume files, folders of them, or a copick_config.json"
+    )
+    result.add_argument("--skip-bad", action="store_true", help="leave out tomograms that cannot be used, and go on")
+    result.add_argument(
+        "--shard",
+        metavar="I/N",
+        type=shard,
+        default=(1, 1),
+        help="do the I-th of N parts of the tomograms, such as one of an array of jobs; all parts may share --out",
+    )
+    result.add_argument(
+        "--name-pattern",
+        metavar="REGEX",
+        help="what of a volume's name is the tomogram's in what is written, such as 'rec_(.*)'; default: all",
+    )
     return result
 
 
@@ -104,7 +122,7 @@ def parse(argument_parser: ArgumentParser, arguments: Sequence[str]) -> tuple[ar
     Raises:
         InputError: bad arguments.
     """
-    rest, overrides = split_overrides(arguments)
+    rest, overrides = split_overrides(arguments, None)
     return argument_parser.parse_args(rest), overrides
 
 
@@ -115,33 +133,87 @@ def checked_tomograms(options: argparse.Namespace, picker: Picker) -> list[Queue
         InputError: a volume that cannot be read, or that the picker cannot be applied to.
     """
     from robpicker_jax.datasets import tomograms_from
+    from robpicker_jax.datasets.copick_project import is_project, project_tomograms
 
-    return queued(tomograms_from(options.tomograms, annotations=False), options, picker)
+    tomograms = []
+    for path in options.tomograms:
+        if is_project(path):
+            splits = project_tomograms(path, picker.data.copick, picks=False)
+            tomograms += [tomogram for split in splits.values() for tomogram in split]
+        else:
+            tomograms += tomograms_from([path], annotations=False)
+    return queued(list(dict.fromkeys(tomograms)), options, picker, skip_bad=options.skip_bad)
 
 
-def queued(tomograms: Sequence[TomogramFiles], options: argparse.Namespace, picker: Picker) -> list[Queued]:
+def queued(
+    tomograms: Sequence[TomogramFiles], options: argparse.Namespace, picker: Picker, *, skip_bad: bool = False
+) -> list[Queued]:
     """The tomograms, every header checked; makes the folder `--out`.
+
+    Args:
+        tomograms: the tomograms.
+        options: the parsed arguments of `model_parser`.
+        picker: what they are queued for.
+        skip_bad: leave out volumes that the picker cannot be applied to, and say so.
 
     Raises:
         InputError: a volume that cannot be read, or whose voxels are not those of the training tomograms and are not to
-            be resampled.
+            be resampled; with `skip_bad`, where every volume is such.
     """
     from robpicker_jax.picking.agreement import at_trained_size, voxel_size_of
     from robpicker_jax.system.compilation import enable_persistent_cache
+    from robpicker_jax.system.errors import InputError
     from robpicker_jax.volumes import open_volume
 
     configured, trained, out = picker.data.voxel_size_angstrom, picker.voxel_size_angstrom, options.out
     fix = "--rescale resamples it; if the header is wrong, correct it"
-    queue = []
+    queue: list[Queued] = []
     for tomogram in tomograms:
-        reader = open_volume(tomogram.volume_path)
-        here = voxel_size_of(reader, configured, trained)
-        reader = at_trained_size(reader, here, trained, rescale=options.rescale, fix=fix)
+        try:
+            reader = open_volume(tomogram.volume_path)
+            here = voxel_size_of(reader, configured, trained)
+            reader = at_trained_size(reader, here, trained, rescale=options.rescale, fix=fix)
+        except InputError as error:
+            if not skip_bad or (not queue and tomogram is tomograms[-1]):
+                raise
+            say_bad(tomogram, error)
+            continue
         mask = 0 if tomogram.mask_path is None else math.prod(reader.shape_zyx)
         queue.append(Queued(tomogram, reader, here, reader.resident_bytes + mask))
     out.mkdir(parents=True, exist_ok=True)
     enable_persistent_cache()
     return queue
+
+
+def share(queue: Sequence[Queued], options: argparse.Namespace) -> list[Queued]:
+    """The part of the tomograms that `--shard` names: every N-th, so that parts of a sorted batch take about as long."""
+    number, total = options.shard
+    return list(queue[number - 1 :: total])
+
+
+def unfinished(queue: Sequence[Queued], finished: Finished, names: Mapping[TomogramFiles, str]) -> list[Queued]:
+    """The tomograms that are not finished; says how many are. Readers of finished ones are closed."""
+    waiting = []
+    for item in queue:
+        if finished.has(names[item.tomogram], item.tomogram):
+            item.reader.close()
+        else:
+            waiting.append(item)
+    if len(waiting) < len(queue):
+        _say(f"{len(queue) - len(waiting)} of {len(queue)} tomograms are finished already, by the same settings")
+    return waiting
+
+
+def say_bad(tomogram: TomogramFiles, error: InputError) -> None:
+    """Say that a tomogram is left out, and why."""
+    error_console.print(f"left out: {tomogram.name}: {error}", highlight=False, markup=False, soft_wrap=True)
+
+
+def shard(text: str) -> tuple[int, int]:
+    """`I/N` of the command line."""
+    from robpicker_jax.picking.finished import shard_of
+
+    return shard_of(text)
 
 
 def say_plan(picker: Picker, queue: Sequence[Queued], bounds: Sequence[MemoryBound], *, whole: bool = False) -> None:
@@ -175,13 +247,20 @@ def resident_bytes(queue: Sequence[Queued]) -> list[int]:
     return [queued.resident_bytes + after for queued, after in zip(queue, following, strict=True)]
 
 
-def streamed(picker: Picker, queue: Sequence[Queued]) -> Iterator[OpenedTomogram]:
+def streamed(
+    picker: Picker, queue: Sequence[Queued], on_bad: Callable[[TomogramFiles, InputError], None] | None = None
+) -> Iterator[OpenedTomogram]:
     """The tomograms, opened one by one; the next one's normalisation is found while the present one is segmented.
 
     One whose densities are unlike the training tomograms' draws a warning.
 
+    Args:
+        picker: what they are opened for.
+        queue: the tomograms.
+        on_bad: called with a tomogram that cannot be used, when its turn comes, and the reason.
+
     Raises:
-        InputError: a volume that cannot be used, when its turn comes.
+        InputError: a volume that cannot be used, without `on_bad`.
     """
     from robpicker_jax.datasets import stream_tomograms
     from robpicker_jax.picking.agreement import unlike_training
@@ -190,7 +269,7 @@ def streamed(picker: Picker, queue: Sequence[Queued]) -> Iterator[OpenedTomogram
     # Voxel sizes were settled when the headers were checked.
     data = replace(picker.data, voxel_size_angstrom=None)
     trained = getattr(picker, "densities", None)  # other pickers need not know of it
-    for tomogram in stream_tomograms([queued.tomogram for queued in queue], data, readers):
+    for tomogram in stream_tomograms([queued.tomogram for queued in queue], data, readers, on_bad=on_bad):
         unlike = unlike_training(tomogram, trained)
         if unlike is not None:
             _say(f"warning: {tomogram.name}: {unlike}")

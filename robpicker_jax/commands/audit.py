@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from robpicker_jax.annotations import Particles
     from robpicker_jax.auditing.examine import Auditor
     from robpicker_jax.auditing.files import AuditedList
+    from robpicker_jax.config import DataConfig
     from robpicker_jax.datasets import OpenedTomogram, TomogramFiles
     from robpicker_jax.picking.model_picker import ModelPicker
     from robpicker_jax.reporting.gallery import CloseUp
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files.check_out(options.out, overwrite=options.overwrite)
     picker = _with_options_of_run(model_picker(options.workdir, overrides), options.workdir)
     auditor = examine.Auditor(picker, options.displaced, options.least_probability)
-    queue = queued(_annotated(options.data, options.split), options, picker)
+    queue = queued(_annotated(options.data, options.split, picker.data, picker.class_names), options, picker)
     lists = _read_lists(queue, picker)
     if options.apply:
         for entry in lists:
@@ -139,25 +140,28 @@ def _with_options_of_run(picker: ModelPicker, workdir: Path) -> ModelPicker:
     from robpicker_jax.training.run_folder import read_config
 
     data = picker.data
-    if data.annotation_options or not (workdir / "config.yaml").is_file():
+    if not (workdir / "config.yaml").is_file():
         return picker
-    card = replace(
-        picker.model.card, data=replace(data, annotation_options=read_config(workdir).data.annotation_options)
+    trained = read_config(workdir).data
+    data = replace(
+        data,
+        annotation_options=data.annotation_options or trained.annotation_options,
+        name_pattern=data.name_pattern or trained.name_pattern,
     )
-    return replace(picker, model=replace(picker.model, card=card))
+    return replace(picker, model=replace(picker.model, card=replace(picker.model.card, data=data)))
 
 
-def _annotated(data: Path, split: str) -> list[TomogramFiles]:
+def _annotated(folder: Path, split: str, data: DataConfig, class_names: Sequence[str]) -> list[TomogramFiles]:
     """The tomograms of a split that have annotations."""
-    from robpicker_jax.datasets import discover
+    from robpicker_jax.datasets import dataset
     from robpicker_jax.system.errors import InputError
 
-    everything = discover(data)[split]
-    found = [files for files in everything if files.annotation_path is not None]
+    everything = dataset(folder, data)[split]
+    found = [files for files in everything if files.lists(class_names)]
     if not found:
-        raise InputError(f"no annotated tomogram in {split}/", where=data, fix="name another --split")
+        raise InputError(f"no annotated tomogram in {split}/", where=folder, fix="name another --split")
     if len(found) < len(everything):
-        _say(f"without annotations, left out: {', '.join(f.name for f in everything if f.annotation_path is None)}")
+        _say(f"without annotations, left out: {', '.join(f.name for f in everything if not f.lists(class_names))}")
     return found
 
 

@@ -7,9 +7,10 @@ Exit codes: 0 done, 2 bad input (one line on standard error), 1 our fault (a tra
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from robpicker_jax.system.errors import InputError
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from robpicker_jax.config import Config
 
 __all__ = ["ArgumentParser", "configured_parser", "console", "parse_configured", "progress", "run"]
+
+SHORT = {"--name-pattern": "--data.name_pattern"}
+"""Flags that stand for a field of the configuration."""
 
 _DOTTED = re.compile(r"--([A-Za-z_]\w*(?:\.\w+)+)(?:=(.*))?", re.DOTALL)
 
@@ -61,14 +65,23 @@ def configured_parser(verb: str, description: str, sections: Sequence[str] = ())
         epilog += "\nthe file may hold the other sections too; `robpicker train --help` lists all fields"
     result = parser(verb, description, epilog=epilog)
     result.add_argument("--config", metavar="FILE", help="YAML configuration; default: the embedded quickstart")
+    result.add_argument("--name-pattern", metavar="REGEX", help="short for --data.name_pattern")
     return result
 
 
-def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_overrides(arguments: Sequence[str], short: Mapping[str, str] | None = SHORT) -> tuple[list[str], list[str]]:
     """Take dotted flags out of a command line: (other arguments, "key=value" overrides).
 
-    A dotted flag without a value means true.
+    A dotted flag without a value means true. `short` gives the full names of flags that stand for a dotted one; what
+    follows such a flag is taken as text.
     """
+    arguments = list(arguments)
+    for index, argument in enumerate(arguments):
+        flag, equals, text = argument.partition("=")
+        if short and flag in short and (equals or index + 1 < len(arguments)):
+            value = text if equals else arguments.pop(index + 1)
+            arguments[index] = f"{short[flag]}={json.dumps(value)}"
+            break
     rest: list[str] = []
     overrides: list[str] = []
     index = 0

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from robpicker_jax.annotations.conversion import Source
 
 _DESCRIPTION = """\
-Rewrite a particle list in another format. Says what the file left open and was assumed, and what the target format
-cannot hold, before anything is written; --dry-run stops there.
+Rewrite particle lists in another format; several INs, such as one for each class, become one list. Says what the files
+left open and was assumed, and what the target format cannot hold, before anything is written; --dry-run stops there.
 
 Positions become voxels of the tomogram named by --voxel-size and --tomogram-shape, or by --volume, whose header says
 both; formats in angstrom, in unbinned pixels or measured from the centre need them. Nothing is resampled.
@@ -26,13 +26,14 @@ both; formats in angstrom, in unbinned pixels or measured from the centre need t
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, read, report what is assumed and lost, write."""
-    options = _parser().parse_args(list(arguments or ()))
+    options = _parsed(arguments or ())
     from robpicker_jax.annotations import conversion
 
     target = _target(options)
     context = _context(options)
     reading, writing = _format_options(options, target, context)
-    source = conversion.read_source(options.source, options.from_format, reading)
+    sources = [conversion.read_source(path, options.from_format, reading) for path in options.sources]
+    source = conversion.joined(sources, options.classes, options.class_labels)
     particles = _chosen(source, options)
     _check_table(particles, options)
     files = _files(particles, target, options)
@@ -45,13 +46,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _parsed(arguments: Sequence[str]) -> Namespace:
+    """The arguments; the last of the files is OUT, wherever options stand between them."""
+    command = _parser()
+    options = command.parse_intermixed_args(list(arguments))
+    if len(options.files) < 2:
+        command.error("IN and OUT are needed")
+    *options.sources, options.target = options.files
+    options.source = options.sources[0]
+    return options
+
+
 def _parser() -> ArgumentParser:
     from robpicker_jax.annotations.conversion import parse_class_labels
 
     result = parser("convert", _DESCRIPTION, epilog=_formats_help())
     add = result.add_argument
-    add("source", metavar="IN", type=Path, help="particle list, or folder of a copick project")
-    add("target", metavar="OUT", type=Path, help="file to write; with --split a folder")
+    add(
+        "files",
+        metavar="FILE",
+        type=Path,
+        nargs="+",
+        help="IN … OUT: one or more particle lists (or folders of copick projects), such as one for each class, "
+        "and the file to write; with --split a folder",
+    )
+    add(
+        "--class",
+        metavar="NAME",
+        dest="classes",
+        action="append",
+        default=[],
+        help="class of all particles of an IN that names none; once for all, or once for each IN in their order",
+    )
     add("--from", metavar="FORMAT", dest="from_format", help="format of IN, where the file does not tell")
     add("--to", metavar="FORMAT", dest="to_format", help="format of OUT, where its suffix does not tell")
     add("--voxel-size", metavar="ANGSTROM", type=float, help="voxel size of the tomogram")
@@ -71,7 +97,12 @@ def _parser() -> ArgumentParser:
         metavar="NAME",
         help="the particles' tomogram, where IN does not name it or names it otherwise",
     )
-    add("--select", metavar="NAME", help="take the particles of this tomogram only")
+    add(
+        "--select",
+        metavar="NAME",
+        help="take the particles of this tomogram only, whatever folder and suffix IN gives it",
+    )
+    add("--name-pattern", metavar="REGEX", help="what of the names in IN is the tomogram's name, such as 'rec_(.*)'")
     add("--split", action="store_true", help="write one list for each tomogram into the folder OUT (needs --to)")
     add("--from-option", metavar="NAME=VALUE", action="append", default=[], help="further option of reading; repeat")
     add("--to-option", metavar="NAME=VALUE", action="append", default=[], help="further option of writing; repeat")
@@ -190,9 +221,13 @@ def _chosen(source: Source, options: Namespace) -> Particles:
     Raises:
         InputError: one name for several tomograms, or a tomogram that has no particles.
     """
-    from robpicker_jax.annotations.conversion import named_classes
-    from robpicker_jax.system.errors import InputError
+    import numpy as np
 
+    from robpicker_jax.annotations.conversion import named_classes
+    from robpicker_jax.annotations.names import NameRule
+    from robpicker_jax.system.errors import InputError, located
+
+    rule = NameRule.of(options.name_pattern)
     particles = named_classes(source.particles, options.class_labels)
     listed = source.particles.tomograms
     if options.tomogram_name is not None:
@@ -200,13 +235,19 @@ def _chosen(source: Source, options: Namespace) -> Particles:
         if several and options.select is None:
             raise InputError("IN names several tomograms", where="--tomogram-name", fix="leave it out, or add --select")
         particles = particles.with_(tomograms=[options.tomogram_name] * len(particles))
+    elif rule.pattern is not None and listed is not None:
+        with located(options.source):
+            particles = particles.with_(tomograms=[rule.written(name) for name in listed.tolist()])
     if options.select is None:
         return particles
-    chosen = [] if listed is None else [name == options.select for name in listed.tolist()]
-    if not any(chosen):
-        names = "none" if listed is None else ", ".join(sorted(set(listed.tolist()))[:5])
+    listed = np.zeros(0, np.str_) if listed is None else listed
+    named = list(dict.fromkeys(listed.tolist()))
+    with located(options.source):
+        chosen = rule.matching(options.select, named)
+    if not chosen:
+        names = ", ".join(sorted(named)[:5]) or "none"
         raise InputError(f"no particle of tomogram {options.select}", where=options.source, fix=f"it names {names}")
-    return particles.select(chosen)
+    return particles.select(np.isin(listed, chosen))
 
 
 def _files(particles: Particles, target: Format, options: Namespace) -> dict[Path, Particles]:

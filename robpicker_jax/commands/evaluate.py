@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from robpicker_jax.annotations import Particles
+    from robpicker_jax.annotations.names import NameRule
     from robpicker_jax.config import Config
     from robpicker_jax.evaluation import Evaluation, EvaluationOptions
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(rest)
     settings = _settings(options, overrides)
     truth, picks = _read(options, settings)
-    regions = None if options.no_masks else _masks(options, truth)
+    regions = None if options.no_masks else _masks(options, truth, settings.names)
     evaluation = _compare(options, settings, truth, picks, regions)
     _report(evaluation, options.json)
     return 0
@@ -83,15 +84,18 @@ class _Settings:
         has_species: whether the user named its species; those of the embedded default are not the user's.
         class_names: names of class 1, 2, …, None where the lists must tell.
         voxel_size_angstrom: voxel size, None where it is not known.
+        names: which names mean the same tomogram.
     """
 
     config: Config
     has_species: bool
     class_names: list[str] | None
     voxel_size_angstrom: float | None
+    names: NameRule
 
 
 def _settings(options: Namespace, overrides: list[str]) -> _Settings:
+    from robpicker_jax.annotations.names import NameRule
     from robpicker_jax.annotations.stated import agreed_length
     from robpicker_jax.config import load_config
     from robpicker_jax.datasets.lists import header_voxel_size
@@ -106,6 +110,7 @@ def _settings(options: Namespace, overrides: list[str]) -> _Settings:
         has_species=has_species,
         class_names=[species.name for species in config.data.species] if has_species else options.classes,
         voxel_size_angstrom=header_voxel_size(options.truth, split=options.split, configured=configured),
+        names=NameRule.of(config.data.name_pattern, "data.name_pattern"),
     )
 
 
@@ -118,25 +123,26 @@ def _read(options: Namespace, settings: _Settings) -> tuple[dict[str, Particles]
         "split": options.split,
         "voxel_size_angstrom": settings.voxel_size_angstrom,
         "class_names": settings.class_names,
+        "rule": settings.names,
     }
     how = settings.config.data.annotation_options | parse_options(options.truth_option, "--truth-option")
     truth = read_lists(options.truth, fmt=options.truth_format, options=how, **reading)
     how = parse_options(options.picks_option, "--picks-option")
     found = read_lists(options.picks, fmt=options.picks_format, allow_empty=True, options=how, **reading)
-    picks, without_truth = pair_tomograms(truth, found)
+    picks, without_truth = pair_tomograms(truth, found, settings.names)
     if without_truth:
         console.print(f"no truth, so left out: {', '.join(without_truth)}", highlight=False, soft_wrap=True)
     return truth, picks
 
 
-def _masks(options: Namespace, truth: Mapping[str, Particles]) -> dict[str, np.ndarray] | None:
+def _masks(options: Namespace, truth: Mapping[str, Particles], rule: NameRule) -> dict[str, np.ndarray] | None:
     """The masks of the sample by tomogram, None where there are none."""
     from robpicker_jax.datasets.masks import masks_beside, read_masks
 
     if options.masks is None:
         masks = masks_beside(options.truth, split=options.split)
     else:
-        masks = read_masks(options.masks, truth, split=options.split)
+        masks = read_masks(options.masks, truth, split=options.split, rule=rule)
     bare = [name for name in truth if name not in masks]
     if masks and bare:
         console.print(f"no mask, so counted whole: {', '.join(bare)}", highlight=False, soft_wrap=True)

@@ -158,7 +158,7 @@ def load_data(config: Config, workdir: Path) -> TrainingData:
     """
     folder = run_state.data_folder(config, workdir)
     if parallel.is_first():
-        run_state.check_inputs(folder, workdir)
+        run_state.check_inputs(folder, config.data, workdir)
     data = load_training_data(
         folder,
         data=config.data,

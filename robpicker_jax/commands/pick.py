@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robpicker_jax.commands.applying import apply_parser, checked_tomograms, parse, resident_bytes, say_plan, streamed
+from robpicker_jax.commands.applying import (
+    apply_parser,
+    checked_tomograms,
+    parse,
+    resident_bytes,
+    say_bad,
+    say_plan,
+    share,
+    streamed,
+    unfinished,
+)
 from robpicker_jax.commands.cli import ArgumentParser, console, progress
 
 if TYPE_CHECKING:
     from robpicker_jax.annotations import Particles
     from robpicker_jax.commands.applying import Queued
+    from robpicker_jax.datasets import TomogramFiles
+    from robpicker_jax.picking.finished import Finished
     from robpicker_jax.picking.pick_files import PickFiles, PickTarget
     from robpicker_jax.picking.picker import Picker
+    from robpicker_jax.system.errors import InputError
 
 _DESCRIPTION = """\
 Pick the particles of each tomogram by the best model of a training run: DIR/{name}.{xml,star,csv}, or with --together
-all in DIR/picks.{xml,star,csv}. Tomograms need no annotations. docs/formats.md lists the formats and their options.
+all in DIR/picks.{xml,star,csv}. Tomograms need no annotations. --out may be a copick_config.json, into whose
+overlay the picks then go. docs/formats.md lists the formats and their options.
 """
 
 
@@ -30,22 +44,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from robpicker_jax.picking.picker import build_picker
 
     picker = build_picker(options.picker, options.workdir, overrides)
+    files = _files(options, picker)
+    options.out = files.folder
     queue = checked_tomograms(options, picker)
-    files = _files(options)
     targets = _targets(queue, options.name_pattern)
     files.check(list(targets.values()))
     if options.precision is not None:
         picker = _calibrated(picker, options.workdir, options.precision)
-    bounds = [
-        picker.memory(queued.shape_zyx, resident_bytes=resident)
-        for queued, resident in zip(queue, resident_bytes(queue), strict=True)
-    ]
-    say_plan(picker, queue, bounds)
-    picked = _pick(picker, queue, targets, files)
+    batch = Batch(_finished(picker, files, options), targets, {}, options.skip_bad)
+    waiting = unfinished(share(queue, options), batch.records, batch.names)
+    if waiting:
+        bounds = [
+            picker.memory(queued.shape_zyx, resident_bytes=resident)
+            for queued, resident in zip(waiting, resident_bytes(waiting), strict=True)
+        ]
+        say_plan(picker, waiting, bounds)
+        _pick(picker, waiting, batch, files)
     if options.together:
-        paths = files.write_together(picked)
-        console.print(f"written: {', '.join(map(str, paths))}", highlight=False, soft_wrap=True)
+        _write_together(queue, batch, files)
     return 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The tomograms of one command.
+
+    Attributes:
+        records: which are finished.
+        targets: name, size and voxel size of each tomogram.
+        picked: the picks of tomograms picked by this process, by name.
+        skip_bad: whether tomograms that cannot be used are left out.
+    """
+
+    records: Finished
+    targets: dict[TomogramFiles, PickTarget]
+    picked: dict[str, Particles]
+    skip_bad: bool
+
+    @property
+    def names(self) -> dict[TomogramFiles, str]:
+        """Name of each tomogram as its lists carry it."""
+        return {tomogram: target.name for tomogram, target in self.targets.items()}
 
 
 def _parser() -> ArgumentParser:
@@ -66,11 +105,6 @@ def _parser() -> ArgumentParser:
         help="option of writing, such as binning=4 for RELION's unbinned pixels; repeat",
     )
     add(
-        "--name-pattern",
-        metavar="REGEX",
-        help="what of a volume's name is the tomogram's in the lists, such as 'rec_(.*)'; default: all",
-    )
-    add(
         "--precision",
         metavar="P",
         type=float,
@@ -79,33 +113,55 @@ def _parser() -> ArgumentParser:
     return result
 
 
-def _files(options: argparse.Namespace) -> PickFiles:
+def _files(options: argparse.Namespace, picker: Picker) -> PickFiles:
     """How the picks are to be written."""
     from robpicker_jax.annotations.conversion import parse_options
+    from robpicker_jax.datasets.copick_project import is_project
+    from robpicker_jax.picking.copick_files import CopickFiles
     from robpicker_jax.picking.pick_files import PICK_FORMATS, PickFiles
+    from robpicker_jax.system.errors import InputError
 
     further = parse_options(options.format_option, "--format-option")
+    if is_project(options.out):
+        if options.together or options.format not in (None, ["copick"]):
+            raise InputError("a copick project takes copick's picks alone", where="--out", fix="leave --format out")
+        return CopickFiles.into(options.out, picker.class_names, further)
     return PickFiles(options.out, options.format or PICK_FORMATS, options.together, further)
 
 
-def _targets(queue: Sequence[Queued], pattern: str | None) -> dict[Path, PickTarget]:
-    """Name, size and voxel size of each tomogram, by its volume."""
-    from robpicker_jax.picking.pick_files import PickTarget, listed_name
-    from robpicker_jax.system.errors import InputError
+def _targets(queue: Sequence[Queued], pattern: str | None) -> dict[TomogramFiles, PickTarget]:
+    """Name, size and voxel size of each tomogram."""
+    from robpicker_jax.annotations.names import NameRule
+    from robpicker_jax.picking.pick_files import PickTarget
 
-    try:
-        compiled = None if pattern is None else re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"not a regular expression ({error})", where="--name-pattern") from None
+    rule = NameRule.of(pattern)
     return {
-        queued.tomogram.volume_path: PickTarget(
-            listed_name(queued.tomogram.name, compiled),
+        queued.tomogram: PickTarget(
+            rule.written(queued.tomogram.name),
             queued.file_shape_zyx,
             queued.voxel_size_angstrom,
             queued.reader.origin_angstrom,
         )
         for queued in queue
     }
+
+
+def _finished(picker: Picker, files: PickFiles, options: argparse.Namespace) -> Finished:
+    """The tomograms that were picked into the same files by the same picker, as far as that can be known."""
+    from robpicker_jax.datasets.stamps import stamp
+    from robpicker_jax.picking.finished import Finished
+
+    fingerprint = getattr(picker, "fingerprint", None)
+    tables = {name: stamp(Path(value)) for name, value in files.options.items() if Path(str(value)).is_file()}
+    settings = {
+        "picker": [options.picker, fingerprint],
+        "formats": list(files.formats),
+        "together": files.together,
+        "options": {name: str(value) for name, value in files.options.items()},
+        "files of options": tables,
+        "voxel size": picker.data.voxel_size_angstrom,
+    }
+    return Finished(options.out, "pick", None if fingerprint is None else settings)
 
 
 def _calibrated(picker: Picker, workdir: Path, precision: float) -> Picker:
@@ -125,18 +181,53 @@ def _calibrated(picker: Picker, workdir: Path, precision: float) -> Picker:
     return picker.with_min_scores([point.threshold for point in points])
 
 
-def _pick(
-    picker: Picker, queue: Sequence[Queued], targets: dict[Path, PickTarget], files: PickFiles
-) -> list[tuple[PickTarget, Particles]]:
-    """Pick every tomogram and write its picks, unless all go into one file; says what was found."""
-    picked = []
-    with progress("picking", sum(picker.tiles(queued.shape_zyx) for queued in queue)) as bar:
-        for item, tomogram in zip(queue, streamed(picker, queue), strict=True):
-            picks = item.on_file_grid(picker.pick(tomogram, bar.advance, mask=tomogram.mask))
-            target = targets[tomogram.files.volume_path]
-            picked.append((target, picks))
-            written = target.name if files.together else str(files.write(target, picks)[0])
+def _pick(picker: Picker, queue: Sequence[Queued], batch: Batch, files: PickFiles) -> None:
+    """Pick every tomogram and write its picks, or keep them where all go into one file; says what was found."""
+    items = {item.tomogram: item for item in queue}
+    tiles = {item.tomogram: picker.tiles(item.shape_zyx) for item in queue}
+    bad = []
+    with progress("picking", sum(tiles.values())) as bar:
+
+        def leave_out(tomogram: TomogramFiles, error: InputError) -> None:
+            bad.append(tomogram)
+            batch.records.leave_out(batch.targets[tomogram].name, tomogram, str(error))
+            say_bad(tomogram, error)
+            bar.advance(tiles[tomogram])
+
+        for tomogram in streamed(picker, queue, leave_out if batch.skip_bad else None):
+            found = picker.pick(tomogram, bar.advance, mask=tomogram.mask)
+            picks = items[tomogram.files].on_file_grid(found)
+            target = batch.targets[tomogram.files]
+            if files.together:
+                batch.picked[target.name] = picks
+                written = [batch.records.keep_picks(target.name, picks)]
+            else:
+                written = files.write(target, picks)
+            batch.records.add(target.name, tomogram.files, written)
             counts = Counter(picks.labels.tolist())
-            found = ", ".join(f"{counts[label]} {name}" for label, name in enumerate(picker.class_names, start=1))
-            console.print(f"{written}: {found}", highlight=False, soft_wrap=True)
-    return picked
+            numbers = ", ".join(f"{counts[label]} {name}" for label, name in enumerate(picker.class_names, start=1))
+            shown = target.name if files.together else str(written[0])
+            console.print(f"{shown}: {numbers}", highlight=False, soft_wrap=True)
+    if bad:
+        console.print(f"{len(queue) - len(bad)} tomograms picked, {len(bad)} left out", highlight=False)
+
+
+def _write_together(queue: Sequence[Queued], batch: Batch, files: PickFiles) -> None:
+    """Write the one file once every tomogram of the batch is finished, whichever process picked it."""
+    parts, missing = [], 0
+    for queued in queue:
+        target = batch.targets[queued.tomogram]
+        if target.name in batch.picked:
+            parts.append((target, batch.picked[target.name]))
+        elif batch.records.has(target.name, queued.tomogram):
+            parts.append((target, batch.records.kept_picks(target.name)))
+        elif not batch.records.left_out(target.name):
+            missing += 1
+    if missing:
+        what = (
+            f"{missing} of {len(queue)} tomograms are of other shards and not finished: the last shard writes the file"
+        )
+        console.print(what, highlight=False, soft_wrap=True)
+        return
+    paths = files.write_together(parts)
+    console.print(f"written: {', '.join(map(str, paths))}", highlight=False, soft_wrap=True)

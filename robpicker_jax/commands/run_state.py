@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robpicker_jax import parallel
-from robpicker_jax.config import Config
-from robpicker_jax.datasets import discover
+from robpicker_jax.config import Config, DataConfig
+from robpicker_jax.datasets import dataset
 from robpicker_jax.datasets.stamps import Stamps, changed_files, stamps
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import read_json_object, write_text
@@ -113,7 +113,7 @@ def data_folder(config: Config, workdir: Path) -> Path:
     return own
 
 
-def check_inputs(folder: Path, workdir: Path) -> None:
+def check_inputs(folder: Path, data: DataConfig, workdir: Path) -> None:
     """Compare the data set with that which the training in a folder was begun with; remember it where none was.
 
     Tomograms of val and test may change: they take no part in a step, and results are made again.
@@ -121,7 +121,7 @@ def check_inputs(folder: Path, workdir: Path) -> None:
     Raises:
         InputError: training or meta tomograms have changed since; the message names the files.
     """
-    path, now = workdir / _INPUTS, stamps(discover(folder))
+    path, now = workdir / _INPUTS, stamps(dataset(folder, data))
     if folders.trained_to(workdir) is not None and path.exists():
         try:
             before = read_json_object(path)
@@ -156,7 +156,7 @@ def _stamps_now(config: Config, workdir: Path) -> Stamps | None:
     """Stamps of the data set's files; None where it is not there, or simulated in another run's folder."""
     folder = workdir / "data" if config.data.dir is None else Path(config.data.dir)
     try:
-        return stamps(discover(folder))
+        return stamps(dataset(folder, config.data))
     except (InputError, OSError):
         return None
 

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robpicker_jax.commands.applying import apply_parser, checked_tomograms, parse, resident_bytes, say_plan, streamed
+from robpicker_jax.commands.applying import (
+    apply_parser,
+    checked_tomograms,
+    parse,
+    resident_bytes,
+    say_bad,
+    say_plan,
+    share,
+    streamed,
+    unfinished,
+)
 from robpicker_jax.commands.cli import ArgumentParser, console, progress
 
 if TYPE_CHECKING:
     import numpy as np
 
     from robpicker_jax.commands.applying import Queued
+    from robpicker_jax.datasets import TomogramFiles
     from robpicker_jax.picking.inference import Segmentation
 
 _DESCRIPTION = """\
@@ -24,20 +36,42 @@ of that class, DIR/{name}_probability.mrc, by the best model of a training run. 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     options, overrides = parse(_parser(), list(arguments or ()))
+    from robpicker_jax.annotations.names import NameRule
+    from robpicker_jax.picking.finished import Finished
     from robpicker_jax.picking.picker import model_picker
+    from robpicker_jax.system.errors import InputError
 
     picker = model_picker(options.workdir, overrides)
+    rule = NameRule.of(options.name_pattern)
     queue = checked_tomograms(options, picker)
-    bounds = [
-        picker.memory(queued.shape_zyx, keep_scores=options.scores, resident_bytes=resident)
-        for queued, resident in zip(queue, resident_bytes(queue), strict=True)
-    ]
-    say_plan(picker, queue, bounds, whole=options.scores)
-    with progress("segmenting", sum(picker.tiles(queued.shape_zyx) for queued in queue)) as bar:
-        for item, tomogram in zip(queue, streamed(picker, queue), strict=True):
+    names = {queued.tomogram: rule.written(queued.tomogram.name) for queued in queue}
+    for name, count in Counter(names.values()).items():
+        if count > 1:
+            what = f"{count} tomograms are called {name}; their class maps would have one name"
+            raise InputError(what, where=options.out, fix="rename one, or segment them into different folders")
+    settings = {"model": picker.fingerprint, "scores": options.scores}
+    records = Finished(options.out, "segment", settings)
+    waiting = unfinished(share(queue, options), records, names)
+    if waiting:
+        bounds = [
+            picker.memory(queued.shape_zyx, keep_scores=options.scores, resident_bytes=resident)
+            for queued, resident in zip(waiting, resident_bytes(waiting), strict=True)
+        ]
+        say_plan(picker, waiting, bounds, whole=options.scores)
+    items = {item.tomogram: item for item in waiting}
+    tiles = {queued.tomogram: picker.tiles(queued.shape_zyx) for queued in waiting}
+    with progress("segmenting", sum(tiles.values())) as bar:
+
+        def leave_out(tomogram: TomogramFiles, error: InputError) -> None:
+            say_bad(tomogram, error)
+            bar.advance(tiles[tomogram])
+
+        for tomogram in streamed(picker, waiting, leave_out if options.skip_bad else None):
             result = picker.segment(tomogram, bar.advance, keep_scores=options.scores)
-            classes = _write(options.out, item, result)
-            console.print(f"{classes}", highlight=False, soft_wrap=True)
+            name = names[tomogram.files]
+            written = _write(options.out, name, result, items[tomogram.files])
+            records.add(name, tomogram.files, written)
+            console.print(f"{written[0]}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -51,20 +85,14 @@ def _parser() -> ArgumentParser:
     return result
 
 
-def _write(out: Path, item: Queued, result: Segmentation) -> Path:
-    """Write the maps of one tomogram, on the grid of its file and placed as it is; the path of its class map."""
+def _write(out: Path, name: str, result: Segmentation, item: Queued) -> list[Path]:
+    """Write the maps of one tomogram, on its file's grid and placed as it is; their paths, that of the class map first."""
     from robpicker_jax.volumes import write_mrc
 
-    name, rescaled = item.tomogram.name, item.rescaled
-
-    def write(path: Path, found: np.ndarray) -> None:
-        stored = found if rescaled is None else rescaled.onto_source(found)
-        write_mrc(path, stored, item.voxel_size_angstrom, origin_angstrom=item.reader.origin_angstrom)
-
-    classes = out / f"{name}_classes.mrc"
-    write(classes, result.classes)
-    write(out / f"{name}_probability.mrc", result.probability)
+    maps: dict[str, np.ndarray] = {f"{name}_classes.mrc": result.classes, f"{name}_probability.mrc": result.probability}
     if result.scores is not None:
-        for label in range(result.scores.shape[-1]):
-            write(out / f"{name}_score_{label}.mrc", result.scores[..., label])
-    return classes
+        maps |= {f"{name}_score_{label}.mrc": result.scores[..., label] for label in range(result.scores.shape[-1])}
+    for file, found in maps.items():
+        stored = found if item.rescaled is None else item.rescaled.onto_source(found)
+        write_mrc(out / file, stored, item.voxel_size_angstrom, origin_angstrom=item.reader.origin_angstrom)
+    return [out / file for file in maps]

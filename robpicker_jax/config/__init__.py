@@ -1,6 +1,13 @@
 """Configuration: frozen dataclasses, read from YAML, overridden by dotted flags, every error naming its key."""
 
-from robpicker_jax.config.data_sections import MAX_SPECIES, DataConfig, LabelNoiseConfig, SimulationConfig, Species
+from robpicker_jax.config.data_sections import (
+    MAX_SPECIES,
+    CopickConfig,
+    DataConfig,
+    LabelNoiseConfig,
+    SimulationConfig,
+    Species,
+)
 from robpicker_jax.config.loading import (
     apply_overrides,
     as_plain_values,
@@ -27,6 +34,7 @@ __all__ = [
     "MAX_SPECIES",
     "META_NETWORKS",
     "Config",
+    "CopickConfig",
     "CorruptionConfig",
     "DataConfig",
     "EvaluationConfig",

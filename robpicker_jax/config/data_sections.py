@@ -33,12 +33,30 @@ class Species:
 
 
 @dataclass(frozen=True)
+class CopickConfig:
+    """Which runs, tomograms and picks of a copick project are taken, where `data.dir` is its `copick_config.json`."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    train: Annotated[tuple[str, ...], about("runs to train on")] = ()
+    meta: Annotated[tuple[str, ...], about("runs that are annotated with care")] = ()
+    val: Annotated[tuple[str, ...], about("runs that choose the best model")] = ()
+    test: Annotated[tuple[str, ...], about("runs to pick; none: all that the others leave")] = ()
+    voxel_spacing_angstrom: Annotated[Positive | None, about("voxel spacing of the tomograms; none: the only one")] = (
+        None
+    )
+    tomo_type: Annotated[str, about("type of the tomograms")] = "wbp"
+    user: Annotated[str | None, about("whose picks are the annotations; none: the only ones")] = None
+    session: Annotated[str | None, about("of which session; none: the only one")] = None
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Where the tomograms are and how labels are made from their annotations."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     dir: Annotated[
-        str | None, about("data set folder with train/ meta/ [val/] test/; none: simulate one in the workdir")
+        str | None,
+        about("folder with train/ meta/ [val/] test/, or a copick_config.json; none: simulate one in the workdir"),
     ] = None
     species: Annotated[tuple[Species, ...], about("the species, in the order of their class labels")] = ()
     voxel_size_angstrom: Annotated[Positive | None, about("voxel size; needed when MRC headers do not say")] = None
@@ -53,6 +71,14 @@ class DataConfig:
             "how lists are read: format, binning, unit, axes, first_voxel, tomograms …; or by format (docs/formats.md)"
         ),
     ] = field(default_factory=dict, hash=False)
+    copick: Annotated[CopickConfig, about("what of a copick project is taken")] = field(default_factory=CopickConfig)
+    name_pattern: Annotated[
+        str | None,
+        about("what of a tomogram's name counts where lists name it: a regular expression, such as 'TS_[0-9]+'"),
+    ] = None
+    outside: Annotated[
+        Literal["refuse", "drop"], about("positions outside the volume: refuse the list, or leave them out and say so")
+    ] = "refuse"
     normalise: Annotated[Literal["zscore", "none"], about("per-tomogram normalisation")] = "zscore"
     invert_contrast: Annotated[bool, about("multiply densities by -1 when reading")] = False
     errors: Annotated[

@@ -18,6 +18,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from robpicker_jax.config.copick_species import with_species
 from robpicker_jax.config.data_sections import Species
 from robpicker_jax.config.derived import with_derived
 from robpicker_jax.config.schema import Config
@@ -65,6 +66,8 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[
         raise InputError(f"must hold sections such as data and train, got {type(data).__name__}", where=source)
     _resolve_paths(data, source.resolve().parent)
     merged = apply_overrides(data, overrides)
+    if isinstance(merged.get("data"), dict):
+        merged["data"] = with_species(merged["data"])
     return _build(merged, source)
 
 

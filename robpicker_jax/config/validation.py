@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -39,6 +40,10 @@ def check(config: Config, source: str | Path = "") -> None:
             fail(key, "shape labels need a mask, density or phantom", "add one, or set data.meta_labels: sphere")
         if config.data.train_labels == "shape" and not (entry.phantom or entry.density or entry.mask):
             fail(key, "shape labels need a mask, density or phantom", "add one, or set data.train_labels: sphere")
+    try:
+        re.compile(config.data.name_pattern or "")
+    except re.error as error:
+        fail("data.name_pattern", f"not a regular expression ({error})")
     simulation = config.simulation
     if config.data.dir is None:
         if min(simulation.train, simulation.meta, simulation.test) < 1:

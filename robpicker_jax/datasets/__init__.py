@@ -1,6 +1,7 @@
 """What is on disk: finding a data set's tomograms, lists and masks, and the one way to open them."""
 
-from robpicker_jax.datasets.discovery import SPLITS, TomogramFiles, discover, same_tomogram, tomograms_from
+from robpicker_jax.datasets.configured import dataset
+from robpicker_jax.datasets.discovery import SPLITS, TomogramFiles, discover, tomograms_from
 from robpicker_jax.datasets.headers import agreed_voxel_size
 from robpicker_jax.datasets.particle_lists import load_particles
 from robpicker_jax.datasets.scalings import Scalings
@@ -15,12 +16,12 @@ __all__ = [
     "Survey",
     "TomogramFiles",
     "agreed_voxel_size",
+    "dataset",
     "discover",
     "load_mask",
     "load_particles",
     "load_target",
     "open_tomogram",
-    "same_tomogram",
     "stored_truth",
     "stream_tomograms",
     "survey",

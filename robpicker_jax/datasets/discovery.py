@@ -5,7 +5,11 @@ tomogram:
 
     {name}.mrc                         the volume (.rec, .map, .st, compressed, and other volume formats too)
     {name}_objl.xml                    its particles; also `tomo{name}_objl.xml`, `{name}` zero-padded to four digits,
-    {name}.star, {name}.csv, …         or any other annotation format, as `{name}.suffix` or `{name}_objl.suffix`
+    {name}.star, {name}.csv, …         or any other annotation format, as `{name}.suffix` or `{name}_objl.suffix`;
+                                       where none is called so, a list whose name means the same tomogram
+                                       (`annotations.names`): `TS_01.star` for `TS_01_10.00Apx.mrc`
+    {name}_{class}.star, …             where a tomogram has no list of its own: one list for each class, whose name its file
+                                       name ends in
     {name}_target.mrc                  optional: its label map, as DeepFinder stores it
     {name}_mask.mrc                    optional: where the sample is (not 0); normalisation, patch centres, picks
                                        and evaluation keep to it
@@ -17,11 +21,12 @@ own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from robpicker_jax.annotations import suffixes
+from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import VOLUME_SUFFIXES, is_volume, volume_stem
 
@@ -29,6 +34,7 @@ SPLITS = ("train", "meta", "val", "test")
 _FOLDERS = {"train": "train", "meta": "meta", "val": "val", "valid": "val", "test": "test"}
 _NOT_TOMOGRAMS = ("_target", "_mask")
 SHARED_LIST = re.compile(r"(objl|object_list|particles)([_.-].*)?$")
+DEFAULT_RULE = NameRule()
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class TomogramFiles:
         annotation_path: its particles, None where there are none.
         target_path: its stored label map, None where there is none.
         mask_path: its mask of the sample, None where there is none.
+        class_lists: where it has no list of its own, lists that are named after it and something more, which may be a
+            class: (what more, the list). Which of them count is decided where the classes are known.
     """
 
     name: str
@@ -50,13 +58,36 @@ class TomogramFiles:
     annotation_path: Path | None = None
     target_path: Path | None = None
     mask_path: Path | None = None
+    class_lists: tuple[tuple[str, Path], ...] = ()
+
+    def lists(self, class_names: Sequence[str]) -> tuple[tuple[str, Path], ...]:
+        """The lists of its particles: ("", its own list), or (class, list) for each class that has one; none are empty."""
+        if self.annotation_path is not None:
+            return (("", self.annotation_path),)
+        known = {_letters(name): name for name in class_names}
+        return tuple((known[_letters(text)], path) for text, path in self.class_lists if _letters(text) in known)
 
 
-def discover(directory: str | Path) -> dict[str, list[TomogramFiles]]:
+def class_of_stem(stem: str, class_names: Sequence[str]) -> tuple[str, str]:
+    """A file's name without suffix as (tomogram, class), where it ends in one of the classes; else (stem, "")."""
+    known = {_letters(name): name for name in class_names}
+    for cut in (i for i, character in enumerate(stem) if character == "_"):
+        if cut and (name := known.get(_letters(stem[cut + 1 :]))):
+            return stem[:cut], name
+    return stem, ""
+
+
+def _letters(name: str) -> str:
+    """A class's name as it may stand in a file's name."""
+    return "".join(character for character in name.lower() if character.isalnum())
+
+
+def discover(directory: str | Path, *, name_pattern: str | None = None) -> dict[str, list[TomogramFiles]]:
     """Find the tomograms of a data set.
 
     Args:
         directory: the data set's folder.
+        name_pattern: what of a name counts where lists are found by it, as `data.name_pattern` has it.
 
     Returns:
         The tomograms of each of the four splits, by name; a split that is absent is an empty list. Tomograms without
@@ -69,6 +100,7 @@ def discover(directory: str | Path) -> dict[str, list[TomogramFiles]]:
     if not directory.is_dir():
         raise InputError("no such folder" if not directory.exists() else "not a folder", where=directory)
     found: dict[str, list[TomogramFiles]] = {split: [] for split in SPLITS}
+    rule = NameRule.of(name_pattern, "data.name_pattern")
     folders = [name for name in _FOLDERS if (directory / name).is_dir()]
     if not folders:
         raise InputError(
@@ -77,7 +109,7 @@ def discover(directory: str | Path) -> dict[str, list[TomogramFiles]]:
             fix="put the tomograms into train/, meta/, test/",
         )
     for folder in folders:
-        found[_FOLDERS[folder]] += _in_folder(directory / folder, _FOLDERS[folder])
+        found[_FOLDERS[folder]] += _in_folder(directory / folder, _FOLDERS[folder], rule=rule)
     if not any(found.values()):
         raise InputError(
             f"no volume in {', '.join(f'{name}/' for name in folders)}",
@@ -116,13 +148,13 @@ def tomograms_from(paths: Iterable[str | Path], *, annotations: bool = True) -> 
     return list(dict.fromkeys(found))
 
 
-def tomograms_in(folder: Path, *, annotations: bool = True) -> list[TomogramFiles]:
+def tomograms_in(folder: Path, *, annotations: bool = True, rule: NameRule = DEFAULT_RULE) -> list[TomogramFiles]:
     """The tomograms of a folder that is no data set, by name of file; none where it holds no volume.
 
     Raises:
         InputError: with `annotations`, a tomogram with two lists.
     """
-    return _in_folder(folder, "", annotations=annotations)
+    return _in_folder(folder, "", annotations=annotations, rule=rule)
 
 
 def split_folder(path: Path, split: str) -> Path:
@@ -143,24 +175,36 @@ def _suffix_list() -> str:
     return " ".join(VOLUME_SUFFIXES)
 
 
-def _in_folder(folder: Path, split: str, *, annotations: bool = True, only: str | None = None) -> list[TomogramFiles]:
+def _in_folder(
+    folder: Path,
+    split: str,
+    *,
+    annotations: bool = True,
+    only: str | None = None,
+    rule: NameRule = DEFAULT_RULE,
+) -> list[TomogramFiles]:
     """The tomograms of a folder, or the one whose volume is the file `only`."""
     files = {path.name: path for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
     volumes = [path for path in files.values() if is_volume(path)]
     beside = {volume_stem(path): path for path in volumes if volume_stem(path).endswith(_NOT_TOMOGRAMS)}
     tomograms = [path for path in volumes if not volume_stem(path).endswith(_NOT_TOMOGRAMS)]
     shared = [path for name, path in files.items() if (stem := _annotation_stem(name)) and SHARED_LIST.match(stem)]
-    shared = [path for path in shared if _annotation_stem(path.name) not in {volume_stem(p) for p in tomograms}]
+    stems = {volume_stem(path) for path in tomograms}
+    shared = [path for path in shared if _annotation_stem(path.name) not in stems]
     found = []
     if only is not None:
         tomograms = [files[only]] if only in files else [folder / only]
     for path in tomograms:
         name = volume_stem(path)
-        annotation = None
+        annotation: Path | None = None
+        by_class: tuple[tuple[str, Path], ...] = ()
         if annotations:
-            annotation = _annotation_of(name, files) or _only(shared, folder, "lists for the whole folder")
+            annotation = _annotation_of(name, files) or _annotation_by_rule(name, files, stems, rule)
+            by_class = () if annotation else _class_lists(name, files, stems)
+            if not by_class:
+                annotation = annotation or _only(shared, folder, "lists for the whole folder")
         target, mask = beside.get(f"{name}_target"), beside.get(f"{name}_mask")
-        found.append(TomogramFiles(name, split, path, annotation, target, mask))
+        found.append(TomogramFiles(name, split, path, annotation, target, mask, by_class))
     return found
 
 
@@ -191,6 +235,34 @@ def _annotation_of(name: str, files: Mapping[str, Path]) -> Path | None:
     return None
 
 
+def _class_lists(name: str, files: Mapping[str, Path], stems: Set[str]) -> tuple[tuple[str, Path], ...]:
+    """Lists called `{name}_{something}`, by the something; not those that go with a volume of a longer name."""
+    found = []
+    for file_name, path in files.items():
+        stem = _annotation_stem(file_name)
+        stem = None if stem is None or is_volume(path) else stem.removesuffix("_objl")
+        if stem is None or not stem.startswith(f"{name}_") or SHARED_LIST.match(stem):
+            continue
+        longer = any(len(other) > len(name) and (stem == other or stem.startswith(f"{other}_")) for other in stems)
+        rest = stem[len(name) + 1 :]
+        if not longer and rest and rest != "truth":
+            found.append((rest, path))
+    return tuple(found)
+
+
+def _annotation_by_rule(name: str, files: Mapping[str, Path], stems: Set[str], rule: NameRule) -> Path | None:
+    """The list whose name means this tomogram without being equal to it, unless it is another volume's by its name."""
+    candidates: dict[Path, str] = {}
+    for file_name, path in files.items():
+        stem = _annotation_stem(file_name)
+        stem = None if stem is None or SHARED_LIST.match(stem) else stem.removesuffix("_objl")
+        if stem and stem not in stems and not is_volume(path):
+            candidates[path] = stem
+    meant = rule.matching(name, candidates.values())
+    found = [path for path, stem in candidates.items() if stem in meant]
+    return _only(found, files[next(iter(files))].parent, f"annotation files for tomogram {name}") if found else None
+
+
 def _only(candidates: Sequence[Path], folder: Path, what: str) -> Path | None:
     if len(candidates) > 1:
         names = ", ".join(path.name for path in candidates)
@@ -208,22 +280,3 @@ def _refuse_repeats(tomograms: Sequence[TomogramFiles], split: str) -> None:
                 fix="keep one of them or rename it",
             )
         seen[tomogram.name] = tomogram
-
-
-def same_tomogram(name: str, listed: str) -> bool:
-    """Whether a list's entry means the tomogram `name`: equal but for folder, suffix, `rec_` and zero padding."""
-
-    def key(text: str) -> str:
-        stem = volume_stem(Path(text.replace("\\", "/")).name).removesuffix(".tomostar").removeprefix("rec_").lower()
-        number = re.fullmatch(r"(?:tomo(?:gram)?[_-]?)?0*(\d+)", stem)
-        return number.group(1) if number else stem
-
-    return key(name) == key(listed)
-
-
-def matching_names(name: str, candidates: Iterable[str]) -> list[str]:
-    """Those of the candidates that name the tomogram: equal ones, and only where there is none `same_tomogram`'s."""
-    candidates = list(candidates)
-    return [other for other in candidates if other == name] or [
-        other for other in candidates if same_tomogram(other, name)
-    ]

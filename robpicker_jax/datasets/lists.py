@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from robpicker_jax.annotations import Particles, read_annotations, suffixes
+from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import options_for
 from robpicker_jax.datasets.discovery import (
+    DEFAULT_RULE,
     TomogramFiles,
+    class_of_stem,
     list_suffix,
-    matching_names,
     split_folder,
     tomograms_in,
 )
 from robpicker_jax.datasets.headers import agreed_voxel_size
-from robpicker_jax.datasets.particle_lists import particles_of_tomogram
+from robpicker_jax.datasets.particle_lists import read_list
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.volumes import VolumeReader, open_volume
+from robpicker_jax.volumes import open_volume
 
-_Read = Callable[[Path, VolumeReader | None], Particles]
 _MARKERS = re.compile(r"(_truth)?(_objl|_picks)?$")
 
 
@@ -36,14 +38,15 @@ def read_lists(
     class_names: Sequence[str] | None = None,
     allow_empty: bool = False,
     options: Mapping[str, Any] | None = None,
+    rule: NameRule = DEFAULT_RULE,
 ) -> dict[str, Particles]:
     """Read the particle lists of a file or folder, by tomogram.
 
     A file is one tomogram's list, named after it, or a list that names several. A folder holds one list for each
-    tomogram (`{name}.xml`, `{name}_objl.xml`, `{name}.star`, …); where several hold one tomogram's, `{name}_truth…`
-    goes before others (so a data set keeps the clean truth of noisy annotations), and then the order of
-    `annotations.FORMATS` decides. Of a folder with volumes, the lists of these volumes are taken; of a data set (folders
-    train/, meta/, val/, test/), one split.
+    tomogram (`{name}.xml`, `{name}_objl.xml`, `{name}.star`, …) or, with `class_names`, one for each class
+    (`{name}_{class}.star`). Where several hold one tomogram's, `{name}_truth…` goes before others (so a data set keeps
+    the clean truth of noisy annotations), and then the order of `annotations.FORMATS` decides. Of a folder with volumes,
+    the lists of these volumes are taken; of a data set (folders train/, meta/, val/, test/), one split.
 
     Args:
         path: file or folder.
@@ -53,6 +56,7 @@ def read_lists(
         class_names: name of class 1, 2, …, for formats that name classes.
         allow_empty: accept lists without particles.
         options: how the lists are read, as `data.annotation_options` has it.
+        rule: which names mean the same tomogram.
 
     Raises:
         InputError: nothing there, no list in the folder, a list that cannot be read, two lists of one tomogram.
@@ -62,29 +66,48 @@ def read_lists(
         raise InputError("no such file or folder", where=path)
     labels = None if class_names is None else {name: index + 1 for index, name in enumerate(class_names)}
 
-    def read(file: Path, volume: VolumeReader | None) -> Particles:
+    def read(file: Path) -> Particles:
         reading = options_for(file, options, fmt=fmt)
         return read_annotations(
-            file,
-            voxel_size_angstrom=voxel_size_angstrom or (None if volume is None else volume.voxel_size_angstrom),
-            shape_zyx=None if volume is None else volume.shape_zyx,
-            volume_origin_angstrom=None if volume is None else volume.origin_angstrom,
+            file, voxel_size_angstrom=voxel_size_angstrom, class_labels=labels, allow_empty=allow_empty, **reading
+        )
+
+    def read_beside(files: TomogramFiles) -> Particles:
+        with open_volume(files.volume_path) as reader:
+            voxel_size, shape = voxel_size_angstrom or reader.voxel_size_angstrom, reader.shape_zyx
+            origin = reader.origin_angstrom
+        return read_list(
+            files,
+            voxel_size_angstrom=voxel_size,
+            shape_zyx=shape,
+            volume_origin_angstrom=origin,
             class_labels=labels,
-            allow_empty=allow_empty,
-            **reading,
+            options=options,
+            rule=rule,
+            fmt=fmt,
         )
 
     if path.is_file():
-        return _by_tomogram(read(path, None), _name(path))
+        return _by_tomogram(read(path), _name(path))
+    if _holds_copick(path):
+        picks = read(path)
+        return _by_tomogram(picks, str(picks.tomograms[0]) if picks.tomograms is not None and len(picks) else path.name)
     folder = split_folder(path, split)
-    if tomograms := tomograms_in(folder):
-        return _beside_volumes(folder, tomograms, read)
+    if tomograms := tomograms_in(folder, rule=rule):
+        return _beside_volumes(folder, tomograms, read_beside, class_names or ())
     found: dict[str, Particles] = {}
-    for name, file in _choose(folder).items():
-        for tomogram, particles in _by_tomogram(read(file, None), name).items():
-            if tomogram in found:
+    by_class: dict[str, set[str]] = {}
+    for (name, species), file in _choose(folder, class_names or ()).items():
+        listed = read(file)
+        if species:
+            label = (labels or {})[species]
+            listed = listed.with_(labels=np.full(len(listed), label), class_names=np.full(len(listed), species))
+        for tomogram, particles in _by_tomogram(listed, name).items():
+            others = by_class.setdefault(tomogram, set())
+            if tomogram in found and (not species or species in others or "" in others):
                 raise InputError(f"a second list of tomogram {tomogram}", where=file, fix="keep one of them")
-            found[tomogram] = particles
+            others.add(species)
+            found[tomogram] = Particles.concatenate([found[tomogram], particles]) if tomogram in found else particles
     return found
 
 
@@ -101,11 +124,11 @@ def header_voxel_size(path: str | Path, *, split: str = "test", configured: floa
 
 
 def pair_tomograms(
-    truth: Mapping[str, Particles], picks: Mapping[str, Particles]
+    truth: Mapping[str, Particles], picks: Mapping[str, Particles], rule: NameRule = DEFAULT_RULE
 ) -> tuple[dict[str, Particles], list[str]]:
     """Picks under the truth's names of tomograms, and the names of the picks that have no truth.
 
-    Names agree as `datasets.discovery.same_tomogram` has it; one list against one list needs no names.
+    Names agree as `annotations.names` has it; one list against one list needs no names.
 
     Raises:
         InputError: two lists of picks for one tomogram.
@@ -115,7 +138,7 @@ def pair_tomograms(
     paired: dict[str, Particles] = {}
     unknown = []
     for name, particles in picks.items():
-        matching = matching_names(name, truth)
+        matching = rule.matching(name, truth)
         if not matching:
             unknown.append(name)
         elif matching[0] in paired:
@@ -191,31 +214,42 @@ def _relabelled(particles: Particles, names: Sequence[str]) -> Particles:
     return particles.with_(labels=labels)
 
 
-def _beside_volumes(folder: Path, tomograms: Sequence[TomogramFiles], read: _Read) -> dict[str, Particles]:
+def _beside_volumes(
+    folder: Path,
+    tomograms: Sequence[TomogramFiles],
+    read: Callable[[TomogramFiles], Particles],
+    class_names: Sequence[str],
+) -> dict[str, Particles]:
     found: dict[str, Particles] = {}
     for tomogram in tomograms:
         clean = [file for suffix in suffixes() if (file := folder / f"{tomogram.name}_truth_objl{suffix}").is_file()]
-        path = clean[0] if clean else tomogram.annotation_path
-        if path is None:
+        if not clean and not tomogram.lists(class_names):
             continue
-        with open_volume(tomogram.volume_path) as reader:
-            particles = read(path, reader)
-        found[tomogram.name] = particles_of_tomogram(particles, tomogram.name, path)
+        files = replace(tomogram, annotation_path=clean[0]) if clean else tomogram
+        found[tomogram.name] = read(files)
     if not found:
         raise InputError("no tomogram in it has a particle list", where=folder, fix="put {name}_objl.xml beside {name}")
     return found
 
 
-def _choose(folder: Path) -> dict[str, Path]:
-    """One list for each tomogram of a folder without volumes."""
+def _holds_copick(folder: Path) -> bool:
+    """Whether a folder holds copick's picks and no other list, as `pick --format copick` leaves it."""
+    others = any(
+        list_suffix(file.name) for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")
+    )
+    return not others and next(folder.glob("**/Picks/*.json"), None) is not None
+
+
+def _choose(folder: Path, class_names: Sequence[str]) -> dict[tuple[str, str], Path]:
+    """One list for each tomogram of a folder without volumes, or for each of its classes: by names of both, or name and ""."""
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
-    chosen: dict[str, tuple[tuple[bool, int], Path]] = {}
+    chosen: dict[tuple[str, str], tuple[tuple[bool, int], Path]] = {}
     for file in files:
         suffix = list_suffix(file.name)
         if suffix is None:
             continue
         rank = ("_truth" not in file.name, suffixes().index(suffix))
-        name = _name(file)
+        name = class_of_stem(_name(file), class_names)
         if name not in chosen or rank < chosen[name][0]:
             chosen[name] = (rank, file)
     if not chosen:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from robpicker_jax.annotations import Particles
 from robpicker_jax.annotations.bounds import inside
-from robpicker_jax.datasets.discovery import matching_names, split_folder, tomograms_in
+from robpicker_jax.annotations.names import NameRule
+from robpicker_jax.datasets.discovery import DEFAULT_RULE, split_folder, tomograms_in
 from robpicker_jax.datasets.stored_maps import load_mask
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import is_volume, open_volume, read_mask, volume_stem
@@ -44,7 +45,7 @@ def masks_beside(truth: str | Path, *, split: str = "test") -> dict[str, NDArray
 
 
 def read_masks(
-    path: str | Path, truth: Mapping[str, Particles], *, split: str = "test"
+    path: str | Path, truth: Mapping[str, Particles], *, split: str = "test", rule: NameRule = DEFAULT_RULE
 ) -> dict[str, NDArray[np.bool_]]:
     """Read the masks of the truth's tomograms from a folder, or the one mask of a single tomogram from a file.
 
@@ -53,6 +54,7 @@ def read_masks(
             `{name}.mrc`; or a data set, of which one split is taken.
         truth: true particles by tomogram.
         split: which split of a data set.
+        rule: which names mean the same tomogram.
 
     Returns:
         bool (z, y, x) by the truth's name of the tomogram, True where the mask is not 0. Tomograms without a mask are
@@ -78,7 +80,7 @@ def read_masks(
     stems = {file: volume_stem(file).removesuffix("_mask") for file in marked or volumes}
     found = {}
     for name, particles in truth.items():
-        matching = matching_names(name, stems.values())
+        matching = rule.matching(name, stems.values())
         mine = [file for file, stem in stems.items() if stem in matching]
         if len(mine) > 1:
             raise InputError(f"several masks of tomogram {name}: {mine[0].name}, {mine[1].name}", where=path)

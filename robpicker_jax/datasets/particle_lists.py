@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import glob
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from robpicker_jax.annotations import Particles, read_annotations
-from robpicker_jax.annotations.bounds import check_inside
+from robpicker_jax.annotations.bounds import check_inside, inside
+from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import options_for
-from robpicker_jax.config import DataConfig
-from robpicker_jax.datasets.discovery import SHARED_LIST, TomogramFiles, same_tomogram
-from robpicker_jax.system.errors import InputError
-from robpicker_jax.volumes import NO_ORIGIN, Origin
+from robpicker_jax.config import DataConfig, Species
+from robpicker_jax.datasets.discovery import DEFAULT_RULE, SHARED_LIST, TomogramFiles
+from robpicker_jax.system.errors import InputError, located
+from robpicker_jax.system.progress import console
+from robpicker_jax.volumes import NO_ORIGIN, Origin, is_volume
 
 
-def needs_particles(files: TomogramFiles) -> bool:
+def needs_particles(files: TomogramFiles, species: Sequence[Species]) -> bool:
     """Whether the tomogram's list is read: it has one, or it is to be trained on and must have one."""
-    return files.annotation_path is not None or files.split in ("train", "meta")
+    return bool(files.lists([entry.name for entry in species])) or files.split in ("train", "meta")
 
 
 def load_particles(
@@ -45,37 +49,106 @@ def load_particles(
         InputError: no annotation file, none of its particles belongs to this tomogram, a class that is not among the
             species, or a position outside the volume.
     """
-    path = files.annotation_path
-    if path is None:
+    species_names = [species.name for species in data.species]
+    if not files.lists(species_names):
         raise InputError(
-            "tomogram without annotations",
+            f"tomogram without annotations{unknown_lists(files)}",
             where=files.volume_path,
             fix=f"put {files.name}_objl.xml (or .star, .csv, …) beside it or move the tomogram to test/",
         )
-    species_names = [species.name for species in data.species]
-    listed = read_annotations(
-        path,
+    path = files.lists(species_names)[0][1]
+    particles = read_list(
+        files,
         voxel_size_angstrom=voxel_size_angstrom,
         shape_zyx=shape_zyx,
         class_labels={name: k + 1 for k, name in enumerate(species_names)},
         volume_origin_angstrom=origin_angstrom,
-        **options_for(path, data.annotation_options),
+        options=data.annotation_options,
+        rule=NameRule.of(data.name_pattern, "data.name_pattern"),
     )
-    particles = particles_of_tomogram(listed, files.name, path)
-    if len(listed) and not len(particles):
-        names = np.unique(listed.tomograms if listed.tomograms is not None else [])
-        first = ", ".join(map(str, names[:5])) + (", …" if len(names) > 5 else "")
-        raise InputError(
-            f"no particle of tomogram {files.name}; the list names {first}",
-            where=path,
-            fix="rename the volume or the list's tomograms",
-        )
-    particles = _with_checked_labels(particles, species_names, path)
+    particles = checked_labels(particles, species_names, path)
+    within = inside(particles.positions_vox, shape_zyx)
+    if data.outside == "drop" and not within.all():
+        dropped = f"{path}: {np.count_nonzero(~within)} of {len(within)} positions outside the volume are left out"
+        console.print(dropped, highlight=False, markup=False, soft_wrap=True)
+        return particles.select(within)
     check_inside(particles.positions_vox, shape_zyx, path, voxel_size_angstrom)
     return particles
 
 
-def particles_of_tomogram(particles: Particles, name: str, path: Path) -> Particles:
+def read_list(
+    files: TomogramFiles,
+    *,
+    voxel_size_angstrom: float | None,
+    shape_zyx: tuple[int, int, int] | None,
+    class_labels: Mapping[str, int] | None,
+    volume_origin_angstrom: Origin | None = None,
+    options: Mapping[str, Any] | None = None,
+    rule: NameRule = DEFAULT_RULE,
+    fmt: str | None = None,
+) -> Particles:
+    """The particles of one tomogram from its list, from the list of its folder, or from its lists by class; unchecked.
+
+    A list without particles is one of a tomogram in which there is nothing.
+
+    Args:
+        files: the tomogram, which has a list.
+        voxel_size_angstrom: voxel size, for formats in Å.
+        shape_zyx: size of the volume, for formats that count from its centre.
+        class_labels: label of each class; of lists by class, those count whose class is among these.
+        volume_origin_angstrom: origin of the volume, x y z, for formats of viewers.
+        options: how lists are read, as `data.annotation_options` has it.
+        rule: which names mean the same tomogram.
+        fmt: annotation format; by default, suffix and content of the file decide.
+
+    Raises:
+        InputError: a list that cannot be read, or whose particles are all of other tomograms.
+    """
+
+    def read(path: Path) -> Particles:
+        listed = read_annotations(
+            path,
+            voxel_size_angstrom=voxel_size_angstrom,
+            shape_zyx=shape_zyx,
+            class_labels=class_labels or None,
+            volume_origin_angstrom=volume_origin_angstrom,
+            allow_empty=True,
+            **options_for(path, options, fmt=fmt),
+        )
+        found = particles_of_tomogram(listed, files.name, path, rule)
+        if len(listed) and not len(found):
+            names = np.unique(listed.tomograms if listed.tomograms is not None else [])
+            first = ", ".join(map(str, names[:5])) + (", …" if len(names) > 5 else "")
+            raise InputError(
+                f"no particle of tomogram {files.name}; the list names {first}",
+                where=path,
+                fix="rename the volume or the list's tomograms, or say with data.name_pattern what of the names counts",
+            )
+        return found
+
+    parts = []
+    for name, path in files.lists(list(class_labels or {})):
+        part = read(path)
+        if name:
+            label = (class_labels or {})[name]
+            part = part.with_(labels=np.full(len(part), label), class_names=np.full(len(part), name))
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else Particles.concatenate(parts)
+
+
+def unknown_lists(files: TomogramFiles) -> str:
+    """What to say of files beside a tomogram without a list that are named after it: none of them is taken for one."""
+    own = {files.volume_path, files.target_path, files.mask_path}
+    folder = files.volume_path.parent
+    beside = sorted(path for path in folder.glob(f"{glob.escape(files.name)}[._]*") if path not in own)
+    named = [path.name for path in beside if not is_volume(path)]
+    if not named:
+        return ""
+    listed = ", ".join(named[:3]) + (", …" if len(named) > 3 else "")
+    return f" (beside it {listed}: of no known format, or named after no species)"
+
+
+def particles_of_tomogram(particles: Particles, name: str, path: Path, rule: NameRule = DEFAULT_RULE) -> Particles:
     """The particles of the tomogram `name`, where the list at `path` names tomograms.
 
     A list of the tomogram's own that names a single one is taken whole: the file's name pairs it with the tomogram,
@@ -86,10 +159,16 @@ def particles_of_tomogram(particles: Particles, name: str, path: Path) -> Partic
     names = np.unique(particles.tomograms)
     if len(names) == 1 and not SHARED_LIST.match(path.name):
         return particles
-    return particles.select(np.isin(particles.tomograms, [other for other in names if same_tomogram(name, str(other))]))
+    with located(path):
+        return particles.select(np.isin(particles.tomograms, rule.matching(name, map(str, names))))
 
 
-def _with_checked_labels(particles: Particles, species_names: Sequence[str], path: Path) -> Particles:
+def checked_labels(particles: Particles, species_names: Sequence[str], path: Path) -> Particles:
+    """The particles, each of one of the species.
+
+    Raises:
+        InputError: a class that is not among the species, or a name that goes with another label.
+    """
     species = ", ".join(f"{k + 1} {name}" for k, name in enumerate(species_names)) or "none"
     fix = f"add the species to data.species or correct the file (data.species: {species})"
     labels, names = particles.labels, particles.class_names
@@ -102,6 +181,9 @@ def _with_checked_labels(particles: Particles, species_names: Sequence[str], pat
             what = f"class label {labels[first]} is unknown"
         elif names is not None and names[first]:
             what = f"class {str(names[first])!r} is unknown"
+        elif labels.any():
+            what = "class label 0 is the background's"
+            fix = f"labels count from 1 here; add 1 to each if the file counts from 0 (data.species: {species})"
         else:
             what = "no class is given"
         raise InputError(f"{what} (row {first + 1} and {np.count_nonzero(unknown) - 1} more)", where=path, fix=fix)

@@ -61,13 +61,14 @@ def changed_at(path: Path) -> int:
 def stamps(splits: Mapping[str, Sequence[TomogramFiles]]) -> dict[str, dict[str, Any]]:
     """Split → file → stamp of everything that a data set's tomograms consist of.
 
-    Files go by their names within their split, so that a data set may be moved as a whole.
+    Files go by their names within their split, so that a data set may be moved as a whole. Where those do not tell the
+    tomogram, as in copick projects, its name stands before them.
 
     Raises:
         OSError: a file cannot be read.
     """
     return {
-        split: {path.name: stamp(path) for tomogram in tomograms for path in _files(tomogram)}
+        split: {_name(tomogram, path): stamp(path) for tomogram in tomograms for path in _files(tomogram)}
         for split, tomograms in splits.items()
     }
 
@@ -103,7 +104,11 @@ def _compared(found: Any, surely: bool) -> Any:
 
 def _files(tomogram: TomogramFiles) -> Iterable[Path]:
     paths = (tomogram.volume_path, tomogram.annotation_path, tomogram.target_path, tomogram.mask_path)
-    return (path for path in paths if path is not None)
+    return (path for path in (*paths, *(path for _, path in tomogram.class_lists)) if path is not None)
+
+
+def _name(tomogram: TomogramFiles, path: Path) -> str:
+    return path.name if tomogram.name in path.name else f"{tomogram.name}/{path.name}"
 
 
 def _members(folder: Path) -> list[Path]:

@@ -75,7 +75,7 @@ def survey(dataset: Mapping[str, Sequence[TomogramFiles]], data: DataConfig, pat
     Args:
         dataset: tomograms by split, as `discover` finds them.
         data: species, voxel size and how lists are read.
-        patch_size: edge of the patches that every volume must hold, in voxels.
+        patch_size: edge of the patches that the volumes of train and meta must hold, in voxels.
 
     Raises:
         InputError: the first fault found; train or meta without tomograms is one.
@@ -90,8 +90,9 @@ def survey(dataset: Mapping[str, Sequence[TomogramFiles]], data: DataConfig, pat
             readers[files] = open_volume(files.volume_path)
         common = agreed_voxel_size(readers.values(), data.voxel_size_angstrom)
         for files, reader in readers.items():
-            check_patch_fits(reader.shape_zyx, patch_size, files.volume_path)
-            if needs_particles(files):
+            if files.split in ("train", "meta"):  # of the others no patch is cut; inference continues thin volumes
+                check_patch_fits(reader.shape_zyx, patch_size, files.volume_path)
+            if needs_particles(files, data.species):
                 voxel_size = agreed_voxel_size([reader], data.voxel_size_angstrom) or common
                 particles[files] = load_particles(files, data, reader.shape_zyx, voxel_size, reader.origin_angstrom)
     except BaseException:

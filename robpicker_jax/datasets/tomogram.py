@@ -6,7 +6,7 @@ gives the same densities, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from robpicker_jax.datasets.discovery import TomogramFiles
 from robpicker_jax.datasets.headers import agreed_voxel_size
 from robpicker_jax.datasets.particle_lists import load_particles, needs_particles
 from robpicker_jax.datasets.stored_maps import load_mask, load_target
-from robpicker_jax.system.errors import located
+from robpicker_jax.system.errors import InputError, located
 from robpicker_jax.volumes import NO_ORIGIN, Origin, Scaling, VolumeReader, normalisation, open_volume
 from robpicker_jax.volumes.rescaling import RescaledReader
 from robpicker_jax.volumes.volume import Slices, slabs
@@ -146,7 +146,7 @@ def open_tomogram(
     try:
         voxel_size = agreed_voxel_size([reader], data.voxel_size_angstrom)
         particles = None
-        if mode != "streamed" and needs_particles(files):
+        if mode != "streamed" and needs_particles(files, data.species):
             particles = load_particles(files, data, reader.shape_zyx, voxel_size, reader.origin_angstrom)
         return with_voxels(files, data, reader, voxel_size, particles, mode=mode, into=into, scaling=scaling)
     except BaseException:
@@ -196,7 +196,11 @@ def with_voxels(
 
 
 def stream_tomograms(
-    tomograms: Sequence[TomogramFiles], data: DataConfig, readers: Sequence[VolumeReader] | None = None
+    tomograms: Sequence[TomogramFiles],
+    data: DataConfig,
+    readers: Sequence[VolumeReader] | None = None,
+    *,
+    on_bad: Callable[[TomogramFiles, InputError], None] | None = None,
 ) -> Iterator[OpenedTomogram]:
     """Yield streamed tomograms one by one; while one is in use, the next one's normalisation is found.
 
@@ -206,6 +210,8 @@ def stream_tomograms(
         tomograms: the tomograms.
         data: contrast, normalisation and voxel size.
         readers: their volumes, where these are open already, for instance since their headers were checked.
+        on_bad: called with a tomogram that cannot be used and the reason, and the next one follows; without it, the
+            reason is raised.
 
     Raises:
         InputError: whatever is wrong with a tomogram's files, when its turn comes.
@@ -222,7 +228,15 @@ def stream_tomograms(
         begin(0)
         try:
             for number in range(len(tomograms)):
-                with closing(following.pop().result()) as present:
+                try:
+                    opened = following.pop().result()
+                except InputError as error:
+                    if on_bad is None:
+                        raise
+                    begin(number + 1)
+                    on_bad(tomograms[number], error)
+                    continue
+                with closing(opened) as present:
                     begin(number + 1)
                     yield present
         finally:

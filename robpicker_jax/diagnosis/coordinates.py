@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.annotations.bounds import inside, likely_reason
-from robpicker_jax.diagnosis.findings import Finding, names
+from robpicker_jax.diagnosis.findings import Finding, Severity, names
 from robpicker_jax.diagnosis.hypotheses import AS_IS, Hypothesis, Score, best_reading, pool
 from robpicker_jax.diagnosis.observation import Observation
 
@@ -25,9 +25,16 @@ def hypothesis_table(observations: Sequence[Observation]) -> list[dict[str, Any]
 
 
 def check_coordinates(
-    observations: Sequence[Observation], hypotheses: Sequence[Hypothesis], voxel_size_angstrom: float | None
+    observations: Sequence[Observation],
+    hypotheses: Sequence[Hypothesis],
+    voxel_size_angstrom: float | None,
+    *,
+    drop_outside: bool = False,
 ) -> list[Finding]:
-    """Positions outside, and readings of the coordinates that fit the density better than the files as they are."""
+    """Positions outside, and readings of the coordinates that fit the density better than the files as they are.
+
+    Positions outside are an error, or with `drop_outside` a warning, since training leaves them out then.
+    """
     findings = []
     explained: dict[str, list[Observation]] = {}
     for observation in observations:
@@ -44,7 +51,7 @@ def check_coordinates(
     known = {o.name for concerned in explained.values() for o in concerned}
     for observation in observations:
         if observation.name not in known:
-            findings += _outside(observation, voxel_size_angstrom)
+            findings += _outside(observation, voxel_size_angstrom, "warning" if drop_outside else "error")
     return findings
 
 
@@ -75,7 +82,7 @@ def _scores(scores: Any) -> dict[str, float]:
     return {name: round(score.z, 2) for name, score in ranked[:8]}
 
 
-def _outside(observation: Observation, voxel_size: float | None) -> list[Finding]:
+def _outside(observation: Observation, voxel_size: float | None, severity: Severity) -> list[Finding]:
     particles, header = observation.particles, observation.header
     if particles is None or header is None:
         return []
@@ -88,7 +95,7 @@ def _outside(observation: Observation, voxel_size: float | None) -> list[Finding
     fix = likely_reason(particles.positions_vox, header.shape_zyx, voxel_size)
     return [
         Finding(
-            "error",
+            severity,
             "outside",
             f"{observation.name}: {n} of {len(ok)} positions lie outside the volume of {width} x {height} x {depth} voxels",
             fix or "remove them or correct the file",

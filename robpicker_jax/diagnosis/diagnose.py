@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import check_options
 from robpicker_jax.annotations.stated import agreed_length
-from robpicker_jax.config import Config, Species
-from robpicker_jax.datasets import SPLITS, discover
+from robpicker_jax.config import Config, DataConfig, Species
+from robpicker_jax.datasets import SPLITS, dataset
+from robpicker_jax.datasets.copick_project import is_project
 from robpicker_jax.diagnosis import classes, coordinates, headers, patches, resources, spectra, splits
 from robpicker_jax.diagnosis.classes import Kind
 from robpicker_jax.diagnosis.findings import Diagnosis, Finding, worst_first
-from robpicker_jax.diagnosis.hypotheses import readings
+from robpicker_jax.diagnosis.hypotheses import readings, stated_pixels
 from robpicker_jax.diagnosis.observation import (
     Observation,
     check_label_map,
@@ -37,6 +39,7 @@ def diagnose(
     *,
     voxel_size_angstrom: float | None = None,
     annotation_options: Mapping[str, Any] | None = None,
+    name_pattern: str | None = None,
     resources_too: bool = True,
     on_tomogram: Callable[[str, int], None] | None = None,
 ) -> Diagnosis:
@@ -51,6 +54,7 @@ def diagnose(
             left out.
         voxel_size_angstrom: voxel size, where neither headers nor configuration know it.
         annotation_options: how lists are read, in place of the configuration's `data.annotation_options`.
+        name_pattern: what of a tomogram's name counts, in place of the configuration's `data.name_pattern`.
         resources_too: estimate memory and time, which starts JAX.
         on_tomogram: called with each tomogram's name and the number of tomograms, for progress.
 
@@ -60,12 +64,16 @@ def diagnose(
     """
     if annotation_options is None and config is not None:
         annotation_options = config.data.annotation_options
+    if name_pattern is None and config is not None:
+        name_pattern = config.data.name_pattern
     check_options(annotation_options or {})
+    rule = NameRule.of(name_pattern, "data.name_pattern")
     data = Path(data)
-    if not data.is_dir():
+    if not data.is_dir() and not is_project(data):
         raise InputError("no such folder", where=data)
     try:
-        dataset = discover(data)
+        section = config.data if config is not None else DataConfig()
+        splits_ = dataset(data, replace(section, name_pattern=name_pattern))
     except InputError as error:
         what = f"{error.where}: {error.what}" if error.where else error.what
         return Diagnosis(str(data), (Finding("error", "layout", what, error.fix),))
@@ -74,7 +82,7 @@ def diagnose(
     configured = agreed_length([("the given voxel size", voxel_size_angstrom), stated])
     findings: list[Finding] = []
     observations: list[Observation] = []
-    for tomogram in (tomogram for split in SPLITS for tomogram in dataset[split]):
+    for tomogram in (tomogram for split in SPLITS for tomogram in splits_[split]):
         observation, found = read_header(tomogram)
         observations.append(observation)
         findings += found
@@ -83,12 +91,13 @@ def diagnose(
 
     class_labels = {species.name: k + 1 for k, species in enumerate(config.data.species)} if config else {}
     for i, observation in enumerate(observations):
-        observations[i], found = read_particles(observation, class_labels, configured, annotation_options)
+        observations[i], found = read_particles(observation, class_labels, configured, annotation_options, rule)
         findings += found
     kinds = _kinds(observations, config.data.species if config else None, voxel_size)
     observations = [_labelled(observation, kinds) for observation in observations]
 
-    hypotheses = readings(voxel_size)
+    lists = [observation.particles for observation in observations if observation.particles is not None]
+    hypotheses = readings(voxel_size, stated_pixels(lists))
     radii = {kind.label: kind.radius_vox for kind in kinds} or {0: _GUESSED_RADIUS_VOX}
     for i, observation in enumerate(observations):
         observations[i], found = measure(observation, radii, hypotheses)
@@ -98,7 +107,9 @@ def diagnose(
 
     counts = classes.count_classes(observations, kinds)
     findings += splits.check_splits(observations)
-    findings += coordinates.check_coordinates(observations, hypotheses, voxel_size)
+    findings += coordinates.check_coordinates(
+        observations, hypotheses, voxel_size, drop_outside=config is not None and config.data.outside == "drop"
+    )
     findings += coordinates.check_density(observations)
     findings += classes.check_labels(observations, kinds) if config else []
     findings += classes.check_counts(counts, kinds)

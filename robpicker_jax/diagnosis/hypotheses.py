@@ -19,7 +19,7 @@ from robpicker_jax.annotations import Particles
 from robpicker_jax.annotations.bounds import inside
 from robpicker_jax.diagnosis.local_density import LocalDensity
 
-BINNINGS = (2, 3, 4, 6, 8)
+BINNINGS = (2, 3, 4, 5, 6, 8, 10)
 AS_IS = "as they are"
 _MOST_PER_CLASS, _MOST = 60, 400
 _LEAST_SCORE = 6.0
@@ -73,8 +73,21 @@ class Score:
     n: int
 
 
-def readings(voxel_size_angstrom: float | None) -> list[Hypothesis]:
-    """The readings to compare, the one as it is first; those in Å only where the voxel size is known."""
+def stated_pixels(lists: Sequence[Particles]) -> list[float]:
+    """Pixel sizes in Å that lists state in a column, such as `rlnImagePixelSize`, whoever uses it; each once."""
+    columns = [values for part in lists for name, values in part.extra.items() if "pixelsize" in name.lower()]
+    numbers = [column.astype(float) for column in columns if column.dtype.kind in "iuf"]
+    found = {round(float(size), 4) for column in numbers for size in np.unique(column) if 0 < size < np.inf}
+    return sorted(found)[:4]
+
+
+def readings(voxel_size_angstrom: float | None, stated_angstrom: Sequence[float] = ()) -> list[Hypothesis]:
+    """The readings to compare, the one as it is first; those in Å only where the voxel size is known.
+
+    Args:
+        voxel_size_angstrom: of the tomograms.
+        stated_angstrom: other pixel sizes that are stated somewhere; coordinates may count such pixels.
+    """
     found = [Hypothesis(AS_IS)]
     for order in permutations(range(3)):
         if order != (0, 1, 2):
@@ -107,6 +120,11 @@ def readings(voxel_size_angstrom: float | None) -> list[Hypothesis]:
                 found.append(
                     Hypothesis(name, "binning", f"{how}, or use the volume they were picked in", factor=factor)
                 )
+    for size in stated_angstrom if v else ():
+        factor = size / v if v else 1.0
+        if abs(np.log(factor)) > 0.05 and all(abs(np.log(factor / h.factor)) > 0.01 for h in found):
+            fix = f"multiply them by {factor:.6g}: they count pixels of {size:g} Å"
+            found.append(Hypothesis(f"in pixels of {size:g} Å", "binning", fix, factor=factor))
     found.append(Hypothesis("from the centre", "centred", "add half the volume's size", centred=True))
     if v:
         fix = f"divide by {v:g} and add half the volume's size"

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from robpicker_jax.annotations import Particles, read_annotations
+from robpicker_jax.annotations import Particles
 from robpicker_jax.annotations.bounds import FRACTIONS, in_mask, inside
-from robpicker_jax.annotations.options import options_for
+from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.datasets import TomogramFiles, load_mask, load_target
-from robpicker_jax.datasets.particle_lists import particles_of_tomogram
+from robpicker_jax.datasets.discovery import DEFAULT_RULE
+from robpicker_jax.datasets.particle_lists import read_list, unknown_lists
 from robpicker_jax.diagnosis.findings import Finding, Severity
 from robpicker_jax.diagnosis.hypotheses import (
     AS_IS,
@@ -122,35 +123,36 @@ def read_particles(
     class_labels: Mapping[str, int],
     voxel_size_angstrom: float | None,
     options: Mapping[str, Any] | None = None,
+    rule: NameRule = DEFAULT_RULE,
 ) -> tuple[Observation, list[Finding]]:
     """Add the tomogram's particles, of any class and position, even outside the volume."""
     tomogram, header = observation.tomogram, observation.header
-    path, needed = tomogram.annotation_path, tomogram.split in ("train", "meta")
-    if path is None:
+    needed = tomogram.split in ("train", "meta")
+    if not tomogram.lists(list(class_labels)):
         if not needed:
             return observation, []
         fix = f"put {tomogram.name}_objl.xml (or .star, .csv, …) beside it, or move the volume to test/"
-        what = f"{observation.name} has no particle list"
+        what = f"{observation.name} has no particle list{unknown_lists(tomogram)}"
         return observation, [Finding("error", "no_annotations", what, fix, (observation.name,))]
     voxel_size = voxel_size_angstrom or (header.voxel_size_angstrom if header else None)
     try:
         with gathered_notes() as notes:
-            particles = read_annotations(
-                path,
+            particles = read_list(
+                tomogram,
                 voxel_size_angstrom=voxel_size,
                 shape_zyx=header.shape_zyx if header else None,
-                class_labels=class_labels or None,
+                class_labels=class_labels,
                 volume_origin_angstrom=header.origin_angstrom if header else None,
-                allow_empty=True,
-                **options_for(path, options),
+                options=options,
+                rule=rule,
             )
-        particles = particles_of_tomogram(particles, tomogram.name, path)
     except BROKEN as error:
         return observation, [unreadable("unreadable_annotations", tomogram, error)]
-    if not len(particles) and needed:
-        what = f"the list of {observation.name} holds none of its particles"
-        fix = "check the list, and that it names the tomogram as its volume is called"
-        return observation, [Finding("error", "no_annotations", what, fix, (observation.name,), {"file": str(path)})]
+    if not len(particles) and tomogram.split == "meta":
+        what = f"the list of {observation.name} holds no particles"
+        fix = "a meta tomogram steers the training: take one with particles"
+        files = ", ".join(str(path) for _, path in tomogram.lists(list(class_labels)))
+        return observation, [Finding("error", "no_annotations", what, fix, (observation.name,), {"file": files})]
     fractions = [note for note in notes if FRACTIONS in note]
     findings = noted("fractions", observation, fractions, "error")
     findings += noted("assumed", observation, [note for note in notes if note not in fractions])

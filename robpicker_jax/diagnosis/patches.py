@@ -17,8 +17,9 @@ _RADII_IN_PATCH = 3.0
 
 
 def check_volumes(observations: Sequence[Observation], patches: PatchConfig) -> list[Finding]:
-    """A patch fits into each volume."""
-    small = [o for o in observations if o.header and min(o.header.shape_zyx) < patches.size]
+    """A patch fits into each volume that patches are cut from."""
+    cut = [o for o in observations if o.tomogram.split in ("train", "meta")]
+    small = [o for o in cut if o.header and min(o.header.shape_zyx) < patches.size]
     if not small:
         return []
     depth, height, width = small[0].header.shape_zyx if small[0].header else (0, 0, 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.config import DataConfig
-from robpicker_jax.datasets import TomogramFiles, agreed_voxel_size, discover, load_particles
+from robpicker_jax.datasets import TomogramFiles, agreed_voxel_size, dataset, load_particles
 from robpicker_jax.labels import LabelMaker, label_maker
 from robpicker_jax.system.errors import InputError, located
 from robpicker_jax.system.progress import console, progress
@@ -31,8 +31,9 @@ def write_targets(
     Raises:
         InputError: whatever is wrong with the data set, named by file; nothing to do; shapes without orientations.
     """
-    tomograms = [tomogram for split in discover(directory).values() for tomogram in split]
-    annotated = [tomogram for tomogram in tomograms if tomogram.annotation_path is not None]
+    tomograms = [tomogram for split in dataset(directory, data).values() for tomogram in split]
+    names = [species.name for species in data.species]
+    annotated = [tomogram for tomogram in tomograms if tomogram.lists(names)]
     if not annotated:
         raise InputError("no annotated tomogram in it", where=directory, fix="put {name}_objl.xml beside {name}.mrc")
     voxel_size = agreed_voxel_size(annotated, data.voxel_size_angstrom)
@@ -69,7 +70,7 @@ def _write(tomogram: TomogramFiles, data: DataConfig, maker: LabelMaker, voxel_s
     with open_volume(tomogram.volume_path) as reader:
         shape, origin = reader.shape_zyx, reader.origin_angstrom
     particles = load_particles(tomogram, data, shape, voxel_size, origin)
-    with located(tomogram.annotation_path or ""):
+    with located(tomogram.annotation_path or tomogram.volume_path):
         label_map = maker.labels(shape, particles)
     path = tomogram.target_path or tomogram.volume_path.with_name(f"{tomogram.name}_target.mrc")
     write_mrc(path, label_map, voxel_size, origin)

@@ -156,7 +156,8 @@ def portable(data: DataConfig) -> DataConfig:
         )
         for entry in data.species
     )
-    return replace(data, dir=None, species=species, annotation_options={})
+    copick = replace(data.copick, train=(), meta=(), val=(), test=(), user=None, session=None)
+    return replace(data, dir=None, species=species, annotation_options={}, name_pattern=None, copick=copick)
 
 
 def check_tiles(card: ModelCard) -> None:

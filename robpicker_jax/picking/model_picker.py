@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from robpicker_jax.annotations import Particles
 from robpicker_jax.config import DataConfig
 from robpicker_jax.datasets.densities import DensityStatistics
+from robpicker_jax.models.model_file import fingerprint
 from robpicker_jax.models.trained_model import TrainedModel
 from robpicker_jax.picking.clustering import build_clustering
 from robpicker_jax.picking.inference import (
@@ -47,6 +48,11 @@ class ModelPicker:
     def __post_init__(self) -> None:
         picking = self.model.card.picking
         build_clustering(picking.clustering, picking.clustering_options)
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that differs wherever picks or class maps may differ: of the model with its card, and the score limits."""
+        return f"{fingerprint(self.model)} {self.min_scores}"
 
     @property
     def class_names(self) -> list[str]:

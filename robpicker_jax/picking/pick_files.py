@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class PickFiles:
         Raises:
             InputError: an unknown format or option; two tomograms of one name; a format that needs a voxel size, and it
                 is not known; together, a format that cannot tell tomograms apart, or lengths in one file that mean different
-                things.
+                things; whatever the format itself refuses, such as a tomogram that is not in its tomograms table.
         """
         for fmt in self.formats:
             if fmt not in FORMATS:
@@ -89,6 +89,8 @@ class PickFiles:
             seen.add(target.name)
         for fmt in self.formats:
             self._check_format(fmt, targets)
+        if targets:
+            self._rehearse(targets)
 
     def _check_format(self, fmt: str, targets: Sequence[PickTarget]) -> None:
         format_ = FORMATS[fmt]
@@ -117,6 +119,35 @@ class PickFiles:
                 where="--together",
                 fix="pick those of one voxel size at a time",
             )
+
+    def _rehearse(self, targets: Sequence[PickTarget]) -> None:
+        """Write one invented pick of each tomogram into a folder that is thrown away.
+
+        Names and options are only resolved by the writers themselves, and inference is too long to find out after it.
+        """
+        n = len(targets)
+        picks = Particles(
+            np.zeros((n, 3)),
+            np.ones(n, np.int32),
+            scores=np.ones(n),
+            cluster_sizes=np.ones(n, np.int64),
+            class_names=np.full(n, "particle"),
+            tomograms=np.array([target.name for target in targets]),
+        )
+        shapes = {target.name: target.shape_zyx for target in targets}
+        known = [target.voxel_size_angstrom for target in targets if target.voxel_size_angstrom is not None]
+        with tempfile.TemporaryDirectory() as folder:
+            trial = replace(self, folder=Path(folder))
+            for fmt, path in trial._paths(TOGETHER).items():
+                voxel_size = known[0] if known else None
+                try:
+                    if FORMATS[fmt].tells_tomograms_apart:
+                        trial._write(fmt, path, picks, voxel_size, shapes_zyx=shapes)
+                    else:
+                        trial._write(fmt, path, picks.select([0]), voxel_size, targets[0].shape_zyx)
+                except InputError as error:
+                    inside = str(error.where).startswith(folder)
+                    raise InputError(error.what, where="--format" if inside else error.where, fix=error.fix) from None
 
     def write(self, target: PickTarget, picks: Particles) -> list[Path]:
         """Write the picks of one tomogram as `folder/name.SUFFIX`, in each of the formats.
@@ -180,20 +211,3 @@ class PickFiles:
             **{name: value for name, value in self.options.items() if name in known},
         )
         return path
-
-
-def listed_name(name: str, pattern: re.Pattern[str] | None) -> str:
-    """The name that lists give a tomogram: the pattern's first group, or all that it matches, in the volume's name.
-
-    Raises:
-        InputError: the pattern does not occur in the name, or matches nothing of it.
-    """
-    if pattern is None:
-        return name
-    match = pattern.search(name)
-    found = None if match is None else (match.group(1) if pattern.groups else match.group())
-    if not found:
-        raise InputError(
-            f"{pattern.pattern!r} does not occur in {name!r}", where="--name-pattern", fix="for example 'rec_(.*)'"
-        )
-    return found

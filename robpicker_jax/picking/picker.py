@@ -25,6 +25,9 @@ class Picker(Protocol):
 
     To add one: write a class with these members and a function that builds it (`PickerBuilder`), and put that function
     into `PICKERS` under a name. `pick --picker` then takes the name. This works from outside the package too.
+
+    A picker may have a further property `fingerprint`, a text that differs wherever its picks may differ. A batch that
+    was stopped goes on with the tomograms that are left only where the picker has one.
     """
 
     @property

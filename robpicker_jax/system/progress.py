@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +13,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+
+class PatientConsole(Console):
+    """A console whose reader may go away (`robpicker … | head`): the work goes on, and what is left is not shown."""
+
+    def on_broken_pipe(self) -> None:
+        """Say once that nobody reads, and be quiet from then on; rich would end the process."""
+        self.quiet = True
+        try:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, (sys.stderr if self.stderr else sys.stdout).fileno())
+        except (OSError, ValueError):  # no real file, so nothing that could break again
+            pass
+        if not self.stderr:
+            error_console.print("the output is not read any more; the work goes on", style="yellow", highlight=False)
+
+
 # Names and paths are the user's: `[/red]` in them is no markup and `:star:` no picture, here and in every table.
-console = Console(markup=False, emoji=False)
-error_console = Console(stderr=True, markup=False, emoji=False)
+console = PatientConsole(markup=False, emoji=False)
+error_console = PatientConsole(stderr=True, markup=False, emoji=False)
 
 
 class Progress:

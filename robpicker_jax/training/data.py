@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from robpicker_jax.annotations import Particles
 from robpicker_jax.config import DataConfig, ModelConfig, ParallelConfig, PatchConfig, TrainConfig
-from robpicker_jax.datasets import OpenedTomogram, Scalings, Survey, TomogramFiles, discover, load_target, survey
+from robpicker_jax.datasets import OpenedTomogram, Scalings, Survey, TomogramFiles, dataset, load_target, survey
 from robpicker_jax.datasets.tomogram import Mode
 from robpicker_jax.labels import LabelMaker, Region, label_maker
 from robpicker_jax.patches import BatchSource, PatchTomogram, check_names
@@ -167,7 +167,7 @@ def load_training_data(
         InputError: whatever is wrong with it, named by file.
     """
     check_names(patches)
-    found = survey(discover(directory), data, patches.size)
+    found = survey(dataset(directory, data), data, patches.size)
     kept = Scalings(scalings)
     activations = step_bytes(
         model,
@@ -262,7 +262,7 @@ def _labels(tomogram: OpenedTomogram, maker: LabelMaker | None, n_species: int, 
         return load_target(tomogram.files, n_species, tomogram.shape_zyx)
     assert tomogram.particles is not None
     make = maker.bind if drawn else maker.labels
-    with located(tomogram.files.annotation_path or ""):
+    with located(tomogram.files.annotation_path or tomogram.files.volume_path):
         return make(tomogram.shape_zyx, tomogram.particles)
 
 

@@ -14,7 +14,7 @@ from robpicker_jax.config import (
     ParallelConfig,
     SimulationConfig,
 )
-from robpicker_jax.datasets import agreed_voxel_size, discover
+from robpicker_jax.datasets import agreed_voxel_size, dataset
 from robpicker_jax.datasets.densities import DensityStatistics
 from robpicker_jax.models.model_file import MODEL_FILE, load_model_file, save_model
 from robpicker_jax.models.trained_model import ModelCard, TrainedModel, portable
@@ -126,6 +126,6 @@ def _voxel_size(data: DataConfig, simulation: SimulationConfig) -> float | None:
     if data.dir is None:
         return simulation.voxel_size_angstrom
     try:
-        return agreed_voxel_size(discover(data.dir)["train"])
+        return agreed_voxel_size(dataset(data.dir, data)["train"])
     except InputError:  # the data set has been moved away
         return None

@@ -26,6 +26,7 @@ from mrcfile.utils import byte_order_from_machine_stamp
 
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path
+from robpicker_jax.system.notes import note
 from robpicker_jax.volumes.mrc_bytes import byte_type, middle, planes_to_look_at
 from robpicker_jax.volumes.volume import NO_ORIGIN, ArrayReader, LazyReader, Origin, VolumeReader, slabs
 
@@ -72,14 +73,13 @@ def open_mrc(path: Path) -> VolumeReader:
         except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"damaged compressed file ({error})", where=path) from None
         layout = _layout(path, raw)
-        if layout.dtype == np.int8:
-            if not compressed and path.stat().st_size < layout.offset + layout.data_bytes:
-                raise _truncated(path, layout, path.stat().st_size)
-            layout = replace(layout, dtype=byte_type(_header(path, raw), _planes(path, compressed, layout), path))
-        if not compressed and not layout.nibbles:
-            size = path.stat().st_size
+        if not compressed:
+            layout, size = _without_absent_header(path, layout), path.stat().st_size
             if size < layout.offset + layout.data_bytes:
                 raise _truncated(path, layout, size)
+        if layout.dtype == np.int8:
+            layout = replace(layout, dtype=byte_type(_header(path, raw), _planes(path, compressed, layout), path))
+        if not compressed and not layout.nibbles:
             stored = np.memmap(path, layout.dtype, "r", layout.offset, layout.file_shape)
             return ArrayReader(
                 path, stored.transpose(layout.transpose), layout.voxel_size_zyx_angstrom, layout.origin_angstrom
@@ -202,6 +202,15 @@ def _decode(path: Path, compressed: str | None, layout: _Layout) -> np.ndarray:
     both = np.stack([rows & 15, rows >> 4], axis=-1)  # the first voxel lies in the low bits
     stored = both.reshape(*layout.file_shape[:2], -1)[:, :, : layout.file_shape[2]]
     return stored.transpose(layout.transpose)
+
+
+def _without_absent_header(path: Path, layout: _Layout) -> _Layout:
+    """The layout, with the voxels right behind the header where the file is just too short for what else it announces."""
+    absent = layout.offset - _HEADER_BYTES
+    if absent <= 0 or path.stat().st_size != _HEADER_BYTES + layout.data_bytes:
+        return layout
+    note(f"the header announces {absent} bytes of extended header that are not there; the voxels are read", where=path)
+    return replace(layout, offset=_HEADER_BYTES)
 
 
 def _planes(path: Path, compressed: str | None, layout: _Layout) -> list[np.ndarray]:

@@ -64,7 +64,7 @@ def open_zarr(path: Path, level: int | None = None) -> VolumeReader:
     except ImportError:
         raise InputError("reading Zarr needs the tensorstore package", where=path, fix=_INSTALL) from None
     driver = "zarr3" if (array / "zarr.json").is_file() else "zarr"
-    spec = {"driver": driver, "kvstore": {"driver": "file", "path": str(array.absolute())}}
+    spec = {"driver": driver, "kvstore": {"driver": "file", "path": str(array.resolve())}}
     try:
         store = tensorstore.open(spec, read=True, open=True).result()
     except ValueError as error:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 _ANGSTROMS = {
-    1.0: ("angstrom", "ångström", "å", "a", "ang", "angstroms"),
+    1.0: ("angstrom", "ångström", "å", "a", "ang", "angstroms", "\\u00c5", "\\u00e5"),
     10.0: ("nm", "nanometer", "nanometre", "nanometers", "nanometres"),
-    1e4: ("µm", "μm", "um", "micron", "microns", "micrometer", "micrometre", "\\u00b5m"),
+    1e4: ("µm", "μm", "um", "micron", "microns", "micrometer", "micrometre", "\\u00b5m", "\\u03bcm"),
+    1e8: ("cm", "centimeter", "centimetre"),
     1e7: ("mm", "millimeter", "millimetre"),
 }
 _BY_NAME = {name: factor for factor, names in _ANGSTROMS.items() for name in names}

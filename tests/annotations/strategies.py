@@ -6,9 +6,12 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from robpicker_jax.annotations import Particles
+from robpicker_jax.annotations import FORMATS, Particles
 from robpicker_jax.annotations.bounds import are_fractions
 from robpicker_jax.annotations.geometry import random_rotations
+
+WRITABLE = [name for name, entry in FORMATS.items() if entry.write is not None]
+"""Formats that are read and written."""
 
 WORD = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-", min_size=1, max_size=12)
 

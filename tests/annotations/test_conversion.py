@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from robpicker_jax.annotations import FORMATS, Particles, read_annotations, write_annotations
 from robpicker_jax.annotations.geometry import random_rotations, rotation_angle_deg
 from robpicker_jax.system.errors import InputError
+from tests.annotations.strategies import WRITABLE
 from tests.annotations.strategies import particles as particle_lists
 
 VOXEL_SIZE = 7.84
@@ -28,7 +29,7 @@ NAMES = np.array(["", *CLASS_LABELS])
 CONTEXT = {"voxel_size_angstrom": VOXEL_SIZE, "shape_zyx": SHAPE}
 SINGLE_PRECISION = {"em", "imod"}
 # Tables round to 6 decimals, in the unit they are in.
-DECIMALS = {"star": 1e-6, "warp": 1e-6, "relion5": 1e-6, "stopgap": 1e-6, "dynamo": 1e-6}
+DECIMALS = {"star": 1e-6, "warp": 1e-6, "relion5": 1e-6, "stopgap": 1e-6, "dynamo": 1e-6, "cbox": 1e-6}
 
 
 def file_of(folder: Path, name: str, stem: str = "particles") -> Path:
@@ -87,7 +88,7 @@ def check(back: Particles, particles: Particles, keeps: frozenset[str], distance
         np.testing.assert_array_equal(back.extra["lamella"], particles.extra["lamella"])
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("fmt", WRITABLE)
 def test_round_trip_keeps_what_the_format_says(fmt: str, tmp_path: Path) -> None:
     for seed, n in enumerate((1, 2, 30)):
         particles = spread(n, seed)
@@ -96,7 +97,7 @@ def test_round_trip_keeps_what_the_format_says(fmt: str, tmp_path: Path) -> None
         check(ordered(read(path, fmt)), ordered(particles), FORMATS[fmt].keeps, tolerance(fmt, particles.positions_vox))
 
 
-@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(FORMATS, 2)))
+@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(WRITABLE, 2)))
 def test_conversion_between_all_pairs(first: str, second: str, tmp_path: Path) -> None:
     particles = spread(12, 7)
     write(file_of(tmp_path, first, "a"), particles, first)
@@ -107,7 +108,7 @@ def test_conversion_between_all_pairs(first: str, second: str, tmp_path: Path) -
     check(back, ordered(particles), keeps, distance)
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("fmt", WRITABLE)
 @given(particles=particle_lists())
 @settings(max_examples=15, deadline=None)
 def test_any_particles_can_be_written_and_read(
@@ -123,7 +124,7 @@ def test_any_particles_can_be_written_and_read(
     )
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("fmt", WRITABLE)
 def test_no_particles_can_be_written_and_read(fmt: str, tmp_path: Path) -> None:
     path = file_of(tmp_path, fmt)
     write(path, Particles.empty(), fmt)
@@ -224,12 +225,12 @@ def _one_class(particles: Particles) -> Particles:
     return particles.with_(labels=np.ones(n, int), class_names=["ribosome"] * n, tomograms=["1"] * n)
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("fmt", WRITABLE)
 def test_mutated_files_raise_nothing_but_input_errors(fmt: str, tmp_path: Path) -> None:
     fuzz(fmt, tmp_path, 80)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("fmt", WRITABLE)
 def test_two_thousand_mutated_files(fmt: str, tmp_path: Path) -> None:
     fuzz(fmt, tmp_path, 2000)

@@ -14,6 +14,7 @@ from robpicker_jax.commands.cli import call
 from robpicker_jax.commands.convert import main
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import write_mrc
+from tests.annotations.strategies import WRITABLE
 
 VOXEL = 10.0
 SHAPE = (50, 60, 70)
@@ -45,7 +46,7 @@ def convert(*arguments: object) -> int:
     return call(main, [str(argument) for argument in arguments])
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("fmt", WRITABLE)
 def test_any_format_out_and_back(fmt: str, particles: Particles, tmp_path: Path) -> None:
     one = particles.with_(tomograms=["a"] * 6).select(particles.labels == 1)
     write_annotations(tmp_path / "in.xml", one)
@@ -78,7 +79,7 @@ def test_losses_are_said_and_a_dry_run_writes_nothing(
     assert not (tmp_path / "out.coords").exists()
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("fmt", WRITABLE)
 def test_the_table_of_losses_agrees_with_the_registry(fmt: str, particles: Particles) -> None:
     lost = {column.name for column in fate(particles, FORMATS[fmt]) if not column.kept}
     keeps = FORMATS[fmt].keeps

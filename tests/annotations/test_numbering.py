@@ -80,6 +80,15 @@ def test_b10_no_stale_key_stays_beside_a_new_list(tmp_path: Path) -> None:
     assert not (tmp_path / "list_tomograms.doc").exists()
 
 
+@pytest.mark.parametrize("fmt", NUMBERED)
+def test_b10_the_key_has_the_names_and_numbers_of_the_list(tmp_path: Path, fmt: str) -> None:
+    paths = write(tmp_path, fmt, ["/data/TS_31.mrc", "TS_07.tomostar"])
+    assert read_annotations(paths, fmt=fmt).tomograms.tolist() == ["TS_31", "TS_07"]
+    numbers = write(tmp_path, fmt, ["31.mrc", "7.mrc"])
+    assert not (tmp_path / "list_tomograms.doc").exists()
+    assert read_annotations(numbers, fmt=fmt).tomograms.tolist() == ["31", "7"]
+
+
 @given(
     st.sampled_from(NUMBERED),
     st.lists(st.from_regex(r"[A-Za-z][\w ]{0,10}\w", fullmatch=True), min_size=2, max_size=6, unique=True),

@@ -88,7 +88,7 @@ def test_your_own_data_in_five_steps(folder: Path) -> None:
 
     picking = blocks("relion_warp.md", "bash")[3]
     assert run(picking) == [0, 0]
-    assert [path.name for path in (folder / "PICKS5").iterdir()] == ["picks.star"]
+    assert [path.name for path in (folder / "PICKS5").glob("[!.]*")] == ["picks.star"]
     assert {"picks.star", "picks_warp.star", "picks.tbl"} <= {path.name for path in (folder / "PICKS4").iterdir()}
 
 

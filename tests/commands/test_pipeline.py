@@ -189,6 +189,10 @@ def test_segmenting_says_what_it_takes_and_can_keep_all_scores(
     further = ["--inference.blend", "gaussian", "--inference.rotations", "2", "--inference.overlap_vox", "24"]
     assert call(segment.main, [*arguments, *further]) == 0
     shown = capsys.readouterr().out
+    written = {path: path.stat().st_mtime_ns for path in out.glob("*.mrc")}
+    assert call(segment.main, [*arguments, *further]) == 0  # B6: finished tomograms are not segmented twice
+    assert "2 of 2 tomograms are finished already" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.mrc")} == written
     assert re.search(r"2 tomograms, 12 tiles; memory: at most \d+ MiB beside the network; all class prob", shown), shown
     assert "segmenting: 12/12" in shown
     scores = np.stack([read_volume(out / f"two_score_{label}.mrc").data for label in range(3)])
@@ -217,7 +221,7 @@ def test_picks_of_all_tomograms_in_one_file(tiny_run: Path, tmp_path: Path, caps
     assert not out.exists() or not any(out.iterdir())
     assert call(pick.main, [*arguments, *formats[:-2], "--format-option", "binning=4"]) == 0
     one = len(read_annotations(tiny_run / "picks" / "test_000.xml", allow_empty=True))
-    assert sorted(path.name for path in out.iterdir()) == sorted(
+    assert sorted(path.name for path in out.glob("[!.]*")) == sorted(
         ["picks.star", "picks_relion5.star", "picks.tbl"] + (["picks_tomograms.doc"] if one else [])
     )
     back = read_annotations(out / "picks.star", binning=4, allow_empty=True)

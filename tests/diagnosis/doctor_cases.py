@@ -185,7 +185,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None]]] = {
         lambda d: listed(d).write_text(listed(d).read_text().replace('x="', 'x="~', 1)) and None,
     ),
     "list missing": ("no_annotations", lambda d: listed(d).unlink()),
-    "empty list": ("no_annotations", relist(lambda p: Particles.empty(), "train/train_000")),
+    "empty list": ("no_annotations", relist(lambda p: Particles.empty(), "meta/meta_000")),
     "two lists": ("layout", two_lists),
     "no meta": ("split_missing", lambda d: shutil.rmtree(d / "meta")),
     "NaN": ("bad_voxels", with_nan),

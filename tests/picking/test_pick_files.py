@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from robpicker_jax.annotations import FORMATS, Particles, read_annotations, write_annotations
 from robpicker_jax.commands import convert
 from robpicker_jax.commands.cli import call
-from robpicker_jax.picking.pick_files import PickFiles, PickTarget, listed_name
+from robpicker_jax.picking.pick_files import PickFiles, PickTarget
 from robpicker_jax.system.errors import InputError
 from tests.annotations.star_text import star_rows, xyz
 
@@ -117,15 +116,6 @@ def test_voxels_of_different_sizes_may_share_a_file_in_voxels(tmp_path: Path) ->
     PickFiles(tmp_path, ["xml", "csv", "dynamo"], together=True).check([A, PickTarget("x", (9, 9, 9), 20.0)])
 
 
-def test_names_of_tomograms_by_pattern() -> None:
-    assert listed_name("rec_TS_07", None) == "rec_TS_07"
-    assert listed_name("rec_TS_07", re.compile("rec_(.*)")) == "TS_07"
-    assert listed_name("TS_07_10.00Apx", re.compile(r"TS_\d+")) == "TS_07"
-    for pattern in ("rec-(.*)", "rec(x?)_"):
-        with pytest.raises(InputError, match="does not occur in 'rec_TS_07'"):
-            listed_name("rec_TS_07", re.compile(pattern))
-
-
 @pytest.mark.parametrize("fmt", ["dynamo", "stopgap", "em"])
 def test_convert_numbers_tomograms_and_says_which(fmt: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     both = Particles.concatenate([picks(k).with_(tomograms=[name] * 5) for k, name in enumerate(("TS_07", "TS_31"))])
@@ -146,3 +136,20 @@ def test_convert_numbers_tomograms_and_says_which(fmt: str, tmp_path: Path, caps
     assert not (tmp_path / "out_tomograms.doc").exists()  # numbers that are the names need no key
     assert set(read_annotations(target, fmt=fmt).tomograms.tolist()) == {"7", "31"}
     shutil.rmtree(tmp_path)
+
+
+def test_b4_names_and_options_are_resolved_before_anything_is_picked(tmp_path: Path) -> None:
+    """Fault B4: a tomogram that is not in the tomograms table was only found after all tiles had been computed."""
+    table = sizes_table(tmp_path)
+    for together in (False, True):
+        files = PickFiles(tmp_path / "picks", ["xml", "relion5"], together, {"tomograms": str(table)})
+        files.check([A, B])
+        with pytest.raises(InputError, match=r"tomograms\.star: no tomogram 'TS_99' in it"):
+            files.check([A, PickTarget("TS_99", A.shape_zyx, 10.0)])
+        with pytest.raises(InputError, match="no such tomograms table"):
+            PickFiles(tmp_path / "picks", ["relion5"], together, {"tomograms": "gone.star"}).check([A])
+    writable = [name for name, entry in FORMATS.items() if entry.write is not None]
+    PickFiles(tmp_path / "picks", writable).check([A, B])
+    with pytest.raises(InputError, match="M species particles, Å cannot be written"):
+        PickFiles(tmp_path / "picks", ["m_species"]).check([A])
+    assert not (tmp_path / "picks").exists()

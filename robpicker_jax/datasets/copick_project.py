@@ -1,0 +1,147 @@
+"""copick projects as data sets: runs are tomograms, objects are species, picks are lists; opened by the copick library.
+
+A project is named by its configuration, `copick_config.json`. Which runs are trained on, which voxel spacing and type of
+tomogram they take, and whose picks count, stands in the section `data.copick`. Tomograms and picks are read from where
+the library says they lie, by the same readers as everywhere else, so they have to lie in a file system of this machine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from robpicker_jax.config import CopickConfig
+from robpicker_jax.datasets.discovery import SPLITS, TomogramFiles
+from robpicker_jax.system.errors import InputError
+
+
+def is_project(path: str | Path) -> bool:
+    """Whether a file is the configuration of a copick project."""
+    path = Path(path)
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return False
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and "pickable_objects" in content
+
+
+def open_project(path: str | Path) -> Any:
+    """The project's root, as the copick library gives it.
+
+    Raises:
+        InputError: the library is not installed, or cannot open the project.
+    """
+    try:
+        import copick
+    except ImportError:
+        fix = "pip install 'robpicker-jax[copick]'"
+        raise InputError("a copick project needs the package copick", where=path, fix=fix) from None
+    try:
+        return copick.from_file(str(path))
+    except Exception as error:  # whatever the library raises, the project is at fault
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"cannot be opened by the copick library ({reason[:160]})", where=path) from None
+
+
+def project_tomograms(path: str | Path, section: CopickConfig, *, picks: bool = True) -> dict[str, list[TomogramFiles]]:
+    """The tomograms of a project by split, each with the picks of its objects as lists by class.
+
+    Runs that no split names are of `test`.
+
+    Args:
+        path: the project's configuration.
+        section: which runs, tomograms and picks to take.
+        picks: whether picks are looked for.
+
+    Raises:
+        InputError: a run that does not exist or is in two splits, no or several tomograms that fit in one run, or picks of
+            several users or sessions between which nobody chose.
+    """
+    project = open_project(path)
+    runs = {run.name: run for run in project.runs}
+    split_of: dict[str, str] = {}
+    for split in SPLITS:
+        for name in getattr(section, split):
+            if name not in runs:
+                listed = ", ".join(sorted(runs)[:6]) or "none"
+                raise InputError(f"data.copick.{split}: no run {name!r}", where=path, fix=f"its runs: {listed}")
+            if split_of.setdefault(name, split) != split:
+                raise InputError(f"data.copick: run {name!r} is in {split_of[name]} and {split}", where=path)
+    found: dict[str, list[TomogramFiles]] = {split: [] for split in SPLITS}
+    for name, run in sorted(runs.items()):
+        if section.test and name not in split_of:
+            continue
+        split = split_of.get(name, "test")
+        volume = _volume(run, section, path)
+        if volume is None and name not in split_of:
+            continue  # a run without a tomogram of this kind, which nobody asked for
+        if volume is None:
+            raise InputError(f"run {name!r} has no tomogram {_wanted(section)}", where=path, fix=_SPACING)
+        lists = _lists(run, section, path) if picks else ()
+        found[split].append(TomogramFiles(name, split, volume, class_lists=lists))
+    return found
+
+
+_SPACING = "set data.copick.tomo_type and data.copick.voxel_spacing_angstrom"
+
+
+def _wanted(section: CopickConfig) -> str:
+    size = "" if section.voxel_spacing_angstrom is None else f" at {section.voxel_spacing_angstrom:g} Å"
+    return f"of type {section.tomo_type!r}{size}"
+
+
+def _volume(run: Any, section: CopickConfig, path: str | Path) -> Path | None:
+    """The one tomogram of a run that fits; None where there is none."""
+    wanted = section.voxel_spacing_angstrom
+    spacings = [s for s in run.voxel_spacings if wanted is None or abs(s.voxel_size - wanted) < 1e-3 * wanted]
+    fitting = [tomogram for spacing in spacings for tomogram in spacing.get_tomograms(section.tomo_type)]
+    if not fitting:
+        return None
+    if len({tomogram.voxel_spacing.voxel_size for tomogram in fitting}) > 1:
+        sizes = ", ".join(f"{tomogram.voxel_spacing.voxel_size:g}" for tomogram in fitting)
+        raise InputError(f"run {run.name!r} has tomograms at {sizes} Å", where=path, fix=_SPACING)
+    tomogram = fitting[0]
+    return _local(tomogram.static_path if tomogram.read_only else tomogram.overlay_path, path)
+
+
+def _lists(run: Any, section: CopickConfig, path: str | Path) -> tuple[tuple[str, Path], ...]:
+    """(object, picks) of a run, by the chosen user and session."""
+    chosen: dict[str, list[Any]] = {}
+    for picks in run.get_picks(user_id=section.user, session_id=section.session):
+        chosen.setdefault(picks.pickable_object_name, []).append(picks)
+    for name, several in chosen.items():
+        if len(several) > 1:
+            sources = ", ".join(f"user {picks.user_id} session {picks.session_id}" for picks in several)
+            raise InputError(
+                f"run {run.name!r} has several picks of {name!r}: {sources}",
+                where=path,
+                fix="choose one with data.copick.user and data.copick.session",
+            )
+    return tuple((name, _local(picks.path, path)) for name, (picks,) in sorted(chosen.items()))
+
+
+def _local(location: str, path: str | Path) -> Path:
+    found = Path(location)
+    if not found.exists():
+        raise InputError(
+            f"{location} does not lie in a file system of this machine", where=path, fix="copy the project here first"
+        )
+    return found
+
+
+def local_overlay(project: Any, path: str | Path) -> Path:
+    """The folder of the project's overlay, where new picks go.
+
+    Raises:
+        InputError: it does not lie in a file system of this machine.
+    """
+    return _local(str(project.root_overlay), path)
+
+
+def object_names(project: Any) -> Sequence[str]:
+    """Names of the project's objects that are particles."""
+    return [entry.name for entry in project.config.pickable_objects if entry.is_particle]

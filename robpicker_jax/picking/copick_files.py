@@ -1,0 +1,110 @@
+"""Picks into the overlay of a copick project, by the copick library: one set of picks for each run and object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robpicker_jax.annotations import Particles
+from robpicker_jax.datasets.copick_project import local_overlay, object_names, open_project
+from robpicker_jax.picking.pick_files import PickFiles, PickTarget
+from robpicker_jax.system.errors import InputError
+
+USER, SESSION = "robpicker", "0"
+
+
+@dataclass(frozen=True)
+class CopickFiles(PickFiles):
+    """How picks are written into a project; the folder is its overlay, the options are copick's user and session.
+
+    Attributes:
+        project: the project's root, as the library gives it.
+        objects: the project's object of class 1, 2, ….
+    """
+
+    project: Any = None
+    objects: Sequence[str] = ()
+
+    @classmethod
+    def into(cls, config: Path, class_names: Sequence[str], options: dict[str, Any]) -> CopickFiles:
+        """Open a project for writing.
+
+        Args:
+            config: its `copick_config.json`.
+            class_names: name of class 1, 2, …; each must be one of its objects.
+            options: `user_id` and `session_id`, where they are given.
+
+        Raises:
+            InputError: a project that cannot be opened or lies elsewhere, or a class that it has no object for.
+        """
+        project = open_project(config)
+        known = {_letters(name): name for name in object_names(project)}
+        missing = [name for name in class_names if _letters(name) not in known]
+        if missing:
+            listed = ", ".join(known.values()) or "none"
+            raise InputError(f"has no object {missing[0]!r}", where=config, fix=f"its objects: {listed}")
+        objects = [known[_letters(name)] for name in class_names]
+        return cls(local_overlay(project, config), ["copick"], False, options, project, objects)
+
+    def check(self, targets: Sequence[PickTarget]) -> None:
+        """Refuse, before anything is picked, what could not be written.
+
+        Raises:
+            InputError: as `PickFiles.check`, and for a tomogram that is no run of the project.
+        """
+        super().check(targets)
+        for target in targets:
+            self._run(target)
+
+    def write(self, target: PickTarget, picks: Particles) -> list[Path]:
+        """Store the picks of one tomogram as its run's, in place of earlier ones by the same user and session."""
+        from copick.models import CopickPoint
+
+        assert target.voxel_size_angstrom is not None  # `check` refused it
+        run, paths = self._run(target), []
+        for label, name in enumerate(self.objects, start=1):
+            mine = picks.select(picks.labels == label)
+            stored = run.new_picks(
+                name,
+                str(self.options.get("session_id", SESSION)),
+                str(self.options.get("user_id", USER)),
+                exist_ok=True,
+            )
+            turned = mine.rotations is not None and bool(np.isfinite(mine.rotations).all())
+            stored.meta.points = [
+                CopickPoint(
+                    location=dict(zip("xyz", map(float, position * target.voxel_size_angstrom), strict=True)),
+                    transformation_=_matrix(mine, i if turned else None),
+                    score=1.0 if mine.scores is None or np.isnan(mine.scores[i]) else float(mine.scores[i]),
+                )
+                for i, position in enumerate(mine.positions_vox)
+            ]
+            stored.meta.voxel_spacing = target.voxel_size_angstrom
+            stored.meta.trust_orientation = turned
+            stored.store()
+            paths.append(Path(stored.path))
+        return paths
+
+    def _run(self, target: PickTarget) -> Any:
+        run = self.project.get_run(target.name)
+        if run is None:
+            fix = "--name-pattern says what of a volume's name is the run's"
+            raise InputError(f"no run {target.name!r} in the copick project", where="--out", fix=fix)
+        return run
+
+
+def _matrix(particles: Particles, i: int | None) -> list[list[float]]:
+    matrix = np.eye(4)
+    if i is not None and particles.rotations is not None:
+        matrix[:3, :3] = particles.rotations[i]
+    rows: list[list[float]] = matrix.tolist()
+    return rows
+
+
+def _letters(name: str) -> str:
+    """A name without what copick's names cannot hold."""
+    return "".join(character for character in name.lower() if character.isalnum())

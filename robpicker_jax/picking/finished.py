@@ -1,0 +1,121 @@
+"""Which tomograms of a batch are finished, so that a batch that was stopped goes on, and shards of it fit together.
+
+A command that applies a model keeps a record for each tomogram in `OUT/.finished/VERB/{name}.json`: by which settings
+the results were made, from which input, and what the written files are. A tomogram is finished where all of these are
+still the same. A record is written after the files that it speaks of, in one step, so that a stop at any moment leaves
+a tomogram either finished or to be done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robpicker_jax.annotations import Particles
+from robpicker_jax.datasets import TomogramFiles
+from robpicker_jax.datasets.stamps import stamp
+from robpicker_jax.system.files import atomic_path, write_text
+from robpicker_jax.system.version import __version__
+
+_COLUMNS = ("positions_vox", "labels", "rotations", "scores", "cluster_sizes", "class_names", "tomograms")
+_EXTRA = "extra "
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The finished tomograms of one command in one folder.
+
+    Attributes:
+        out: the folder that results go to.
+        verb: the command.
+        settings: all that results depend on, beside the tomogram, as JSON can hold it; None: not known, so that nothing
+            counts as finished.
+    """
+
+    out: Path
+    verb: str
+    settings: Mapping[str, Any] | None
+
+    def has(self, name: str, tomogram: TomogramFiles) -> bool:
+        """Whether the results of a tomogram are there as these settings make them of the tomogram as it is now."""
+        try:
+            record = json.loads(self._record(name).read_text(encoding="utf-8"))
+            made = record["settings"] == self._digest() and record["input"] == _stamps(tomogram)
+            return made and all(stamp(self.out / file) == known for file, known in record["files"].items())
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):  # no record, or a damaged one
+            return False
+
+    def add(self, name: str, tomogram: TomogramFiles, files: Sequence[Path]) -> None:
+        """Record a tomogram whose results have been written to these files."""
+        if self.settings is None:
+            return
+        record = {
+            "settings": self._digest(),
+            "input": _stamps(tomogram),
+            "files": {file.relative_to(self.out).as_posix(): stamp(file) for file in files},
+        }
+        write_text(self._record(name), json.dumps(record, indent=1) + "\n")
+
+    def leave_out(self, name: str, tomogram: TomogramFiles, reason: str) -> None:
+        """Record a tomogram that cannot be used: it is tried again by a later run, and no shard waits for it."""
+        if self.settings is not None:
+            record = {"settings": self._digest(), "input": _stamps(tomogram), "left out": reason}
+            write_text(self._record(name), json.dumps(record, indent=1) + "\n")
+
+    def left_out(self, name: str) -> bool:
+        """Whether `leave_out` recorded the tomogram last."""
+        try:
+            return "left out" in json.loads(self._record(name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError):
+            return False
+
+    def keep_picks(self, name: str, picks: Particles) -> Path:
+        """Keep the picks of one tomogram, every number exactly, until those of all tomograms are written into one file."""
+        path = self._record(name).with_suffix(".npz")
+        columns = {column: getattr(picks, column) for column in _COLUMNS}
+        columns |= {f"{_EXTRA}{column}": values for column, values in picks.extra.items()}
+        with atomic_path(path) as temporary:
+            np.savez(temporary, allow_pickle=False, **{k: v for k, v in columns.items() if v is not None})
+        return path
+
+    def kept_picks(self, name: str) -> Particles:
+        """The picks that `keep_picks` kept."""
+        with np.load(self._record(name).with_suffix(".npz"), allow_pickle=False) as stored:
+            columns = {column: stored[column] for column in stored.files}
+        extra = {
+            column.removeprefix(_EXTRA): columns.pop(column) for column in list(columns) if column.startswith(_EXTRA)
+        }
+        return Particles(**columns, extra=extra)
+
+    def _record(self, name: str) -> Path:
+        return self.out / ".finished" / self.verb / f"{name}.json"
+
+    def _digest(self) -> str:
+        if self.settings is None:
+            return ""
+        settings = json.dumps([__version__, self.settings], sort_keys=True, default=str)
+        return hashlib.sha256(settings.encode()).hexdigest()
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """`I/N`: the I-th of N parts of a batch, counted from 1.
+
+    Raises:
+        ValueError: not two whole numbers with 1 ≤ I ≤ N.
+    """
+    index, _, count = text.partition("/")
+    number, total = int(index), int(count)
+    if not 1 <= number <= total:
+        raise ValueError(text)
+    return number, total
+
+
+def _stamps(tomogram: TomogramFiles) -> dict[str, Any]:
+    paths = (tomogram.volume_path, tomogram.mask_path)
+    return {path.name: stamp(path) for path in paths if path is not None}

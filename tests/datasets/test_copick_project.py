@@ -1,0 +1,159 @@
+"""copick projects (fault B3): runs as tomograms, objects as species, picks as lists, and picks into the overlay.
+
+The project is made, and what was written is read back, by the copick library itself.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from robpicker_jax.annotations import Particles, write_annotations
+from robpicker_jax.commands import pick
+from robpicker_jax.commands.cli import call
+from robpicker_jax.config import CopickConfig, DataConfig, load_config
+from robpicker_jax.datasets import dataset, load_particles, open_tomogram
+from robpicker_jax.datasets.copick_project import is_project
+from robpicker_jax.datasets.lists import read_lists
+from robpicker_jax.diagnosis import diagnose
+from robpicker_jax.picking.picker import PICKERS
+from robpicker_jax.system.errors import InputError
+from tests.commands.test_batches import Brightest
+
+SHAPE = (8, 10, 12)
+POSITIONS = {"apo-ferritin": [[10.0, 20.0, 30.0]], "ribosome": [[40.0, 50.0, 60.0], [70.0, 20.0, 10.0]]}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Three runs with a tomogram each; ann picked both objects in all of them, ben one object in the first."""
+    copick = pytest.importorskip("copick", reason="the extra copick is not installed")
+    pytest.importorskip("tensorstore", reason="the extra zarr is not installed")
+    for name in ("static", "overlay"):
+        (tmp_path / name).mkdir()
+    config = {
+        "name": "p",
+        "description": "",
+        "version": "1.0",
+        "pickable_objects": [
+            {"name": "apo-ferritin", "is_particle": True, "label": 1, "radius": 60},
+            {"name": "ribosome", "is_particle": True, "label": 2, "radius": 150},
+            {"name": "membrane", "is_particle": False, "label": 3},
+        ],
+        "config_type": "filesystem",
+        "overlay_root": f"local://{tmp_path / 'overlay'}",
+        "overlay_fs_args": {"auto_mkdir": True},
+    }
+    path = tmp_path / "copick_config.json"
+    path.write_text(json.dumps(config))
+    root = copick.from_file(str(path))
+    rng = np.random.default_rng(0)
+    for name in ("TS_1", "TS_2", "TS_3"):
+        run = root.new_run(name)
+        spacing = run.new_voxel_spacing(10.0)
+        spacing.new_tomogram("wbp").from_numpy(rng.normal(size=SHAPE).astype(np.float32))
+        for object_name, positions in POSITIONS.items():
+            add(run, object_name, "ann", positions)
+    add(root.get_run("TS_1"), "ribosome", "ben", [[1.0, 2.0, 3.0]])
+    return path
+
+
+def add(run: Any, name: str, user: str, positions: list[list[float]]) -> None:
+    from copick.models import CopickPoint
+
+    picks = run.new_picks(name, "1", user)
+    picks.points = [CopickPoint(location=dict(zip("xyz", position, strict=True))) for position in positions]
+    picks.store()
+
+
+def configuration(project: Path, folder: Path, **section: Any) -> DataConfig:
+    chosen = {"train": ["TS_1"], "meta": ["TS_2"], "user": "ann", "voxel_spacing_angstrom": 10.0, **section}
+    data = {"dir": str(project), "meta_labels": "sphere", "copick": chosen}
+    (folder / "c.yaml").write_text(json.dumps({"data": data}))
+    return load_config(folder / "c.yaml", ["patches.size=8", "patches.shift_vox=2", "inference.overlap_vox=2"]).data
+
+
+def test_b3_runs_objects_and_picks_are_a_data_set(project: Path, tmp_path: Path) -> None:
+    data = configuration(project, tmp_path)
+    assert [(entry.name, entry.radius_vox) for entry in data.species] == [("apo-ferritin", 6.0), ("ribosome", 15.0)]
+    found = dataset(project, data)
+    assert {split: [files.name for files in found[split]] for split in found} == {
+        "train": ["TS_1"],
+        "meta": ["TS_2"],
+        "val": [],
+        "test": ["TS_3"],
+    }
+    particles = load_particles(found["train"][0], data, SHAPE, 10.0)
+    np.testing.assert_allclose(particles.positions_vox, [[1, 2, 3], [4, 5, 6], [7, 2, 1]])
+    assert particles.labels.tolist() == [1, 2, 2]
+    with open_tomogram(found["meta"][0], data) as opened:
+        assert opened.shape_zyx == SHAPE
+        assert opened.voxel_size_angstrom == pytest.approx(10.0)
+    config = load_config(tmp_path / "c.yaml", ["patches.size=8", "patches.shift_vox=2", "inference.overlap_vox=2"])
+    codes = set(diagnose(project, config, resources_too=False).codes)
+    assert not {"layout", "no_annotations", "unreadable_annotations", "class_unknown", "unreadable_volume"} & codes
+
+
+def test_b3_what_is_open_is_refused_and_listed(project: Path, tmp_path: Path) -> None:
+    for section, message in [
+        ({"user": None}, "TS_1.* several picks of 'ribosome': user ann session 1, user ben session 1"),
+        ({"train": ["TS_9"]}, "no run 'TS_9'; its runs: TS_1, TS_2, TS_3"),
+        ({"val": ["TS_1"]}, "run 'TS_1' is in train and val"),
+        ({"tomo_type": "denoised"}, "run 'TS_1' has no tomogram of type 'denoised' at 10 Å"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            dataset(project, configuration(project, tmp_path, **section))
+    with pytest.raises(InputError, match="the voxel size is not given"):
+        configuration(project, tmp_path, voxel_spacing_angstrom=None)
+
+
+def test_b3_picks_go_into_the_overlay(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import copick
+
+    picker = Brightest()
+    picker.class_names = ("Apo Ferritin",)  # type: ignore[misc,assignment]
+    monkeypatch.setitem(PICKERS, "brightest", lambda source, overrides: picker)
+    arguments = ["--picker", "brightest", "--workdir", str(tmp_path), "--out", str(project), str(project)]
+    assert call(pick.main, [*arguments, "--format-option", "session_id=7"]) == 0
+    assert picker.seen == ["TS_1", "TS_2", "TS_3"]
+    assert call(pick.main, [*arguments, "--format-option", "session_id=7"]) == 0
+    assert picker.seen == ["TS_1", "TS_2", "TS_3"]  # finished
+    root = copick.from_file(str(project))
+    for run in root.runs:
+        (picks,) = run.get_picks(user_id="robpicker", session_id="7")
+        assert picks.pickable_object_name == "apo-ferritin"
+        points, _ = picks.numpy()
+        assert points.shape == (3, 3)
+        assert not picks.trust_orientation
+        assert {picks.user_id for picks in run.picks} >= {"ann", "robpicker"}
+    picker.class_names = ("nothing",)  # type: ignore[misc,assignment]
+    assert call(pick.main, arguments) == 2
+    assert call(pick.main, [*arguments, "--format", "xml"]) == 2
+
+
+@pytest.mark.fast
+def test_b3_without_the_library_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "copick", None)
+    path = tmp_path / "copick_config.json"
+    path.write_text('{"pickable_objects": []}')
+    assert is_project(path)
+    with pytest.raises(InputError, match=r"needs the package copick; pip install 'robpicker-jax\[copick\]'"):
+        dataset(path, DataConfig(copick=CopickConfig()))
+    path.write_text('{"points": []}')
+    assert not is_project(path)
+
+
+@pytest.mark.fast
+def test_b3_picks_that_were_written_as_copick_are_read_by_evaluation(tmp_path: Path) -> None:
+    for name in ("TS_1", "TS_2"):
+        picks = Particles([[1, 2, 3], [4, 5, 6]], [1, 2], class_names=["a", "b"], tomograms=[name] * 2)
+        write_annotations(tmp_path / f"{name}_copick", picks, fmt="copick", voxel_size_angstrom=10.0)
+    found = read_lists(tmp_path, class_names=["a", "b"])
+    assert {name: sorted(particles.labels.tolist()) for name, particles in found.items()} == {
+        "TS_1": [1, 2],
+        "TS_2": [1, 2],
+    }
