@@ -110,3 +110,17 @@ def test_a18_a_damaged_cache_of_scalings_is_no_more_than_an_empty_one(tmp_path: 
     for text in (b"\xff\xfe", b"[]", b'{"a": 1}', b'{"%s": 3}' % os.fsencode(path), b"[" * 100_000):
         cache.write_bytes(text)
         assert Scalings(cache).known(files, data) is None
+
+
+def test_lists_of_single_classes_count_and_files_of_one_name_stay_apart(tmp_path: Path) -> None:
+    runs = []
+    for run in ("TS_1", "TS_2"):  # as in a copick project: every run's files are named alike
+        folder = tmp_path / run
+        folder.mkdir()
+        (folder / "wbp.mrc").write_bytes(run.encode())
+        (folder / "ribosome.json").write_text(run)
+        lists = (("ribosome", folder / "ribosome.json"),)
+        runs.append(TomogramFiles(run, "train", folder / "wbp.mrc", class_lists=lists))
+    before = stamps({"train": runs})
+    (tmp_path / "TS_1" / "ribosome.json").write_text("another")
+    assert changed_files(before, stamps({"train": runs})) == ["train/TS_1/ribosome.json changed"]
