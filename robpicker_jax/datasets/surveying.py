@@ -5,6 +5,8 @@ What the pass found is kept for whoever opens a tomogram later: the volume stays
 
 from __future__ import annotations
 
+import hashlib
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +22,8 @@ from robpicker_jax.datasets.tomogram import Mode, OpenedTomogram, with_voxels
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import Scaling, VolumeReader, open_volume
 
+_STEPS = 1000
+
 
 @dataclass(frozen=True, eq=False)
 class Survey:
@@ -32,6 +36,7 @@ class Survey:
         particles: particles of each tomogram that has a list.
         readers: the volumes that are open; `open` takes a tomogram's out and hands it on.
         shapes_zyx: size of each tomogram in voxels.
+        fingerprints: what tells each volume from others, from a plane of its voxels; None where that says nothing.
     """
 
     splits: Mapping[str, Sequence[TomogramFiles]]
@@ -40,6 +45,7 @@ class Survey:
     particles: Mapping[TomogramFiles, Particles]
     readers: dict[TomogramFiles, VolumeReader]
     shapes_zyx: Mapping[TomogramFiles, tuple[int, int, int]]
+    fingerprints: Mapping[TomogramFiles, str | None]
 
     def open(
         self,
@@ -70,7 +76,7 @@ class Survey:
 
 
 def survey(dataset: Mapping[str, Sequence[TomogramFiles]], data: DataConfig, patch_size: int) -> Survey:
-    """Check all that can be wrong with a data set's headers and lists, before hours of training; no voxel is read.
+    """Check all that can be wrong with a data set's headers and lists, before hours of training, reading one plane of voxels.
 
     Args:
         dataset: tomograms by split, as `discover` finds them.
@@ -85,9 +91,11 @@ def survey(dataset: Mapping[str, Sequence[TomogramFiles]], data: DataConfig, pat
     tomograms = [files for split in SPLITS for files in dataset.get(split, ())]
     readers: dict[TomogramFiles, VolumeReader] = {}
     particles: dict[TomogramFiles, Particles] = {}
+    fingerprints: dict[TomogramFiles, str | None] = {}
     try:
         for files in tomograms:
             readers[files] = open_volume(files.volume_path)
+            fingerprints[files] = fingerprint(readers[files])
         common = agreed_voxel_size(readers.values(), data.voxel_size_angstrom)
         for files, reader in readers.items():
             if files.split in ("train", "meta"):  # of the others no patch is cut; inference continues thin volumes
@@ -100,7 +108,24 @@ def survey(dataset: Mapping[str, Sequence[TomogramFiles]], data: DataConfig, pat
             reader.close()
         raise
     shapes = {files: reader.shape_zyx for files, reader in readers.items()}
-    return Survey(dataset, data, common, particles, readers, shapes)
+    return Survey(dataset, data, common, particles, readers, shapes, fingerprints)
+
+
+def fingerprint(reader: VolumeReader) -> str | None:
+    """Hash of a volume's shape and middle plane; None where the plane is empty or cannot be read, which others say.
+
+    Values are rounded to a thousandth of the plane's range, so that one volume stored in two number types stays the same.
+    """
+    middle = reader.shape_zyx[0] // 2
+    try:
+        plane = reader.read((slice(middle, middle + 1), slice(None), slice(None)), check=False)
+    except (ValueError, OSError, EOFError, MemoryError, zlib.error):
+        return None
+    low, high = float(plane.min()), float(plane.max())
+    if not high > low or not np.isfinite(high - low):
+        return None
+    steps = np.rint((plane - low) / (high - low) * _STEPS).astype(np.int32)
+    return hashlib.sha256(np.array(reader.shape_zyx, np.int64).tobytes() + steps.tobytes()).hexdigest()
 
 
 def _check_not_empty(dataset: Mapping[str, Sequence[TomogramFiles]], data: DataConfig) -> None:

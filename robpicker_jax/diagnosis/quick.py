@@ -6,20 +6,14 @@ plane of its voxels.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Mapping, Sequence
 
 from robpicker_jax.config import PatchConfig, PickingConfig
 from robpicker_jax.datasets import SPLITS, Survey, TomogramFiles
 from robpicker_jax.diagnosis import classes, patches, splits
 from robpicker_jax.diagnosis.classes import Kind
 from robpicker_jax.diagnosis.findings import Finding, worst_first
-from robpicker_jax.diagnosis.observation import BROKEN, Header, Observation
-from robpicker_jax.volumes import open_volume
-
-_STEPS = 1000  # of the range of a plane's values, to which they are rounded: one volume in two modes stays the same
+from robpicker_jax.diagnosis.observation import Header, Observation
 
 
 def quick_findings(
@@ -38,7 +32,7 @@ def quick_findings(
     kinds = [Kind(entry.name, number, entry.radius_vox) for number, entry in enumerate(species, start=1)]
     observations = [_observation(survey, files) for split in SPLITS for files in survey.splits.get(split, ())]
     findings = splits.check_splits(observations)
-    findings += _same_volumes(observations)
+    findings += _same_volumes(observations, survey.fingerprints)
     findings += classes.check_counts(classes.count_classes(observations, kinds), kinds)
     findings += classes.check_distances(observations, kinds)
     findings += patches.check_radii(species, patch, stride)
@@ -58,31 +52,17 @@ def _softened(finding: Finding) -> Finding:
     return Finding("warning", finding.code, finding.what, finding.fix, finding.where, finding.evidence)
 
 
-def _same_volumes(observations: Sequence[Observation]) -> list[Finding]:
+def _same_volumes(
+    observations: Sequence[Observation], fingerprints: Mapping[TomogramFiles, str | None]
+) -> list[Finding]:
     """Volumes that are there twice."""
     first_with: dict[str, Observation] = {}
     findings = []
     for observation in observations:
-        digest = _digest(observation.tomogram)
+        digest = fingerprints[observation.tomogram]
         if digest is None:
             continue
         other = first_with.setdefault(digest, observation)
         if other is not observation:
             findings.append(splits.same_volume(other, observation, 1.0))
     return findings
-
-
-def _digest(files: TomogramFiles) -> str | None:
-    """Hash of the shape and the middle plane; None where that cannot be read, which others say."""
-    try:
-        with open_volume(files.volume_path) as reader:
-            middle = reader.shape_zyx[0] // 2
-            plane = reader.read((slice(middle, middle + 1), slice(None), slice(None)), check=False)
-            shape = reader.shape_zyx
-    except BROKEN:
-        return None
-    low, high = float(plane.min()), float(plane.max())
-    if not high > low or not np.isfinite(high - low):  # an empty plane tells nothing
-        return None
-    steps = np.rint((plane - low) / (high - low) * _STEPS).astype(np.int32)
-    return hashlib.sha256(np.array(shape, np.int64).tobytes() + steps.tobytes()).hexdigest()

@@ -18,6 +18,7 @@ Inputs = Literal["loss", "classes", "composition", "presence"]
 class _DataReweightingModule(nn.Module):
     hidden: int
     reach: float | None
+    device_axis: str | None
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
@@ -27,7 +28,10 @@ class _DataReweightingModule(nn.Module):
         if self.reach is None:
             return nn.sigmoid(score)
         # What all patches of a batch have in common has no effect on normalised weights, and must not saturate the bound.
-        return jnp.exp(math.log(self.reach) * jnp.tanh(score - jnp.mean(score)))
+        mean = jnp.mean(score)
+        if self.device_axis is not None:
+            mean = jax.lax.pmean(mean, self.device_axis)
+        return jnp.exp(math.log(self.reach) * jnp.tanh(score - mean))
 
 
 @dataclass(frozen=True)
@@ -46,16 +50,18 @@ class DataReweighting:
             they are; "presence", only which classes these are.
         n_classes: c, background included.
         reach: r; None: the paper's sigmoid.
+        device_axis: mapped axis of the devices that share a batch, inside `shard_map` or `pmap`; the mean is over all.
     """
 
     hidden: int = 500
     inputs: Inputs = "loss"
     n_classes: int = 1
     reach: float | None = None
+    device_axis: str | None = None
 
     @property
     def _module(self) -> Any:
-        return _DataReweightingModule(self.hidden, self.reach)
+        return _DataReweightingModule(self.hidden, self.reach, self.device_axis)
 
     @property
     def _width(self) -> int:
@@ -63,7 +69,8 @@ class DataReweighting:
 
     def init(self, key: jax.Array) -> Any:
         """Fresh float32 parameters; at first every weight is 1, with a sigmoid 1/2."""
-        return self._module.init(key, jnp.zeros((1, self._width)))["params"]
+        alone = _DataReweightingModule(self.hidden, self.reach, None)  # parameters are drawn outside of any mapped axis
+        return alone.init(key, jnp.zeros((1, self._width)))["params"]
 
     def apply(self, params: Any, class_losses: jax.Array, present: jax.Array) -> jax.Array:
         """Weights (n,), float32.
@@ -87,6 +94,10 @@ class DataReweighting:
         return weights
 
 
-def build_data_reweighting(model: ModelConfig, n_classes: int = 1) -> DataReweighting:
+def build_data_reweighting(
+    model: ModelConfig, n_classes: int = 1, *, device_axis: str | None = None
+) -> DataReweighting:
     """The data-reweighting network of a configuration with `n_classes` classes, background included."""
-    return DataReweighting(model.reweighting_hidden, model.reweighting_inputs, n_classes, model.weight_reach)
+    return DataReweighting(
+        model.reweighting_hidden, model.reweighting_inputs, n_classes, model.weight_reach, device_axis
+    )

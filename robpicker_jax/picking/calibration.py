@@ -24,7 +24,7 @@ import numpy as np
 from robpicker_jax.config import validated
 from robpicker_jax.evaluation import Evaluation
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.system.files import read_json_object, write_text
+from robpicker_jax.system.files import one_line, read_json_object, write_text
 
 FILE = "calibration.json"
 CONFIDENCE = 0.95
@@ -136,7 +136,10 @@ def load(workdir: Path) -> Calibration:
             "the run was not calibrated", where=path, fix="let the training finish, or leave --precision out"
         )
     content = read_json_object(path)
-    found = validated(Calibration, content, path)
+    try:
+        found = validated(Calibration, content, path)
+    except InputError as error:
+        raise InputError(f"damaged: no calibration ({one_line(error)})", where=path, fix="run train again") from None
     for name, entry in found.classes.items():
         lists = np.asarray(entry.picked), np.asarray(entry.hits)
         fits = len(entry.thresholds) == len(entry.picked) == len(entry.hits)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,15 +83,19 @@ class Checkpoints:
         """
         wanted = {"probe": np.arange(3.0)}
         folder = self._folder / _PROBE
-        with _writing(self._folder), ocp.CheckpointManager(folder) as manager:
-            manager.save(0, args=ocp.args.StandardSave(wanted), force=True)
-            manager.wait_until_finished()
-            try:
+        reason: str | None
+        try:
+            with _writing(self._folder), ocp.CheckpointManager(folder) as manager:
+                manager.save(0, args=ocp.args.StandardSave(wanted), force=True)
+                manager.wait_until_finished()
                 found = manager.restore(0, args=ocp.args.StandardRestore(wanted))
                 reason = None if np.array_equal(found["probe"], wanted["probe"]) else "other numbers came back"
-            except Exception as error:  # whatever the library raises, the folder cannot hold a run
-                reason = one_line(error)
-            manager.delete(0)
+                manager.delete(0)
+        except InputError:
+            raise
+        except Exception as error:  # whatever the library raises, the folder cannot hold a run
+            reason = one_line(error)
+            shutil.rmtree(folder, ignore_errors=True)
         if parallel.is_first():
             with contextlib.suppress(OSError):
                 folder.rmdir()

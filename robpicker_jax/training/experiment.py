@@ -138,7 +138,7 @@ def build_networks(
     """
     backbone = build_backbone(model, n_classes, device_axis=device_axis)
     correction = build_label_correction(model, n_classes, backbone.features)
-    reweighting = build_data_reweighting(model, n_classes)
+    reweighting = build_data_reweighting(model, n_classes, device_axis=device_axis)
 
     def init(key: jax.Array) -> dict[str, Any]:
         params, batch_stats = backbone.init(jax.random.fold_in(key, 0))

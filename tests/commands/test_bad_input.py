@@ -32,7 +32,7 @@ def spoil(folder: Path, fault: str) -> str:
             return "meta"
         case "empty list":
             objects.write_text("<objlist/>", encoding="utf-8")
-            return "no particles"
+            return "no ribosome in train"
         case "no annotations":
             objects.unlink()
             return "train_000"

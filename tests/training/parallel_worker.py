@@ -40,7 +40,7 @@ def networks(device_axis: str | None, batch_norm: bool) -> tuple[Networks, dict[
     unet = UNet(UNetShape((3, 4), 1, 0, 1, 1, batch_norm, 0.0, "transposed"), N_CLASSES, "float64")
     model = ModelConfig(reweighting_hidden=5, correction="head", alpha_channels="classes", alpha_bias=-1.0)
     correction = build_label_correction(model, N_CLASSES, unet.features)
-    reweighting = build_data_reweighting(model)
+    reweighting = build_data_reweighting(model, device_axis=device_axis)
     inits = {"unet": lambda key: unet.init(key)[0], "batch_stats": lambda key: unet.init(key)[1]}
     inits |= {"correction": correction.init, "reweighting": reweighting.init}
     # Shapes from the networks, values from NumPy: compiling the initialisers would take longer than all the rest.

@@ -139,6 +139,8 @@ def test_a_resumed_run_takes_the_micro_batches_that_were_chosen(config: Config, 
     chosen = replace(config, parallel=replace(config.parallel, micro_batches=2))
     record = {"micro_batches": 2, "configured_micro_batches": 1}
     folders.record_plan(tmp_path, chosen, record)
+    assert planned(config.parallel) == config.parallel  # before the first checkpoint nothing depends on it
+    (tmp_path / "checkpoints" / "latest" / "3").mkdir(parents=True)
     assert folders.read_config(tmp_path) == chosen
     assert planned(config.parallel) == chosen.parallel
     folders.prepare(tmp_path, chosen)  # a start that stops before it plans forgets nothing
