@@ -38,7 +38,11 @@ META = {"correction": optax.adam(1e-2), "reweighting": optax.adam(1e-2)}
 def networks(device_axis: str | None, batch_norm: bool) -> tuple[Networks, dict[str, Any]]:
     """A two-level U-Net with its meta networks, and their float64 parameters."""
     unet = UNet(UNetShape((3, 4), 1, 0, 1, 1, batch_norm, 0.0, "transposed"), N_CLASSES, "float64")
-    model = ModelConfig(reweighting_hidden=5, correction="head", alpha_channels="classes", alpha_bias=-1.0)
+    # Without batch norm parts of a batch are to equal the whole, so no weight may be relative to its part.
+    reach = ModelConfig().weight_reach if batch_norm else None
+    model = ModelConfig(
+        reweighting_hidden=5, correction="head", alpha_channels="classes", alpha_bias=-1.0, weight_reach=reach
+    )
     correction = build_label_correction(model, N_CLASSES, unet.features)
     reweighting = build_data_reweighting(model, device_axis=device_axis)
     inits = {"unet": lambda key: unet.init(key)[0], "batch_stats": lambda key: unet.init(key)[1]}
