@@ -9,11 +9,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from robpicker_jax.annotations import columns
 from robpicker_jax.annotations.relion_tables import TomogramTable
 from robpicker_jax.system.errors import InputError
-
-VOXEL_SIZE_TOLERANCE = 0.01
-"""Largest relative difference of two voxel sizes that are the same."""
 
 _SHAPE_TOLERANCE_VOX = 1.0  # a size in unbinned pixels need not be a multiple of the binning
 
@@ -25,11 +23,11 @@ def agreed_length(stated: Iterable[tuple[str, float | None]]) -> float | None:
         stated: (place, voxel size), the place as a message names it; None: it does not say.
 
     Raises:
-        InputError: two of them differ by more than 1 %.
+        InputError: two of them differ by more than 2 %.
     """
     known = [(place, size) for place, size in stated if size is not None]
     for place, size in known[1:]:
-        if abs(size - known[0][1]) > VOXEL_SIZE_TOLERANCE * known[0][1]:
+        if abs(size - known[0][1]) > columns.SAME_LENGTH * known[0][1]:
             raise InputError(
                 f"{known[0][0]} says voxels of {known[0][1]:.4g} Å, but {place} says {size:.4g} Å",
                 fix="correct the one that is wrong, or leave it out",

@@ -202,6 +202,8 @@ def _false_picks(label: Array, density: Array, key: Array, rates: CorruptionRate
     Contrast has the sign of particles against background in the batch; a spot is the voxel with the largest mean over
     five voxels along each axis among those without a label. The second pick takes the next spot beyond the first.
     """
+    if not rates.false_picks:
+        return jnp.zeros_like(label)
     n, shape = label.shape[0], label.shape[1:]
     grids = jnp.stack(jnp.meshgrid(*(jnp.arange(edge) for edge in shape), indexing="ij"), -1)
     particles = label > 0

@@ -110,7 +110,8 @@ class Experiment:
     def inner_aux(self, state: TrainState, batch: Batch) -> InnerAux:
         """Losses, weights and corrections of training patches (no leading axis of inner steps), for reports."""
         train = self.config.train
-        loss = objective.inner_loss(self.networks, build_loss(train), weights=train.weights)
+        averaged = self.config.model.correction == "ema"
+        loss = objective.inner_loss(self.networks, build_loss(train), weights=train.weights, average_proposes=averaged)
 
         def aux(state: TrainState, batch: Batch) -> InnerAux:
             return loss(state.params, state.meta, state.network_state, batch, state.params)[1][1]
