@@ -10,8 +10,9 @@ for a set of rotations; with particles phase-shifted to each candidate t, all sc
 frequencies) and one (frequencies × shifts). There are few frequencies below the reference's resolution (2,000 for a
 radius of 10 Fourier voxels), which is why this is fast.
 
-A global search tries a covering of SO(3). A local one is a pattern search: at each level the 27 combinations of a small
-turn about each axis, none or its opposite, and the 27 of the shifts are tried, the best is kept, and the steps are halved.
+A global search tries a covering of SO(3), at no finer resolution and no finer shifts than its angular step can tell apart.
+A local one is a pattern search: a small turn about each axis, its opposite and none are tried with all 27 shifts by a step
+or none along each axis; the best is kept, a few times over, and then the steps are halved.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from robpicker_jax.averaging.frequencies import LINEAR, at_whole, half_space, read, transform
-from robpicker_jax.averaging.weights import Transfer
+from robpicker_jax.averaging.weights import Transfer, TransferArrays
+from robpicker_jax.averaging.weights import weight as weight_at
 from robpicker_jax.system.compilation import jit
 
 _LOWEST_SHELL = 1.0  # k = 0 is the mean, which normalisation has made meaningless
 _ROTATIONS_AT_ONCE = 512
-_TRIALS_PER_LEVEL = 2
+_TRIALS_PER_LEVEL = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +118,10 @@ class Aligner:
             drift: (n, 3), how far each particle is from where it was listed already, which counts against the limit.
         """
         gone = np.zeros_like(offsets) if drift is None else drift
-        run = _local(self._band, transfer, self.voxel_size_angstrom, search.levels)
+        run = _local(self._band, search.levels)
         steps = jnp.asarray([np.deg2rad(search.angle_deg), search.shift_vox, self.shift_limit_vox], jnp.float32)
-        found = run(self._table, self._w, steps, volumes, _single(offsets), _single(rotations), _single(gone))
+        arrays = transfer.arrays(self.edge, self.voxel_size_angstrom)
+        found = run(self._table, self._w, arrays, steps, volumes, _single(offsets), _single(rotations), _single(gone))
         return _poses(found)
 
     def fixed(self, volumes: np.ndarray, offsets: np.ndarray, rotations: np.ndarray, transfer: Transfer) -> Poses:
@@ -134,22 +137,25 @@ class Aligner:
         search: LocalSearch,
         *,
         drift: np.ndarray | None = None,
+        step_vox: float = 1.0,
     ) -> Poses:
-        """Search a set of rotations and all shifts of whole voxels within the limit, then locally around the best.
+        """Search a set of rotations and all shifts within the limit, then locally around the best.
 
         Args:
             volumes, offsets, transfer, drift: as for `local`.
             rotations: (m, 3, 3), the set.
             search: steps of the local search that follows.
+            step_vox: distance between neighbouring shifts.
         """
         gone = np.zeros_like(offsets) if drift is None else drift
-        run = _global(self._band, transfer, self.voxel_size_angstrom, shifts_within(self.shift_limit_vox))
+        run = _global(self._band, shifts_within(self.shift_limit_vox, step_vox))
         count = len(rotations)
         size = min(_ROTATIONS_AT_ONCE, count)
         blocks = -(-count // size)
         filled = np.concatenate([rotations, np.repeat(rotations[:1], blocks * size - count, axis=0)])
         blocked = _single(filled).reshape(blocks, size, 3, 3)
-        index, moved = run(self._table, self._w, blocked, volumes, _single(offsets), _single(gone))
+        arrays = transfer.arrays(self.edge, self.voxel_size_angstrom)
+        index, moved = run(self._table, self._w, arrays, blocked, volumes, _single(offsets), _single(gone))
         best = filled[np.asarray(index)]
         after = np.asarray(moved, np.float64)
         return self.local(volumes, after, best, transfer, search, drift=gone + after - offsets)
@@ -161,10 +167,10 @@ def band_limit(edge: int, voxel_size_angstrom: float, resolution_angstrom: float
 
 
 @functools.lru_cache(maxsize=8)
-def shifts_within(limit_vox: float) -> tuple[tuple[float, float, float], ...]:
-    """All shifts of whole voxels within a ball."""
-    reach = int(limit_vox)
-    axis = np.arange(-reach, reach + 1)
+def shifts_within(limit_vox: float, step_vox: float = 1.0) -> tuple[tuple[float, float, float], ...]:
+    """All shifts on a grid of `step_vox` within a ball."""
+    reach = int(limit_vox / step_vox)
+    axis = np.arange(-reach, reach + 1) * step_vox
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     grid = grid[(grid**2).sum(1) <= limit_vox**2]
     return tuple((float(x), float(y), float(z)) for x, y, z in grid)
@@ -229,13 +235,13 @@ def _axis_angle(vectors: jax.Array) -> jax.Array:
     return jnp.eye(3) + sine * cross + (1 - cosine) * (cross @ cross)
 
 
-_CORNERS = np.stack(np.meshgrid(*[[0.0, -1.0, 1.0]] * 3, indexing="ij"), -1).reshape(-1, 3)  # no step comes first
+# No step comes first in both, so that a tie moves nothing.
+_SHIFTS = np.stack(np.meshgrid(*[[0.0, -1.0, 1.0]] * 3, indexing="ij"), -1).reshape(-1, 3)
+_TURNS = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])
 
 
 @functools.lru_cache(maxsize=32)
-def _local(
-    band: tuple[int, float, float], transfer: Transfer, voxel_size_angstrom: float, levels: int
-) -> Callable[..., Any]:
+def _local(band: tuple[int, float, float], levels: int) -> Callable[..., Any]:
     """The pattern search of a batch, compiled."""
     edge, whole = band[0], half_space(*band)
     k = jnp.asarray(whole, jnp.float32)
@@ -244,13 +250,14 @@ def _local(
     def many(
         table: jax.Array,
         w: jax.Array,
+        transfer: TransferArrays,
         steps: jax.Array,
         volumes: jax.Array,
         offsets: jax.Array,
         rotations: jax.Array,
         drift: jax.Array,
     ) -> Any:
-        weight = transfer.weight(k, edge, voxel_size_angstrom)
+        weight = weight_at(transfer, k)
 
         def one(row: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array, jax.Array]:
             box, offset, rotation, gone = row
@@ -258,8 +265,8 @@ def _local(
 
             def level(carry: tuple[jax.Array, ...], scale: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
                 turn, place, _ = carry
-                turns = turn @ _axis_angle(_CORNERS * (steps[0] * scale))
-                places = place + _CORNERS * (steps[1] * scale)
+                turns = turn @ _axis_angle(_TURNS * (steps[0] * scale))
+                places = place + _SHIFTS * (steps[1] * scale)
                 scores = particle.scores(_turned(table, k, turns), places)
                 too_far = jnp.any(jnp.abs(places - offset + gone) > steps[2] + 1e-3, axis=1)
                 too_far = too_far.at[0].set(False)
@@ -279,8 +286,6 @@ def _local(
 @functools.lru_cache(maxsize=32)
 def _global(
     band: tuple[int, float, float],
-    transfer: Transfer,
-    voxel_size_angstrom: float,
     shifts: tuple[tuple[float, float, float], ...],
 ) -> Callable[..., Any]:
     """The search of a batch over all rotations and shifts, compiled: index of the rotation, and the place."""
@@ -288,9 +293,15 @@ def _global(
     k, grid = jnp.asarray(whole, jnp.float32), jnp.asarray(shifts, jnp.float32)
 
     def many(
-        table: jax.Array, w: jax.Array, blocks: jax.Array, volumes: jax.Array, offsets: jax.Array, drift: jax.Array
+        table: jax.Array,
+        w: jax.Array,
+        transfer: TransferArrays,
+        blocks: jax.Array,
+        volumes: jax.Array,
+        offsets: jax.Array,
+        drift: jax.Array,
     ) -> Any:
-        weight = transfer.weight(k, edge, voxel_size_angstrom)
+        weight = weight_at(transfer, k)
         particles = [_Scored(box, k, whole, w, weight, edge) for box in volumes]
         power = jnp.stack([particle.power for particle in particles])
         # Positions are tried around where each was listed, so that the limit holds over all iterations.

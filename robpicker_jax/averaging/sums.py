@@ -12,14 +12,16 @@ the Wiener estimate of the common density under white noise whose power is ε ma
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from robpicker_jax.averaging.frequencies import CUBIC, half_space, read, transform, volume
-from robpicker_jax.averaging.weights import Transfer
+from robpicker_jax.averaging.weights import Transfer, TransferArrays, weight
 from robpicker_jax.system.compilation import jit
 
 WIENER = 0.01
@@ -71,12 +73,13 @@ class Sums:
         group = np.eye(3)[None] if symmetry is None else symmetry
         used = np.zeros(len(volumes), np.float32)
         used[: len(rotations)] = 1
+        arrays = transfer.arrays(self.edge, voxel_size_angstrom)
         turns = np.tile(np.eye(3, dtype=np.float32), (len(volumes), 1, 1))
         for element in group:  # r_tomogram = R r_reference, and r_reference = g r_reference for a symmetric particle
             turns[: len(rotations)] = np.asarray(rotations) @ element
-            signal, weight = _summed(self.edge, transfer, float(voxel_size_angstrom))(volumes, offsets, turns, used)
+            signal, squares = _summed(self.edge)(arrays, volumes, offsets, turns, used)
             self.signal += np.asarray(signal, np.complex128)
-            self.weight += np.asarray(weight, np.float64)
+            self.weight += np.asarray(squares, np.float64)
         self.count += len(rotations)
 
     def __add__(self, other: Sums) -> Sums:
@@ -100,25 +103,20 @@ def frequencies_of(edge: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=8)
-def _summed(edge: int, transfer: Transfer, voxel_size_angstrom: float):  # type: ignore[no-untyped-def]
-    """The sums of one batch, compiled for one kind of tomogram."""
+def _summed(edge: int) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The sums of one batch, compiled for one size of box."""
     k = jnp.asarray(frequencies_of(edge), jnp.float32)
 
-    def one(box: jax.Array, offset: jax.Array, rotation: jax.Array) -> tuple[jax.Array, jax.Array]:
-        turned = k @ rotation.T
-        weight = transfer.weight(turned, edge, voxel_size_angstrom)
-        phase = jnp.exp(2j * jnp.pi * (turned @ offset) / edge)
-        return weight * phase * read(transform(box, CUBIC), turned, CUBIC), weight**2
-
     def many(
-        volumes: jax.Array, offsets: jax.Array, rotations: jax.Array, used: jax.Array
+        transfer: TransferArrays, volumes: jax.Array, offsets: jax.Array, rotations: jax.Array, used: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        def step(
-            carry: tuple[jax.Array, jax.Array], row: tuple[jax.Array, ...]
-        ) -> tuple[tuple[jax.Array, jax.Array], None]:
+        def step(total: tuple[jax.Array, jax.Array], row: tuple[jax.Array, ...]) -> Any:
             box, offset, rotation, use = row
-            signal, weight = one(box, offset, rotation)
-            return (carry[0] + use * signal, carry[1] + use * weight), None
+            turned = k @ rotation.T
+            seen = use * weight(transfer, turned)
+            phase = 2 * jnp.pi / edge * (turned @ offset)
+            values = read(transform(box, CUBIC), turned, CUBIC) * jax.lax.complex(jnp.cos(phase), jnp.sin(phase))
+            return (total[0] + seen * values, total[1] + seen**2), None
 
         zero = jnp.zeros(len(k), jnp.complex64), jnp.zeros(len(k), jnp.float32)
         return jax.lax.scan(step, zero, (volumes, offsets, rotations, used))[0]
