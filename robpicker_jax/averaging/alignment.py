@@ -266,9 +266,9 @@ def _local(band: tuple[int, float, float], levels: int) -> Callable[..., Any]:
             def level(carry: tuple[jax.Array, ...], scale: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
                 turn, place, _ = carry
                 turns = turn @ _axis_angle(_TURNS * (steps[0] * scale))
-                places = place + _SHIFTS * (steps[1] * scale)
+                places = place[None] + _SHIFTS * (steps[1] * scale)
                 scores = particle.scores(_turned(table, k, turns), places)
-                too_far = jnp.any(jnp.abs(places - offset + gone) > steps[2] + 1e-3, axis=1)
+                too_far = jnp.any(jnp.abs(places + (gone - offset)[None]) > steps[2] + 1e-3, axis=1)
                 too_far = too_far.at[0].set(False)
                 scores = jnp.where(too_far[None, :], -jnp.inf, scores)
                 best = jnp.argmax(scores)

@@ -3,8 +3,8 @@
 A box is cut at the voxel nearest to the particle; the rest of the position, at most half a voxel on each axis, stays a
 number and becomes a phase of the box's Fourier transform, so that nothing is interpolated. A box that reaches over the
 tomogram's edge is filled with the mean of its voxels inside; whoever averages leaves out particles whose box lies outside
-by more than `MOST_OUTSIDE`. Each box is normalised by its own surroundings: mean 0 and standard deviation 1 outside the particle's
-radius, and falls to 0 before the box's faces.
+by more than `MOST_OUTSIDE`. Each box is normalised by its own surroundings: mean 0 and standard deviation 1 outside the
+particle's radius, and falls to 0 before the box's faces.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def read(padded: jax.Array, frequencies: jax.Array, order: int) -> jax.Array:
     table = padded.reshape(-1)
     reach = len(taps)
     weights = jnp.stack(taps)  # (taps, …, 3)
-    knots = (whole + first + jnp.arange(reach).reshape(-1, *[1] * whole.ndim)) % edge
+    knots = jnp.stack([(whole + (first + tap)) % edge for tap in range(reach)])
     rows = [(z, y) for z in range(reach) for y in range(reach)]
 
     def row(total: jax.Array, which: jax.Array) -> tuple[jax.Array, None]:

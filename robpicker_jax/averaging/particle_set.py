@@ -83,9 +83,7 @@ class ParticleSet:
         )
 
 
-def gather(
-    lists: list[Particles], sources: list[Source], edge: int, *, seed: int = 0
-) -> tuple[ParticleSet, int]:
+def gather(lists: list[Particles], sources: list[Source], edge: int, *, seed: int = 0) -> tuple[ParticleSet, int]:
     """The particles of one class whose boxes lie well enough inside, split into halves.
 
     The split is drawn once, by the seed, so that each half has as many particles of every tomogram as the other, to
