@@ -263,10 +263,10 @@ def _local(band: tuple[int, float, float], levels: int) -> Callable[..., Any]:
             box, offset, rotation, gone = row
             particle = _Scored(box, k, whole, w, weight, edge)
 
-            def level(carry: tuple[jax.Array, ...], scale: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
+            def level(carry: tuple[jax.Array, jax.Array, jax.Array], scale: jax.Array) -> Any:
                 turn, place, _ = carry
-                turns = turn @ _axis_angle(_TURNS * (steps[0] * scale))
-                places = place[None] + _SHIFTS * (steps[1] * scale)
+                turns = turn @ _axis_angle(jnp.asarray(_TURNS) * (steps[0] * scale))
+                places = place[None] + jnp.asarray(_SHIFTS) * (steps[1] * scale)
                 scores = particle.scores(_turned(table, k, turns), places)
                 too_far = jnp.any(jnp.abs(places + (gone - offset)[None]) > steps[2] + 1e-3, axis=1)
                 too_far = too_far.at[0].set(False)

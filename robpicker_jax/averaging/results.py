@@ -113,8 +113,11 @@ def load(path: Path) -> Iteration:
         fsc = ShellCorrelation(
             edge,
             float(values["voxel_size_angstrom"]),
-            *(values[f"fsc_{name}"] for name in ("unmasked", "masked", "randomised", "corrected")),
-            None if values["random_from"] < 0 else int(values["random_from"]),
+            unmasked=values["fsc_unmasked"],
+            masked=values["fsc_masked"],
+            randomised=values["fsc_randomised"],
+            corrected=values["fsc_corrected"],
+            random_from=None if values["random_from"] < 0 else int(values["random_from"]),
         )
         one, two = (
             Sums(edge, values[f"signal{number}"], values[f"weight{number}"], int(values[f"count{number}"]))

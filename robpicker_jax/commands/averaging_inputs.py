@@ -154,7 +154,7 @@ def _sources(options: Namespace, config: Config) -> tuple[list[Source], float]:
         return np.abs(values) if options.ctf == "flipped" else values
 
     with located("--tilts"):
-        transfer = Transfer(*options.tilts, ctf=None if not options.defocus else ctf)
+        transfer = Transfer(options.tilts[0], options.tilts[1], ctf=None if not options.defocus else ctf)
     return [Source(name, reader, transfer) for name, reader in readers.items()], voxel_size
 
 
