@@ -68,12 +68,11 @@ def test_weights_by_tilt_carry_dose_and_ctf() -> None:
     with_ctf = tilt_weights(24, 10.0, TiltScheme((0.0,), transfers=(optics.ctf,)))
     with_dose = tilt_weights(24, 10.0, TiltScheme((0.0,), doses=(50.0,)))
     k = np.arange(24) - 12
-    radius = np.abs(k) / 240
     line, ctf, dose = (weights[12, :, 16] for weights in (plain, with_ctf, with_dose))
     radius = np.sqrt(k**2 + 16) / 240
     inside = np.sqrt(k**2 + 16) <= 12
     assert (line[inside] > 0).all()
-    np.testing.assert_allclose(ctf[inside] / ctf[12], optics.ctf(radius[inside]) / optics.ctf(radius[12]), rtol=1e-5)
+    np.testing.assert_allclose(ctf[inside] / ctf[12], optics.ctf(radius[inside]) / optics.ctf(radius[12:13]), rtol=1e-5)
     np.testing.assert_allclose(dose[inside] / dose[12], np.exp(-50 * (radius**2 - radius[12] ** 2))[inside], rtol=1e-5)
     np.testing.assert_array_equal(line[~inside], 0)
 
