@@ -91,9 +91,9 @@ class Aligner:
         high = band_limit(edge, voxel_size_angstrom, resolution_angstrom)
         self._band = (edge, _LOWEST_SHELL, high)
         k = half_space(*self._band)
-        shells = np.linalg.norm(k, axis=1)
+        shells = np.floor(np.linalg.norm(k, axis=1) + 0.5).astype(int)
         weights = np.ones(edge // 2) if whitening is None else whitening
-        self._w = jnp.asarray(np.interp(shells, np.arange(len(weights)), weights), jnp.float32)
+        self._w = jnp.asarray(weights[np.minimum(shells, edge // 2 - 1)], jnp.float32)
         self._table = transform(jnp.asarray(reference, jnp.float32), LINEAR)
         self.shift_limit_vox = shift_limit_vox
 
@@ -226,13 +226,13 @@ def _turned(table: jax.Array, k: jax.Array, rotations: jax.Array) -> jax.Array:
 
 
 def _axis_angle(vectors: jax.Array) -> jax.Array:
-    """Rotation matrices (…, 3, 3) of rotation vectors (…, 3), radians; Rodrigues' formula."""
+    """Rotation matrices (n, 3, 3) of rotation vectors (n, 3), radians; Rodrigues' formula."""
     angle = jnp.sqrt(jnp.sum(vectors**2, axis=-1) + 1e-20)
     x, y, z = jnp.moveaxis(vectors / angle[..., None], -1, 0)
     zero = jnp.zeros_like(x)
     cross = jnp.stack([jnp.stack([zero, -z, y], -1), jnp.stack([z, zero, -x], -1), jnp.stack([-y, x, zero], -1)], -2)
     sine, cosine = jnp.sin(angle)[..., None, None], jnp.cos(angle)[..., None, None]
-    return jnp.eye(3) + sine * cross + (1 - cosine) * (cross @ cross)
+    return jnp.eye(3)[None] + sine * cross + (1 - cosine) * (cross @ cross)
 
 
 # No step comes first in both, so that a tie moves nothing.
@@ -265,7 +265,7 @@ def _local(band: tuple[int, float, float], levels: int) -> Callable[..., Any]:
 
             def level(carry: tuple[jax.Array, jax.Array, jax.Array], scale: jax.Array) -> Any:
                 turn, place, _ = carry
-                turns = turn @ _axis_angle(jnp.asarray(_TURNS) * (steps[0] * scale))
+                turns = turn[None] @ _axis_angle(jnp.asarray(_TURNS) * (steps[0] * scale))
                 places = place[None] + jnp.asarray(_SHIFTS) * (steps[1] * scale)
                 scores = particle.scores(_turned(table, k, turns), places)
                 too_far = jnp.any(jnp.abs(places + (gone - offset)[None]) > steps[2] + 1e-3, axis=1)

@@ -107,7 +107,7 @@ def load(path: Path) -> Iteration:
         InputError: damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             values = {name: file[name] for name in file.files}
         edge = int(values["edge"])
         fsc = ShellCorrelation(

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 
 from robpicker_jax.annotations.geometry import rotation_angle_deg
 from robpicker_jax.averaging.alignment import Aligner, LocalSearch, band_limit, shifts_within
-from robpicker_jax.averaging.frequencies import half_space, values_of
+from robpicker_jax.averaging.frequencies import half_space, values_of, volume
 from robpicker_jax.averaging.weights import Transfer, weight
 from robpicker_jax.rotations import covering, local_covering
 from tests.averaging.averaging_cases import VOXEL, gaussian_copies, lumps, poses, wedged
@@ -61,8 +61,8 @@ def test_score_is_the_cross_correlation_over_what_the_wedge_leaves(aligner: Alig
     k = half_space(EDGE, 1.0, band_limit(EDGE, VOXEL, RESOLUTION))
     seen = np.asarray(weight(TRANSFER.arrays(EDGE, VOXEL), jnp.asarray(k, jnp.float32)))
     # The reference turned and moved in closed form, rather than read at turned frequencies.
-    for volume, copy, score in zip(volumes, gaussian_copies(EDGE, rotations, offsets), found.scores, strict=True):
-        model, measured = seen * values_of(copy, k), values_of(volume, k) * (seen != 0)
+    for box, copy, score in zip(volumes, gaussian_copies(EDGE, rotations, offsets), found.scores, strict=True):
+        model, measured = seen * values_of(copy, k), values_of(box, k) * (seen != 0)
         right = np.vdot(measured, model).real / np.linalg.norm(model) / np.linalg.norm(measured)
         assert score == pytest.approx(right, abs=0.01)
     assert_allclose(found.rotations, rotations, atol=1e-6)
@@ -84,8 +84,6 @@ def test_whitening_gives_weight_to_clean_shells() -> None:
     rotations, offsets = poses(1)
     copy = gaussian_copies(EDGE, rotations, offsets)
     k = half_space(EDGE, 0.0, EDGE / 2)
-    from robpicker_jax.averaging.frequencies import volume
-
     shell = np.floor(np.linalg.norm(k, axis=1) + 0.5) == 5
     rng = np.random.default_rng(0)
     noise = volume((rng.standard_normal(len(k)) + 1j * rng.standard_normal(len(k))) * shell, k, EDGE)
@@ -97,7 +95,8 @@ def test_whitening_gives_weight_to_clean_shells() -> None:
         Aligner(lumps(EDGE), RESOLUTION, VOXEL, whitening=w).fixed(noisy, offsets, rotations, everything).scores[0]
         for w in (None, weights)
     ]
-    assert scores[0] < 0.3 and scores[1] > 0.8
+    assert scores[0] < 0.3
+    assert scores[1] > 0.8
 
 
 def test_shifts_fill_a_ball() -> None:

@@ -62,7 +62,8 @@ def test_boxes_are_normalised_by_their_surroundings_and_tapered() -> None:
     soft = taper(16)
     around = (soft_ball(16, 4, 0.0) == 0) & (soft > 0.999)
     plain = volumes[0][around]
-    assert abs(plain.mean()) < 0.1 and plain.std() == pytest.approx(1, abs=0.1)
+    assert abs(plain.mean()) < 0.1
+    assert plain.std() == pytest.approx(1, abs=0.1)
     assert_allclose(volumes[0][soft == 0], 0)
     data = volume.read()[4:20, 3:19, 4:20]
     assert np.corrcoef(plain, data[around])[0, 1] == pytest.approx(-1, abs=1e-5)

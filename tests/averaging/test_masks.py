@@ -52,7 +52,8 @@ def test_volume_is_held_against_the_molecular_weight() -> None:
     volume = make_mask(box, 10.0, 8, dilation_vox=0).volume_angstrom3
     assert volume == ball(32, 7).sum() * 1000
     fitting = make_mask(box, 10.0, 8, dilation_vox=0, molecular_weight_kda=volume / ANGSTROM3_PER_DALTON / 1000)
-    assert fitting.ratio == pytest.approx(1) and fitting.warning() is None
+    assert fitting.ratio == pytest.approx(1)
+    assert fitting.warning() is None
     small = make_mask(box, 10.0, 8, dilation_vox=0, molecular_weight_kda=volume / ANGSTROM3_PER_DALTON / 5000)
     assert small.ratio == pytest.approx(5)
     assert "5.00 times" in (small.warning() or "")

@@ -125,7 +125,8 @@ def test_the_worst_are_discarded(truth: tuple[Source, Particles], listed: Partic
     for half in (1, 2):
         members = after.half == half
         kept, rest = after.scores[members & after.kept], after.scores[members & ~after.kept]
-        assert len(kept) == len(rest) and kept.min() >= rest.max()
+        assert len(kept) == len(rest)
+        assert kept.min() >= rest.max()
 
 
 def test_contrast_is_told_by_the_densities(truth: tuple[Source, Particles], listed: ParticleSet) -> None:
@@ -162,7 +163,7 @@ def test_other_inputs_are_refused_and_damage_is_said(
     job = ClassJob("lumps", tmp_path, [source], listed, dataclasses.replace(dark(), iterations=0), VOXEL)
     job.run(nothing)
     other = dataclasses.replace(job, settings=dataclasses.replace(job.settings, edge=20))
-    with pytest.raises(InputError, match="settings.*--overwrite"):
+    with pytest.raises(InputError, match=r"settings.*--overwrite"):
         other.run(nothing)
     mask_only = dataclasses.replace(job, settings=dataclasses.replace(job.settings, dilation_vox=0.0))
     assert mask_only.run(nothing).mask.sharp.sum() < job.run(nothing).mask.sharp.sum()

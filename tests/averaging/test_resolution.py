@@ -80,7 +80,8 @@ def test_randomised_phases_uncover_what_the_mask_makes() -> None:
     shared = weighted_by_shell(rng.standard_normal((edge,) * 3), (np.arange(edge // 2) < 4).astype(float)) * 20
     first, second = (shared + rng.standard_normal((edge,) * 3) for _ in range(2))
     fsc = masked_correlation(first, second, 1.0, mask)
-    assert fsc.random_from is not None and fsc.random_from <= 5
+    assert fsc.random_from is not None
+    assert fsc.random_from <= 5
     leaked = fsc.random_from + 2
     assert fsc.masked[leaked] > 0.3
     assert fsc.randomised[leaked] == pytest.approx(fsc.masked[leaked], abs=0.2)
