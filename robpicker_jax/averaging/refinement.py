@@ -7,7 +7,7 @@ orientations and no map is given, not even the first reference is shared: each h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,7 +163,10 @@ def _aligned(
     return particles.with_(positions_vox=positions, rotations=turned, scores=scores)
 
 
-def _boxes(source: Source, particles: ParticleSet, members: np.ndarray, settings: AveragingSettings):  # type: ignore[no-untyped-def]
+def _boxes(
+    source: Source, particles: ParticleSet, members: np.ndarray, settings: AveragingSettings
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The subtomograms of some particles of one tomogram, batch by batch."""
     return boxes(
         source.reader,
         particles.positions_vox[members],
