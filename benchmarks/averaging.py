@@ -8,6 +8,7 @@ low-passed to 60 Å.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,7 @@ def _species(
     common: dict[str, Any] = {"edge": edge, "radius_vox": radius, "sign": -1.0, "iterations": 1 if quick else 3}
     truth = _in_box(species_mask(entry, VOXEL).astype(np.float32), edge) > 0.5
     reference = _in_box(density, edge)
-    cases = {
+    cases: dict[str, tuple[ParticleSet, AveragingSettings, np.ndarray | None]] = {
         "true poses": (particles, AveragingSettings(**{**common, "iterations": 0}), None),
         "refined poses": (_displaced(particles), AveragingSettings(**common), None),
     }
@@ -82,7 +83,7 @@ def _species(
     for name, (listed, settings, given) in cases.items():
         case = f"{entry.name}, {name}"
         began = time.perf_counter()
-        result, peak = peak_memory_mib(lambda a=listed, b=settings, c=given: _average(a, b, c, sources))
+        result, peak = peak_memory_mib(functools.partial(_average, listed, settings, given, sources))
         yield row(NAME, case, "time with compilation", time.perf_counter() - began, "s", particles=len(listed))
         for threshold in (0.143, 0.5):
             limit = result.fsc.resolution_angstrom(threshold)

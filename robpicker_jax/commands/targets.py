@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = load_config(options.config, overrides)
     if config.data.dir is None:
         raise InputError("no data set", fix="give --data DIR")
-    data = _with_masks(config.data, options.mask)
-    written = write_targets(data, data.dir, labels=options.labels, lists=options.lists, overwrite=options.overwrite)
+    data, folder = _with_masks(config.data, options.mask), config.data.dir
+    written = write_targets(data, folder, labels=options.labels, lists=options.lists, overwrite=options.overwrite)
     if not written:
         console.print("every annotated tomogram has its label map; --overwrite makes them again", highlight=False)
     return 0
