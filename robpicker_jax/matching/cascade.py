@@ -61,7 +61,7 @@ class CascadeSettings:
     coarse_energy: float = 0.9
     coarse_step_deg: float = 25.0
     fine_share: float = 0.03
-    exact_share: float = 0.003
+    exact_share: float = 0.01
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,9 +79,14 @@ def build_filter(template: Template, wedge: np.ndarray | None = None) -> Filter:
     )
 
 
-def turned_kernel(source: Filter, rotation: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The normalised turned template T′ / n and its mask / n, both (n, n, n): what a tile is correlated with."""
-    turned = rotate_volume(source.fine, rotation, oversampling=OVERSAMPLING)
+def turned_kernel(
+    source: Filter, rotation: jax.Array, shift_zyx: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """The normalised turned template T′ / n and its mask / n, both (n, n, n): what a tile is correlated with.
+
+    With a shift, in voxels, the density is moved under its mask, for positions between voxels.
+    """
+    turned = rotate_volume(source.fine, rotation, shift_zyx, oversampling=OVERSAMPLING)
     spectrum = jnp.fft.rfftn(turned) * source.wedge
     filtered = jnp.fft.irfftn(spectrum, s=turned.shape)
     mask = source.mask

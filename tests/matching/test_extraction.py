@@ -76,10 +76,10 @@ def peaked(heights: list[float], widths: list[float]) -> np.ndarray:
 
 
 def test_limits_of_the_picks() -> None:
-    scores = peaked([0.3, 0.6, 0.9, 0.5], [1, 1, 1, 1])
+    scores = peaked([0.3, 0.7, 0.9, 0.4], [1, 1, 1, 1])
     plain = Extraction(4.0, cutoff="none", min_score=0.25)
     assert find_peaks(scores, plain).voxels_zyx[:, 2].tolist() == [33, 21, 45, 9]
-    few = Extraction(4.0, cutoff="none", score_fraction=0.6, max_picks=5)
+    few = Extraction(4.0, cutoff="none", score_fraction=0.7, max_picks=5)
     assert find_peaks(scores, few).voxels_zyx[:, 2].tolist() == [33, 21]
     assert find_peaks(scores, Extraction(4.0, cutoff="none", max_picks=1)).voxels_zyx[:, 2].tolist() == [33]
     assert find_peaks(scores, Extraction(4.0)).voxels_zyx[:, 2].tolist() == [33, 21, 45, 9]

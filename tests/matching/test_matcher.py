@@ -57,7 +57,7 @@ def test_guards_run_beside_the_search(volume: np.ndarray) -> None:
     )
     match = Matcher([template()], settings, [PICKS]).match(volume).templates[0]
     assert match.mirrored is not None
-    assert match.mirrored < 1
+    assert 0.5 < match.mirrored < 1.5  # of two small particles and a bead: no verdict
     assert match.scores.shape == SHAPE
     assert np.isfinite(match.scores).all()
 
@@ -101,9 +101,10 @@ def test_matchers_that_make_no_sense_are_refused() -> None:
 
 @pytest.mark.parametrize("search", ["exact", "cascade"])
 def test_tubulin_is_found_in_the_wall_of_a_real_microtubule(shared_data: Path, search: str) -> None:
-    """Of the 100 best picks 45 % at least lie in the wall (chance: 7 %); the inverted contrast does not find it.
+    """Of the 100 best picks 45 % at least lie in the wall, which scores 1.5 times what lies outside.
 
-    The axis runs as the crop's source states it, the wall is 6 to 14 voxels from it.
+    The axis is the piece that the crop's source states, the wall lies 8 to 12 voxels from it. With inverted contrast the wall
+    scores less than its surroundings.
     """
     folder = shared_data / "tomograms"
     if not (folder / "beta-tubulin.mrc").is_file():
@@ -111,22 +112,25 @@ def test_tubulin_is_found_in_the_wall_of_a_real_microtubule(shared_data: Path, s
     data = standardised(read_volume(folder / "cylindra_13pf_MT.tif").data.astype(np.float32))
     tubulin = read_volume(folder / "beta-tubulin.mrc").data
     ends = np.array([[18.97, 190.0, 28.99], [18.97, 107.8, 51.48]]) / 1.052
-    along = (ends[1] - ends[0]) / np.linalg.norm(ends[1] - ends[0])
+    length = float(np.linalg.norm(ends[1] - ends[0]))
     grid = np.indices(data.shape).transpose(1, 2, 3, 0) - ends[0]
-    from_axis = np.linalg.norm(grid - (grid @ along)[..., None] * along, axis=-1)
-    wall = (from_axis >= 6) & (from_axis <= 14)
-    means = {}
+    along = grid @ (ends[1] - ends[0]) / length
+    from_axis = np.linalg.norm(grid - along[..., None] * (ends[1] - ends[0]) / length, axis=-1)
+    piece = (along > 0) & (along < length)
+    wall, outside = piece & (from_axis >= 8) & (from_axis < 12), piece & (from_axis >= 16)
     for dark in (False, True):
         made = TemplateRecipe(diameter_angstrom=96.0, low_pass_angstrom=21.0, dark=dark).make(
             "t", tubulin, 5.144, 10.52
         )
-        settings = MatchSettings(step_deg=45.0, search=search, refine=False, memory_bytes=None)
+        settings = MatchSettings(step_deg=45.0, search=search, refine=False)
         picks = Extraction(3.0, cutoff="none", max_picks=100, edge_vox=6)
-        match = Matcher([made], settings, [picks]).match(data).templates[0]
+        match = Matcher([made], settings, [picks]).match(data, mask=piece).templates[0]
         inner = (slice(6, -6),) * 3
-        means[dark] = float(match.scores[inner][wall[inner]].mean() / match.scores[inner][~wall[inner]].mean())
-        if not dark:
+        ratio = match.scores[inner][wall[inner]].mean() / match.scores[inner][outside[inner]].mean()
+        if dark:
+            assert ratio < 0.8
+        else:
+            assert ratio > 1.5
             voxels = np.rint(match.particles.positions_vox[:, ::-1]).astype(int)
-            assert wall[tuple(voxels.T)].mean() >= 0.45
-    assert means[False] > 1.5
-    assert means[True] < 1.2
+            near = from_axis[tuple(voxels.T)]
+            assert ((near >= 6) & (near <= 14)).mean() >= 0.45
