@@ -31,6 +31,8 @@ from robpicker_jax.system.errors import InputError
 
 SEARCHES = ("exact", "cascade")
 _BEST_SCORES = 50  # compared between a template and its mirror image
+_BEFORE_REFINEMENT = 0.7  # share of the smallest score at which peaks are refined
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -283,7 +285,10 @@ class Matcher:
         if "deviation" in own:
             squares = own["deviation"][inside].astype(np.float64) ** 2 + own["mean"][inside].astype(np.float64) ** 2
             deviation = float(np.sqrt(squares.mean())) if squares.size else 0.0
-        peaks = find_peaks(scores, extraction, mask=mask, deviation=deviation, angles=len(rotations))
+        # Refinement raises scores, and a smallest score is meant of the picks as they are written.
+        least = None if extraction.min_score is None else _BEFORE_REFINEMENT * extraction.min_score
+        loose = replace(extraction, min_score=least)
+        peaks = find_peaks(scores, loose, mask=mask, deviation=deviation, angles=len(rotations))
         angles = np.asarray(own["angles"])
         settled = angles[tuple(peaks.voxels_zyx.T)] >= 0
         peaks = Peaks(peaks.voxels_zyx[settled], peaks.scores[settled], peaks.cutoff)
@@ -294,7 +299,10 @@ class Matcher:
             rotations[angles[tuple(peaks.voxels_zyx.T)]],
             wedge=self.wedge(template),
             step_deg=self.settings.step_deg if self.settings.refine else None,
+            offsets=(scores - own["scores"])[tuple(peaks.voxels_zyx.T)],
         )
+        if extraction.min_score is not None and particles.scores is not None:
+            particles = particles.select(particles.scores >= extraction.min_score - _ROUNDING)
         ratio = None
         mirror = variants.get(f"{template.name}_mirrored")
         if mirror is not None:

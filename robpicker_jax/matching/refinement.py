@@ -71,6 +71,7 @@ def refined(
     *,
     wedge: np.ndarray | None = None,
     step_deg: float | None = None,
+    offsets: np.ndarray | None = None,
     on_rounds: Callable[[int], None] | None = None,
 ) -> Particles:
     """Picks with orientations, and with positions between voxels.
@@ -86,6 +87,7 @@ def refined(
         rotations: (n, 3, 3), of each pick.
         wedge: as in the search.
         step_deg: angular step of the search; none: orientations are kept.
+        offsets: (n,), added to the scores in the end: what a correction of the score map changed at each pick.
         on_rounds: called with 1 after each round.
 
     Returns:
@@ -122,6 +124,8 @@ def refined(
         scores = np.maximum(scores, found)
         if on_rounds is not None:
             on_rounds(1)
+    if offsets is not None:
+        scores = scores + offsets
     limits = np.array(volume.shape) - 1
     positions = np.clip(peaks.voxels_zyx + shifts, 0, limits)[:, ::-1]
     current = nearest_equivalent(current, np.eye(3), template.symmetry)

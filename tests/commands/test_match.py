@@ -69,7 +69,9 @@ def test_a_precision_is_measured_on_a_clean_tomogram(files: Path, capsys: pytest
     write_annotations(files / "truth.csv", truth)
     clean = ["--clean", f"{files / 'a.mrc'}={files / 'truth.csv'}"]
     assert match(files, "precise", "--search", "exact", "--no-refine", *clean, "--precision", "0.15") == 0
-    assert "precision 1.00" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "precision 1.00" in said
+    assert "2 blob" in said.splitlines()[-1]
     assert match(files, "sure", "--search", "exact", "--no-refine", *clean, "--precision", "0.99") == 2
     assert "not shown" in capsys.readouterr().err
 
