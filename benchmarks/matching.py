@@ -26,21 +26,28 @@ _SPECIES = ("ribosome", "fatty_acid_synthase")
 _PYTME = """
 import sys, time
 import numpy as np
-from tme.matching_data import MatchingData
-from tme.matching_exhaustive import MATCHING_EXHAUSTIVE_REGISTER, scan
+from tme.analyzer import MaxScoreOverRotations
 from tme.backends import backend
+from tme.matching_data import MatchingData
+from tme.matching_exhaustive import MATCHING_EXHAUSTIVE_REGISTER, match_exhaustive
 
-folder, name = sys.argv[1:]
-backend.change_backend(name)
-load = lambda stem: np.load(f"{folder}/{stem}.npy")
-data = MatchingData(target=load("volume"), template=load("template"), template_mask=load("mask"), rotations=load("rotations"))
-setup, scoring = MATCHING_EXHAUSTIVE_REGISTER["FLCSphericalMask"]
-def run():
+def once(folder):
+    load = lambda stem: np.load(f"{folder}/{stem}.npy")
+    data = MatchingData(
+        target=load("volume"), template=load("template"), template_mask=load("mask"), rotations=load("rotations")
+    )
+    setup, scoring = MATCHING_EXHAUSTIVE_REGISTER["FLCSphericalMask"]
     start = time.perf_counter()
-    scan(matching_data=data, matching_setup=setup, matching_score=scoring, n_jobs=1, pad_target_edges=False)
+    match_exhaustive(
+        matching_data=data, matching_setup=setup, matching_score=scoring, callback_class=MaxScoreOverRotations,
+        interpolation_order=1,
+    )
     return time.perf_counter() - start
-run()
-print(min(run(), run()))
+
+if __name__ == "__main__":
+    backend.change_backend(sys.argv[2])
+    once(sys.argv[1])
+    print(once(sys.argv[1]))
 """
 
 
@@ -155,7 +162,9 @@ def pytme_seconds(
         arrays = {"volume": volume, "template": template, "mask": mask, "rotations": rotations.astype(np.float32)}
         for stem, array in arrays.items():
             np.save(Path(folder) / f"{stem}.npy", array)
-        done = subprocess.run([python, "-c", _PYTME, folder, backend], capture_output=True, text=True)
+        script = Path(folder) / "run_pytme.py"  # a file, since pytme's worker processes import it
+        script.write_text(_PYTME, encoding="utf-8")
+        done = subprocess.run([python, str(script), folder, backend], capture_output=True, text=True)
     if done.returncode:
         print(done.stderr, file=sys.stderr)
         return None, f"pytme failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no message'}"
