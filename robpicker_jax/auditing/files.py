@@ -124,15 +124,10 @@ class AuditedList:
             )
 
 
-def check_out(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds an earlier audit.
-
-    Raises:
-        InputError: it does, and it is not to be overwritten.
-    """
-    there = [name for name in (TABLE, GALLERY, REVIEW, CLEANED) if (out / name).exists()]
-    if there and not overwrite:
-        raise InputError(f"holds {there[0]} already", where=out, fix="use another --out, or give --overwrite")
+def outputs(out: Path, lists: Sequence[AuditedList] = ()) -> list[Path]:
+    """What an audit writes into its folder, and the cleaned lists of these."""
+    folders = [out / name for name in (TABLE, GALLERY, REVIEW, CLEANED)]
+    return folders + [out / CLEANED / name for name in (CHANGES, *(entry.cleaned_name for entry in lists))]
 
 
 def write_table(out: Path, found: Particles) -> Path:

@@ -279,17 +279,16 @@ def _report(source: Source, particles: Particles, target: Format) -> None:
 def _check_overwriting(
     files: dict[Path, Particles], target: Format, options: Namespace, writing: dict[str, Any]
 ) -> None:
-    """Refuse to replace a file, unless --overwrite allows it."""
+    """Refuse to replace a file, unless --overwrite allows it, and ever to replace an input."""
     from robpicker_jax.annotations.numbering import own_key
     from robpicker_jax.annotations.registry import written_files
-    from robpicker_jax.system.errors import InputError
+    from robpicker_jax.system.outputs import check_outputs
 
     keys = [own_key(path) for path in files] if target.numbered else []  # written, or removed where none is needed
     lists = [file for path, part in files.items() for file in written_files(target, path, part, writing)]
-    taken = [path for path in (*lists, *keys) if path.exists()]
-    if taken and not options.overwrite:
-        more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
-        raise InputError(f"exists{more}", where=taken[0], fix="--overwrite replaces it")
+    further = [str(value) for value in writing.values() if isinstance(value, str | Path)]
+    inputs = [*options.sources, options.volume, options.tomograms_table, *further]
+    check_outputs([*lists, *keys], inputs=inputs, overwrite=options.overwrite)
 
 
 def _write(files: dict[Path, Particles], target: Format, writing: dict[str, Any]) -> None:

@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, read the lists and the masks, compare, report."""
     rest, overrides = split_overrides(list(arguments or ()))
     options = _parser().parse_args(rest)
+    _check_output(options)
     settings = _settings(options, overrides)
     truth, picks = _read(options, settings)
     regions = None if options.no_masks else _masks(options, truth, settings.names)
@@ -71,8 +72,19 @@ def _parser() -> ArgumentParser:
         help="masks {name}_mask.mrc; default: those beside --truth's volumes",
     )
     add("--no-masks", action="store_true", help="count everything, also where a data set has masks")
+    add("--overwrite", action="store_true", help="replace the file of --json")
     add("--missing-as-empty", action="store_true", help="a tomogram without a list of picks has no picks")
     return result
+
+
+def _check_output(options: Namespace) -> None:
+    """Refuse, before anything is compared, to replace what stands at --json."""
+    from robpicker_jax.datasets.lists import files_read
+    from robpicker_jax.system.outputs import check_outputs
+
+    if options.json is not None:
+        read = [file for path in (options.truth, options.picks, options.masks) if path for file in files_read(path)]
+        check_outputs([options.json], inputs=[options.config, *read], overwrite=options.overwrite)
 
 
 @dataclass(frozen=True)

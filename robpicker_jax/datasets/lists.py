@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +25,7 @@ from robpicker_jax.datasets.discovery import (
 from robpicker_jax.datasets.headers import agreed_voxel_size
 from robpicker_jax.datasets.particle_lists import read_list
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.volumes import open_volume
+from robpicker_jax.volumes import is_volume, open_volume
 
 _MARKERS = re.compile(r"(_truth)?(_objl|_picks)?$")
 
@@ -109,6 +110,29 @@ def read_lists(
             others.add(species)
             found[tomogram] = Particles.concatenate([found[tomogram], particles]) if tomogram in found else particles
     return found
+
+
+def files_read(path: str | Path) -> list[Path]:
+    """The lists and volumes that a file or folder of lists, or a data set with its splits, holds; others are no input.
+
+    Of JSON files, copick's picks and projects are.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    folders = [path, *(path / name for name in ("train", "meta", "val", "valid", "test") if (path / name).is_dir())]
+    return [file for folder in folders for file in folder.iterdir() if is_volume(file) or _is_list(file)]
+
+
+def _is_list(file: Path) -> bool:
+    suffix = list_suffix(file.name) if file.is_file() else None
+    if suffix != ".json":
+        return suffix is not None
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and ("points" in content or "pickable_objects" in content)
 
 
 def header_voxel_size(path: str | Path, *, split: str = "test", configured: float | None = None) -> float | None:
@@ -234,20 +258,17 @@ def _beside_volumes(
 
 def _holds_copick(folder: Path) -> bool:
     """Whether a folder holds copick's picks and no other list, as `pick --format copick` leaves it."""
-    others = any(
-        list_suffix(file.name) for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")
-    )
+    others = any(_is_list(file) for file in folder.iterdir() if not file.name.startswith("."))
     return not others and next(folder.glob("**/Picks/*.json"), None) is not None
 
 
 def _choose(folder: Path, class_names: Sequence[str]) -> dict[tuple[str, str], Path]:
     """One list for each tomogram of a folder without volumes, or for each of its classes: by names of both, or name and ""."""
-    files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    files = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".") and _is_list(file)]
     chosen: dict[tuple[str, str], tuple[tuple[bool, int], Path]] = {}
     for file in files:
         suffix = list_suffix(file.name)
-        if suffix is None:
-            continue
+        assert suffix is not None
         rank = ("_truth" not in file.name, suffixes().index(suffix))
         name = class_of_stem(_name(file), class_names)
         if name not in chosen or rank < chosen[name][0]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.annotations import FORMATS, Particles, write_annotations
-from robpicker_jax.annotations.numbering import write_key
-from robpicker_jax.annotations.registry import checked_options
+from robpicker_jax.annotations.numbering import own_key, write_key
+from robpicker_jax.annotations.registry import checked_options, written_files
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import NO_ORIGIN, Origin
 
@@ -148,6 +148,36 @@ class PickFiles:
                 except InputError as error:
                     inside = str(error.where).startswith(folder)
                     raise InputError(error.what, where="--format" if inside else error.where, fix=error.fix) from None
+
+    def outputs(self, target: PickTarget, class_names: Sequence[str]) -> list[Path]:
+        """The files that `write` may write for a tomogram.
+
+        Args:
+            target: the tomogram.
+            class_names: name of class 1, 2, ….
+        """
+        return self._files(target.name, class_names, [target])
+
+    def outputs_together(self, targets: Sequence[PickTarget], class_names: Sequence[str]) -> list[Path]:
+        """The files that `write_together` may write."""
+        files = self._files(TOGETHER, class_names, targets)
+        keys = [own_key(path) for fmt, path in self._paths(TOGETHER).items() if FORMATS[fmt].numbered]
+        return files + keys
+
+    def _files(self, stem: str, class_names: Sequence[str], targets: Sequence[PickTarget]) -> list[Path]:
+        """The files of a pick of each class in each tomogram."""
+        count = len(class_names)
+        picks = Particles(
+            np.zeros((count * len(targets), 3)),
+            np.tile(np.arange(1, count + 1, dtype=np.int32), len(targets)),
+            class_names=np.tile(np.array(class_names, dtype=np.str_), len(targets)),
+            tomograms=np.repeat(np.array([target.name for target in targets], dtype=np.str_), count),
+        )
+        return [
+            file
+            for fmt, path in self._paths(stem).items()
+            for file in written_files(FORMATS[fmt], path, picks, self.options)
+        ]
 
     def write(self, target: PickTarget, picks: Particles) -> list[Path]:
         """Write the picks of one tomogram as `folder/name.SUFFIX`, in each of the formats.

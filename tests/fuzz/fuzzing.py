@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import tempfile
 import traceback
@@ -51,23 +50,18 @@ def fuzz(reader: str, numbers: range, folder: Path) -> Iterator[Finding]:
         numbers: which mutations; a number always gives the same file.
         folder: an empty folder to work in.
     """
-    whole = folder / "whole"
-    whole.mkdir()
-    subject = SUBJECTS[reader](whole)
-    subject.read(whole / subject.entry)  # the whole file is read
+    subject = SUBJECTS[reader](folder)
+    subject.read(folder / subject.entry)  # the whole file is read
     names = sorted(subject.files)
     for number in numbers:
         rng = Random(f"{reader} {number}")
-        target = folder / "mutated"
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(whole, target)
         chosen = rng.choice(names)
         content = mutated(subject.files[chosen], rng)
-        (target / chosen).write_bytes(content)
+        (folder / chosen).write_bytes(content)
         try:
             with _limited(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                subject.read(target / subject.entry)
+                subject.read(folder / subject.entry)
         except InputError as error:
             text = str(error)
             if len(text) > _LONGEST_MESSAGE or not error.what:
@@ -77,6 +71,8 @@ def fuzz(reader: str, numbers: range, folder: Path) -> Iterator[Finding]:
             frames = [f for f in traceback.extract_tb(error.__traceback__) if "robpicker_jax" in f.filename]
             where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
             yield Finding(number, what, where, content)
+        finally:
+            (folder / chosen).write_bytes(subject.files[chosen])
 
 
 def findings_of(reader: str, numbers: range) -> list[Finding]:
