@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Compare picks with true particles. --truth and --picks are each a particle list of any supported format, a folder of
-lists ({name}.xml, {name}_objl.xml, {name}.star, …), or a data set, of which --split is taken.
+lists ({name}.xml, {name}_objl.xml, {name}.star, …), or a data set, of which --split is taken, or the copick_config.json
+of a copick project, whose runs are tomograms (data.copick, or the options user and session, say whose picks count).
 
 Rules: mask (a pick inside the label of a true particle of its class; the paper's), tolerance (within --tolerance
 voxels), czii (within half the class's radius; beta 4). Matching is one-to-one unless --many-to-one asks for the
@@ -136,6 +137,7 @@ def _read(options: Namespace, settings: _Settings) -> tuple[dict[str, Particles]
         "voxel_size_angstrom": settings.voxel_size_angstrom,
         "class_names": settings.class_names,
         "rule": settings.names,
+        "copick": settings.config.data.copick,
     }
     how = settings.config.data.annotation_options | parse_options(options.truth_option, "--truth-option")
     truth = read_lists(options.truth, fmt=options.truth_format, options=how, **reading)

@@ -14,6 +14,8 @@ import numpy as np
 from robpicker_jax.annotations import Particles, read_annotations, suffixes
 from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import options_for
+from robpicker_jax.config import CopickConfig
+from robpicker_jax.datasets.copick_project import is_project, project_tomograms
 from robpicker_jax.datasets.discovery import (
     DEFAULT_RULE,
     TomogramFiles,
@@ -40,6 +42,7 @@ def read_lists(
     allow_empty: bool = False,
     options: Mapping[str, Any] | None = None,
     rule: NameRule = DEFAULT_RULE,
+    copick: CopickConfig | None = None,
 ) -> dict[str, Particles]:
     """Read the particle lists of a file or folder, by tomogram.
 
@@ -58,6 +61,8 @@ def read_lists(
         allow_empty: accept lists without particles.
         options: how the lists are read, as `data.annotation_options` has it.
         rule: which names mean the same tomogram.
+        copick: of a copick project, named by its configuration: whose picks of which runs; the options `user` and
+            `session` go before it.
 
     Raises:
         InputError: nothing there, no list in the folder, a list that cannot be read, two lists of one tomogram.
@@ -88,6 +93,15 @@ def read_lists(
             fmt=fmt,
         )
 
+    if is_project(path):
+        section = copick or CopickConfig()
+        section = replace(
+            section, **{key: str(options[key]) for key in ("user", "session") if options and key in options}
+        )
+        runs = project_tomograms(path, section)[split]
+        objects = class_names or sorted({name for run in runs for name, _ in run.class_lists})
+        labels = {name: index + 1 for index, name in enumerate(objects)}
+        return _beside_volumes(path, runs, read_beside, objects)
     if path.is_file():
         return _by_tomogram(read(path), _name(path))
     if _holds_copick(path):
@@ -252,7 +266,8 @@ def _beside_volumes(
         files = replace(tomogram, annotation_path=clean[0]) if clean else tomogram
         found[tomogram.name] = read(files)
     if not found:
-        raise InputError("no tomogram in it has a particle list", where=folder, fix="put {name}_objl.xml beside {name}")
+        fix = "say whose picks count" if is_project(folder) else "put {name}_objl.xml beside {name}"
+        raise InputError("no tomogram in it has a particle list", where=folder, fix=fix)
     return found
 
 

@@ -133,6 +133,7 @@ def test_command_exit_codes_summary_and_json(
         "--config",
         str(config_file),
         "--no-resources",
+        "--overwrite",
         "--json",
         str(tmp_path / "f.json"),
     ]
