@@ -27,6 +27,7 @@ from mrcfile.utils import byte_order_from_machine_stamp
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path
 from robpicker_jax.system.notes import note
+from robpicker_jax.system.version import __version__
 from robpicker_jax.volumes.mrc_bytes import byte_type, middle, planes_to_look_at
 from robpicker_jax.volumes.volume import NO_ORIGIN, ArrayReader, LazyReader, Origin, VolumeReader, slabs
 
@@ -157,6 +158,9 @@ def _new_header(
         mrc.set_data(np.zeros((1, 1, 1), dtype))
         mrc.set_volume()
         header = mrc.header.copy()
+    header.label[0] = (
+        f"robpicker_jax {__version__}"  # mrcfile's own has the time in it: no two files were the same bytes
+    )
     header.nz, header.ny, header.nx = header.mz, header.my, header.mx = shape_zyx
     edge = voxel_size_angstrom or 0.0
     header.cella.z, header.cella.y, header.cella.x = (edge * size for size in shape_zyx)
