@@ -101,7 +101,8 @@ def diagnose(
     observations = [_labelled(observation, kinds) for observation in observations]
 
     lists = [observation.particles for observation in observations if observation.particles is not None]
-    hypotheses = readings(voxel_size, stated_pixels(lists))
+    with_origins = any(any(o.header.origin_angstrom) for o in observations if o.header)
+    hypotheses = readings(voxel_size, stated_pixels(lists), with_origins=with_origins)
     radii = {kind.label: kind.radius_vox for kind in kinds} or {0: _GUESSED_RADIUS_VOX}
     for i, observation in enumerate(observations):
         observations[i], found = measure(observation, radii, hypotheses)
@@ -118,7 +119,7 @@ def diagnose(
     findings += classes.check_labels(observations, kinds) if config else []
     findings += classes.check_counts(counts, kinds)
     findings += classes.check_distances(observations, kinds)
-    misread = {"in_angstrom", "binning", "centred", "axes_swapped", "flipped"} & {f.code for f in findings}
+    misread = {"in_angstrom", "binning", "centred", "origin", "axes_swapped", "flipped"} & {f.code for f in findings}
     if not misread:  # sizes seen at wrong positions mean nothing
         findings += classes.check_sizes(observations, kinds)
     findings += spectra.check_spectra({o.name: o.measures.spectrum for o in observations if o.measures})

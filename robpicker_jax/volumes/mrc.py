@@ -15,6 +15,8 @@ import bz2
 import gzip
 import io
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -167,11 +169,19 @@ def _new_header(
     return header
 
 
-def _created(path: Path, suffix: str) -> io.BufferedIOBase:
+@contextmanager
+def _created(path: Path, suffix: str) -> Iterator[io.BufferedIOBase]:
     """A new file, compressed where the suffix says so."""
-    if suffix == ".gz":
-        return gzip.open(path, "wb")
-    return bz2.open(path, "wb") if suffix == ".bz2" else path.open("wb")
+    with path.open("wb") as plain:
+        if suffix == ".gz":
+            # gzip would store the time and the temporary file's name, and no two files would be the same bytes.
+            with gzip.GzipFile(filename="", mode="wb", fileobj=plain, mtime=0) as stream:
+                yield stream
+        elif suffix == ".bz2":
+            with bz2.open(plain, "wb") as packed:
+                yield packed
+        else:
+            yield plain
 
 
 def _compression(path: Path) -> str | None:
