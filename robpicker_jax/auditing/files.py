@@ -57,13 +57,14 @@ class AuditedList:
         Raises:
             InputError: there is one for each class.
         """
-        if self.files.annotation_path is None:
+        lists = self.files.lists([species.name for species in self.data.species])
+        if len(lists) != 1 or lists[0][0]:
             raise InputError(
                 "one list for each class, which cannot be cleaned in place",
                 where=self.files.volume_path,
                 fix="join them: robpicker convert IN … OUT --class NAME",
             )
-        return self.files.annotation_path
+        return lists[0][1]
 
     @property
     def cleaned_name(self) -> str:

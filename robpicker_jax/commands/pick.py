@@ -239,7 +239,7 @@ def _pick(picker: Picker, queue: Sequence[Queued], batch: Batch, files: PickFile
             else:
                 outputs = files.outputs(target, picker.class_names)
                 batch.records.begin(target.name, tomogram.files, outputs)
-                written = files.write(target, picks)
+                written = files.write(target, picks, outputs)
                 batch.records.add(
                     target.name,
                     tomogram.files,
@@ -272,6 +272,6 @@ def _write_together(queue: Sequence[Queued], batch: Batch, files: PickFiles, pic
         return
     outputs = files.outputs_together([target for target, _ in parts], picker.class_names)
     batch.records.begin_together(outputs)
-    paths = files.write_together(parts)
+    paths = files.write_together(parts, outputs)
     batch.records.add_together([target.name for target, _ in parts], [path for path in outputs if path.exists()])
     console.print(f"written: {', '.join(map(str, paths))}", highlight=False, soft_wrap=True)

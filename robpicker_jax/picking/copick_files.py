@@ -69,8 +69,11 @@ class CopickFiles(PickFiles):
         paths = [folder / f"{user}_{session}_{name}.json" for name in self.objects]
         return list(dict.fromkeys([*paths, *(Path(picks.path) for picks in found)]))
 
-    def write(self, target: PickTarget, picks: Particles) -> list[Path]:
-        """Store the picks of one tomogram as its run's, in place of earlier ones by the same user and session."""
+    def write(self, target: PickTarget, picks: Particles, earlier: Sequence[Path] = ()) -> list[Path]:
+        """Store the picks of one tomogram as its run's, in place of earlier ones by the same user and session.
+
+        Every object of the classes gets its file, with or without picks, so that nothing of `earlier` stays as it was.
+        """
         from copick.models import CopickPoint
 
         assert target.voxel_size_angstrom is not None  # `check` refused it

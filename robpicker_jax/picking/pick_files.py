@@ -165,7 +165,7 @@ class PickFiles:
         return files + keys
 
     def _files(self, stem: str, class_names: Sequence[str], targets: Sequence[PickTarget]) -> list[Path]:
-        """The files of a pick of each class in each tomogram."""
+        """The files of a pick of each class in each tomogram, and of no picks at all."""
         count = len(class_names)
         picks = Particles(
             np.zeros((count * len(targets), 3)),
@@ -173,19 +173,32 @@ class PickFiles:
             class_names=np.tile(np.array(class_names, dtype=np.str_), len(targets)),
             tomograms=np.repeat(np.array([target.name for target in targets], dtype=np.str_), count),
         )
+        found = self._written(stem, picks) + self._written(stem, picks.select([]))
+        return list(dict.fromkeys(found))
+
+    def _written(self, stem: str, picks: Particles) -> list[Path]:
+        """The files that these picks fill."""
         return [
             file
             for fmt, path in self._paths(stem).items()
             for file in written_files(FORMATS[fmt], path, picks, self.options)
         ]
 
-    def write(self, target: PickTarget, picks: Particles) -> list[Path]:
+    def _remove_outdated(self, earlier: Sequence[Path], stem: str, picks: Particles) -> None:
+        """Remove earlier files that these picks do not fill, such as that of a class which has no picks any more."""
+        filled = set(self._written(stem, picks))
+        for file in earlier:
+            if file not in filled:
+                file.unlink(missing_ok=True)
+
+    def write(self, target: PickTarget, picks: Particles, earlier: Sequence[Path] = ()) -> list[Path]:
         """Write the picks of one tomogram as `folder/name.SUFFIX`, in each of the formats.
 
         Where two of the formats share a suffix, the second file is `folder/name_FORMAT.SUFFIX`. Formats whose
-        lists are folders get `folder/name_FORMAT`.
+        lists are folders get `folder/name_FORMAT`. Of the files `earlier` those that these picks do not fill are removed.
         """
         named = picks.with_(tomograms=np.full(len(picks), target.name))
+        self._remove_outdated(earlier, target.name, named)
         return [
             self._write(
                 fmt, path, named, target.voxel_size_angstrom, target.shape_zyx, origin_angstrom=target.origin_angstrom
@@ -193,13 +206,17 @@ class PickFiles:
             for fmt, path in self._paths(target.name).items()
         ]
 
-    def write_together(self, picked: Sequence[tuple[PickTarget, Particles]]) -> list[Path]:
+    def write_together(
+        self, picked: Sequence[tuple[PickTarget, Particles]], earlier: Sequence[Path] = ()
+    ) -> list[Path]:
         """Write the picks of all tomograms as `folder/picks.SUFFIX`, in each of the formats.
 
         Formats that number tomograms get `picks_tomograms.doc` beside them, which says which number is which.
+        Of the files `earlier` those that these picks do not fill are removed.
         """
         named = [picks.with_(tomograms=np.full(len(picks), target.name)) for target, picks in picked]
         everything = Particles.concatenate(named)
+        self._remove_outdated(earlier, TOGETHER, everything)
         shapes = {target.name: target.shape_zyx for target, _ in picked}
         sizes = [target.voxel_size_angstrom for target, _ in picked if target.voxel_size_angstrom is not None]
         paths = []
