@@ -31,6 +31,7 @@ SUITE = (
     "clustering",
     "labels",
     "audit",
+    "matching",
 )
 LONG = ("shrec_lookalike",)
 

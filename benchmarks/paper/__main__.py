@@ -4,7 +4,7 @@ A study crosses data sets with cases (its YAML file says which) and repeats them
 own tomograms, label noise and initial networks, so cases are compared seed by seed. A run that is finished is not
 repeated, and one that was stopped, even killed, goes on from its last checkpoint: stop a study at any time, and give
 the same command again. What is finished is gathered into docs/results/STUDY_SCALE.json; figures and docs/results.md are
-drawn from these files.
+drawn from these files. Runs that such a file holds are not repeated either, so a study can go on in a fresh checkout.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks.paper.collect import as_text, collect, seeds_present
 from benchmarks.paper.page import draw
+from benchmarks.paper.restore import read_record, restore
 from benchmarks.paper.runner import Runner, say
 from benchmarks.paper.study import FOLDER, SCALES, Study, load_study, read_yaml, study_names
 from robpicker_jax.commands.cli import call
@@ -59,6 +60,8 @@ def _study(study: Study, out: Path, docs: Path, options: argparse.Namespace) -> 
     """Run and gather a study; the number of runs that failed."""
     seeds = range(1 if options.quick else options.seeds)
     failed = []
+    record = docs / "results" / f"{study.title}.json"
+    restore(study, record, out)
     if not options.draw_only:
         trained = _only(study, options.cases.split(",")) if options.cases else study
         failed = Runner(trained, out, seeds, jobs=options.jobs, replace_changed=options.replace).run()
@@ -66,8 +69,8 @@ def _study(study: Study, out: Path, docs: Path, options: argparse.Namespace) -> 
         say(f"{study.title}: no finished run in {out}")
         return len(failed)
     command = f"python -m benchmarks.paper --study {study.name} --scale {study.scale}"
-    gathered = collect(study, out, command=command)
-    write_text(docs / "results" / f"{study.title}.json", as_text(gathered))
+    gathered = collect(study, out, command=command, former=read_record(record))
+    write_text(record, as_text(gathered))
     return len(failed)
 
 

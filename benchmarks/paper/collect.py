@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.paper.runner import folder_of, read_result, say
-from benchmarks.paper.study import RESULT, Run, Study, fingerprint
-from robpicker_jax.config import META_NETWORKS
+from benchmarks.paper.study import RESULT, Run, Study, fingerprint, without_folder
+from robpicker_jax.config import META_NETWORKS, Config, as_plain_values
+from robpicker_jax.config.loading import validated
 from robpicker_jax.system.errors import InputError
 
 _CURVES = ("weight_mean/", "label_gained/", "label_lost/", "label_mass/")
@@ -25,13 +26,14 @@ def seeds_present(study: Study, out: Path) -> list[int]:
     return sorted(int(name.removeprefix("seed")) for name in found if name.removeprefix("seed").isdigit())
 
 
-def collect(study: Study, out: Path, *, command: str) -> dict[str, Any]:
+def collect(study: Study, out: Path, *, command: str, former: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Gather what is finished; runs whose settings are not the study's are left out, and that is said.
 
     Args:
         study: the study.
         out: the folder of runs.
         command: what repeats the study.
+        former: the record before, whose curves are kept for cases of which no run in the folder has any.
 
     Raises:
         InputError: no finished run with the study's settings.
@@ -63,17 +65,18 @@ def collect(study: Study, out: Path, *, command: str) -> dict[str, Any]:
         "updates": train.steps * train.inner_steps,
         "state": "the best of the validations, by " + results[0]["state"]["chosen_by"],
         "seconds": round(sum(result["seconds"] for result in results)),
-        "settings": study.base,
+        "settings": as_plain_values(without_folder(validated(Config, study.base, study.source))),
         "species": results[0]["species"],
         "references": list(study.file.references),
         "figures": list(study.file.figures),
         "data_sets": {name: change.label for name, change in study.file.data_sets.items()},
+        "data_set_settings": {name: change.at(study.scale) for name, change in study.file.data_sets.items()},
         "cases": {
             name: {"label": change.label, "settings": change.at(study.scale), "shown": change.shown}
             for name, change in study.file.cases.items()
         },
         "metrics": _by_case(study, finished, _metrics),
-        "curves": _by_case(study, finished, _curves) if "curves" in study.file.figures else {},
+        "curves": _all_curves(study, finished, former or {}),
     }
 
 
@@ -95,10 +98,23 @@ def _by_case(study: Study, finished: Mapping[Run, Any], take: Any) -> dict[str, 
     return found
 
 
+def _all_curves(study: Study, finished: Mapping[Run, Any], former: Mapping[str, Any]) -> dict[str, Any]:
+    """The curves of all cases where the study draws them; those of a former record where there are no new ones."""
+    if "curves" not in study.file.figures:
+        return {}
+    found = _by_case(study, finished, _curves)
+    for data_set, cases in former.get("curves", {}).items():
+        for case, curves in cases.items():
+            if any((run.data_set, run.case) == (data_set, case) for run in finished):
+                found.setdefault(data_set, {}).setdefault(case, curves)
+    return found
+
+
 def _metrics(runs: Mapping[int, Any]) -> dict[str, Any]:
     """`seeds`, and by metric the `values` in their order, to four digits; metrics that no seed has are left out."""
     names = dict.fromkeys(name for result in runs.values() for name in result["metrics"] if _is_kept(name, result))
     table = {name: [_rounded(result["metrics"].get(name)) for result in runs.values()] for name in names}
+    table["seconds"] = [_rounded(result["seconds"]) for result in runs.values()]
     known = {name: row for name, row in table.items() if any(value is not None for value in row)}
     return {"seeds": list(runs), "values": known}
 

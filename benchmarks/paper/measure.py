@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.paper.study import JOB, RESULT, fingerprint, without_folder
 from robpicker_jax.annotations import Particles
 from robpicker_jax.commands import main_job
-from robpicker_jax.config import Config, as_plain_values, load_config
+from robpicker_jax.config import Config, Species, as_plain_values, load_config
 from robpicker_jax.datasets import OpenedTomogram
 from robpicker_jax.evaluation import Evaluation
 from robpicker_jax.evaluation.curves import PrecisionRecallCurve
@@ -32,7 +32,6 @@ from robpicker_jax.training import run_folder
 from robpicker_jax.training.metrics_log import read_metrics
 from robpicker_jax.training.trainer import FitResult
 
-SMALL_GROUPS = ("tiny", "small")
 _CURVE_POINTS = 30
 _END = 0.1  # share of the training over which weights and label masses "at the end" are averaged
 Row = Mapping[str, Any]
@@ -94,9 +93,10 @@ def _result(job: main_job.Job, trained: FitResult, picker: ModelPicker, seconds:
     thresholds = best_thresholds(main_job.evaluate_picks(job, picker, job.data.meta))
     plain, calibrated = _scored(job, picker, thresholds)
     names = [species.name for species in config.data.species]
+    small = smaller_half(config.data.species)
     training = [row for row in rows if row["kind"] == "train"]
     validation = [row for row in rows if row["kind"] == "validation"]
-    metrics = _scores("plain", plain) | _scores("calibrated", calibrated)
+    metrics = _scores("plain", plain, small) | _scores("calibrated", calibrated, small)
     metrics |= at_the_end(training, names, config.train.steps)
     metrics |= {key: _number(value) for key, value in validation[-1].items() if key.startswith("correction/")}
     rate = np.median([row["patches_per_second"] for row in training])
@@ -120,6 +120,12 @@ def _result(job: main_job.Job, trained: FitResult, picker: ModelPicker, seconds:
         "versions": {name: versions[name] for name in ("robpicker_jax", "python", "jax", "numpy")},
         "commit": _commit(),
     }
+
+
+def smaller_half(species: Sequence[Species]) -> list[str]:
+    """Names of the species of the smaller half by radius: the "small species" of tables and figures."""
+    ranked = sorted(species, key=lambda each: each.radius_vox)
+    return [each.name for each in ranked[: (len(ranked) + 1) // 2]]
 
 
 def best_thresholds(evaluation: Evaluation) -> list[float]:
@@ -155,11 +161,11 @@ def _scored(job: main_job.Job, picker: ModelPicker, thresholds: Sequence[float])
     return one, other
 
 
-def _scores(prefix: str, evaluation: Evaluation) -> dict[str, float | None]:
+def _scores(prefix: str, evaluation: Evaluation, small: Sequence[str]) -> dict[str, float | None]:
     """F1, precision and recall of the macro mean, of the small species, by size group and by species."""
     parts: dict[str, Any] = {"macro": evaluation.macro}
-    small = [score.rates for score in evaluation.classes if score.group in SMALL_GROUPS]
-    found = {f"{prefix}/f1/small species": _number(np.mean([rates.f1 for rates in small])) if small else None}
+    rates = {score.name: score.rates for score in evaluation.classes}
+    found = {f"{prefix}/f1/small species": _number(np.mean([rates[name].f1 for name in small]))}
     parts |= {f"group {group.name}": group.macro for group in evaluation.groups}
     parts |= {score.name: score.rates for score in evaluation.classes}
     for name, rates in parts.items():

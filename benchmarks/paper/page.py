@@ -23,8 +23,8 @@ What the studies of `benchmarks/paper/` measured, beside what the paper reports.
 
 - **Data** are simulated, so that every label error is known. Each seed draws its own tomograms, label errors and initial
   networks, and all cases of a seed share them.
-- **Scores** are F1 of picks in the test tomograms by the mask rule, a mean over species (macro). "Small species" are those of
-  the size groups tiny and small (below 400 kDa).
+- **Scores** are F1 of picks in the test tomograms by the mask rule, a mean over species (macro). "Small species" are the
+  smaller half of the species by radius.
 - **The model** that is scored is the best of the validations, for all cases alike; the validation tomograms are clean, and
   nothing else uses them.
 - **Calibrated** scores keep only picks above a score threshold, chosen for each species where its F1 on the meta tomograms is

@@ -18,9 +18,9 @@ from robpicker_jax.bilevel.step import TrainState
 from robpicker_jax.commands import run_state
 from robpicker_jax.commands.checking import say_findings
 from robpicker_jax.config import Config
-from robpicker_jax.datasets import SPLITS, OpenedTomogram, stored_truth
+from robpicker_jax.datasets import SPLITS, OpenedTomogram
 from robpicker_jax.datasets.densities import DensityStatistics, block_edge, density_statistics, together
-from robpicker_jax.labels import label_maker
+from robpicker_jax.labels import clean_labels, label_maker
 from robpicker_jax.models.model_file import MODEL_FILE, save_model
 from robpicker_jax.models.trained_model import TrainedModel
 from robpicker_jax.picking.clustering import build_clustering
@@ -75,7 +75,7 @@ class Job:
     @cached_property
     def judged_patches(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Images, noisy and true labels of some training patches, where clean maps are stored; cut once a run."""
-        truths = [stored_truth(tomogram, self.config.data) for tomogram in self.data.train]
+        truths = [clean_labels(tomogram, self.config.data) for tomogram in self.data.train]
         source, patches = self.data.noisy_source(), []
         for step in range(_JUDGED_BATCHES if any(truth is not None for truth in truths) else 0):
             batch = source.train_batch(step)

@@ -83,11 +83,11 @@ class ModelConfig:
     batch_norm: Annotated[bool | None, about("batch normalisation after each convolution")] = None
     dropout: Annotated[float | None, Ge(0), Lt(1), about("dropout rate in the bottleneck")] = None
     correction: Annotated[
-        Literal["tied", "ema", "head", "cleaner"],
+        Literal["tied", "ema", "head", "network"],
         about(
-            "what the label correction proposes: the network's own prediction, that of its averaged parameters, or a "
-            "head of its own on the network's features (the paper's), or a cleaner: a head that also sees the given "
-            "label, the prediction and the density"
+            "what the label correction proposes: the segmentation network's prediction, that of its averaged parameters, "
+            "what a head of its own makes of that network's features (the paper's), or what a small network of its own "
+            "makes of the density, the given label and the prediction"
         ),
     ] = "tied"
     alpha_channels: Annotated[
@@ -102,6 +102,10 @@ class ModelConfig:
         PositiveInt | None,
         about("hidden width of the label correction; none: 16, with a head of its own the number of classes"),
     ] = None
+    correction_widths: Annotated[
+        tuple[PositiveInt, ...],
+        about("channels of each level of a correction network of its own, for correction: network"),
+    ] = (8, 16, 24)
     reweighting_hidden: Annotated[PositiveInt, about("hidden width of the data reweighting network")] = 500
     weight_reach: Annotated[
         Annotated[float, Gt(1)] | None,
@@ -235,7 +239,10 @@ class TrainConfig:
     ] = 1.0
     meta_alpha: Annotated[
         NonNegative,
-        about("weight of the correction's own loss during the second half of the warm-up (the paper's meta alpha: 0)"),
+        about(
+            "weight of the correction's own loss during the second half of the warm-up, with correction: network during "
+            "all of it (the paper's meta alpha: 0)"
+        ),
     ] = 1.0
     corruption: Annotated[CorruptionConfig, about("how meta labels are corrupted for that")] = field(
         default_factory=CorruptionConfig

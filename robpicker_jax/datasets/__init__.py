@@ -7,7 +7,7 @@ from robpicker_jax.datasets.particle_lists import load_particles
 from robpicker_jax.datasets.scalings import Scalings
 from robpicker_jax.datasets.stored_maps import load_mask, load_target
 from robpicker_jax.datasets.surveying import Survey, survey
-from robpicker_jax.datasets.tomogram import OpenedTomogram, open_tomogram, stored_truth, stream_tomograms
+from robpicker_jax.datasets.tomogram import OpenedTomogram, open_tomogram, stream_tomograms
 
 __all__ = [
     "SPLITS",
@@ -22,7 +22,6 @@ __all__ = [
     "load_particles",
     "load_target",
     "open_tomogram",
-    "stored_truth",
     "stream_tomograms",
     "survey",
     "tomograms_from",

@@ -19,7 +19,7 @@ from robpicker_jax.config import DataConfig
 from robpicker_jax.datasets.discovery import TomogramFiles
 from robpicker_jax.datasets.headers import agreed_voxel_size
 from robpicker_jax.datasets.particle_lists import load_particles, needs_particles
-from robpicker_jax.datasets.stored_maps import load_mask, load_target
+from robpicker_jax.datasets.stored_maps import load_mask
 from robpicker_jax.system.errors import InputError, located
 from robpicker_jax.volumes import NO_ORIGIN, Origin, Scaling, VolumeReader, normalisation, open_volume
 from robpicker_jax.volumes.rescaling import RescaledReader
@@ -296,10 +296,3 @@ def _densities(reader: VolumeReader, region: Slices, inverted: bool) -> np.ndarr
     """Densities of a box before normalisation, float32; whether they are finite is seen when that is found."""
     data = reader.read(region, check=False)
     return np.negative(data, out=data) if inverted else data
-
-
-def stored_truth(tomogram: OpenedTomogram, data: DataConfig) -> np.ndarray | None:
-    """The clean label map that a simulated data set keeps beside its noisy annotations; None where there is none."""
-    if data.train_labels == "map" or tomogram.files.target_path is None:
-        return None
-    return load_target(tomogram.files, len(data.species), tomogram.shape_zyx)

@@ -33,7 +33,7 @@ def check_strides(backbone: Backbone, patches: PatchConfig, inference: Inference
     findings = []
     for key, edge in (("patches.size", patches.size), ("inference.tile", inference.tile_edge(patches.size))):
         try:
-            check_edge(edge, backbone, where=key)
+            check_edge(edge, backbone.stride, where=key)
         except InputError as error:
             what, evidence = f"{error.where}: {error.what}", {"stride": backbone.stride, "edge": edge}
             findings.append(Finding("error", "patch_stride", what, error.fix, (), evidence))

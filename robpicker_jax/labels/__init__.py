@@ -1,5 +1,6 @@
 """Coordinates → label maps: spheres or rotated shapes, of a volume or a region."""
 
+from robpicker_jax.labels.clean_map import clean_labels
 from robpicker_jax.labels.maker import (
     LabelMaker,
     Region,
@@ -16,6 +17,7 @@ __all__ = [
     "Region",
     "ShapeLabels",
     "SphereLabels",
+    "clean_labels",
     "instance_labels",
     "label_maker",
     "shape_labels",

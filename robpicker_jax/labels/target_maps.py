@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.config import DataConfig
 from robpicker_jax.datasets import TomogramFiles, agreed_voxel_size, dataset, load_particles
+from robpicker_jax.datasets.discovery import list_suffix
 from robpicker_jax.labels import LabelMaker, label_maker
 from robpicker_jax.system.errors import InputError, located
 from robpicker_jax.system.progress import console, progress
@@ -15,7 +19,12 @@ from robpicker_jax.volumes import open_volume, write_mrc
 
 
 def write_targets(
-    data: DataConfig, directory: str | Path, *, labels: str | None = None, overwrite: bool = False
+    data: DataConfig,
+    directory: str | Path,
+    *,
+    labels: str | None = None,
+    lists: str | Path | None = None,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write the label maps of a data set's annotated tomograms.
 
@@ -23,6 +32,8 @@ def write_targets(
         data: species, kinds of labels, voxel size.
         directory: the data set.
         labels: "sphere" or "shape" for all splits; None: `data.train_labels` for train, else `data.meta_labels`.
+        lists: folder of lists to take instead of those beside the tomograms, {name}_objl.xml or {name}.star …, such as the
+            ones with orientations that averaging leaves; tomograms without one are left out.
         overwrite: whether to write maps that exist already anew.
 
     Returns:
@@ -33,6 +44,8 @@ def write_targets(
     """
     tomograms = [tomogram for split in dataset(directory, data).values() for tomogram in split]
     names = [species.name for species in data.species]
+    if lists is not None:
+        tomograms = _listed(tomograms, Path(lists), data)
     annotated = [tomogram for tomogram in tomograms if tomogram.lists(names)]
     if not annotated:
         raise InputError("no annotated tomogram in it", where=directory, fix="put {name}_objl.xml beside {name}.mrc")
@@ -52,6 +65,23 @@ def write_targets(
             written.append(_write(tomogram, data, makers[kind], voxel_size))
             bar.advance()
     return written
+
+
+def _listed(tomograms: Sequence[TomogramFiles], folder: Path, data: DataConfig) -> list[TomogramFiles]:
+    """The tomograms that have a list in a folder, with that list."""
+    if not folder.is_dir():
+        raise InputError("no such folder", where=folder, fix="give the folder of the lists")
+    rule = NameRule.of(data.name_pattern, "data.name_pattern")
+    found = {path.name[: -len(suffix)].removesuffix("_objl"): path for path in sorted(folder.iterdir())
+             if (suffix := list_suffix(path.name))}  # fmt: skip
+    taken = [
+        replace(tomogram, annotation_path=found[matching[0]], class_lists=())
+        for tomogram in tomograms
+        if (matching := rule.matching(tomogram.name, found))
+    ]
+    if not taken:
+        raise InputError("no list in it is of a tomogram of the data set", where=folder)
+    return taken
 
 
 def _kind(data: DataConfig, tomogram: TomogramFiles) -> str:

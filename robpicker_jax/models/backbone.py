@@ -110,18 +110,17 @@ def build_backbone(model: ModelConfig, n_classes: int, *, device_axis: str | Non
     return build(model, n_classes, device_axis=device_axis, **options)
 
 
-def check_edge(edge: int, backbone: Backbone, *, where: str) -> None:
-    """Refuse an edge of patches or tiles that the backbone's stride does not divide.
+def check_edge(edge: int, stride: int, *, where: str) -> None:
+    """Refuse an edge of patches or tiles that a network's stride does not divide.
 
     Args:
         edge: voxels.
-        backbone: the network that is to take them.
+        stride: of the network that is to take them.
         where: the key of the configuration that gives the edge.
 
     Raises:
         InputError: with the nearest edges that fit.
     """
-    stride = backbone.stride
     if edge % stride:
         lower = edge - edge % stride
         fits = f"{lower} or {lower + stride}" if lower else str(stride)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,12 +10,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from robpicker_jax.config import ModelConfig
+from robpicker_jax.models.correction_network import CorrectionNetwork
 
 _LEAK = 0.1  # slope of the leaky relu below zero
-_LEAST_PROBABILITY = 1e-3
-_SQUASHED_FROM = 4.0  # densities beyond so many standard deviations are told apart no longer
-_CLEANER_HIDDEN = 32
-_SCORE_REACH = 6.0  # a cleaner's scores are bounded, so that no voxel is too sure to learn from
 _HIDDEN = 16  # with as few units as classes, all of them may be born dead
 
 
@@ -34,22 +30,6 @@ class Corrected(NamedTuple):
     proposal: jax.Array
 
 
-def surroundings(density: jax.Array) -> jax.Array:
-    """What a cleaner sees of the density: (n, z, y, x, 1) → (n, z, y, x, 3), in units of the tomogram's deviation.
-
-    The density at the voxel and its means over cubes of 3 and 7 voxels, squashed so that a gold bead is a bounded number.
-    """
-    squashed = jnp.tanh(density / _SQUASHED_FROM)
-    maps = [squashed]
-    for edge in (3, 7):
-        mean = squashed
-        for axis in (1, 2, 3):
-            window = [edge if each == axis else 1 for each in range(5)]
-            mean = jax.lax.reduce_window(mean, 0.0, jax.lax.add, window, [1] * 5, "SAME") / edge
-        maps.append(mean)
-    return jnp.concatenate(maps, axis=-1)
-
-
 class _LabelCorrectionModule(nn.Module):
     n_classes: int
     hidden: int
@@ -57,22 +37,13 @@ class _LabelCorrectionModule(nn.Module):
     alpha_bias: float
     alpha_reach: float
     own_head: bool
-    head_hidden: int
 
     @nn.compact
-    def __call__(self, features: jax.Array, prediction: jax.Array, labels: jax.Array, density: jax.Array) -> Corrected:
+    def __call__(self, features: jax.Array, prediction: jax.Array, labels: jax.Array) -> Corrected:
         wide = jnp.promote_types(features.dtype, jnp.float32)  # float32 at least, whatever the backbone computes in
         labels, proposal = labels.astype(wide), prediction.astype(wide)
         if self.own_head:
-            seen = features.astype(wide)
-            if self.head_hidden:
-                likelihood = jnp.log(proposal + _LEAST_PROBABILITY) / -math.log(_LEAST_PROBABILITY)
-                seen = jnp.concatenate([seen, likelihood, labels, surroundings(density.astype(wide))], axis=-1)
-                seen = nn.leaky_relu(nn.Dense(self.head_hidden, name="head")(seen), _LEAK)
-            scores = nn.Dense(self.n_classes, name="scores")(seen)
-            if self.head_hidden:
-                scores = _SCORE_REACH * jnp.tanh(scores / _SCORE_REACH)
-            proposal = nn.softmax(scores, axis=-1)
+            proposal = nn.softmax(nn.Dense(self.n_classes, name="scores")(features.astype(wide)), axis=-1)
         hidden = nn.leaky_relu(
             nn.Dense(self.hidden, name="hidden")(jnp.concatenate([proposal, labels], axis=-1)), _LEAK
         )
@@ -96,10 +67,7 @@ class LabelCorrection:
     - the segmentation network's own prediction, which the caller gives (and stops), or that of its averaged parameters;
     - `own_head`: `S = softmax(conv1(M))` of its last feature map M, as in the paper. With 64 features, c = 13, a hidden
       width of c and α of width c it has (64·13+13) + (26·13+13) + (13·13+13) = 1,378 parameters, the paper's count;
-    - `own_head` with `head_hidden`, the cleaner: S of a hidden layer that sees M, the network's prediction, the given
-      label L and the density around the voxel. The last feature map of a trained network holds little more than its
-      classes: where noisy labels made gold beads one class with a protein, M cannot tell them apart, and only the
-      density can. And only what sees L can learn that one class of it is often given in error.
+    - `network`: what a network of its own makes of the density, the given label and the prediction.
 
     The last convolution starts at zero, so that every voxel's α starts at sigmoid(a₀): a small α does no harm before S
     is any good. Its logit moves by r at most, so α cannot sink to where it has no gradient to come back.
@@ -112,7 +80,7 @@ class LabelCorrection:
         alpha_bias: a₀; 0 starts at α = 1/2, -3 at α ≈ 0.05 (the label is trusted first).
         alpha_reach: r.
         own_head: whether S is a head of its own.
-        head_hidden: width of the cleaner's hidden layer; 0: the paper's head.
+        network: the network that gives S; None: none.
     """
 
     features: int
@@ -122,27 +90,27 @@ class LabelCorrection:
     alpha_bias: float = 0.0
     alpha_reach: float = 8.0
     own_head: bool = False
-    head_hidden: int = 0
+    network: CorrectionNetwork | None = None
+
+    @property
+    def stride(self) -> int:
+        """Every patch edge must be divisible by this."""
+        return 1 if self.network is None else self.network.stride
 
     @property
     def _module(self) -> Any:
         return _LabelCorrectionModule(
-            self.n_classes,
-            self.hidden,
-            self.alpha_channels,
-            self.alpha_bias,
-            self.alpha_reach,
-            self.own_head,
-            self.head_hidden,
+            self.n_classes, self.hidden, self.alpha_channels, self.alpha_bias, self.alpha_reach, self.own_head
         )
 
     def init(self, key: jax.Array) -> Any:
-        """Fresh float32 parameters."""
+        """Fresh float32 parameters; those of a network of its own are under "network"."""
         here = (1, 1, 1, 1)
         classes = jnp.zeros((*here, self.n_classes))
-        return self._module.init(key, jnp.zeros((*here, self.features)), classes, classes, jnp.zeros((*here, 1)))[
-            "params"
-        ]
+        params = self._module.init(key, jnp.zeros((*here, self.features)), classes, classes)["params"]
+        if self.network is None:
+            return params
+        return params | {"network": self.network.init(jax.random.fold_in(key, 1))}
 
     def apply(
         self, params: Any, features: jax.Array, prediction: jax.Array, labels: jax.Array, density: jax.Array
@@ -154,17 +122,25 @@ class LabelCorrection:
             features: `(n, z, y, x, F)`, the segmentation network's last feature map M; used by a head of its own.
             prediction: `(n, z, y, x, c)`, class probabilities that are the proposal S otherwise.
             labels: the noisy one-hot label map L, of the same shape.
-            density: `(n, z, y, x, 1)`, normalised; used by a cleaner.
+            density: `(n, z, y, x, 1)`, normalised; used by a network of its own.
 
         Returns:
             Corrected labels, α and S, float32.
         """
-        corrected: Corrected = self._module.apply({"params": params}, features, prediction, labels, density)
+        if self.network is not None:
+            params = dict(params)
+            prediction = self.network.apply(params.pop("network"), density, labels, prediction)
+        corrected: Corrected = self._module.apply({"params": params}, features, prediction, labels)
         return corrected
 
 
-def build_label_correction(model: ModelConfig, n_classes: int, features: int) -> LabelCorrection:
+def build_label_correction(
+    model: ModelConfig, n_classes: int, features: int, *, device_axis: str | None = None
+) -> LabelCorrection:
     """The label-correction network of a configuration, for a backbone with `features` channels in its last map."""
+    network = None
+    if model.correction == "network":
+        network = CorrectionNetwork(n_classes, model.correction_widths, device_axis)
     return LabelCorrection(
         features=features,
         n_classes=n_classes,
@@ -172,6 +148,6 @@ def build_label_correction(model: ModelConfig, n_classes: int, features: int) ->
         alpha_channels=n_classes if model.alpha_channels == "classes" else 1,
         alpha_bias=model.alpha_bias,
         alpha_reach=model.alpha_reach,
-        own_head=model.correction in ("head", "cleaner"),
-        head_hidden=_CLEANER_HIDDEN if model.correction == "cleaner" else 0,
+        own_head=model.correction == "head",
+        network=network,
     )

@@ -169,7 +169,7 @@ def check_tiles(card: ModelCard) -> None:
     tile = card.inference.tile
     if tile is None:
         raise InputError("no edge of the tiles is given", where="inference.tile", fix="give it in voxels")
-    check_edge(tile, build_network(card), where="inference.tile")
+    check_edge(tile, build_network(card).stride, where="inference.tile")
     if card.inference.overlap_vox >= tile:
         raise InputError(f"must be smaller than the tile ({tile})", where="inference.overlap_vox")
 

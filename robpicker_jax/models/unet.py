@@ -118,7 +118,7 @@ class UNet:
     """A segmentation U-Net as two pure functions, `init` and `apply`. Hashable, so it may be a static argument.
 
     With `device_axis`, `apply` runs inside `shard_map` or `pmap` on each device's share of a batch: batch statistics
-    are those of the whole batch, and each device draws its own dropout masks.
+    are those of the whole batch, and each device draws its own dropout masks. `channels` are those of its input.
     """
 
     shape: UNetShape
@@ -126,6 +126,7 @@ class UNet:
     compute_dtype: str = "float32"
     remat: bool = False
     device_axis: str | None = None
+    channels: int = 1
 
     @property
     def features(self) -> int:
@@ -166,8 +167,7 @@ class UNet:
         tells classes apart by the parity of the voxel: its class maps are chequered, and each particle falls apart
         into many clusters (Aitken et al. 2017, arXiv 1707.02937).
         """
-        image = jax.ShapeDtypeStruct((1, self.stride, self.stride, self.stride, 1), jnp.float32)
-        blank = jax.eval_shape(lambda x: self._module.init(jax.random.key(0), x, False), image)
+        blank = self._blank()
         leaves, tree = jax.tree_util.tree_flatten_with_path(blank["params"])
         normal = jax.random.normal(key, (sum(leaf.size for _, leaf in leaves),), jnp.float32)
         values, start = [], 0
@@ -184,11 +184,19 @@ class UNet:
             if transposed:
                 draw = jnp.broadcast_to(draw[:1, :1, :1], leaf.shape)
             values.append(draw * (gain / fan_in) ** 0.5)
-        stats = jax.tree_util.tree_map_with_path(
+        return jax.tree.unflatten(tree, values), self.fresh_statistics()
+
+    def fresh_statistics(self) -> BatchStats:
+        """Running means of zero and variances of one; an empty dict without batch norm."""
+        return jax.tree_util.tree_map_with_path(
             lambda path, leaf: jnp.full(leaf.shape, 1.0 if path[-1].key == "var" else 0.0, leaf.dtype),
-            blank.get("batch_stats", {}),
+            self._blank().get("batch_stats", {}),
         )
-        return jax.tree.unflatten(tree, values), stats
+
+    def _blank(self) -> Any:
+        """Shapes of all variables."""
+        image = jax.ShapeDtypeStruct((1, self.stride, self.stride, self.stride, self.channels), jnp.float32)
+        return jax.eval_shape(lambda x: self._module.init(jax.random.key(0), x, False), image)
 
     def apply(
         self,

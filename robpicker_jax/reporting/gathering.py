@@ -10,8 +10,9 @@ import numpy as np
 
 from robpicker_jax.annotations import Particles
 from robpicker_jax.config import DataConfig, Species
-from robpicker_jax.datasets import OpenedTomogram, stored_truth
+from robpicker_jax.datasets import OpenedTomogram
 from robpicker_jax.evaluation import Evaluation
+from robpicker_jax.labels import clean_labels
 from robpicker_jax.patches import Batch, BatchSource, PatchPlan
 from robpicker_jax.reporting.data import ClassWeights, LabelExample, ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.page import write_report
@@ -117,7 +118,7 @@ def label_examples(training: TrainingExamples, data: DataConfig) -> list[LabelEx
     """Slices of training patches, named by where they lie: given, corrected and, where it is stored, true labels."""
     if training.correct is None:
         return []
-    truths = [stored_truth(tomogram, data) for tomogram in training.tomograms]
+    truths = [clean_labels(tomogram, data) for tomogram in training.tomograms]
     source = training.plain_source
     # Patches whose given label is furthest from the truth show most of what the correction does; each particle once.
     candidates: dict[tuple[int, object], tuple[int, PatchPlan, np.ndarray, np.ndarray, np.ndarray | None]] = {}

@@ -25,7 +25,8 @@ from robpicker_jax.training.run_folder import read_config
 class Corrector:
     """A run's label correction with the network whose prediction it proposes.
 
-    Batch norm takes the running statistics, as in inference, so that a patch's result does not depend on its batch.
+    The segmentation network's batch norm takes the running statistics, as in inference. A correction network of its own
+    normalises by the patches that are given together, as in training.
 
     Attributes:
         config: the run's configuration.

@@ -138,7 +138,7 @@ def build_networks(
         InputError: an unknown backbone, or an option that it does not have.
     """
     backbone = build_backbone(model, n_classes, device_axis=device_axis)
-    correction = build_label_correction(model, n_classes, backbone.features)
+    correction = build_label_correction(model, n_classes, backbone.features, device_axis=device_axis)
     reweighting = build_data_reweighting(model, n_classes, device_axis=device_axis)
 
     def init(key: jax.Array) -> dict[str, Any]:
@@ -166,7 +166,11 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
     """
     train, devices, n_classes = config.train, config.parallel, len(config.data.species) + 1
     check_names(config.model, train, config.evaluation, n_classes)
-    _check_sizes(config.patches, config.inference, build_backbone(config.model, n_classes))
+    backbone = build_backbone(config.model, n_classes)
+    _check_sizes(config.patches, config.inference, backbone)
+    if "correction" in train.meta_networks:
+        correction = build_label_correction(config.model, n_classes, backbone.features)
+        check_edge(config.patches.size, correction.stride, where="patches.size")
     mesh = _mesh(train, devices)
     networks, init = build_networks(config.model, n_classes)
     pmap = devices.form == "pmap"
@@ -214,9 +218,9 @@ def check_names(model: ModelConfig, train: TrainConfig, evaluation: EvaluationCo
 
 
 def _check_sizes(patches: PatchConfig, inference: InferenceConfig, backbone: Backbone) -> None:
-    check_edge(patches.size, backbone, where="patches.size")
+    check_edge(patches.size, backbone.stride, where="patches.size")
     if inference.tile is not None:
-        check_edge(inference.tile, backbone, where="inference.tile")
+        check_edge(inference.tile, backbone.stride, where="inference.tile")
 
 
 def _mesh(train: TrainConfig, devices: ParallelConfig) -> Mesh:
@@ -300,7 +304,7 @@ def _steps(
             rates,
             build_loss(train),
             average_proposes=model.correction == "ema",
-            own_head=model.correction in ("head", "cleaner"),
+            own_head=model.correction in ("head", "network"),
         )
         if train.meta_alpha:
             teach = direct_step(

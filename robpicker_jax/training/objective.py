@@ -26,6 +26,7 @@ from robpicker_jax.bilevel import BilevelProblem
 from robpicker_jax.models.label_correction import Corrected
 from robpicker_jax.training.corruption import CorruptionRates, corrupt
 from robpicker_jax.training.losses import BoundLoss, LossValues, dice
+from robpicker_jax.training.losses.overlap import batch_dice
 from robpicker_jax.training.losses.voxelwise import focal
 
 Tree = Any
@@ -273,7 +274,9 @@ def own_loss(
         corruption: the rates of errors.
         loss: the loss of a segmentation, of the corrected label against the clean one.
         average_proposes: the proposal is the prediction of the averaged parameters.
-        own_head: the proposal is the correction's own and has the loss D(S, a) + cross-entropy as well.
+        own_head: the proposal is the correction's own. Then the loss is Dice over the batch of C(ã) and of S, and
+            cross-entropy of S, whatever the loss of the segmentation: Dice patch by patch would punish every trace of the
+            classes that a patch does not hold, and a correction has to begin with traces.
     """
 
     cross_entropy = partial(focal, gamma=0.0)
@@ -288,10 +291,12 @@ def own_loss(
         noisy = corrupt(batch.label, batch.image, jax.random.fold_in(state.key, 1), corruption)
         one_hot, clean = (jax.nn.one_hot(each, n_classes, dtype=prediction.dtype) for each in (noisy, batch.label))
         corrected, _, proposal = networks.correct(meta["correction"], features, prediction, one_hot, batch.image)
-        losses = loss(corrected, clean).per_patch
         if own_head:
             # It has to learn what it proposes however small α is; cross-entropy still moves it where it is sure and wrong.
-            losses = losses + loss(proposal, clean).per_patch + cross_entropy(proposal, clean).per_patch
+            both = batch_dice(corrected, clean).per_patch + batch_dice(proposal, clean).per_patch
+            losses = both + cross_entropy(proposal, clean).per_patch
+        else:
+            losses = loss(corrected, clean).per_patch
         right = jnp.argmax(corrected, axis=-1) == batch.label
         wrong = noisy != batch.label
         space = (1, 2, 3)

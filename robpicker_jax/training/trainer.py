@@ -178,7 +178,9 @@ class _Phases:
             return experiment.fine_tune
         if not self._train.is_bilevel or done > most or self._is_over(done):
             return experiment.step
-        return experiment.warmup if experiment.teach is None or done <= most // 2 else experiment.teach
+        # A correction network of its own learns from the density; the others from what the segmentation network knows.
+        alone = most // 2 if experiment.config.model.correction != "network" else 0
+        return experiment.warmup if experiment.teach is None or done <= alone else experiment.teach
 
     def _is_over(self, done: int) -> bool:
         if self._train.meta_warmup_until == "steps":

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from robpicker_jax.config import ModelConfig
 from robpicker_jax.models import (
@@ -17,6 +16,7 @@ from robpicker_jax.models import (
     build_unet,
     n_parameters,
 )
+from robpicker_jax.models.correction_network import CorrectionNetwork
 from robpicker_jax.models.presets import UNetShape, unet_shape
 from robpicker_jax.models.unet import UNet
 from robpicker_jax.system.errors import InputError
@@ -147,18 +147,18 @@ def drawn(params: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), jnp.float32), params)
 
 
-@pytest.mark.parametrize("proposal", ["tied", "head", "cleaner"])
+@pytest.mark.parametrize("proposal", ["tied", "head", "network"])
 @pytest.mark.parametrize("channels", ["classes", "one"])
 def test_label_correction_is_the_formula(
-    channels: Literal["classes", "one"], proposal: Literal["tied", "head", "cleaner"]
+    channels: Literal["classes", "one"], proposal: Literal["tied", "head", "network"]
 ) -> None:
     model = ModelConfig(correction=proposal, alpha_channels=channels, alpha_bias=-1.0, alpha_reach=2.0)
     correction = build_label_correction(model, 3, 5)
     params = drawn(correction.init(key()))
-    features = jax.random.normal(key(2), (2, 2, 2, 2, 5))
-    prediction = jax.nn.softmax(jax.random.normal(key(3), (2, 2, 2, 2, 3)))
-    label = jax.nn.one_hot(jnp.arange(16).reshape(2, 2, 2, 2) % 3, 3)
-    density = 5 * jax.random.normal(key(4), (2, 2, 2, 2, 1))
+    features = jax.random.normal(key(2), (2, 4, 4, 4, 5))
+    prediction = jax.nn.softmax(jax.random.normal(key(3), (2, 4, 4, 4, 3)))
+    label = jax.nn.one_hot(jnp.arange(128).reshape(2, 4, 4, 4) % 3, 3)
+    density = 5 * jax.random.normal(key(4), (2, 4, 4, 4, 1))
     found = correction.apply(params, features, prediction, label, density)
 
     p = jax.tree.map(np.asarray, params)
@@ -170,17 +170,11 @@ def test_label_correction_is_the_formula(
         return np.where(x > 0, x, 0.1 * x)
 
     s = np.asarray(prediction)
-    if proposal != "tied":
-        seen = np.asarray(features)
-        if proposal == "cleaner":
-            squashed = np.tanh(np.asarray(density) / 4)
-            means = [ndimage.uniform_filter(squashed, (1, e, e, e, 1), mode="constant") for e in (3, 7)]
-            likelihood = np.log(s + 1e-3) / np.log(1e3)
-            seen = leaky(layer("head", np.concatenate([seen, likelihood, label, squashed, *means], -1)))
-        scores = layer("scores", seen)
-        if proposal == "cleaner":
-            scores = 6 * np.tanh(scores / 6)
-        s = np.exp(scores)
+    if proposal == "network":
+        assert correction.network is not None
+        s = np.asarray(correction.network.apply(params["network"], density, label, prediction))
+    elif proposal == "head":
+        s = np.exp(layer("scores", np.asarray(features)))
         s /= s.sum(-1, keepdims=True)
     change = layer("alpha", leaky(layer("hidden", np.concatenate([s, label], -1))))
     expected = 1 / (1 + np.exp(1.0 - 2.0 * np.tanh(change / 2.0)))
@@ -189,7 +183,24 @@ def test_label_correction_is_the_formula(
     np.testing.assert_allclose(found.alpha, expected, rtol=5e-5)
     mixed = expected * s + (1 - expected) * label
     np.testing.assert_allclose(found.label, mixed / mixed.sum(-1, keepdims=True), rtol=1e-4, atol=1e-6)
-    assert ("scores" in params) == (proposal != "tied")
+    assert ("scores" in params, "network" in params) == (proposal == "head", proposal == "network")
+
+
+def test_a_correction_network_starts_with_the_given_label_and_uses_all_that_it_sees() -> None:
+    network = CorrectionNetwork(3, (2, 3))
+    label = jax.nn.one_hot(jax.random.randint(key(1), (3, 8, 8, 8), 0, 3), 3)
+    prediction = jax.nn.softmax(jax.random.normal(key(2), label.shape))
+    density = 4 * jax.random.normal(key(3), (3, 8, 8, 8, 1))
+    fresh = network.init(key())
+    np.testing.assert_array_equal(
+        jnp.argmax(network.apply(fresh, density, label, prediction), -1), jnp.argmax(label, -1)
+    )
+    params = drawn(fresh)
+    found = network.apply(params, density, label, prediction)
+    np.testing.assert_allclose(jnp.sum(found, axis=-1), 1, rtol=1e-5)
+    assert float(jnp.min(found)) > np.exp(-12.0) / 3  # scores lie between -6 and 6
+    for changed in ((density + 1, label, prediction), (density, label[::-1], prediction), (density, label, label)):
+        assert float(jnp.abs(network.apply(params, *changed) - found).max()) > 1e-3
 
 
 def test_meta_networks_start_by_leaving_labels_and_weights_alone() -> None:

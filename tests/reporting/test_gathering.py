@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from robpicker_jax.config import load_config
-from robpicker_jax.datasets import stored_truth
+from robpicker_jax.labels import clean_labels
 from robpicker_jax.reporting.gathering import TrainingExamples, label_examples
 from tests.steps import loaded_data
 
@@ -25,7 +25,7 @@ def test_examples_are_named_by_where_they_lie(tiny_config: Path, tiny_data: Path
     examples = label_examples(TrainingExamples(data.train, *sources, correct), config.data)
     assert len({example.name for example in examples}) == len(examples) > 1
     (tomogram,) = data.train
-    truth = stored_truth(tomogram, config.data)
+    truth = clean_labels(tomogram, config.data)
     labels = data.label_maps["train", tomogram.name]
     assert truth is not None
     assert isinstance(labels, np.ndarray)

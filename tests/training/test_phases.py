@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from robpicker_jax.config import OptimizerConfig, TrainConfig, load_config
+from robpicker_jax.config import ModelConfig, OptimizerConfig, TrainConfig, load_config
 from robpicker_jax.training.experiment import Experiment, build_experiment
 from robpicker_jax.training.export import trained_model
 from robpicker_jax.training.metrics_log import MetricsLog
@@ -37,11 +37,16 @@ def fine_tune(*arguments: Any) -> Any:
     """Stands for the step of the last stage."""
 
 
-def phases(log: MetricsLog, **fields: Any) -> _Phases:
+def phases(log: MetricsLog, model: ModelConfig | None = None, **fields: Any) -> _Phases:
     """The choice of steps for an experiment that has nothing but its steps and its configuration."""
     train = TrainConfig(validate_every=2, meta_warmup_steps=8, **fields)
     experiment = object.__new__(Experiment)
-    parts = {"config": SimpleNamespace(train=train), "step": bilevel, "warmup": plain, "teach": teach}
+    parts = {
+        "config": SimpleNamespace(train=train, model=model or ModelConfig()),
+        "step": bilevel,
+        "warmup": plain,
+        "teach": teach,
+    }
     parts["fine_tune"] = fine_tune if train.fine_tune_steps else None
     for name, value in parts.items():
         object.__setattr__(experiment, name, value)
@@ -52,6 +57,8 @@ def test_the_two_halves_of_the_warm_up(tmp_path: Path) -> None:
     chosen = phases(MetricsLog(tmp_path))
     assert [chosen.step(done) for done in (1, 4, 5, 8, 9)] == [plain, plain, teach, teach, bilevel]
     assert phases(MetricsLog(tmp_path), variant="supervised").step(1) == bilevel
+    own_network = phases(MetricsLog(tmp_path), ModelConfig(correction="network"))
+    assert [own_network.step(done) for done in (1, 8, 9)] == [teach, teach, bilevel]
 
 
 def test_fine_tuning_comes_last(tmp_path: Path) -> None:
@@ -111,7 +118,7 @@ def test_fine_tuning_follows_at_a_tenth_of_the_rate() -> None:
 
 @pytest.mark.parametrize(
     "correction",
-    ["tied", pytest.param("ema", marks=pytest.mark.slow), pytest.param("head", marks=pytest.mark.slow), "cleaner"],
+    ["tied", pytest.param("ema", marks=pytest.mark.slow), pytest.param("head", marks=pytest.mark.slow), "network"],
 )
 def test_each_phase_moves_what_it_should(tmp_path: Path, correction: str) -> None:
     config = load_config(write_tiny(tmp_path / "tiny.yaml"), [f"model.correction={correction}"])

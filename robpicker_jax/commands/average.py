@@ -1,0 +1,242 @@
+"""`average`: subtomogram averages of picks, with FSC and masks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robpicker_jax.commands.cli import ArgumentParser, configured_parser, console, progress, split_overrides
+
+if TYPE_CHECKING:
+    from robpicker_jax.averaging.results import AverageResult
+    from robpicker_jax.commands.averaging_inputs import AveragingInputs, ClassInputs
+
+_DESCRIPTION = """\
+Average the picks of each class: boxes around them are aligned, summed with the weights of missing wedge and CTF in two
+halves that never see each other's reference, and compared by Fourier shell correlation.
+
+Writes for each class DIR/{class}: average, half1, half2, filtered, mask, mask_soft (.mrc); fsc.json, fsc.csv, fsc.png;
+slices.png; particles with refined poses. DIR/lists holds one list of all classes for each tomogram (for `targets
+--labels shape`), DIR/average.json the figures, DIR/montage.png every class. The same command again goes on where it
+stopped; more --iterations are added to those that are there.
+
+An average does not prove its picks: noise aligned to a template looks like the template, and so does its FSC.
+docs/averaging.md says what guards against it.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, read the lists and headers, average class by class, report."""
+    rest, overrides = split_overrides(list(arguments or ()))
+    options = _parser().parse_args(rest)
+    _check(options)
+    from robpicker_jax.commands.averaging_inputs import read_inputs
+    from robpicker_jax.system.compilation import enable_persistent_cache
+
+    inputs = read_inputs(options, overrides)
+    for entry in inputs.classes:
+        entry.job.check(overwrite=options.overwrite)
+    enable_persistent_cache()
+    _say_plan(inputs)
+    results = []
+    with progress("averaging", sum(entry.job.steps() for entry in inputs.classes)) as bar:
+        for entry in inputs.classes:
+            result = entry.job.run(lambda n: bar.advance(n), overwrite=options.overwrite)
+            results.append(result)
+            _write_class(entry, result, inputs, options)
+    _write_all(inputs, results, options)
+    _report(inputs, results, options.out)
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    result = configured_parser("average", _DESCRIPTION, ("data",))
+    add = result.add_argument
+    add("--tomo", metavar="TOMO", nargs="+", required=True, help="volume files, or folders of them")
+    add("--picks", metavar="LIST", type=Path, nargs="+", required=True, help="particle lists, or folders of them")
+    add("--out", metavar="DIR", type=Path, required=True, help="where to write")
+    add("--class", metavar="NAME", dest="only", action="append", help="average this class only; repeat; default: all")
+    add("--classes", metavar="NAME,…", type=_names, help="name of class 1, 2, …, without --config")
+    add("--radii", metavar="VOX,…", type=_numbers, help="radius of a ball that holds the particle, voxels, one for all "
+        "or for class 1, 2, …; default: one and a half of the species' radius_vox in --config")  # fmt: skip
+    add("--box", metavar="VOX", type=int, help="edge of the boxes, voxels; default: about two diameters")
+    add("--voxel-size", metavar="ANGSTROM", type=float, help="voxel size, where headers do not say")
+    add("--picks-format", metavar="NAME", help="format of the lists, where their suffix does not tell")
+    add("--picks-option", metavar="NAME=VALUE", action="append", default=[], help="how the lists are read; repeat")
+    add("--min-score", metavar="S", type=float, help="leave out picks of a lower score")
+    add("--tilts", metavar="MIN,MAX", type=_numbers, default=[-60.0, 60.0], help="tilt range, degrees; default: -60,60 "
+        "(--tilts=-60,60)")  # fmt: skip
+    add(
+        "--defocus", metavar="UM", type=float, help="underfocus, micrometres, for the CTF; default: the CTF is left out"
+    )
+    add("--ctf", choices=["flipped", "signed"], default="flipped", help="whether the tomograms' phases were flipped")
+    add("--voltage", metavar="KV", type=float, default=300.0, help="acceleration voltage; default: 300")
+    add("--cs", metavar="MM", type=float, default=2.7, help="spherical aberration; default: 2.7")
+    add("--amplitude-contrast", metavar="A", type=float, default=0.07, help="amplitude contrast; default: 0.07")
+    add("--contrast", choices=["auto", "dark", "bright"], default="auto", help="particles against their surroundings; "
+        "default: auto, by the densities at the picks; averages are always bright")  # fmt: skip
+    add("--iterations", metavar="N", type=int, default=3, help="alignments; 0 averages the poses as listed; default: 3")
+    add("--search", choices=["auto", "global", "local"], default="auto", help="first alignment: all orientations, or "
+        "around those listed; default: auto, local where every pick has an orientation")  # fmt: skip
+    add("--reference", metavar="[CLASS=]MAP", action="append", default=[], help="map that the first alignment starts "
+        "from, both halves; default: each half's own average in the listed orientations")  # fmt: skip
+    add("--start-resolution", metavar="ANGSTROM", type=float, default=60.0, help="low-pass of such a map; default: 60")
+    add("--angle-step", metavar="DEG", type=float, default=15.0, help="step of the global search; default: 15")
+    add("--local-angle", metavar="DEG", type=float, default=6.0, help="first step of the local search; default: 6")
+    add("--shift", metavar="VOX", type=float, default=4.0, help="largest shift from the pick, each axis; default: 4")
+    add("--keep", metavar="SHARE", type=_share, default=1.0, help="share of the particles averaged, best score first; "
+        "default: 1")  # fmt: skip
+    add("--symmetry", metavar="[CLASS=]GROUP", action="append", default=[], help="point group, such as C2, D7, O, I")
+    add("--wiener", metavar="E", type=float, default=0.01, help="damping of what few views show; default: 0.01")
+    add("--mask-threshold", metavar="SD", type=float, help="standard deviations of the surroundings above their mean; "
+        "default: Otsu's threshold")  # fmt: skip
+    add("--dilation", metavar="VOX", type=float, default=1.0, help="dilation of the mask; default: 1")
+    add("--soft-edge", metavar="VOX", type=float, default=3.0, help="soft edge of mask_soft; default: 3")
+    add(
+        "--format", metavar="NAME", action="append", help="format of the particle lists, may be repeated; default: star"
+    )
+    add("--seed", metavar="N", type=int, default=0, help="seed of the split into halves; default: 0")
+    add("--batch", metavar="N", type=int, default=16, help="boxes in memory at once; default: 16")
+    add("--overwrite", action="store_true", help="begin anew where DIR holds an averaging of other inputs")
+    return result
+
+
+def _check(options: Namespace) -> None:
+    from robpicker_jax.system.errors import InputError
+
+    for flag, value, least in (
+        ("--iterations", options.iterations, 0),
+        ("--batch", options.batch, 1),
+        ("--box", 8 if options.box is None else options.box, 8),
+        ("--shift", options.shift, 0),
+        ("--dilation", options.dilation, 0),
+        ("--soft-edge", options.soft_edge, 0),
+        ("--wiener", options.wiener, 0),
+        ("--start-resolution", options.start_resolution, 1),
+        ("--local-angle", options.local_angle, 0),
+    ):
+        if not value >= least:
+            raise InputError(f"{value:g} is too small", where=flag, fix=f"give at least {least}")
+    if len(options.tilts) != 2:
+        raise InputError("two angles are needed", where="--tilts", fix="write --tilts=-60,60")
+
+
+def _say_plan(inputs: AveragingInputs) -> None:
+    for entry in inputs.classes:
+        job, settings = entry.job, entry.job.settings
+        dropped = f", {entry.left_out} left out at the edge" if entry.left_out else ""
+        start = "listed poses" if job.reference is None else "the reference"
+        contrast = "bright" if settings.sign > 0 else "dark"
+        _say(
+            f"{job.name}: {len(job.particles)} particles{dropped}; box {settings.edge}, {contrast} particles, "
+            f"{settings.iterations} iterations, the first {settings.first} from {start}, {settings.symmetry}"
+        )
+        done = job.finished_iterations()
+        if done:
+            _say(f"{job.name}: {min(done, settings.iterations + 1)} of {settings.iterations + 1} averages are there")
+    _say(f"memory: at most {inputs.peak_bytes / 2**20:.0f} MiB beside the program itself")
+
+
+def _write_class(entry: ClassInputs, result: AverageResult, inputs: AveragingInputs, options: Namespace) -> None:
+    from robpicker_jax.averaging.files import SUMMARY, summary, write_fsc, write_maps
+    from robpicker_jax.commands.averaging_inputs import write_lists
+    from robpicker_jax.reporting.averages import write_average_figures
+    from robpicker_jax.system.files import write_text
+
+    job = entry.job
+    write_maps(job.folder, result, job.voxel_size_angstrom)
+    write_fsc(job.folder, result.fsc)
+    write_average_figures(job.folder, [_view(job.name, result)])
+    names = [source.name for source in job.sources]
+    write_lists(job.folder, result.particles.particles(names, entry.label, job.name), options.format, inputs)
+    figures = summary(job.name, result, job.settings, job.voxel_size_angstrom, entry.left_out)
+    write_text(job.folder / SUMMARY, json.dumps(figures, indent=1) + "\n")
+    if warning := result.mask.warning():
+        _say(f"warning: {job.name}: {warning}")
+
+
+def _view(name: str, result: AverageResult) -> Any:
+    from robpicker_jax.reporting.averages import AverageView
+
+    fsc = result.fsc
+    return AverageView(
+        name=name,
+        filtered=result.filtered if result.filtered.any() else result.average,
+        mask=result.mask.sharp,
+        voxel_size_angstrom=fsc.voxel_size_angstrom,
+        particles=int(result.particles.kept.sum()),
+        fsc=fsc.corrected,
+        unmasked=fsc.unmasked,
+        randomised=fsc.randomised,
+        resolution_angstrom=fsc.resolution_angstrom(0.143),
+    )
+
+
+def _write_all(inputs: AveragingInputs, results: Sequence[AverageResult], options: Namespace) -> None:
+    """What concerns all classes: one list for each tomogram, the summary, the montage."""
+    from robpicker_jax.annotations import Particles
+    from robpicker_jax.averaging.files import SUMMARY, summary
+    from robpicker_jax.commands.averaging_inputs import write_tomogram_lists
+    from robpicker_jax.reporting.averages import write_average_figures
+    from robpicker_jax.system.files import write_text
+
+    entries = list(zip(inputs.classes, results, strict=True))
+    names = [source.name for source in inputs.sources]
+    everything = Particles.concatenate(
+        [result.particles.particles(names, entry.label, entry.job.name) for entry, result in entries]
+    )
+    write_tomogram_lists(options.out / "lists", everything, inputs)
+    write_average_figures(options.out, [_view(entry.job.name, result) for entry, result in entries], overall=True)
+    classes = [
+        summary(entry.job.name, result, entry.job.settings, entry.job.voxel_size_angstrom, entry.left_out)
+        for entry, result in entries
+    ]
+    write_text(options.out / SUMMARY, json.dumps({"classes": classes}, indent=1) + "\n")
+
+
+def _report(inputs: AveragingInputs, results: Sequence[AverageResult], out: Path) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, padding=0)
+    for heading in ("class", "particles", "averaged", "FSC 0.143, Å", "FSC 0.5, Å", "mask, voxels", "over weight"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    for entry, result in zip(inputs.classes, results, strict=True):
+        limits = [result.fsc.resolution_angstrom(at) for at in (0.143, 0.5)]
+        ratio = result.mask.ratio
+        table.add_row(
+            entry.job.name,
+            str(len(result.particles)),
+            str(int(result.particles.kept.sum())),
+            *(f"{limit:.1f}" if limit < float("inf") else "none" for limit in limits),
+            str(int(result.mask.sharp.sum())),
+            "" if ratio is None else f"{ratio:.2f}",
+        )
+    console.print(table)
+    console.print(f"averages in {out}", highlight=False, soft_wrap=True)
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} does not lie above 0 and not above 1")
+    return value

@@ -1,0 +1,366 @@
+"""What `average` reads before it averages: headers, lists, classes, references; and the lists that it writes."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robpicker_jax.annotations import FORMATS, Particles, read_annotations, write_annotations
+from robpicker_jax.annotations.conversion import by_tomogram, parse_options
+from robpicker_jax.annotations.names import NameRule
+from robpicker_jax.annotations.numbering import write_key
+from robpicker_jax.annotations.options import options_for
+from robpicker_jax.annotations.registry import format_of
+from robpicker_jax.averaging import AveragingSettings, Source, Transfer, gather
+from robpicker_jax.averaging.job import ClassJob, contrast_sign, peak_bytes
+from robpicker_jax.averaging.settings import default_edge
+from robpicker_jax.config import Config, load_config
+from robpicker_jax.datasets import agreed_voxel_size, tomograms_from
+from robpicker_jax.datasets.lists import agree_on_classes, read_lists
+from robpicker_jax.molecules.densities import density_from_map
+from robpicker_jax.molecules.phantoms import PHANTOMS
+from robpicker_jax.reporting.page import file_name
+from robpicker_jax.rotations import point_group, rotation_count
+from robpicker_jax.simulation.optics import Optics
+from robpicker_jax.system.errors import InputError, located
+from robpicker_jax.system.notes import gathered_notes
+from robpicker_jax.volumes import VolumeReader, open_volume, read_volume
+
+_BALL_OVER_SPHERE = 1.5  # radius of the ball that holds a particle over the species' radius for sphere labels
+_FEWEST = 4  # particles of a class: two in each half
+
+
+@dataclass(frozen=True, eq=False)
+class ClassInputs:
+    """One class.
+
+    Attributes:
+        job: what is to be averaged.
+        label: its class label.
+        left_out: particles whose boxes reach too far over the edge.
+    """
+
+    job: ClassJob
+    label: int
+    left_out: int
+
+
+@dataclass(frozen=True, eq=False)
+class AveragingInputs:
+    """All classes and tomograms.
+
+    Attributes:
+        classes: those that have particles.
+        sources: the tomograms.
+        voxel_size_angstrom: of them.
+        peak_bytes: memory that averaging takes at most.
+    """
+
+    classes: Sequence[ClassInputs]
+    sources: Sequence[Source]
+    voxel_size_angstrom: float
+    peak_bytes: int
+
+    @property
+    def shapes_zyx(self) -> dict[str, tuple[int, int, int]]:
+        """Size of each tomogram by its name."""
+        return {source.name: source.reader.shape_zyx for source in self.sources}
+
+
+def read_inputs(options: Namespace, overrides: Sequence[str]) -> AveragingInputs:
+    """Read headers and lists, and plan the averages.
+
+    Raises:
+        InputError: whatever is wrong with them, or with the options that concern them.
+    """
+    config = load_config(options.config, list(overrides))
+    has_species = options.config is not None or any(text.startswith("data.species") for text in overrides)
+    sources, voxel_size = _sources(options, config)
+    lists, names = _lists(options, config, sources, voxel_size, has_species)
+    for entry in options.only or ():
+        if entry not in names:
+            raise InputError(f"no class {entry!r}", where="--class", fix=f"the lists name {', '.join(names)}")
+    radii = _radii(options, config, names, has_species)
+    references = _by_class(options.reference, names, "--reference")
+    symmetries = _by_class(options.symmetry, names, "--symmetry")
+    classes = []
+    for label, name in enumerate(names, start=1):
+        chosen = [part.select(part.labels == label) for part in lists]
+        if (options.only and name not in options.only) or not sum(map(len, chosen)):
+            continue
+        settings = _settings(options, radii[label - 1], symmetries.get(name, "C1"), _weight(config, label, has_species))
+        particles, left_out = gather(chosen, list(sources), settings.edge, seed=options.seed)
+        if len(particles) < _FEWEST:
+            raise InputError(
+                f"{len(particles)} particles of {name} to average, {left_out} left out at the edge",
+                where="--picks",
+                fix=f"give at least {_FEWEST}, or another --class",
+            )
+        sign = {"bright": 1.0, "dark": -1.0}.get(options.contrast) or contrast_sign(
+            sources, particles, settings.edge, settings.radius_vox
+        )
+        all_oriented = bool(particles.oriented.all())
+        reference = None
+        if name in references:
+            reference = _reference(Path(references[name]), settings.edge, voxel_size)
+        first = options.search
+        if first == "auto":
+            first = "local" if all_oriented else "global"
+        if settings.iterations and reference is None and not all_oriented:
+            raise InputError(
+                f"{int((~particles.oriented).sum())} of {len(particles)} picks of {name} have no orientation, and there "
+                "is nothing to align them to",
+                where="--picks",
+                fix="give --reference MAP, or lists with orientations",
+            )
+        settings = AveragingSettings(**{**settings.as_dict(), "sign": sign, "first": first})
+        job = ClassJob(name, options.out / file_name(name), sources, particles, settings, voxel_size, reference)
+        classes.append(ClassInputs(job, label, left_out))
+    if not classes:
+        raise InputError("no particle of any class to average", where="--picks")
+    return AveragingInputs(classes, sources, voxel_size, _peak(classes, sources))
+
+
+def _peak(classes: Sequence[ClassInputs], sources: Sequence[Source]) -> int:
+    most = 0
+    for entry in classes:
+        settings = entry.job.settings
+        searches = settings.first == "global" and settings.iterations
+        most = max(most, peak_bytes(settings, rotation_count(settings.angle_step_deg) if searches else 0))
+    return most + sum(source.reader.resident_bytes for source in sources)
+
+
+def _sources(options: Namespace, config: Config) -> tuple[list[Source], float]:
+    """The tomograms, opened, and their voxel size."""
+    rule = NameRule.of(config.data.name_pattern, "data.name_pattern")
+    readers: dict[str, VolumeReader] = {}
+    for files in tomograms_from(options.tomo, annotations=False):
+        name = rule.written(files.name)
+        if name in readers:
+            raise InputError(f"a second tomogram {name!r}", where=files.volume_path, fix="leave one of them out")
+        readers[name] = open_volume(files.volume_path)
+    voxel_size = agreed_voxel_size(readers.values(), options.voxel_size or config.data.voxel_size_angstrom)
+    if voxel_size is None:
+        raise InputError("no header gives the voxel size", where="--tomo", fix="give --voxel-size")
+    optics = Optics(options.voltage, options.cs, options.amplitude_contrast, options.defocus or 0.0)
+
+    def ctf(frequencies: np.ndarray) -> np.ndarray:
+        values = optics.ctf(frequencies)
+        return np.abs(values) if options.ctf == "flipped" else values
+
+    with located("--tilts"):
+        transfer = Transfer(options.tilts[0], options.tilts[1], ctf=None if not options.defocus else ctf)
+    return [Source(name, reader, transfer) for name, reader in readers.items()], voxel_size
+
+
+def _lists(
+    options: Namespace, config: Config, sources: Sequence[Source], voxel_size: float, has_species: bool
+) -> tuple[list[Particles], list[str]]:
+    """The picks of each tomogram with class labels, and the names of the classes."""
+    rule = NameRule.of(config.data.name_pattern, "data.name_pattern")
+    class_names = [entry.name for entry in config.data.species] if has_species else options.classes
+    how = config.data.annotation_options | parse_options(options.picks_option, "--picks-option")
+    shapes = {source.reader.shape_zyx for source in sources}
+    context: dict[str, Any] = {"voxel_size_angstrom": voxel_size}
+    if len(shapes) == 1:
+        context["shape_zyx"] = next(iter(shapes))
+        context["volume_origin_angstrom"] = sources[0].reader.origin_angstrom
+    labels = None if class_names is None else {name: index for index, name in enumerate(class_names, start=1)}
+    found: dict[str, list[Particles]] = {source.name: [] for source in sources}
+    for path in options.picks:
+        for name, particles in _read(path, options, how, context, labels, class_names, voxel_size, rule).items():
+            matching = rule.matching(name, found)
+            if not matching and path.is_file() and len(found) == 1 and particles.tomograms is None:
+                matching = list(found)  # one list and one tomogram need no names
+            if matching:
+                found[matching[0]].append(particles)
+    if not any(found.values()):
+        raise InputError(
+            "no list is of any of the tomograms",
+            where="--picks",
+            fix=f"lists must name {', '.join(list(found)[:3])} or be called after them",
+        )
+    together = {name: _scored(Particles.concatenate(parts), options.min_score) for name, parts in found.items()}
+    together, _, names = agree_on_classes(together, {}, class_names)
+    for name, particles in together.items():
+        if len(particles) and int(particles.labels.min()) < 1:
+            raise InputError(
+                f"{int((particles.labels < 1).sum())} picks in {name} are of no known class",
+                where="--picks",
+                fix="name all classes with --classes or --config",
+            )
+    return [together[source.name] for source in sources], names
+
+
+def _read(
+    path: Path,
+    options: Namespace,
+    how: Mapping[str, Any],
+    context: Mapping[str, Any],
+    labels: Mapping[str, int] | None,
+    class_names: Sequence[str] | None,
+    voxel_size: float,
+    rule: NameRule,
+) -> dict[str, Particles]:
+    """The lists of a file or folder, by tomogram."""
+    if not path.is_file():
+        return read_lists(
+            path,
+            fmt=options.picks_format,
+            voxel_size_angstrom=voxel_size,
+            class_names=class_names,
+            options=how,
+            rule=rule,
+        )
+    reading = options_for(path, how, fmt=options.picks_format)
+    particles = read_annotations(path, class_labels=labels, **context, **reading)
+    if particles.tomograms is None:
+        return read_lists_name(path, particles)
+    names = particles.tomograms
+    return {str(name): particles.select(names == name) for name in dict.fromkeys(names.tolist())}
+
+
+def read_lists_name(path: Path, particles: Particles) -> dict[str, Particles]:
+    """A list that names no tomogram, under the name of its file."""
+    stem = path.name
+    for suffix in sorted((s for entry in FORMATS.values() for s in entry.suffixes), key=len, reverse=True):
+        if stem.lower().endswith(suffix):
+            stem = stem[: -len(suffix)]
+            break
+    for ending in ("_objl", "_truth", "_picks"):
+        stem = stem.removesuffix(ending)
+    return {stem: particles}
+
+
+def _scored(particles: Particles, least: float | None) -> Particles:
+    if least is None or not len(particles):
+        return particles
+    if particles.scores is None:
+        raise InputError("the lists give no scores", where="--min-score")
+    return particles.select(particles.scores >= least)
+
+
+def _radii(options: Namespace, config: Config, names: Sequence[str], has_species: bool) -> list[float]:
+    if options.radii is not None:
+        radii = options.radii * len(names) if len(options.radii) == 1 else options.radii
+    elif has_species:
+        radii = [_BALL_OVER_SPHERE * entry.radius_vox for entry in config.data.species]
+    else:
+        raise InputError("the particles' radius is not known", where="--radii", fix="give it, or a --config")
+    if len(radii) != len(names):
+        raise InputError(f"{len(radii)} radii for {len(names)} classes", where="--radii", fix="give one for each")
+    if min(radii) <= 0:
+        raise InputError("radii are positive", where="--radii")
+    return list(radii)
+
+
+def _weight(config: Config, label: int, has_species: bool) -> float | None:
+    """Molecular weight of a class in kDa; None where it is not known."""
+    if not has_species:
+        return None
+    species = config.data.species[label - 1]
+    if species.phantom in PHANTOMS:
+        return float(PHANTOMS[species.phantom].molecular_weight_kda)
+    return species.molecular_weight_kda
+
+
+def _settings(options: Namespace, radius: float, symmetry: str, weight: float | None) -> AveragingSettings:
+    with located("--symmetry"):
+        point_group(symmetry)
+    if options.search == "global" or options.reference:
+        with located("--angle-step"):
+            rotation_count(options.angle_step)
+    edge = options.box or default_edge(radius)
+    if edge < 2 * radius:
+        raise InputError(f"a box of {edge} does not hold a particle of radius {radius:g}", where="--box")
+    return AveragingSettings(
+        edge=edge,
+        radius_vox=radius,
+        iterations=options.iterations,
+        angle_step_deg=options.angle_step,
+        local_angle_deg=options.local_angle,
+        shift_limit_vox=options.shift,
+        start_resolution_angstrom=options.start_resolution,
+        keep=options.keep,
+        symmetry=symmetry.upper(),
+        wiener=options.wiener,
+        mask_threshold=options.mask_threshold,
+        dilation_vox=options.dilation,
+        soft_edge_vox=options.soft_edge,
+        molecular_weight_kda=weight,
+        seed=options.seed,
+        batch=options.batch,
+    )
+
+
+def _by_class(texts: Sequence[str], names: Sequence[str], flag: str) -> dict[str, str]:
+    """`VALUE` for all classes, `CLASS=VALUE` for one; later ones win."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if equals and name in names:
+            found[name] = value
+        elif equals and not Path(text).exists():
+            raise InputError(f"no class {name!r}", where=f"{flag} {text}", fix=f"classes: {', '.join(names)}")
+        else:
+            found.update(dict.fromkeys(names, text))
+    return found
+
+
+def _reference(path: Path, edge: int, voxel_size: float) -> np.ndarray:
+    """A map on the tomograms' grid in a box, particle bright, its voxel size // 2 in the middle."""
+    volume = read_volume(path)
+    density = density_from_map(volume.data, volume.voxel_size_angstrom or voxel_size, voxel_size, where=path)
+    return in_box(density, edge)
+
+
+def in_box(density: np.ndarray, edge: int) -> np.ndarray:
+    """A cube of any size cut or padded to `edge`, middle on middle (voxel size // 2)."""
+    box = np.zeros((edge,) * 3, np.float32)
+    size = density.shape[0]
+    before, after = min(edge // 2, size // 2), min(edge - edge // 2, size - size // 2)
+    into = slice(edge // 2 - before, edge // 2 + after)
+    of = slice(size // 2 - before, size // 2 + after)
+    box[into, into, into] = density[of, of, of]
+    return box
+
+
+def write_lists(
+    folder: Path, particles: Particles, formats: Sequence[str] | None, inputs: AveragingInputs
+) -> list[Path]:
+    """The particles of one class in each format: one list, or one for each tomogram where the format needs that."""
+    written = []
+    for name in formats or ("star",):
+        target = format_of(Path("particles"), name, "write")
+        if target.tells_tomograms_apart or len(inputs.sources) == 1:
+            parts = {folder / f"particles{target.suffixes[0]}": particles}
+        else:
+            split = by_tomogram(particles, folder)
+            parts = {folder / f"particles_{key}{target.suffixes[0]}": part for key, part in split.items()}
+        for path, part in parts.items():
+            _write(path, part, target.name, inputs)
+            write_key(target, path, part.tomograms)
+            written.append(path)
+    return written
+
+
+def write_tomogram_lists(folder: Path, particles: Particles, inputs: AveragingInputs) -> None:
+    """{tomogram}_objl.xml of all classes; the particles that were averaged."""
+    kept = particles.select(particles.extra["rpkAveraged"] == 1)
+    for name, part in by_tomogram(kept, folder).items():
+        bare = part.with_(tomograms=None, extra={})
+        _write(folder / f"{name}_objl.xml", bare, "xml", inputs)
+
+
+def _write(path: Path, particles: Particles, fmt: str, inputs: AveragingInputs) -> None:
+    shapes = inputs.shapes_zyx
+    context: dict[str, Any] = {"voxel_size_angstrom": inputs.voxel_size_angstrom}
+    if len(set(shapes.values())) == 1:
+        context["shape_zyx"] = next(iter(shapes.values()))
+    with gathered_notes():
+        write_annotations(path, particles, fmt=fmt, shapes_zyx=shapes, **context)

@@ -1,0 +1,289 @@
+"""`match`: particles of tomograms by template matching."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robpicker_jax.commands.cli import console, progress
+from robpicker_jax.commands.match_arguments import extractions, match_parser, match_settings, templates
+from robpicker_jax.system.errors import InputError
+
+if TYPE_CHECKING:
+    from robpicker_jax.annotations import Particles
+    from robpicker_jax.datasets import TomogramFiles
+    from robpicker_jax.matching import Matcher, TomogramMatch
+    from robpicker_jax.picking.finished import Finished
+    from robpicker_jax.picking.pick_files import PickFiles, PickTarget
+
+_WORK = ".matching"
+_MOST_ON_CLEAN = 1000  # picks of a template on the clean tomogram
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    options = match_parser().parse_args(list(arguments or ()))
+    from robpicker_jax.annotations.names import NameRule
+    from robpicker_jax.datasets import tomograms_from
+    from robpicker_jax.matching import Matcher
+    from robpicker_jax.system.compilation import enable_persistent_cache
+
+    found = list(dict.fromkeys(tomograms_from([*options.tomograms, *options.tomo], annotations=False)))
+    if not found:
+        raise InputError("no tomograms", where="TOMO", fix="name volume files or folders of them")
+    if (options.precision is None) != (options.clean is None):
+        raise InputError("--clean and --precision belong together", where="--precision", fix="give both or neither")
+    rule = NameRule.of(options.name_pattern)
+    targets = {files: _target(files, options, rule.written(files.name)) for files in found}
+    voxel_size = next(iter(targets.values())).voxel_size_angstrom
+    assert voxel_size is not None
+    made = templates(options, voxel_size)
+    matcher = Matcher(made, match_settings(options), extractions(options, made))
+    files = _files(options)
+    files.check(list(targets.values()))
+    options.out.mkdir(parents=True, exist_ok=True)
+    enable_persistent_cache()
+    records = _records(options, matcher)
+    waiting = [tomogram for tomogram in found if not records.has(targets[tomogram].name, tomogram)]
+    if len(waiting) < len(found):
+        _say(f"{len(found) - len(waiting)} of {len(found)} tomograms are finished already, by the same settings")
+    if not waiting:
+        return 0
+    _check_overwriting(files, [targets[tomogram] for tomogram in waiting], options)
+    _prepare(matcher)
+    if options.precision is not None:
+        matcher = _calibrated(matcher, options)
+    _say_plan(matcher, waiting, targets)
+    _match_all(matcher, waiting, targets, files, records, options)
+    return 0
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def _target(files: TomogramFiles, options: argparse.Namespace, name: str) -> PickTarget:
+    """Name, size and voxel size of a tomogram.
+
+    Raises:
+        InputError: a volume that cannot be read, or whose voxel size is not known.
+    """
+    from robpicker_jax.picking.pick_files import PickTarget
+    from robpicker_jax.volumes import open_volume
+
+    with open_volume(files.volume_path) as reader:
+        size = options.voxel_size or reader.voxel_size_angstrom
+        if size is None:
+            raise InputError(
+                "the header does not give the voxel size (it says 0 or 1)", where=reader.path, fix="give --voxel-size"
+            )
+        return PickTarget(name, reader.shape_zyx, size, reader.origin_angstrom)
+
+
+def _files(options: argparse.Namespace) -> PickFiles:
+    from robpicker_jax.annotations.conversion import parse_options
+    from robpicker_jax.picking.pick_files import PICK_FORMATS, PickFiles
+
+    further = parse_options(options.format_option, "--format-option")
+    return PickFiles(options.out, options.format or PICK_FORMATS, False, further)
+
+
+def _records(options: argparse.Namespace, matcher: Matcher) -> Finished:
+    """The tomograms that were matched into the same files by the same settings."""
+    from robpicker_jax.picking.finished import Finished
+
+    settings = {
+        "matcher": matcher.fingerprint(),
+        "settings": repr(replace(matcher.settings, memory_bytes=None, workers=None, scheme=None)),
+        "extraction": repr(matcher.extraction),
+        "formats": [options.format, options.format_option, options.maps],
+        "precision": [options.clean, options.precision],
+        "voxel size": options.voxel_size,
+    }
+    return Finished(options.out, "match", settings)
+
+
+def _check_overwriting(files: PickFiles, targets: Sequence[PickTarget], options: argparse.Namespace) -> None:
+    """Refuse to replace picks that other settings made, unless that is wanted.
+
+    Raises:
+        InputError: a file that is there already.
+    """
+    from robpicker_jax.annotations import FORMATS
+
+    if options.overwrite:
+        return
+    for target in targets:
+        for fmt in files.formats:
+            path = files.folder / FORMATS[fmt].file_name(target.name)
+            if path.exists():
+                raise InputError(
+                    "there already, made by other settings", where=path, fix="give --overwrite or another --out"
+                )
+
+
+def _prepare(matcher: Matcher) -> None:
+    """Make the searches; the cascade's take time."""
+    total = matcher.turned()
+    if not total or matcher.settings.whiten:
+        matcher.prepare()
+        return
+    with progress("turning templates", total) as bar:
+        matcher.prepare(bar.advance)
+
+
+def _say_plan(matcher: Matcher, waiting: Sequence[TomogramFiles], targets: dict[TomogramFiles, PickTarget]) -> None:
+    """Say what the work will take before it starts: templates, angles, tiles, and the bound on memory."""
+    for template in matcher.templates:
+        _say(
+            f"{template.name}: box {template.edge} voxels, diameter {template.diameter_vox:.1f} voxels, symmetry "
+            f"{template.symmetry}, {len(matcher.rotations(template)):,} angles"
+        )
+    shapes = [targets[tomogram].shape_zyx for tomogram in waiting]
+    tiles = sum(len(matcher.tiling(shape).starts) for shape in shapes)
+    bound = max(matcher.bytes(shape) for shape in shapes)
+    _say(f"{len(waiting)} tomogram{'s' * (len(waiting) > 1)}, {tiles} tiles; memory: at most {bound / 2**30:.2f} GiB")
+
+
+def _match_all(
+    matcher: Matcher,
+    waiting: Sequence[TomogramFiles],
+    targets: dict[TomogramFiles, PickTarget],
+    files: PickFiles,
+    records: Finished,
+    options: argparse.Namespace,
+) -> None:
+    """Match every tomogram and write its picks, and its maps where they are wanted."""
+    from robpicker_jax.datasets.stamps import stamp
+
+    with progress("matching", sum(matcher.units(targets[tomogram].shape_zyx) for tomogram in waiting)) as bar:
+        for tomogram in waiting:
+            target = targets[tomogram]
+            work = options.out / _WORK / target.name
+            found = _match_one(matcher, tomogram, work, stamp(tomogram.volume_path), bar.advance)
+            written = files.write(target, found.particles)
+            if options.maps:
+                written += _write_maps(matcher, found, target, options.out)
+            records.add(target.name, tomogram, written)
+            shutil.rmtree(work, ignore_errors=True)
+            _report(matcher, found, target, written[0])
+    if (options.out / _WORK).is_dir() and not any((options.out / _WORK).iterdir()):
+        (options.out / _WORK).rmdir()
+
+
+def _match_one(
+    matcher: Matcher,
+    tomogram: TomogramFiles,
+    work: Path | None,
+    stamp: object,
+    on_units: Callable[[int], None] | None = None,
+) -> TomogramMatch:
+    from robpicker_jax.config import DataConfig
+    from robpicker_jax.datasets import open_tomogram
+
+    with open_tomogram(tomogram, DataConfig(), mode="streamed") as opened:
+        return matcher.match(opened, mask=opened.mask, folder=work, stamp=stamp, on_units=on_units)
+
+
+def _write_maps(matcher: Matcher, found: TomogramMatch, target: PickTarget, out: Path) -> list[Path]:
+    """Score and angle maps as MRC, and the Euler angles that the angle maps number."""
+    import numpy as np
+
+    from robpicker_jax.annotations.geometry import euler_from_matrix
+    from robpicker_jax.system.files import atomic_path
+    from robpicker_jax.volumes import write_mrc
+
+    written = []
+    for part in found.templates:
+        stem = f"{target.name}_{part.template.name}"
+        for kind, data in (("score", part.scores), ("angle", part.angles.astype(np.float32))):
+            path = out / f"{stem}_{kind}.mrc"
+            write_mrc(path, data, target.voxel_size_angstrom, origin_angstrom=target.origin_angstrom)
+            written.append(path)
+        path = out / f"{stem}_angles.csv"
+        angles = euler_from_matrix(matcher.rotations(part.template), "relion")
+        with atomic_path(path) as temporary:
+            table = np.column_stack([np.arange(len(angles)), angles])
+            np.savetxt(temporary, table, "%d,%.6f,%.6f,%.6f", header="number,rot_deg,tilt_deg,psi_deg", comments="")
+        written.append(path)
+    return written
+
+
+def _report(matcher: Matcher, found: TomogramMatch, target: PickTarget, path: Path) -> None:
+    counts = Counter(found.particles.labels.tolist())
+    numbers = ", ".join(f"{counts[label]} {name}" for label, name in enumerate(matcher.class_names, start=1))
+    _say(f"{path}: {numbers}")
+    for part in found.templates:
+        if part.mirrored is not None:
+            verdict = "the hand looks right" if part.mirrored < 1 else "warning: the hand may be wrong"
+            _say(f"{target.name}: mirrored {part.template.name} scores {part.mirrored:.3f} of it; {verdict}")
+
+
+def _calibrated(matcher: Matcher, options: argparse.Namespace) -> Matcher:
+    """The same matcher with the smallest scores that show the wanted precision on the clean tomogram.
+
+    Raises:
+        InputError: a tomogram or list that cannot be used, or a precision that no score shows.
+    """
+    from robpicker_jax.annotations import read_annotations
+    from robpicker_jax.datasets import tomograms_from
+    from robpicker_jax.evaluation import EvaluationOptions, evaluate
+    from robpicker_jax.matching import Matcher
+    from robpicker_jax.picking.calibration import calibrate, lowest, operating_points
+
+    if not 0 < options.precision < 1:
+        raise InputError(f"must lie above 0 and below 1, got {options.precision:g}", where="--precision")
+    volume, separator, path = options.clean.partition("=")
+    if not separator:
+        raise InputError("must read TOMO=LIST", where=f"--clean {options.clean}")
+    (tomogram,) = tomograms_from([volume], annotations=False)
+    target = _target(tomogram, options, tomogram.name)
+    names = matcher.class_names
+    truth = read_annotations(
+        Path(path),
+        voxel_size_angstrom=target.voxel_size_angstrom,
+        shape_zyx=target.shape_zyx,
+        volume_origin_angstrom=target.origin_angstrom,
+        class_labels={name: label for label, name in enumerate(names, start=1)},
+    )
+    truth = _of_classes(truth, names)
+    loose = [replace(e, cutoff="none", min_score=None, max_picks=_MOST_ON_CLEAN) for e in matcher.extraction]
+    trial = Matcher(matcher.templates, matcher.settings, loose)
+    trial.share_searches(matcher)
+    found = _match_one(trial, tomogram, None, None).particles
+    radii = [template.diameter_vox / 2 for template in matcher.templates]
+    result = evaluate({"clean": truth}, {"clean": found}, EvaluationOptions(names, radii_vox=radii))
+    classes = calibrate(result)
+    chosen = []
+    for name, extraction in zip(names, matcher.extraction, strict=True):
+        point = lowest(operating_points(classes[name]), options.precision) if name in classes else None
+        if point is None:
+            raise InputError(
+                f"a precision of {options.precision:g} is not shown for {name}",
+                where=options.clean,
+                fix="ask for less, or give --min-score",
+            )
+        _say(
+            f"{name}: scores of at least {point.threshold:.3f}; precision {point.precision:.2f} (lower bound "
+            f"{point.bound:.2f}) and recall {point.recall:.2f} on {volume}"
+        )
+        chosen.append(replace(extraction, cutoff="none", min_score=point.threshold))
+    result_matcher = Matcher(matcher.templates, matcher.settings, chosen)
+    result_matcher.share_searches(matcher)
+    return result_matcher
+
+
+def _of_classes(truth: Particles, names: Sequence[str]) -> Particles:
+    """The true particles of the templates' classes, labelled as the templates are; a list without names has labels."""
+    import numpy as np
+
+    if truth.class_names is not None:
+        known = {name: label for label, name in enumerate(names, start=1)}
+        labels = np.array([known.get(str(name), 0) for name in truth.class_names], np.int32)
+        truth = truth.with_(labels=np.where((labels == 0) & (truth.class_names == ""), truth.labels, labels))
+    return truth.select((truth.labels >= 1) & (truth.labels <= len(names)))

@@ -1,0 +1,147 @@
+"""Exact search: every rotation at every voxel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robpicker_jax.matching import correlation
+from robpicker_jax.matching.correlation import Filter, Scores
+from robpicker_jax.matching.templates import Template
+
+_CHUNK = 32  # rotations in one call: one compilation, and progress every few seconds
+
+OnAngles = Callable[[int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class ExactSearch:
+    """Scores tiles at every rotation of a list.
+
+    The rotations are divided among workers: the devices of this process, or threads where the only device is a CPU, whose
+    transforms use one core each.
+
+    Attributes:
+        template: what is searched for.
+        rotations: (m, 3, 3).
+        wedge: centred weights of the template's box; none: all ones.
+        statistics: whether mean and standard deviation over angles are kept for each voxel.
+        batch: rotations at once on a device; 1 is best on CPUs.
+        workers: threads; by default one for each device.
+    """
+
+    template: Template
+    rotations: np.ndarray
+    wedge: np.ndarray | None = None
+    statistics: bool = False
+    batch: int = 1
+    workers: int | None = None
+    source: Filter = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", correlation.build_filter(self.template, self.wedge))
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the maps that a tile gives."""
+        return ("scores", "angles", *(("mean", "deviation") if self.statistics else ()))
+
+    @property
+    def units(self) -> int:
+        """Units of work of a tile, for the progress bar."""
+        return len(self.rotations)
+
+    def bytes(self, core_zyx: Sequence[int]) -> int:
+        """The most memory that a tile takes, on all devices together.
+
+        Per voxel of the tile: 8 for two spectra, 8 for products and their inverse, 12 of working space; for each worker
+        and voxel of the core: 12, 8 more with statistics, and 8 for each rotation at once.
+        """
+        tile = math.prod(correlation.tile_shape(core_zyx, self.template.edge))
+        core = math.prod(core_zyx)
+        each = core * (12 + 8 * self.statistics + 8 * self.batch) + tile * (16 + 12 * self.batch)
+        fine = 4 * (correlation.OVERSAMPLING * self.template.edge) ** 3 * (2 if self.template.turns else 1)
+        return self._count * (each + fine) + 4 * tile
+
+    @property
+    def _count(self) -> int:
+        return max(1, self.workers or len(jax.local_devices()))
+
+    def tile(
+        self, tile: np.ndarray, core_zyx: tuple[int, int, int], on_angles: OnAngles | None = None
+    ) -> Mapping[str, np.ndarray]:
+        """The maps of a core.
+
+        Args:
+            tile: float32 of shape `tile_shape(core_zyx, edge)`, see `correlation`.
+            core_zyx: shape of the core.
+            on_angles: called with the number of rotations just done.
+
+        Returns:
+            "scores" float32 and "angles" int32, the number of the best rotation; with statistics "mean" and "deviation".
+        """
+        devices = jax.local_devices()
+        parts = np.array_split(np.arange(len(self.rotations)), self._count)
+        jobs = [(devices[i % len(devices)], part) for i, part in enumerate(parts) if len(part)]
+        if len(jobs) == 1:
+            found = [self._part(tile, core_zyx, *jobs[0], on_angles)]
+        else:
+            with ThreadPoolExecutor(len(jobs), thread_name_prefix="angles") as pool:
+                futures = [pool.submit(self._part, tile, core_zyx, *job, on_angles) for job in jobs]
+                found = [jax.device_put(future.result(), devices[0]) for future in futures]
+        whole = found[0]
+        for other in found[1:]:
+            whole = correlation.merged(whole, other)
+        result = {"scores": np.asarray(whole.best), "angles": np.asarray(whole.angle)}
+        if self.statistics:
+            mean = np.asarray(whole.total) / len(self.rotations)
+            spread = np.asarray(whole.squares) / len(self.rotations) - mean**2
+            result |= {"mean": mean, "deviation": np.sqrt(np.maximum(spread, 0))}
+        return result
+
+    def _part(
+        self,
+        tile: np.ndarray,
+        core: tuple[int, int, int],
+        device: jax.Device,
+        numbers: np.ndarray,
+        on_angles: OnAngles | None,
+    ) -> Scores:
+        shape = correlation.tile_shape(core, self.template.edge)
+        assert tile.shape == shape
+        chunk = self.batch * max(1, min(_CHUNK, len(numbers)) // self.batch)
+        with jax.default_device(device):
+            source = jax.device_put(self.source, device)
+            spectrum, squared, inverse = correlation.prepared_tile(
+                jax.device_put(tile, device), source.mask / source.mask.sum(), core=core
+            )
+            scores = correlation.empty_scores(core, self.statistics)
+            for first in range(0, len(numbers), chunk):
+                now = numbers[first : first + chunk]
+                # Filled up to one length, so that there is one compilation.
+                filled = np.concatenate([now, np.full(chunk - len(now), now[-1])])
+                indices = np.where(np.arange(chunk) < len(now), filled, -1).astype(np.int32)
+                scores = correlation.add_angles(
+                    scores,
+                    source,
+                    spectrum,
+                    squared,
+                    inverse,
+                    jnp.asarray(self.rotations[filled], jnp.float32),
+                    jnp.asarray(indices),
+                    shape=shape,
+                    core=core,
+                    turns=self.template.turns,
+                    statistics=self.statistics,
+                    batch=self.batch,
+                )
+                if on_angles is not None:
+                    scores.best.block_until_ready()
+                    on_angles(len(now))
+        return scores
