@@ -59,7 +59,7 @@ class Hypothesis:
         if self.centred:
             moved = moved + size / 2
         mirrored = np.array([axis in self.flip for axis in "xyz"])
-        return np.where(mirrored, size - 1 - moved, moved)
+        return np.asarray(np.where(mirrored, size - 1 - moved, moved))
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def check_outputs(
     Raises:
         InputError: an output is an input, or it exists and may not be replaced.
     """
-    read = [path for path in map(Path, filter(None, inputs)) if path.exists()]
+    read = [path for path in (Path(source) for source in inputs if source) if path.exists()]
     there = [path for path in outputs if os.path.lexists(path)]  # a link to nothing is something that exists
     for path in there:
         if any(_is_in(path, source) for source in read):
