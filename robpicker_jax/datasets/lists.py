@@ -95,8 +95,9 @@ def read_lists(
 
     if is_project(path):
         section = copick or CopickConfig()
+        chosen = options or {}
         section = replace(
-            section, **{key: str(options[key]) for key in ("user", "session") if options and key in options}
+            section, user=_text(chosen.get("user", section.user)), session=_text(chosen.get("session", section.session))
         )
         runs = project_tomograms(path, section)[split]
         objects = class_names or sorted({name for run in runs for name, _ in run.class_lists})
@@ -124,6 +125,10 @@ def read_lists(
             others.add(species)
             found[tomogram] = Particles.concatenate([found[tomogram], particles]) if tomogram in found else particles
     return found
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def files_read(path: str | Path) -> list[Path]:

@@ -79,7 +79,7 @@ def open_zarr(path: Path, level: int | None = None) -> VolumeReader:
         raise InputError(f"array of shape {tuple(store.shape)}, not one volume", where=path)
     if np.dtype(store.dtype.numpy_dtype).kind not in "biuf":
         raise InputError(f"voxels of type {store.dtype.name}, not densities", where=path)
-    _check_memory(store.chunk_layout.read_chunk.shape or (), store, path)
+    _check_memory([size or 0 for size in store.chunk_layout.read_chunk.shape or ()], store, path)
     return _ZarrReader(path, store, axes, _voxel_size(multiscale, dataset, axes, len(store.shape)))
 
 

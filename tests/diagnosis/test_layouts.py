@@ -17,7 +17,7 @@ from tests.diagnosis.doctor_cases import ALL, SIZE, VOXEL, listed, volume, with_
 SHAPE = tuple(SIZE[::-1].tolist())
 
 
-def shared(fmt: str, file: str, **options: object) -> Callable[[Path], None]:
+def shared(fmt: str, file: str) -> Callable[[Path], None]:
     """One list of each folder, which names its tomograms."""
 
     def lay_out(data: Path) -> None:
@@ -29,9 +29,7 @@ def shared(fmt: str, file: str, **options: object) -> Callable[[Path], None]:
                     parts.append(particles.with_(tomograms=[name.partition("/")[2]] * len(particles)))
                     listed(data, name).unlink()
             everything = Particles.concatenate(parts)
-            write_annotations(
-                data / split / file, everything, fmt=fmt, voxel_size_angstrom=VOXEL, shape_zyx=SHAPE, **options
-            )
+            write_annotations(data / split / file, everything, fmt=fmt, voxel_size_angstrom=VOXEL, shape_zyx=SHAPE)
 
     return lay_out
 
