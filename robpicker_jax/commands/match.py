@@ -54,12 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"{len(found) - len(waiting)} of {len(found)} tomograms are finished already, by the same settings")
     if not waiting:
         return 0
-    _check_overwriting(files, [targets[tomogram] for tomogram in waiting], options)
+    outputs = {tomogram: _outputs(files, targets[tomogram], matcher, options) for tomogram in waiting}
+    _check_outputs(waiting, targets, outputs, records, options)
     _prepare(matcher)
     if options.precision is not None:
         matcher = _calibrated(matcher, options)
     _say_plan(matcher, waiting, targets)
-    _match_all(matcher, waiting, targets, files, records, options)
+    _match_all(matcher, waiting, targets, files, outputs, records, options)
     return 0
 
 
@@ -108,23 +109,38 @@ def _records(options: argparse.Namespace, matcher: Matcher) -> Finished:
     return Finished(options.out, "match", settings)
 
 
-def _check_overwriting(files: PickFiles, targets: Sequence[PickTarget], options: argparse.Namespace) -> None:
-    """Refuse to replace picks that other settings made, unless that is wanted.
+def _outputs(files: PickFiles, target: PickTarget, matcher: Matcher, options: argparse.Namespace) -> list[Path]:
+    """The files that the results of a tomogram go to."""
+    found = files.outputs(target, matcher.class_names)
+    if options.maps:
+        for template in matcher.templates:
+            found += _map_paths(options.out, target, template.name).values()
+    return found
+
+
+def _check_outputs(
+    waiting: Sequence[TomogramFiles],
+    targets: dict[TomogramFiles, PickTarget],
+    outputs: dict[TomogramFiles, list[Path]],
+    records: Finished,
+    options: argparse.Namespace,
+) -> None:
+    """Refuse, before anything is matched, to replace what is there.
 
     Raises:
-        InputError: a file that is there already.
+        InputError: a file exists and may not be replaced, or is an input.
     """
-    from robpicker_jax.annotations import FORMATS
+    from robpicker_jax.system.outputs import check_outputs
 
-    if options.overwrite:
-        return
-    for target in targets:
-        for fmt in files.formats:
-            path = files.folder / FORMATS[fmt].file_name(target.name)
-            if path.exists():
-                raise InputError(
-                    "there already, made by other settings", where=path, fix="give --overwrite or another --out"
-                )
+    read = [path for tomogram in waiting for path in (tomogram.volume_path, tomogram.mask_path)]
+    clean = (options.clean or "").partition("=")
+    check_outputs(
+        [path for tomogram in waiting for path in outputs[tomogram]],
+        inputs=[*read, *clean[::2], *options.template.split(",")],
+        overwrite=options.overwrite,
+        own={path for tomogram in waiting for path in records.own(targets[tomogram].name, tomogram)},
+        fix="there already, made by other settings or by hand: give --overwrite or another --out",
+    )
 
 
 def _prepare(matcher: Matcher) -> None:
@@ -155,6 +171,7 @@ def _match_all(
     waiting: Sequence[TomogramFiles],
     targets: dict[TomogramFiles, PickTarget],
     files: PickFiles,
+    outputs: dict[TomogramFiles, list[Path]],
     records: Finished,
     options: argparse.Namespace,
 ) -> None:
@@ -166,10 +183,12 @@ def _match_all(
             target = targets[tomogram]
             work = options.out / _WORK / target.name
             found = _match_one(matcher, tomogram, work, stamp(tomogram.volume_path), bar.advance)
-            written = files.write(target, found.particles)
+            records.begin(target.name, tomogram, outputs[tomogram])
+            written = files.write(target, found.particles, files.outputs(target, matcher.class_names))
             if options.maps:
                 written += _write_maps(matcher, found, target, options.out)
-            records.add(target.name, tomogram, written)
+            made = [path for path in dict.fromkeys((*outputs[tomogram], *written)) if path.is_file()]
+            records.add(target.name, tomogram, made)
             shutil.rmtree(work, ignore_errors=True)
             _report(matcher, found, target, written[0])
     if (options.out / _WORK).is_dir() and not any((options.out / _WORK).iterdir()):
@@ -190,6 +209,13 @@ def _match_one(
         return matcher.match(opened, mask=opened.mask, folder=work, stamp=stamp, on_units=on_units)
 
 
+def _map_paths(out: Path, target: PickTarget, template: str) -> dict[str, Path]:
+    stem = f"{target.name}_{template}"
+    return {
+        kind: out / f"{stem}_{kind}{end}" for kind, end in (("score", ".mrc"), ("angle", ".mrc"), ("angles", ".csv"))
+    }
+
+
 def _write_maps(matcher: Matcher, found: TomogramMatch, target: PickTarget, out: Path) -> list[Path]:
     """Score and angle maps as MRC, and the Euler angles that the angle maps number."""
     import numpy as np
@@ -200,12 +226,11 @@ def _write_maps(matcher: Matcher, found: TomogramMatch, target: PickTarget, out:
 
     written = []
     for part in found.templates:
-        stem = f"{target.name}_{part.template.name}"
+        paths = _map_paths(out, target, part.template.name)
         for kind, data in (("score", part.scores), ("angle", part.angles.astype(np.float32))):
-            path = out / f"{stem}_{kind}.mrc"
-            write_mrc(path, data, target.voxel_size_angstrom, origin_angstrom=target.origin_angstrom)
-            written.append(path)
-        path = out / f"{stem}_angles.csv"
+            write_mrc(paths[kind], data, target.voxel_size_angstrom, origin_angstrom=target.origin_angstrom)
+            written.append(paths[kind])
+        path = paths["angles"]
         angles = euler_from_matrix(matcher.rotations(part.template), "relion")
         with atomic_path(path) as temporary:
             table = np.column_stack([np.arange(len(angles)), angles])

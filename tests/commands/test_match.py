@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def match(files: Path, out: str, *further: str) -> int:
+def arguments_of(files: Path, out: str) -> list[str]:
     arguments = ["--template", str(files / "blob.mrc"), "--tomo", str(files / "a.mrc"), "--out", str(files / out)]
-    return call(main, [*arguments, *COMMON, "--max-picks", "2", *further])
+    return [*arguments, *COMMON, "--max-picks", "2"]
+
+
+def match(files: Path, out: str, *further: str) -> int:
+    return call(main, [*arguments_of(files, out), *further])
 
 
 @pytest.mark.parametrize("search", ["exact", "cascade"])
@@ -62,6 +67,33 @@ def test_picks_of_other_settings_are_replaced_on_request_alone(files: Path, caps
     assert match(files, "again", "--search", "exact", "--no-refine") == 2
     assert "--overwrite" in capsys.readouterr().err
     assert match(files, "again", "--search", "exact", "--no-refine", "--overwrite") == 0
+
+
+def test_e1_match_replaces_nothing_unasked_and_goes_on_with_its_own(
+    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = files / "kept"
+    out.mkdir()
+    (out / "a_blob_score.mrc").write_bytes(b"hours of work")
+    assert match(files, "kept", "--search", "exact", "--maps") == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert [path.name for path in out.glob("[!.]*")] == ["a_blob_score.mrc"]
+    (out / "a_blob_score.mrc").unlink()
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("robpicker_jax.commands.match._write_maps", killed)
+        with pytest.raises(KeyboardInterrupt):
+            main([*arguments_of(files, "kept"), "--search", "exact", "--maps"])
+    assert (out / "a.star").is_file()
+    assert match(files, "kept", "--search", "exact", "--maps") == 0
+    capsys.readouterr()
+    shutil.copy(files / "a.mrc", files / "a_blob_score.mrc")  # a tomogram that is called like the map of another
+    tomograms = ["--tomo", str(files / "a.mrc"), str(files / "a_blob_score.mrc")]
+    assert match(files, ".", "--search", "exact", "--maps", "--overwrite", *tomograms) == 2
+    assert "is an input" in capsys.readouterr().err
 
 
 def test_a_precision_is_measured_on_a_clean_tomogram(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
