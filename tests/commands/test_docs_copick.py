@@ -21,7 +21,6 @@ SPECIES = [("apoferritin", 6), ("p97", 7)]
 VOXEL = 10.0
 
 
-@pytest.mark.slow
 def test_a_copick_project_goes_from_files_to_picks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copick = pytest.importorskip("copick", reason="the extra copick is not installed")
     pytest.importorskip("tensorstore", reason="the extra zarr is not installed")
