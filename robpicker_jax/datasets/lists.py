@@ -39,6 +39,7 @@ def read_lists(
     allow_empty: bool = False,
     options: Mapping[str, Any] | None = None,
     rule: NameRule = DEFAULT_RULE,
+    truth: bool = True,
 ) -> dict[str, Particles]:
     """Read the particle lists of a file or folder, by tomogram.
 
@@ -57,6 +58,8 @@ def read_lists(
         allow_empty: accept lists without particles.
         options: how the lists are read, as `data.annotation_options` has it.
         rule: which names mean the same tomogram.
+        truth: whether `{name}_truth…` goes before others; without, it is read only where it is a tomogram's only list
+            in a folder without volumes.
 
     Raises:
         InputError: nothing there, no list in the folder, a list that cannot be read, two lists of one tomogram.
@@ -88,16 +91,16 @@ def read_lists(
         )
 
     if path.is_file():
-        return _by_tomogram(read(path), _name(path))
+        return _by_tomogram(read(path), list_name(path))
     if _holds_copick(path):
         picks = read(path)
         return _by_tomogram(picks, str(picks.tomograms[0]) if picks.tomograms is not None and len(picks) else path.name)
     folder = split_folder(path, split)
     if tomograms := tomograms_in(folder, rule=rule):
-        return _beside_volumes(folder, tomograms, read_beside, class_names or ())
+        return _beside_volumes(folder, tomograms, read_beside, class_names or (), truth=truth)
     found: dict[str, Particles] = {}
     by_class: dict[str, set[str]] = {}
-    for (name, species), file in _choose(folder, class_names or ()).items():
+    for (name, species), file in _choose(folder, class_names or (), truth=truth).items():
         listed = read(file)
         if species:
             label = (labels or {})[species]
@@ -219,10 +222,13 @@ def _beside_volumes(
     tomograms: Sequence[TomogramFiles],
     read: Callable[[TomogramFiles], Particles],
     class_names: Sequence[str],
+    *,
+    truth: bool,
 ) -> dict[str, Particles]:
     found: dict[str, Particles] = {}
+    endings = suffixes() if truth else ()
     for tomogram in tomograms:
-        clean = [file for suffix in suffixes() if (file := folder / f"{tomogram.name}_truth_objl{suffix}").is_file()]
+        clean = [file for suffix in endings if (file := folder / f"{tomogram.name}_truth_objl{suffix}").is_file()]
         if not clean and not tomogram.lists(class_names):
             continue
         files = replace(tomogram, annotation_path=clean[0]) if clean else tomogram
@@ -240,7 +246,7 @@ def _holds_copick(folder: Path) -> bool:
     return not others and next(folder.glob("**/Picks/*.json"), None) is not None
 
 
-def _choose(folder: Path, class_names: Sequence[str]) -> dict[tuple[str, str], Path]:
+def _choose(folder: Path, class_names: Sequence[str], *, truth: bool) -> dict[tuple[str, str], Path]:
     """One list for each tomogram of a folder without volumes, or for each of its classes: by names of both, or name and ""."""
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
     chosen: dict[tuple[str, str], tuple[tuple[bool, int], Path]] = {}
@@ -248,8 +254,8 @@ def _choose(folder: Path, class_names: Sequence[str]) -> dict[tuple[str, str], P
         suffix = list_suffix(file.name)
         if suffix is None:
             continue
-        rank = ("_truth" not in file.name, suffixes().index(suffix))
-        name = class_of_stem(_name(file), class_names)
+        rank = (("_truth" in file.name) != truth, suffixes().index(suffix))
+        name = class_of_stem(list_name(file), class_names)
         if name not in chosen or rank < chosen[name][0]:
             chosen[name] = (rank, file)
     if not chosen:
@@ -257,7 +263,7 @@ def _choose(folder: Path, class_names: Sequence[str]) -> dict[tuple[str, str], P
     return {name: file for name, (_, file) in chosen.items()}
 
 
-def _name(file: Path) -> str:
+def list_name(file: Path) -> str:
     """Tomogram that a list is named after."""
     suffix = list_suffix(file.name)
     stem = file.name[: -len(suffix)] if suffix else file.stem
