@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from robpicker_jax.commands.averaging_inputs import AveragingInputs, ClassInputs
 
 _LISTS = "lists"
+_SHARED_DETAIL_ANGSTROM = 40.0  # what both halves may share of a reference without a word
 _DESCRIPTION = """\
 Average the picks of each class: boxes around them are aligned, summed with the weights of missing wedge and CTF in two
 halves that never see each other's reference, and compared by Fourier shell correlation.
@@ -111,6 +112,11 @@ def _parser() -> ArgumentParser:
 def _check(options: Namespace) -> None:
     from robpicker_jax.system.errors import InputError
 
+    if options.reference and options.start_resolution < _SHARED_DETAIL_ANGSTROM:
+        _say(
+            f"warning: both halves start from a map with detail to {options.start_resolution:g} Å, and agree on it whatever "
+            f"the particles show: up to there the FSC says little (--start-resolution {_SHARED_DETAIL_ANGSTROM:g} or more)"
+        )
     for flag, value, least in (
         ("--iterations", options.iterations, 0),
         ("--batch", options.batch, 1),

@@ -119,6 +119,17 @@ def test_each_list_is_read_with_its_own_tomograms_size(tomograms: Path, tmp_path
         np.testing.assert_allclose(found.job.particles.listed_vox, np.tile(POSITIONS, (2, 1)), atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("more", "warned"), [(["--start-resolution", "39"], True), (["--start-resolution", "40"], False)]
+)
+def test_fine_detail_of_a_shared_reference_is_warned_of(
+    tomograms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], warned: bool
+) -> None:
+    given = arguments(tomograms, [tmp_path / "none.xml"], tmp_path / "out", "--reference", "map.mrc", *more)
+    assert call(average.main, given) == 2
+    assert ("the FSC says little" in capsys.readouterr().out) == warned
+
+
 def test_numbers_that_are_none_are_refused_with_an_example(
     tomograms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
