@@ -12,15 +12,16 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 from benchmarks.paper.collect import as_text, collect, seeds_present
 from benchmarks.paper.page import draw
 from benchmarks.paper.restore import read_record, restore
 from benchmarks.paper.runner import Runner, say
-from benchmarks.paper.study import FOLDER, SCALES, Study, load_study, read_yaml, study_names
+from benchmarks.paper.study import FOLDER, SCALES, Changes, Study, load_study, read_yaml, study_names
 from robpicker_jax.commands.cli import call
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
@@ -63,7 +64,8 @@ def _study(study: Study, out: Path, docs: Path, options: argparse.Namespace) -> 
     record = docs / "results" / f"{study.title}.json"
     restore(study, record, out)
     if not options.draw_only:
-        trained = _only(study, options.cases.split(",")) if options.cases else study
+        trained = _only(study, "cases", options.cases)
+        trained = _only(trained, "data_sets", options.data_sets)
         failed = Runner(trained, out, seeds, jobs=options.jobs, replace_changed=options.replace).run()
     if not seeds_present(study, out):
         say(f"{study.title}: no finished run in {out}")
@@ -74,13 +76,16 @@ def _study(study: Study, out: Path, docs: Path, options: argparse.Namespace) -> 
     return len(failed)
 
 
-def _only(study: Study, names: Sequence[str]) -> Study:
-    """The study with some of its cases, for training alone: all that are finished are gathered."""
-    unknown = [name for name in names if name not in study.file.cases]
+def _only(study: Study, kind: Literal["cases", "data_sets"], names: str | None) -> Study:
+    """The study with some of its cases or data sets, for training alone: all that are finished are gathered."""
+    known: Mapping[str, Changes] = getattr(study.file, kind)
+    wanted = names.split(",") if names else list(known)
+    unknown = [name for name in wanted if name not in known]
     if unknown:
-        raise InputError(f"no case {unknown[0]!r}", where="--cases", fix=f"choose from {', '.join(study.file.cases)}")
-    cases = {name: case for name, case in study.file.cases.items() if name in names}
-    return replace(study, file=replace(study.file, cases=cases))
+        option = f"--{kind.replace('_', '-')}"
+        raise InputError(f"{unknown[0]!r} is none of the study's", where=option, fix=f"choose from {', '.join(known)}")
+    chosen: dict[str, Any] = {kind: {name: change for name, change in known.items() if name in wanted}}
+    return replace(study, file=replace(study.file, **chosen))
 
 
 def _parser(folder: Path) -> argparse.ArgumentParser:
@@ -92,6 +97,7 @@ def _parser(folder: Path) -> argparse.ArgumentParser:
     parser.add_argument("--seeds", metavar="N", type=int, default=5, help="seeds 0 … N-1 [5]")
     parser.add_argument("--jobs", metavar="J", type=int, default=1, help="runs at a time, each on cores of its own [1]")
     parser.add_argument("--cases", metavar="A,B", help="train these cases only [all]")
+    parser.add_argument("--data-sets", metavar="A,B", help="train on these data sets only [all]")
     parser.add_argument("--out", metavar="DIR", type=Path, help="folder of data and runs [runs/paper]")
     parser.add_argument("--docs", metavar="DIR", type=Path, help="folder of results.md, results/ and images/ [docs]")
     parser.add_argument("--replace", action="store_true", help="delete and repeat runs whose settings have changed")

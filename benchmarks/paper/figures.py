@@ -104,7 +104,7 @@ def differences_figure(record: Record) -> Figure | None:
         axes.axvline(0, color=FAINT, lw=0.8)
         axes.set_yticks(range(len(cases)), [short(record.label(case), 44) for case in cases])
         axes.set_ylim(len(cases) - 0.4, -0.6)
-        axes.set_title(f"{record.data_sets[data_set]}: F1 minus that of {record.label(reference)}")
+        axes.set_title(f"F1 minus that of {record.label(reference)}\n{record.data_sets[data_set]}")
     low, high = figure.axes[0].get_xlim()
     figure.axes[0].set_xlim(max(low, -1.0), min(high, 1.0))  # intervals of two seeds reach beyond what F1 can be
     _legend(figure, 2)

@@ -10,6 +10,9 @@ import numpy as np
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.notes import note
 
+FARTHEST_VOX = 1e9
+"""Beyond this a number is no position in a tomogram, in whatever unit and however it was shifted."""
+
 _MOST_BINNING = 20  # pixels of a tilt series per voxel of a tomogram
 
 
@@ -68,6 +71,22 @@ def in_voxels(positions: np.ndarray, size_xyz: np.ndarray | None, where: Path | 
     note(f"{FRACTIONS}, and multiplied by its size", where=where)
     scaled: np.ndarray = positions * np.broadcast_to(size_xyz, positions.shape)
     return scaled
+
+
+def check_size(positions_vox: np.ndarray, where: Path | str) -> None:
+    """Refuse positions so far away that no tomogram can hold them.
+
+    Raises:
+        InputError: the first of them and its row.
+    """
+    far = np.flatnonzero(np.abs(positions_vox).max(axis=1, initial=0.0) > FARTHEST_VOX)
+    if len(far):
+        x, y, z = positions_vox[far[0]]
+        raise InputError(
+            f"row {far[0] + 1}: {x:g} {y:g} {z:g} voxels (x y z) is no position in a tomogram",
+            where=where,
+            fix="correct the file",
+        )
 
 
 def check_inside(

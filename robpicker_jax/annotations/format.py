@@ -193,7 +193,8 @@ class Format:
             if values is None:
                 unknown = len(particles) if entry.always else 0
             else:
-                unknown = int(np.count_nonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1)))
+                known = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+                unknown = int(np.count_nonzero(~known))
             if unknown:
                 name = {"rotations": "orientation", "scores": "score"}[entry.column]
                 sentences.append(f"{self.title}: where the {name} is not known, {entry.text} stands in")

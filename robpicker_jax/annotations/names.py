@@ -110,7 +110,15 @@ class NameRule:
 
     def same(self, one: str, other: str) -> bool:
         """Whether two names mean one tomogram."""
-        return self._key(one) == self._key(other)
+        return self.key(one) == self.key(other)
+
+    def key(self, name: str) -> str:
+        """What names of one tomogram have in common, by which they can be looked up."""
+        stem = _PREFIX.sub("", self._shortest(name), count=1)
+        while (shorter := _ENDINGS.sub("", stem)) and shorter != stem:
+            stem = shorter
+        number = _NUMBER.fullmatch(stem)
+        return number.group(1) if number else stem
 
     def matching(self, name: str, candidates: Iterable[str]) -> list[str]:
         """Those of the candidates that mean the tomogram `name`, by the closest agreement that any of them has.
@@ -142,13 +150,6 @@ class NameRule:
 
     def _same_but_for_files(self, one: str, other: str) -> bool:
         return self._shortest(one) == self._shortest(other)
-
-    def _key(self, name: str) -> str:
-        stem = _PREFIX.sub("", self._shortest(name), count=1)
-        while (shorter := _ENDINGS.sub("", stem)) and shorter != stem:
-            stem = shorter
-        number = _NUMBER.fullmatch(stem)
-        return number.group(1) if number else stem
 
 
 def same_tomogram(one: str, other: str) -> bool:

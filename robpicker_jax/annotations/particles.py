@@ -16,6 +16,11 @@ from robpicker_jax.annotations.geometry import euler_from_matrix
 if TYPE_CHECKING:
     import pandas
 
+
+class NotFiniteError(ValueError):
+    """A position that is NaN or infinite, or became so when it was scaled."""
+
+
 _OPTIONAL = ("rotations", "scores", "cluster_sizes", "class_names", "tomograms")
 
 
@@ -35,7 +40,8 @@ class Particles:
         extra: further columns of the file, each of length n, kept as they are.
 
     Raises:
-        ValueError: when the arrays disagree in length or shape, or a position is not finite.
+        ValueError: when the arrays disagree in length or shape.
+        NotFiniteError: a position is not finite.
     """
 
     positions_vox: np.ndarray
@@ -64,7 +70,7 @@ class Particles:
         if positions.ndim != 2 or positions.shape[1] != 3:
             raise ValueError(f"positions_vox must have shape (n, 3), not {positions.shape}")
         if not np.isfinite(positions).all():
-            raise ValueError("positions_vox must be finite")
+            raise NotFiniteError("positions_vox must be finite")
         n = len(positions)
         converted: dict[str, Any] = {
             "positions_vox": positions,

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from robpicker_jax.annotations.bounds import in_voxels
+from robpicker_jax.annotations.bounds import check_size, in_voxels
 from robpicker_jax.annotations.format import CONTEXT, Format, Verb
-from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.annotations.particles import NotFiniteError, Particles
 from robpicker_jax.system.errors import InputError
 
 # Modules of this package that declare a format as `FORMAT`. Of formats that share a suffix, the earlier one goes first.
@@ -184,6 +184,9 @@ def read(path: Path, fmt: str | None = None, **options: Any) -> Particles:
         particles: Particles = call(format_, "read", path, **options)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})", where=path) from None
+    except NotFiniteError:  # finite in the file, and not in voxels
+        raise InputError("a position is too large for a number", where=path, fix="correct the file") from None
+    check_size(particles.positions_vox, path)
     if format_.unit != "voxel":
         return particles
     shape: tuple[int, int, int] | None = options.get("shape_zyx")

@@ -57,13 +57,14 @@ class AuditedList:
         Raises:
             InputError: there is one for each class.
         """
-        if self.files.annotation_path is None:
+        lists = self.files.lists([species.name for species in self.data.species])
+        if len(lists) != 1 or lists[0][0]:
             raise InputError(
                 "one list for each class, which cannot be cleaned in place",
                 where=self.files.volume_path,
                 fix="join them: robpicker convert IN … OUT --class NAME",
             )
-        return self.files.annotation_path
+        return lists[0][1]
 
     @property
     def cleaned_name(self) -> str:
@@ -124,15 +125,10 @@ class AuditedList:
             )
 
 
-def check_out(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds an earlier audit.
-
-    Raises:
-        InputError: it does, and it is not to be overwritten.
-    """
-    there = [name for name in (TABLE, GALLERY, REVIEW, CLEANED) if (out / name).exists()]
-    if there and not overwrite:
-        raise InputError(f"holds {there[0]} already", where=out, fix="use another --out, or give --overwrite")
+def outputs(out: Path, lists: Sequence[AuditedList] = ()) -> list[Path]:
+    """What an audit writes into its folder, and the cleaned lists of these."""
+    folders = [out / name for name in (TABLE, GALLERY, REVIEW, CLEANED)]
+    return folders + [out / CLEANED / name for name in (CHANGES, *(entry.cleaned_name for entry in lists))]
 
 
 def write_table(out: Path, found: Particles) -> Path:

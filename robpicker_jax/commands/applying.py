@@ -109,6 +109,9 @@ def apply_parser(verb: str, description: str) -> ArgumentParser:
         help="do the I-th of N parts of the tomograms, such as one of an array of jobs; all parts may share --out",
     )
     result.add_argument(
+        "--overwrite", action="store_true", help="replace files in DIR that no interrupted run of this command began"
+    )
+    result.add_argument(
         "--name-pattern",
         metavar="REGEX",
         help="what of a volume's name is the tomogram's in what is written, such as 'rec_(.*)'; default: all",
@@ -202,6 +205,43 @@ def unfinished(queue: Sequence[Queued], finished: Finished, names: Mapping[Tomog
     if len(waiting) < len(queue):
         _say(f"{len(queue) - len(waiting)} of {len(queue)} tomograms are finished already, by the same settings")
     return waiting
+
+
+def check_free(
+    outputs: Mapping[TomogramFiles, Sequence[Path]],
+    waiting: Sequence[Queued],
+    finished: Finished,
+    names: Mapping[TomogramFiles, str],
+    options: argparse.Namespace,
+    further: Sequence[Path] = (),
+) -> None:
+    """Refuse, before anything is computed, to replace what is there: what an interrupted run began is its own.
+
+    Args:
+        outputs: the files that each tomogram's results go to.
+        waiting: the tomograms that are going to be done.
+        finished: the records.
+        names: name of each tomogram in them.
+        options: the parsed arguments of `apply_parser`.
+        further: other files that are read.
+
+    Raises:
+        InputError: a file exists and may not be replaced, or is an input.
+    """
+    from robpicker_jax.system.outputs import check_outputs
+
+    inputs = [path for item in waiting for path in (item.tomogram.volume_path, item.tomogram.mask_path)]
+    todo = [item.tomogram for item in waiting]
+    check_outputs(
+        [path for tomogram in todo for path in outputs[tomogram]],
+        inputs=[*inputs, *further],
+        overwrite=options.overwrite,
+        own={path for tomogram in todo for path in finished.own(names[tomogram], tomogram)},
+        fix=OTHERWISE,
+    )
+
+
+OTHERWISE = "use another --out, or give --overwrite; what the same command left unfinished is replaced unasked"
 
 
 def say_bad(tomogram: TomogramFiles, error: InputError) -> None:

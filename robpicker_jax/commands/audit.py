@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from robpicker_jax.reporting.gallery import CloseUp
     from robpicker_jax.training.corrector import Corrector
 
+_OTHERWISE = "use another --out, or give --overwrite"
 _DESCRIPTION = """\
 Rank the annotations of a data set by how suspicious a trained model finds them: false ones, ones of the wrong class,
 displaced ones, and particles that were not annotated. Writes DIR/audit.csv with all of them, lists for review
@@ -43,9 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, overrides = parse(_parser(), list(arguments or ()))
     from robpicker_jax.auditing import examine, files
     from robpicker_jax.picking.picker import model_picker
+    from robpicker_jax.system.outputs import check_outputs
 
     min_scores = _min_scores(options.min_score)
-    files.check_out(options.out, overwrite=options.overwrite)
+    check_outputs(files.outputs(options.out), overwrite=options.overwrite, fix=_OTHERWISE)
     picker = _with_options_of_run(model_picker(options.workdir, overrides), options.workdir)
     auditor = examine.Auditor(picker, options.displaced, options.least_probability)
     queue = queued(_annotated(options.data, options.split, picker.data, picker.class_names), options, picker)
@@ -53,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.apply:
         for entry in lists:
             entry.check_writable()
+    read = [path for entry in lists for path in (entry.files.volume_path, entry.files.annotation_path)]
+    written = files.outputs(options.out, lists if options.apply else ())
+    check_outputs(written, inputs=read, overwrite=options.overwrite, fix=_OTHERWISE)
     bounds = [
         auditor.memory(item.shape_zyx, resident_bytes=resident)
         for item, resident in zip(queue, resident_bytes(queue), strict=True)

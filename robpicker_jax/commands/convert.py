@@ -32,7 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     target = _target(options)
     context = _context(options)
     reading, writing = _format_options(options, target, context)
-    sources = [conversion.read_source(path, options.from_format, reading) for path in options.sources]
+    sources = [
+        conversion.read_source(path, options.from_format, how)
+        for path, how in zip(options.sources, reading, strict=True)
+    ]
     source = conversion.joined(sources, options.classes, options.class_labels)
     particles = _chosen(source, options)
     _check_table(particles, options)
@@ -140,37 +143,36 @@ def _target(options: Namespace) -> Format:
 
 def _format_options(
     options: Namespace, target: Format, context: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments of reading IN and of writing OUT.
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The arguments of reading each IN and of writing OUT; a tomograms table goes to those whose format takes one.
 
     Raises:
-        InputError: a tomograms table that neither format takes.
+        InputError: a tomograms table that no format takes.
     """
     from robpicker_jax.annotations.conversion import parse_options
     from robpicker_jax.annotations.registry import format_of
     from robpicker_jax.system.errors import InputError
 
-    reading: dict[str, Any] = {**context, "class_labels": options.class_labels, "binning": options.binning}
+    how: dict[str, Any] = {**context, "class_labels": options.class_labels, "binning": options.binning}
+    reading = [dict(how) for _ in options.sources]
     writing: dict[str, Any] = {**context, "binning": options.to_binning}
     if options.tomograms_table is not None:
-        if not options.source.exists():
-            raise InputError("no such file", where=options.source)
-        source = format_of(options.source, options.from_format)
-        sides = [
-            arguments
-            for arguments, takes in ((reading, source.reading_options), (writing, target.writing_options))
-            if "tomograms" in takes
-        ]
+        for path in options.sources:
+            if not path.exists():
+                raise InputError("no such file", where=path)
+        formats = [format_of(path, options.from_format) for path in options.sources]
+        takers = [*((entry.reading_options, how) for entry, how in zip(formats, reading, strict=True))]
+        sides = [how for takes, how in (*takers, (target.writing_options, writing)) if "tomograms" in takes]
         if not sides:
             raise InputError(
-                f"neither {source.title} nor {target.title} takes a tomograms table",
+                f"neither {formats[0].title} nor {target.title} takes a tomograms table",
                 where="--tomograms-table",
                 fix="leave it out; --volume tells size and voxel size",
             )
         for arguments in sides:
             arguments["tomograms"] = options.tomograms_table
     return (
-        _without_none(reading) | parse_options(options.from_option, "--from-option"),
+        [_without_none(how) | parse_options(options.from_option, "--from-option") for how in reading],
         _without_none(writing) | parse_options(options.to_option, "--to-option"),
     )
 
@@ -279,17 +281,16 @@ def _report(source: Source, particles: Particles, target: Format) -> None:
 def _check_overwriting(
     files: dict[Path, Particles], target: Format, options: Namespace, writing: dict[str, Any]
 ) -> None:
-    """Refuse to replace a file, unless --overwrite allows it."""
+    """Refuse to replace a file, unless --overwrite allows it, and ever to replace an input."""
     from robpicker_jax.annotations.numbering import own_key
     from robpicker_jax.annotations.registry import written_files
-    from robpicker_jax.system.errors import InputError
+    from robpicker_jax.system.outputs import check_outputs
 
     keys = [own_key(path) for path in files] if target.numbered else []  # written, or removed where none is needed
     lists = [file for path, part in files.items() for file in written_files(target, path, part, writing)]
-    taken = [path for path in (*lists, *keys) if path.exists()]
-    if taken and not options.overwrite:
-        more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
-        raise InputError(f"exists{more}", where=taken[0], fix="--overwrite replaces it")
+    further = [str(value) for value in writing.values() if isinstance(value, str | Path)]
+    inputs = [*options.sources, options.volume, options.tomograms_table, *further]
+    check_outputs([*lists, *keys], inputs=inputs, overwrite=options.overwrite)
 
 
 def _write(files: dict[Path, Particles], target: Format, writing: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(rest)
     from robpicker_jax.system.errors import InputError
 
+    _check_output(options)
     data, diagnosis = _examine(options, overrides)
     _report(diagnosis, options.json)
     if diagnosis.count("error"):
@@ -41,8 +42,19 @@ def _parser() -> ArgumentParser:
     add("--data", metavar="DIR", type=Path, help="folder of the data set; default: data.dir of --config")
     add("--voxel-size", metavar="ANGSTROM", type=float, help="voxel size, where headers and --config do not say")
     add("--json", metavar="FILE", type=Path, help="also write the findings, with their evidence, as JSON")
+    add("--overwrite", action="store_true", help="replace the file of --json")
     add("--no-resources", action="store_true", help="do not estimate memory and time")
     return result
+
+
+def _check_output(options: Namespace) -> None:
+    """Refuse, before anything is examined, to replace what stands at --json."""
+    from robpicker_jax.datasets.lists import files_read
+    from robpicker_jax.system.outputs import check_outputs
+
+    if options.json is not None:
+        read = [] if options.data is None else files_read(options.data)
+        check_outputs([options.json], inputs=[options.config, *read], overwrite=options.overwrite)
 
 
 def _examine(options: Namespace, overrides: list[str]) -> tuple[Path, Diagnosis]:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Compare picks with true particles. --truth and --picks are each a particle list of any supported format, a folder of
-lists ({name}.xml, {name}_objl.xml, {name}.star, …), or a data set, of which --split is taken.
+lists ({name}.xml, {name}_objl.xml, {name}.star, …), or a data set, of which --split is taken, or the copick_config.json
+of a copick project, whose runs are tomograms (data.copick, or the options user and session, say whose picks count).
 
 Rules: mask (a pick inside the label of a true particle of its class; the paper's), tolerance (within --tolerance
 voxels), czii (within half the class's radius; beta 4). Matching is one-to-one unless --many-to-one asks for the
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, read the lists and the masks, compare, report."""
     rest, overrides = split_overrides(list(arguments or ()))
     options = _parser().parse_args(rest)
+    _check_output(options)
     settings = _settings(options, overrides)
     truth, picks = _read(options, settings)
     regions = None if options.no_masks else _masks(options, truth, settings.names)
@@ -71,8 +73,19 @@ def _parser() -> ArgumentParser:
         help="masks {name}_mask.mrc; default: those beside --truth's volumes",
     )
     add("--no-masks", action="store_true", help="count everything, also where a data set has masks")
+    add("--overwrite", action="store_true", help="replace the file of --json")
     add("--missing-as-empty", action="store_true", help="a tomogram without a list of picks has no picks")
     return result
+
+
+def _check_output(options: Namespace) -> None:
+    """Refuse, before anything is compared, to replace what stands at --json."""
+    from robpicker_jax.datasets.lists import files_read
+    from robpicker_jax.system.outputs import check_outputs
+
+    if options.json is not None:
+        read = [file for path in (options.truth, options.picks, options.masks) if path for file in files_read(path)]
+        check_outputs([options.json], inputs=[options.config, *read], overwrite=options.overwrite)
 
 
 @dataclass(frozen=True)
@@ -124,6 +137,7 @@ def _read(options: Namespace, settings: _Settings) -> tuple[dict[str, Particles]
         "voxel_size_angstrom": settings.voxel_size_angstrom,
         "class_names": settings.class_names,
         "rule": settings.names,
+        "copick": settings.config.data.copick,
     }
     how = settings.config.data.annotation_options | parse_options(options.truth_option, "--truth-option")
     truth = read_lists(options.truth, fmt=options.truth_format, options=how, **reading)

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from robpicker_jax.evaluation import Evaluation
     from robpicker_jax.reporting.gathering import TrainingExamples
 
-_JUDGED_BATCHES = 6  # of training patches whose corrected labels are compared with the truth at each validation
 
 # Modules that are needed after training alone are imported then, so that the start does not take longer for them.
 
@@ -75,20 +74,10 @@ class Job:
     @cached_property
     def judged_patches(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Images, noisy and true labels of some training patches, where clean maps are stored; cut once a run."""
+        from robpicker_jax.training.correction_quality import judged_patches
+
         truths = [clean_labels(tomogram, self.config.data) for tomogram in self.data.train]
-        source, patches = self.data.noisy_source(), []
-        for step in range(_JUDGED_BATCHES if any(truth is not None for truth in truths) else 0):
-            batch = source.train_batch(step)
-            known, cut = [], []
-            for row in range(len(batch["label"])):
-                drawn = source.plan("train", step, row)
-                truth = truths[drawn.tomogram]
-                if truth is not None:
-                    known.append(row)
-                    cut.append(source.cut_map("train", drawn, truth))
-            if known:
-                patches.append((batch["image"][known], batch["label"][known], np.stack(cut)))
-        return patches
+        return judged_patches(self.data.noisy_source(augmented=False, anywhere=True), truths)
 
 
 def run(config: Config, workdir: Path) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robpicker_jax.commands.applying import (
+    OTHERWISE,
     apply_parser,
+    check_free,
     checked_tomograms,
     parse,
     resident_bytes,
@@ -53,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         picker = _calibrated(picker, options.workdir, options.precision)
     batch = Batch(_finished(picker, files, options), targets, {}, options.skip_bad)
     waiting = unfinished(share(queue, options), batch.records, batch.names)
+    _check_outputs(queue, waiting, batch, files, picker, options)
     if waiting:
         bounds = [
             picker.memory(queued.shape_zyx, resident_bytes=resident)
@@ -61,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say_plan(picker, waiting, bounds)
         _pick(picker, waiting, batch, files)
     if options.together:
-        _write_together(queue, batch, files)
+        _write_together(queue, batch, files, picker)
     return 0
 
 
@@ -164,6 +167,37 @@ def _finished(picker: Picker, files: PickFiles, options: argparse.Namespace) -> 
     return Finished(options.out, "pick", None if fingerprint is None else settings)
 
 
+def _check_outputs(
+    queue: Sequence[Queued],
+    waiting: Sequence[Queued],
+    batch: Batch,
+    files: PickFiles,
+    picker: Picker,
+    options: argparse.Namespace,
+) -> None:
+    """Refuse, before anything is picked, to replace lists that are there.
+
+    Raises:
+        InputError: a file exists and may not be replaced, or is an input.
+    """
+    from robpicker_jax.system.outputs import check_outputs
+
+    further = [Path(value) for value in map(str, files.options.values()) if Path(value).is_file()]
+    if files.together:
+        targets = list(batch.targets.values())
+        inputs = [path for item in queue for path in (item.tomogram.volume_path, item.tomogram.mask_path)]
+        check_outputs(
+            files.outputs_together(targets, picker.class_names),
+            inputs=[*inputs, *further],
+            overwrite=options.overwrite,
+            own=batch.records.own_together([target.name for target in targets]),
+            fix=OTHERWISE,
+        )
+        return
+    outputs = {item.tomogram: files.outputs(batch.targets[item.tomogram], picker.class_names) for item in waiting}
+    check_free(outputs, waiting, batch.records, batch.names, options, further)
+
+
 def _calibrated(picker: Picker, workdir: Path, precision: float) -> Picker:
     """The picker with the smallest scores for which the run's clean tomograms show a precision; says what they gave."""
     from robpicker_jax.picking import calibration
@@ -201,9 +235,16 @@ def _pick(picker: Picker, queue: Sequence[Queued], batch: Batch, files: PickFile
             if files.together:
                 batch.picked[target.name] = picks
                 written = [batch.records.keep_picks(target.name, picks)]
+                batch.records.add(target.name, tomogram.files, written)
             else:
-                written = files.write(target, picks)
-            batch.records.add(target.name, tomogram.files, written)
+                outputs = files.outputs(target, picker.class_names)
+                batch.records.begin(target.name, tomogram.files, outputs)
+                written = files.write(target, picks, outputs)
+                batch.records.add(
+                    target.name,
+                    tomogram.files,
+                    [path for path in dict.fromkeys((*outputs, *written)) if path.is_file()],
+                )
             counts = Counter(picks.labels.tolist())
             numbers = ", ".join(f"{counts[label]} {name}" for label, name in enumerate(picker.class_names, start=1))
             shown = target.name if files.together else str(written[0])
@@ -212,7 +253,7 @@ def _pick(picker: Picker, queue: Sequence[Queued], batch: Batch, files: PickFile
         console.print(f"{len(queue) - len(bad)} tomograms picked, {len(bad)} left out", highlight=False)
 
 
-def _write_together(queue: Sequence[Queued], batch: Batch, files: PickFiles) -> None:
+def _write_together(queue: Sequence[Queued], batch: Batch, files: PickFiles, picker: Picker) -> None:
     """Write the one file once every tomogram of the batch is finished, whichever process picked it."""
     parts, missing = [], 0
     for queued in queue:
@@ -229,5 +270,8 @@ def _write_together(queue: Sequence[Queued], batch: Batch, files: PickFiles) -> 
         )
         console.print(what, highlight=False, soft_wrap=True)
         return
-    paths = files.write_together(parts)
+    outputs = files.outputs_together([target for target, _ in parts], picker.class_names)
+    batch.records.begin_together(outputs)
+    paths = files.write_together(parts, outputs)
+    batch.records.add_together([target.name for target, _ in parts], [path for path in outputs if path.exists()])
     console.print(f"written: {', '.join(map(str, paths))}", highlight=False, soft_wrap=True)

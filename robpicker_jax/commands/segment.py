@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from robpicker_jax.commands.applying import (
     apply_parser,
+    check_free,
     checked_tomograms,
     parse,
     resident_bytes,
@@ -52,6 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = {"model": picker.fingerprint, "scores": options.scores}
     records = Finished(options.out, "segment", settings)
     waiting = unfinished(share(queue, options), records, names)
+    outputs = {
+        item.tomogram: [options.out / file for file in _files(names[item.tomogram], len(picker.class_names), options)]
+        for item in waiting
+    }
+    check_free(outputs, waiting, records, names, options)
     if waiting:
         bounds = [
             picker.memory(queued.shape_zyx, keep_scores=options.scores, resident_bytes=resident)
@@ -69,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for tomogram in streamed(picker, waiting, leave_out if options.skip_bad else None):
             result = picker.segment(tomogram, bar.advance, keep_scores=options.scores)
             name = names[tomogram.files]
+            records.begin(name, tomogram.files, outputs[tomogram.files])
             written = _write(options.out, name, result, items[tomogram.files])
             records.add(name, tomogram.files, written)
             console.print(f"{written[0]}", highlight=False, soft_wrap=True)
@@ -83,6 +91,12 @@ def _parser() -> ArgumentParser:
         help="also write the probability of every class, DIR/{name}_score_{label}.mrc; all are held in memory",
     )
     return result
+
+
+def _files(name: str, classes: int, options: argparse.Namespace) -> list[str]:
+    """Names of the maps of a tomogram, that of the class map first."""
+    scores = [f"{name}_score_{label}.mrc" for label in range(classes + 1)] if options.scores else []
+    return [f"{name}_classes.mrc", f"{name}_probability.mrc", *scores]
 
 
 def _write(out: Path, name: str, result: Segmentation, item: Queued) -> list[Path]:

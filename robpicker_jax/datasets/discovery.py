@@ -9,7 +9,7 @@ tomogram:
                                        where none is called so, a list whose name means the same tomogram
                                        (`annotations.names`): `TS_01.star` for `TS_01_10.00Apx.mrc`
     {name}_{class}.star, …             where a tomogram has no list of its own: one list for each class, whose name its file
-                                       name ends in
+                                       name ends in; here too `TS_01_ribosome.star` is a list of `TS_01_10.00Apx.mrc`
     {name}_target.mrc                  optional: its label map, as DeepFinder stores it
     {name}_mask.mrc                    optional: where the sample is (not 0); normalisation, patch centres, picks
                                        and evaluation keep to it
@@ -49,7 +49,8 @@ class TomogramFiles:
         target_path: its stored label map, None where there is none.
         mask_path: its mask of the sample, None where there is none.
         class_lists: where it has no list of its own, lists that are named after it and something more, which may be a
-            class: (what more, the list). Which of them count is decided where the classes are known.
+            class: (what more, the list). Which of them count is decided where the classes are known; where none does,
+            the list of the whole folder serves.
     """
 
     name: str
@@ -62,10 +63,11 @@ class TomogramFiles:
 
     def lists(self, class_names: Sequence[str]) -> tuple[tuple[str, Path], ...]:
         """The lists of its particles: ("", its own list), or (class, list) for each class that has one; none are empty."""
-        if self.annotation_path is not None:
-            return (("", self.annotation_path),)
         known = {_letters(name): name for name in class_names}
-        return tuple((known[_letters(text)], path) for text, path in self.class_lists if _letters(text) in known)
+        by_class = tuple((known[_letters(text)], path) for text, path in self.class_lists if _letters(text) in known)
+        if by_class or self.annotation_path is None:
+            return by_class
+        return (("", self.annotation_path),)
 
 
 def class_of_stem(stem: str, class_names: Sequence[str]) -> tuple[str, str]:
@@ -191,6 +193,7 @@ def _in_folder(
     shared = [path for name, path in files.items() if (stem := _annotation_stem(name)) and SHARED_LIST.match(stem)]
     stems = {volume_stem(path) for path in tomograms}
     shared = [path for path in shared if _annotation_stem(path.name) not in stems]
+    by_rule = _class_lists_by_rule(files, stems, rule) if annotations else {}
     found = []
     if only is not None:
         tomograms = [files[only]] if only in files else [folder / only]
@@ -200,9 +203,9 @@ def _in_folder(
         by_class: tuple[tuple[str, Path], ...] = ()
         if annotations:
             annotation = _annotation_of(name, files) or _annotation_by_rule(name, files, stems, rule)
-            by_class = () if annotation else _class_lists(name, files, stems)
-            if not by_class:
-                annotation = annotation or _only(shared, folder, "lists for the whole folder")
+            if annotation is None:
+                by_class = _class_lists(name, files, stems) + tuple(by_rule.get(rule.key(name), ()))
+                annotation = _only(shared, folder, "lists for the whole folder")
         target, mask = beside.get(f"{name}_target"), beside.get(f"{name}_mask")
         found.append(TomogramFiles(name, split, path, annotation, target, mask, by_class))
     return found
@@ -248,6 +251,28 @@ def _class_lists(name: str, files: Mapping[str, Path], stems: Set[str]) -> tuple
         if not longer and rest and rest != "truth":
             found.append((rest, path))
     return tuple(found)
+
+
+def _class_lists_by_rule(
+    files: Mapping[str, Path], stems: Set[str], rule: NameRule
+) -> dict[str, list[tuple[str, Path]]]:
+    """Lists called `{name}_{something}` of a name that means a tomogram without being a volume's, by the rule's key of it."""
+    keys = {rule.key(stem) for stem in stems}
+    found: dict[str, list[tuple[str, Path]]] = {}
+    for file_name, path in files.items():
+        stem = _annotation_stem(file_name)
+        stem = None if stem is None or is_volume(path) or SHARED_LIST.match(stem) else stem.removesuffix("_objl")
+        if not stem or stem in stems:
+            continue
+        cuts = [i for i, character in enumerate(stem) if character == "_" and i]
+        if any(stem[:cut] in stems for cut in cuts):
+            continue
+        for cut in reversed(cuts):  # the closest to the whole name first
+            key, rest = rule.key(stem[:cut]), stem[cut + 1 :]
+            if key in keys and rest and rest != "truth":
+                found.setdefault(key, []).append((rest, path))
+                break
+    return found
 
 
 def _annotation_by_rule(name: str, files: Mapping[str, Path], stems: Set[str], rule: NameRule) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +14,8 @@ import numpy as np
 from robpicker_jax.annotations import Particles, read_annotations, suffixes
 from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import options_for
+from robpicker_jax.config import CopickConfig
+from robpicker_jax.datasets.copick_project import is_project, project_tomograms
 from robpicker_jax.datasets.discovery import (
     DEFAULT_RULE,
     TomogramFiles,
@@ -24,7 +27,7 @@ from robpicker_jax.datasets.discovery import (
 from robpicker_jax.datasets.headers import agreed_voxel_size
 from robpicker_jax.datasets.particle_lists import read_list
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.volumes import open_volume
+from robpicker_jax.volumes import is_volume, open_volume
 
 _MARKERS = re.compile(r"(_truth)?(_objl|_picks)?$")
 
@@ -40,6 +43,7 @@ def read_lists(
     options: Mapping[str, Any] | None = None,
     rule: NameRule = DEFAULT_RULE,
     truth: bool = True,
+    copick: CopickConfig | None = None,
 ) -> dict[str, Particles]:
     """Read the particle lists of a file or folder, by tomogram.
 
@@ -60,6 +64,8 @@ def read_lists(
         rule: which names mean the same tomogram.
         truth: whether `{name}_truth…` goes before others; without, it is read only where it is a tomogram's only list
             in a folder without volumes.
+        copick: of a copick project, named by its configuration: whose picks of which runs; the options `user` and
+            `session` go before it.
 
     Raises:
         InputError: nothing there, no list in the folder, a list that cannot be read, two lists of one tomogram.
@@ -90,6 +96,16 @@ def read_lists(
             fmt=fmt,
         )
 
+    if is_project(path):
+        section = copick or CopickConfig()
+        chosen = options or {}
+        section = replace(
+            section, user=_text(chosen.get("user", section.user)), session=_text(chosen.get("session", section.session))
+        )
+        runs = project_tomograms(path, section)[split]
+        objects = class_names or sorted({name for run in runs for name, _ in run.class_lists})
+        labels = {name: index + 1 for index, name in enumerate(objects)}
+        return _beside_volumes(path, runs, read_beside, objects, truth=truth)
     if path.is_file():
         return _by_tomogram(read(path), list_name(path))
     if _holds_copick(path):
@@ -112,6 +128,33 @@ def read_lists(
             others.add(species)
             found[tomogram] = Particles.concatenate([found[tomogram], particles]) if tomogram in found else particles
     return found
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def files_read(path: str | Path) -> list[Path]:
+    """The lists and volumes that a file or folder of lists, or a data set with its splits, holds; others are no input.
+
+    Of JSON files, copick's picks and projects are.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    folders = [path, *(path / name for name in ("train", "meta", "val", "valid", "test") if (path / name).is_dir())]
+    return [file for folder in folders for file in folder.iterdir() if is_volume(file) or _is_list(file)]
+
+
+def _is_list(file: Path) -> bool:
+    suffix = list_suffix(file.name) if file.is_file() else None
+    if suffix != ".json":
+        return suffix is not None
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and ("points" in content or "pickable_objects" in content)
 
 
 def header_voxel_size(path: str | Path, *, split: str = "test", configured: float | None = None) -> float | None:
@@ -231,29 +274,27 @@ def _beside_volumes(
         clean = [file for suffix in endings if (file := folder / f"{tomogram.name}_truth_objl{suffix}").is_file()]
         if not clean and not tomogram.lists(class_names):
             continue
-        files = replace(tomogram, annotation_path=clean[0]) if clean else tomogram
+        files = replace(tomogram, annotation_path=clean[0], class_lists=()) if clean else tomogram
         found[tomogram.name] = read(files)
     if not found:
-        raise InputError("no tomogram in it has a particle list", where=folder, fix="put {name}_objl.xml beside {name}")
+        fix = "say whose picks count" if is_project(folder) else "put {name}_objl.xml beside {name}"
+        raise InputError("no tomogram in it has a particle list", where=folder, fix=fix)
     return found
 
 
 def _holds_copick(folder: Path) -> bool:
     """Whether a folder holds copick's picks and no other list, as `pick --format copick` leaves it."""
-    others = any(
-        list_suffix(file.name) for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")
-    )
+    others = any(_is_list(file) for file in folder.iterdir() if not file.name.startswith("."))
     return not others and next(folder.glob("**/Picks/*.json"), None) is not None
 
 
 def _choose(folder: Path, class_names: Sequence[str], *, truth: bool) -> dict[tuple[str, str], Path]:
     """One list for each tomogram of a folder without volumes, or for each of its classes: by names of both, or name and ""."""
-    files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    files = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".") and _is_list(file)]
     chosen: dict[tuple[str, str], tuple[tuple[bool, int], Path]] = {}
     for file in files:
         suffix = list_suffix(file.name)
-        if suffix is None:
-            continue
+        assert suffix is not None
         rank = (("_truth" in file.name) != truth, suffixes().index(suffix))
         name = class_of_stem(list_name(file), class_names)
         if name not in chosen or rank < chosen[name][0]:

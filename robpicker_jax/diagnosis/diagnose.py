@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from robpicker_jax.annotations import read_annotations
 from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import check_options
 from robpicker_jax.annotations.stated import agreed_length
@@ -28,6 +29,7 @@ from robpicker_jax.diagnosis.observation import (
 )
 from robpicker_jax.models import build_backbone
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.notes import gathered_notes
 
 _GUESSED_RADIUS_ANGSTROM = 100.0
 _GUESSED_RADIUS_VOX = 6.0
@@ -89,7 +91,9 @@ def diagnose(
     voxel_size = headers.usual_voxel_size(observations, configured)
     findings += headers.check_headers(observations, configured)
 
-    class_labels = {species.name: k + 1 for k, species in enumerate(config.data.species)} if config else {}
+    # Without a configuration, the names of lists by class tell the classes.
+    classes_ = [species.name for species in config.data.species] if config else _listed_classes(observations)
+    class_labels = {name: k + 1 for k, name in enumerate(classes_)}
     for i, observation in enumerate(observations):
         observations[i], found = read_particles(observation, class_labels, configured, annotation_options, rule)
         findings += found
@@ -97,7 +101,8 @@ def diagnose(
     observations = [_labelled(observation, kinds) for observation in observations]
 
     lists = [observation.particles for observation in observations if observation.particles is not None]
-    hypotheses = readings(voxel_size, stated_pixels(lists))
+    with_origins = any(any(o.header.origin_angstrom) for o in observations if o.header)
+    hypotheses = readings(voxel_size, stated_pixels(lists), with_origins=with_origins)
     radii = {kind.label: kind.radius_vox for kind in kinds} or {0: _GUESSED_RADIUS_VOX}
     for i, observation in enumerate(observations):
         observations[i], found = measure(observation, radii, hypotheses)
@@ -114,7 +119,7 @@ def diagnose(
     findings += classes.check_labels(observations, kinds) if config else []
     findings += classes.check_counts(counts, kinds)
     findings += classes.check_distances(observations, kinds)
-    misread = {"in_angstrom", "binning", "centred", "axes_swapped", "flipped"} & {f.code for f in findings}
+    misread = {"in_angstrom", "binning", "centred", "origin", "axes_swapped", "flipped"} & {f.code for f in findings}
     if not misread:  # sizes seen at wrong positions mean nothing
         findings += classes.check_sizes(observations, kinds)
     findings += spectra.check_spectra({o.name: o.measures.spectrum for o in observations if o.measures})
@@ -125,6 +130,22 @@ def diagnose(
         findings += _against_config(observations, config, resources_too)
     table = coordinates.hypothesis_table(observations)
     return Diagnosis(str(data), worst_first(findings), tuple(table), counts)
+
+
+def _listed_classes(observations: Sequence[Observation]) -> list[str]:
+    """The classes that lists by class are named after, `{name}_{class}.star`; notes that are no list name none."""
+    tomograms = [observation.tomogram for observation in observations if observation.tomogram.annotation_path is None]
+    lists = [entry for tomogram in tomograms for entry in tomogram.class_lists]
+    return sorted({name for name, path in lists if _is_readable(path)})
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        with gathered_notes():
+            read_annotations(path, voxel_size_angstrom=1.0, shape_zyx=(1, 1, 1), allow_empty=True)
+    except InputError:
+        return False
+    return True
 
 
 def _against_config(observations: Sequence[Observation], config: Config, resources_too: bool) -> list[Finding]:

@@ -30,6 +30,7 @@ CODES: dict[str, str] = {
     "in_angstrom": "coordinates in Å (or nm), not voxels",
     "fractions": "coordinates that are fractions of the box",
     "centred": "coordinates measured from the volume's centre",
+    "origin": "coordinates that count the origin of the header otherwise",
     "axes_swapped": "coordinate axes swapped",
     "flipped": "coordinates mirrored",
     "binning": "coordinates off by a binning factor",

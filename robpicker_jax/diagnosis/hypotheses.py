@@ -28,7 +28,7 @@ _LEAST_INSIDE = 0.9
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One reading: positions[:, order] × factor, plus half the volume where centred, mirrored along `flip`.
+    """One reading: positions[:, order] × factor, plus half the volume or the header's origin, mirrored along `flip`.
 
     Attributes:
         name: as tables show it.
@@ -38,6 +38,7 @@ class Hypothesis:
         flip: axes mirrored, of "xyz".
         factor: the file's unit in voxels.
         centred: measured from the volume's centre.
+        origins: how many times the header's origin is added: -1 takes it off.
     """
 
     name: str
@@ -47,15 +48,18 @@ class Hypothesis:
     flip: str = ""
     factor: float = 1.0
     centred: bool = False
+    origins: int = 0
 
-    def apply(self, positions_vox: np.ndarray, shape_zyx: tuple[int, int, int]) -> np.ndarray:
-        """The positions (n, 3) x y z under this reading."""
+    def apply(
+        self, positions_vox: np.ndarray, shape_zyx: tuple[int, int, int], origin_vox: Sequence[float] = (0.0, 0.0, 0.0)
+    ) -> np.ndarray:
+        """The positions (n, 3) x y z under this reading; `origin_vox`: where viewers place the first voxel, x y z."""
         size = np.array(shape_zyx[::-1], dtype=np.float64)
-        moved = positions_vox[:, self.order] * self.factor
+        moved = positions_vox[:, self.order] * self.factor + self.origins * np.asarray(origin_vox)
         if self.centred:
             moved = moved + size / 2
         mirrored = np.array([axis in self.flip for axis in "xyz"])
-        return np.where(mirrored, size - 1 - moved, moved)
+        return np.asarray(np.where(mirrored, size - 1 - moved, moved))
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,15 @@ def stated_pixels(lists: Sequence[Particles]) -> list[float]:
     return sorted(found)[:4]
 
 
-def readings(voxel_size_angstrom: float | None, stated_angstrom: Sequence[float] = ()) -> list[Hypothesis]:
+def readings(
+    voxel_size_angstrom: float | None, stated_angstrom: Sequence[float] = (), *, with_origins: bool = False
+) -> list[Hypothesis]:
     """The readings to compare, the one as it is first; those in Å only where the voxel size is known.
 
     Args:
         voxel_size_angstrom: of the tomograms.
         stated_angstrom: other pixel sizes that are stated somewhere; coordinates may count such pixels.
+        with_origins: whether a volume's header has an origin, which coordinates may or may not hold.
     """
     found = [Hypothesis(AS_IS)]
     for order in permutations(range(3)):
@@ -129,7 +136,30 @@ def readings(voxel_size_angstrom: float | None, stated_angstrom: Sequence[float]
     if v:
         fix = f"divide by {v:g} and add half the volume's size"
         found.append(Hypothesis("from the centre, in Å", "centred", fix, factor=1 / v, centred=True))
+    if v and with_origins:
+        found += _from_origins(v)
     return found
+
+
+def _from_origins(voxel_size_angstrom: float) -> list[Hypothesis]:
+    """Coordinates that hold the origin of the volume's header, or from which it was taken off wrongly."""
+    v = voxel_size_angstrom
+    return [
+        Hypothesis("with the header's origin", "origin", f"subtract the header's origin over {v:g} Å", origins=-1),
+        Hypothesis(
+            "with the header's origin, in Å",
+            "origin",
+            f"subtract the header's origin, then divide by {v:g}",
+            factor=1 / v,
+            origins=-1,
+        ),
+        Hypothesis(
+            "the header's origin taken off wrongly",
+            "origin",
+            "the list does not count from the header's origin: give its format the option origin_angstrom=0,0,0",
+            origins=1,
+        ),
+    ]
 
 
 def score_readings(
@@ -137,6 +167,7 @@ def score_readings(
     particles: Particles,
     radii_vox: Mapping[int, float],
     hypotheses: Sequence[Hypothesis],
+    origin_vox: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> dict[str, Score]:
     """Score of each reading in one tomogram.
 
@@ -145,6 +176,7 @@ def score_readings(
         particles: its particles, as the file was read.
         radii_vox: radius of each class label; other labels take the median radius.
         hypotheses: the readings.
+        origin_vox: where viewers place the first voxel, x y z.
     """
     chosen = particles.select(_subset(particles.labels))
     n = len(chosen)
@@ -152,7 +184,7 @@ def score_readings(
         return {}
     usual = float(np.median(list(radii_vox.values())))
     shape = (density.shape_zyx[0], density.shape_zyx[1], density.shape_zyx[2])
-    moved = np.stack([hypothesis.apply(chosen.positions_vox, shape) for hypothesis in hypotheses])
+    moved = np.stack([hypothesis.apply(chosen.positions_vox, shape, origin_vox) for hypothesis in hypotheses])
     within = inside(moved.reshape(-1, 3), shape).reshape(moved.shape[:2])
     values = np.zeros(moved.shape[:2])
     for label in np.unique(chosen.labels):

@@ -51,6 +51,15 @@ class Header:
         sizes = self.voxel_size_zyx_angstrom
         return None if sizes is None else float(np.mean(sizes))
 
+    @property
+    def origin_vox(self) -> Origin:
+        """The origin in voxels, 0 where the header does not know their size."""
+        edge = self.voxel_size_angstrom
+        if not edge:
+            return NO_ORIGIN
+        x, y, z = self.origin_angstrom
+        return x / edge, y / edge, z / edge
+
 
 @dataclass(frozen=True, eq=False)
 class Profile:
@@ -191,9 +200,9 @@ def measure(
     scores: dict[str, Score] = {}
     reading, profiles, beside = None, {}, 0
     if particles is not None and len(particles):
-        scores = score_readings(local, particles, radii_vox, hypotheses)
+        scores = score_readings(local, particles, radii_vox, hypotheses, header.origin_vox)
         reading = best_reading(scores, hypotheses)
-        profiles = _profiles(local, particles, radii_vox, scores, reading or hypotheses[0])
+        profiles = _profiles(local, particles, radii_vox, scores, reading or hypotheses[0], header.origin_vox)
         beside = 0 if mask is None else _outside_mask(particles, mask)
     spectrum = log_power_spectrum(density)
     measures = Measures(digest, thumbnail, spectrum, scores, reading, profiles, beside)
@@ -251,9 +260,10 @@ def _profiles(
     radii_vox: Mapping[int, float],
     scores: Mapping[str, Score],
     reading: Hypothesis,
+    origin_vox: Sequence[float],
 ) -> dict[int, Profile]:
     depth, height, width = local.shape_zyx
-    positions = reading.apply(particles.positions_vox, (depth, height, width))
+    positions = reading.apply(particles.positions_vox, (depth, height, width), origin_vox)
     ok = inside(positions, (depth, height, width))
     z = scores[reading.name].z if reading.name in scores else scores[AS_IS].z
     found: dict[int, Profile] = {}

@@ -60,8 +60,20 @@ class CopickFiles(PickFiles):
         for target in targets:
             self._run(target)
 
-    def write(self, target: PickTarget, picks: Particles) -> list[Path]:
-        """Store the picks of one tomogram as its run's, in place of earlier ones by the same user and session."""
+    def outputs(self, target: PickTarget, class_names: Sequence[str]) -> list[Path]:
+        """The files of the picks by the same user and session, in the overlay and wherever the library finds earlier ones."""
+        user, session = str(self.options.get("user_id", USER)), str(self.options.get("session_id", SESSION))
+        run = self._run(target)
+        folder = self.folder / "ExperimentRuns" / target.name / "Picks"
+        found = [picks for name in self.objects for picks in run.get_picks(name, user_id=user, session_id=session)]
+        paths = [folder / f"{user}_{session}_{name}.json" for name in self.objects]
+        return list(dict.fromkeys([*paths, *(Path(picks.path) for picks in found)]))
+
+    def write(self, target: PickTarget, picks: Particles, earlier: Sequence[Path] = ()) -> list[Path]:
+        """Store the picks of one tomogram as its run's, in place of earlier ones by the same user and session.
+
+        Every object of the classes gets its file, with or without picks, so that nothing of `earlier` stays as it was.
+        """
         from copick.models import CopickPoint
 
         assert target.voxel_size_angstrom is not None  # `check` refused it

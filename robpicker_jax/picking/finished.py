@@ -3,7 +3,8 @@
 A command that applies a model keeps a record for each tomogram in `OUT/.finished/VERB/{name}.json`: by which settings
 the results were made, from which input, and what the written files are. A tomogram is finished where all of these are
 still the same. A record is written after the files that it speaks of, in one step, so that a stop at any moment leaves
-a tomogram either finished or to be done again.
+a tomogram either finished or to be done again. Before the files, it is recorded that they are begun: only what was
+begun and not finished is replaced without being asked for.
 """
 
 from __future__ import annotations
@@ -62,6 +63,60 @@ class Finished:
         }
         write_text(self._record(name), json.dumps(record, indent=1) + "\n")
 
+    def begin(self, name: str, tomogram: TomogramFiles, files: Sequence[Path]) -> None:
+        """Record that the results of a tomogram are about to be written to these files."""
+        if self.settings is None:
+            return
+        begun = [file.relative_to(self.out).as_posix() for file in files]
+        record = {"settings": self._digest(), "input": _stamps(tomogram), "begun": begun}
+        write_text(self._record(name), json.dumps(record, indent=1) + "\n")
+
+    def own(self, name: str, tomogram: TomogramFiles) -> list[Path]:
+        """Files of a tomogram that may be replaced: begun and not finished, or still as these settings made them."""
+        record = self._stored(self._record(name))
+        if "begun" in record:
+            return [self.out / file for file in record["begun"]]
+        if record.get("settings") != self._digest() or record.get("input") != _stamps(tomogram):
+            return []
+        return self._unchanged(record)
+
+    def begin_together(self, files: Sequence[Path]) -> None:
+        """Record that the results of all tomograms are about to be written into these files."""
+        if self.settings is not None:
+            begun = [file.relative_to(self.out).as_posix() for file in files]
+            write_text(self._together(), json.dumps({"begun": begun}, indent=1) + "\n")
+
+    def add_together(self, names: Sequence[str], files: Sequence[Path]) -> None:
+        """Record that the results of these tomograms have been written into these files."""
+        if self.settings is not None:
+            stamps = {file.relative_to(self.out).as_posix(): stamp(file) for file in files}
+            record = {"settings": self._digest(), "tomograms": list(names), "files": stamps}
+            write_text(self._together(), json.dumps(record, indent=1) + "\n")
+
+    def own_together(self, names: Sequence[str]) -> list[Path]:
+        """Files of all tomograms that may be replaced: begun and not finished, or made by these settings of some of them."""
+        record = self._stored(self._together())
+        if "begun" in record:
+            return [self.out / file for file in record["begun"]]
+        if record.get("settings") != self._digest() or not set(record.get("tomograms", [])) <= set(names):
+            return []
+        return self._unchanged(record)
+
+    def _stored(self, path: Path) -> dict[str, Any]:
+        """The record; empty where there is none, it is damaged, or nothing counts as finished."""
+        if self.settings is None:
+            return {}
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def _unchanged(self, record: Mapping[str, Any]) -> list[Path]:
+        """The files of a record that nobody changed since."""
+        files = {self.out / file: known for file, known in record.get("files", {}).items()}
+        return [file for file, known in files.items() if file.exists() and stamp(file) == known]
+
     def leave_out(self, name: str, tomogram: TomogramFiles, reason: str) -> None:
         """Record a tomogram that cannot be used: it is tried again by a later run, and no shard waits for it."""
         if self.settings is not None:
@@ -95,6 +150,9 @@ class Finished:
 
     def _record(self, name: str) -> Path:
         return self.out / ".finished" / self.verb / f"{name}.json"
+
+    def _together(self) -> Path:
+        return self.out / ".finished" / f"{self.verb}-together.json"
 
     def _digest(self) -> str:
         if self.settings is None:

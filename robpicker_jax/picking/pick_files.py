@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.annotations import FORMATS, Particles, write_annotations
-from robpicker_jax.annotations.numbering import write_key
-from robpicker_jax.annotations.registry import checked_options
+from robpicker_jax.annotations.numbering import own_key, write_key
+from robpicker_jax.annotations.registry import checked_options, written_files
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import NO_ORIGIN, Origin
 
@@ -149,13 +149,56 @@ class PickFiles:
                     inside = str(error.where).startswith(folder)
                     raise InputError(error.what, where="--format" if inside else error.where, fix=error.fix) from None
 
-    def write(self, target: PickTarget, picks: Particles) -> list[Path]:
+    def outputs(self, target: PickTarget, class_names: Sequence[str]) -> list[Path]:
+        """The files that `write` may write for a tomogram.
+
+        Args:
+            target: the tomogram.
+            class_names: name of class 1, 2, ….
+        """
+        return self._files(target.name, class_names, [target])
+
+    def outputs_together(self, targets: Sequence[PickTarget], class_names: Sequence[str]) -> list[Path]:
+        """The files that `write_together` may write."""
+        files = self._files(TOGETHER, class_names, targets)
+        keys = [own_key(path) for fmt, path in self._paths(TOGETHER).items() if FORMATS[fmt].numbered]
+        return files + keys
+
+    def _files(self, stem: str, class_names: Sequence[str], targets: Sequence[PickTarget]) -> list[Path]:
+        """The files of a pick of each class in each tomogram, and of no picks at all."""
+        count = len(class_names)
+        picks = Particles(
+            np.zeros((count * len(targets), 3)),
+            np.tile(np.arange(1, count + 1, dtype=np.int32), len(targets)),
+            class_names=np.tile(np.array(class_names, dtype=np.str_), len(targets)),
+            tomograms=np.repeat(np.array([target.name for target in targets], dtype=np.str_), count),
+        )
+        found = self._written(stem, picks) + self._written(stem, picks.select([]))
+        return list(dict.fromkeys(found))
+
+    def _written(self, stem: str, picks: Particles) -> list[Path]:
+        """The files that these picks fill."""
+        return [
+            file
+            for fmt, path in self._paths(stem).items()
+            for file in written_files(FORMATS[fmt], path, picks, self.options)
+        ]
+
+    def _remove_outdated(self, earlier: Sequence[Path], stem: str, picks: Particles) -> None:
+        """Remove earlier files that these picks do not fill, such as that of a class which has no picks any more."""
+        filled = set(self._written(stem, picks))
+        for file in earlier:
+            if file not in filled:
+                file.unlink(missing_ok=True)
+
+    def write(self, target: PickTarget, picks: Particles, earlier: Sequence[Path] = ()) -> list[Path]:
         """Write the picks of one tomogram as `folder/name.SUFFIX`, in each of the formats.
 
         Where two of the formats share a suffix, the second file is `folder/name_FORMAT.SUFFIX`. Formats whose
-        lists are folders get `folder/name_FORMAT`.
+        lists are folders get `folder/name_FORMAT`. Of the files `earlier` those that these picks do not fill are removed.
         """
         named = picks.with_(tomograms=np.full(len(picks), target.name))
+        self._remove_outdated(earlier, target.name, named)
         return [
             self._write(
                 fmt, path, named, target.voxel_size_angstrom, target.shape_zyx, origin_angstrom=target.origin_angstrom
@@ -163,13 +206,17 @@ class PickFiles:
             for fmt, path in self._paths(target.name).items()
         ]
 
-    def write_together(self, picked: Sequence[tuple[PickTarget, Particles]]) -> list[Path]:
+    def write_together(
+        self, picked: Sequence[tuple[PickTarget, Particles]], earlier: Sequence[Path] = ()
+    ) -> list[Path]:
         """Write the picks of all tomograms as `folder/picks.SUFFIX`, in each of the formats.
 
         Formats that number tomograms get `picks_tomograms.doc` beside them, which says which number is which.
+        Of the files `earlier` those that these picks do not fill are removed.
         """
         named = [picks.with_(tomograms=np.full(len(picks), target.name)) for target, picks in picked]
         everything = Particles.concatenate(named)
+        self._remove_outdated(earlier, TOGETHER, everything)
         shapes = {target.name: target.shape_zyx for target, _ in picked}
         sizes = [target.voxel_size_angstrom for target, _ in picked if target.voxel_size_angstrom is not None]
         paths = []

@@ -7,7 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import scipy
 
+from robpicker_jax.patches import BatchSource
+
 _LABELLED = 0.1  # a particle with a smaller share of labelled voxels is missing from the annotations
+
+_JUDGED_PATCHES = 96
 
 Correct = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """`(images (n, z, y, x, 1), noisy labels (n, z, y, x)) -> corrected labels (n, z, y, x, c)`."""
@@ -58,15 +62,53 @@ def correction_quality(
     return scores
 
 
+def judged_patches(
+    source: BatchSource, truths: Sequence[np.ndarray | None]
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Batches of images, noisy and true labels of training patches, from tomograms whose true label map is known.
+
+    Args:
+        source: of patches that lie anywhere. About labelled particles, those that miss their label would be at the rims.
+        truths: true label map of each training tomogram; None where there is none.
+    """
+    batches = []
+    rows = len(source.plans("train", 0)) if any(truth is not None for truth in truths) else 0
+    for step in range(-(-_JUDGED_PATCHES // rows) if rows else 0):
+        batch, known, cut = source.train_batch(step), [], []
+        for row, plan in enumerate(source.plans("train", step)):
+            truth = truths[plan.tomogram]
+            if truth is not None:
+                known.append(row)
+                cut.append(source.cut_map("train", plan, truth))
+        if known:
+            batches.append((batch["image"][known], batch["label"][known], np.stack(cut)))
+    return batches
+
+
 def quality_of_patches(
     correct: Correct, patches: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], class_names: Sequence[str] = ()
 ) -> dict[str, float]:
-    """`correction_quality` over batches of (images, noisy labels, true labels), taken together; empty for no batch."""
-    parts = [(noisy, correct(image, noisy), truth) for image, noisy, truth in patches]
+    """`correction_quality` of the inner halves of patches, taken together; empty for no batch.
+
+    At the rim of a patch the networks see half of the surroundings at most, and a particle that the rim cuts may be a
+    sliver. Patches overlap in training, so that each voxel lies in the inner half of many.
+
+    Args:
+        correct: the correction of whole patches.
+        patches: batches of (images, noisy labels, true labels).
+        class_names: as for `correction_quality`.
+    """
+    parts = [(_inner(noisy), _inner(correct(image, noisy)), _inner(truth)) for image, noisy, truth in patches]
     if not parts:
         return {}
     noisy, corrected, truth = (np.concatenate(column) for column in zip(*parts, strict=True))
     return correction_quality(noisy, corrected, truth, class_names)
+
+
+def _inner(patches: np.ndarray) -> np.ndarray:
+    """The inner half of each axis of patches (n, z, y, x, …)."""
+    z, y, x = (slice(edge // 4, edge - edge // 4) for edge in patches.shape[1:4])
+    return patches[:, z, y, x]
 
 
 def _of_missing_particles(truth: np.ndarray, given: np.ndarray) -> np.ndarray:

@@ -93,9 +93,15 @@ class TrainingData:
         """Batches of this data, as functions of the step."""
         return self._source(self.train_config.meta_share, self.patches)
 
-    def noisy_source(self, *, augmented: bool = True) -> BatchSource:
-        """The same without meta patches in training batches, for looking at what becomes of noisy labels."""
-        return self._source(0.0, self.patches if augmented else replace(self.patches, augment=()))
+    def noisy_source(self, *, augmented: bool = True, anywhere: bool = False) -> BatchSource:
+        """The same without meta patches in training batches, for looking at what becomes of noisy labels.
+
+        Args:
+            augmented: as in training, or as the tomograms are.
+            anywhere: at uniformly random positions, whatever is labelled there.
+        """
+        patches = self.patches if augmented else replace(self.patches, augment=())
+        return self._source(0.0, replace(patches, train_sampler="uniform") if anywhere else patches)
 
     def _source(self, meta_share: float, patches: PatchConfig) -> BatchSource:
         train = self.train_config

@@ -10,8 +10,12 @@ from __future__ import annotations
 from robpicker_jax.config import OptimizerConfig, TrainConfig
 from robpicker_jax.training.optimizers import learning_rate_schedule
 
-LEAST_TRAVEL = 0.5
-"""Weights of the meta networks are of order 0.1 to 1: what moves less than this stays as it was drawn."""
+LEAST_TRAVEL = {"correction": 0.5, "reweighting": 0.05}
+"""What moves less than this stays about as it was drawn.
+
+Weights of the meta networks are of order 0.1 to 1. The reweighting network's score is a sum over hundreds of hidden units whose
+weights start at zero and move together, so that a tenth of that turns it from one bound to the other.
+"""
 
 _SAMPLES = 200
 
@@ -32,7 +36,7 @@ def travel_warnings(train: TrainConfig) -> list[str]:
         f"warning: the {name} network can move by {travel:.2g} at most in this run, so it stays about as it was drawn; "
         f"raise train.{name}.learning_rate{_or_scale(train)}"
         for name, travel in meta_travel(train).items()
-        if travel < LEAST_TRAVEL
+        if travel < LEAST_TRAVEL[name]
     ]
 
 

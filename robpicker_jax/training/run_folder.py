@@ -24,11 +24,23 @@ from robpicker_jax.config.differences import differing_keys
 from robpicker_jax.datasets.densities import DensityStatistics
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import read_json_object, write_text
+from robpicker_jax.system.outputs import check_outputs
 from robpicker_jax.system.version import __version__
 from robpicker_jax.training.results import RESULTS
 
 CHECKPOINTS = "checkpoints"
 _DENSITIES = "densities.json"
+_VERSIONS = "versions.json"
+_WRITTEN = (
+    "config.yaml",
+    "metrics.jsonl",
+    "model.rpk",
+    "calibration.json",
+    "picks",
+    "evaluation.json",
+    "report",
+    RESULTS,
+)
 # With other values of these a run is still the same training: it may be prolonged, or picked and evaluated differently.
 _FREE = (
     "data.errors",
@@ -78,9 +90,12 @@ def check_same_run(workdir: Path, config: Config) -> None:
     """Check that a run in the folder, if there is one, is the one that `config` describes; nothing is written.
 
     Raises:
-        InputError: the folder holds another run, or this one trained further than it is asked to.
+        InputError: the folder holds another run, or this one trained further than it is asked to, or files of other
+            origin that a run would replace.
     """
     path, done = workdir / "config.yaml", trained_to(workdir)
+    if done is None and not (workdir / _VERSIONS).exists():  # no start of a run left these files
+        check_outputs([workdir / name for name in _WRITTEN], fix="use another --workdir, or move it away")
     if done is None or not path.exists():
         return
     different = [
@@ -112,10 +127,10 @@ def prepare(workdir: Path, config: Config) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         if trained_to(workdir) is None:
             (workdir / RESULTS).unlink(missing_ok=True)
-        write_config(workdir, config)
         plan = _stored_plan(workdir)
         found = versions() | ({} if plan is None else {"plan": plan})
-        write_text(workdir / "versions.json", json.dumps(found, indent=2) + "\n")
+        write_text(workdir / _VERSIONS, json.dumps(found, indent=2) + "\n")  # first: it marks the folder as a run's
+        write_config(workdir, config)
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", where=workdir) from None
 

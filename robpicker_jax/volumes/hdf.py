@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import one_line
 from robpicker_jax.volumes.volume import Slices, VolumeReader
 
 
@@ -25,7 +26,10 @@ class _HdfReader(VolumeReader):
     def _stored(self, slices: Slices) -> np.ndarray:
         if not self._file:
             raise ValueError(f"{self.path} is closed")
-        return np.asarray(self._array[slices])
+        try:
+            return np.asarray(self._array[slices])
+        except Exception as error:  # the library meets damage with many kinds of error
+            raise _damaged(self.path, error) from None
 
     def close(self) -> None:
         self._file.close()
@@ -45,7 +49,7 @@ def open_hdf(path: Path) -> VolumeReader:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise InputError(f"not readable as HDF5 ({str(error)[:120]})", where=path) from None
+        raise _damaged(path, error) from None
     try:
         found: list[Any] = []
 
@@ -59,9 +63,16 @@ def open_hdf(path: Path) -> VolumeReader:
             fix = "save the volume alone, or as MRC"
             raise InputError(f"{len(found)} arrays of three axes ({names}), not one volume", where=path, fix=fix)
         return _HdfReader(path, file, found[0], _voxel_size(found[0].parent.attrs))
-    except BaseException:
+    except InputError:
         file.close()
         raise
+    except Exception as error:  # the library meets damage with many kinds of error
+        file.close()
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"not readable as HDF5 ({one_line(error)})", where=path)
 
 
 def _voxel_size(attributes: Any) -> tuple[float, float, float] | None:

@@ -15,6 +15,8 @@ import bz2
 import gzip
 import io
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +29,7 @@ from mrcfile.utils import byte_order_from_machine_stamp
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path
 from robpicker_jax.system.notes import note
+from robpicker_jax.system.version import __version__
 from robpicker_jax.volumes.mrc_bytes import byte_type, middle, planes_to_look_at
 from robpicker_jax.volumes.volume import NO_ORIGIN, ArrayReader, LazyReader, Origin, VolumeReader, slabs
 
@@ -157,17 +160,28 @@ def _new_header(
         mrc.set_data(np.zeros((1, 1, 1), dtype))
         mrc.set_volume()
         header = mrc.header.copy()
+    header.label[0] = (
+        f"robpicker_jax {__version__}"  # mrcfile's own has the time in it: no two files were the same bytes
+    )
     header.nz, header.ny, header.nx = header.mz, header.my, header.mx = shape_zyx
     edge = voxel_size_angstrom or 0.0
     header.cella.z, header.cella.y, header.cella.x = (edge * size for size in shape_zyx)
     return header
 
 
-def _created(path: Path, suffix: str) -> io.BufferedIOBase:
+@contextmanager
+def _created(path: Path, suffix: str) -> Iterator[io.BufferedIOBase]:
     """A new file, compressed where the suffix says so."""
-    if suffix == ".gz":
-        return gzip.open(path, "wb")
-    return bz2.open(path, "wb") if suffix == ".bz2" else path.open("wb")
+    with path.open("wb") as plain:
+        if suffix == ".gz":
+            # gzip would store the time and the temporary file's name, and no two files would be the same bytes.
+            with gzip.GzipFile(filename="", mode="wb", fileobj=plain, mtime=0) as stream:
+                yield stream
+        elif suffix == ".bz2":
+            with bz2.open(plain, "wb") as packed:
+                yield packed
+        else:
+            yield plain
 
 
 def _compression(path: Path) -> str | None:

@@ -8,12 +8,15 @@ order, voxels become (z, y, x). Without them the last three are z, y, x. Specifi
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.memory import machine_bytes
 from robpicker_jax.volumes.units import angstroms_per
 from robpicker_jax.volumes.volume import Slices, VolumeReader
 
@@ -38,6 +41,7 @@ class _ZarrReader(VolumeReader):
         index: list[int | slice] = [0] * len(self._store.shape)
         for axis, bound in zip(self._axes, bounds, strict=True):
             index[axis] = bound
+        _check_memory([bound.stop - bound.start for bound in bounds], self._store, self.path)
         try:
             part = np.asarray(self._store[tuple(index)].read().result())
             return part.transpose([sorted(self._axes).index(axis) for axis in self._axes])
@@ -75,7 +79,25 @@ def open_zarr(path: Path, level: int | None = None) -> VolumeReader:
         raise InputError(f"array of shape {tuple(store.shape)}, not one volume", where=path)
     if np.dtype(store.dtype.numpy_dtype).kind not in "biuf":
         raise InputError(f"voxels of type {store.dtype.name}, not densities", where=path)
+    _check_memory([size or 0 for size in store.chunk_layout.read_chunk.shape or ()], store, path)
     return _ZarrReader(path, store, axes, _voxel_size(multiscale, dataset, axes, len(store.shape)))
+
+
+def _check_memory(shape: Sequence[int], store: Any, path: Path) -> None:
+    """Refuse to read what memory cannot hold: a file of a few bytes may declare any shape, and tensorstore ends the process.
+
+    Raises:
+        InputError: a part of this shape is too large.
+    """
+    needed = math.prod(map(int, shape)) * np.dtype(store.dtype.numpy_dtype).itemsize
+    limit = machine_bytes()
+    try:
+        if limit is not None and needed > limit:
+            raise MemoryError
+        _ = [np.empty(max(needed, 0), np.uint8) for _ in range(2)]  # decoded chunks, and the part that they make up
+    except (MemoryError, ValueError):
+        what = f"{' x '.join(map(str, shape))} voxels (z, y, x) would take {needed / 2**30:.3g} GiB of memory"
+        raise InputError(what, where=path, fix="correct the array's metadata, or use a smaller level") from None
 
 
 def _axis_names(multiscale: dict[str, Any], store: Any) -> list[str] | None:

@@ -27,6 +27,7 @@ def open_tiff(path: Path) -> VolumeReader:
         raise InputError("reading TIFF needs the tifffile package", where=path, fix="pip install tifffile") from None
     try:
         with tifffile.TiffFile(path) as tiff:
+            len(tiff.pages)  # walks the chain of pages and ends where it runs in a circle; `series` alone would not end
             if not tiff.series:
                 raise InputError("a TIFF without images", where=path)
             if len(tiff.series) > 1:
@@ -67,6 +68,7 @@ def _decode(path: Path, shape_zyx: tuple[int, int, int]) -> np.ndarray:
 
     try:
         with tifffile.TiffFile(path) as tiff:
+            len(tiff.pages)
             return np.asarray(tiff.series[0].asarray()).reshape(shape_zyx)
     except Exception as error:
         raise _unreadable(path, error) from None

@@ -216,7 +216,7 @@ def test_doctor_targets_and_evaluate_read_alike(data: Path, tmp_path: Path) -> N
     assert call(doctor.main, ["--config", str(config), "--data.annotation_options", wrong, "--no-resources"]) == 2
     # Without a configuration too: the flags alone.
     flags = [f"--data.annotation_options.{fmt}={json.dumps(options)}" for fmt, options in RIGHT.items()]
-    assert call(doctor.main, ["--data", str(data), "--json", str(found), *flags]) == 0
+    assert call(doctor.main, ["--data", str(data), "--json", str(found), "--overwrite", *flags]) == 0
     assert "no_config" in {entry["code"] for entry in json.loads(found.read_text())["findings"]}
 
     assert call(targets.main, ["--config", str(config)]) == 0
@@ -226,7 +226,7 @@ def test_doctor_targets_and_evaluate_read_alike(data: Path, tmp_path: Path) -> N
 
     write_annotations(data / "picks" / "test1.xml", Particles(POSITIONS, np.ones(4, np.int32)))
     out = data / "evaluation.json"
-    arguments = ["--truth", str(data), "--picks", str(data / "picks"), "--json", str(out)]
+    arguments = ["--truth", str(data), "--picks", str(data / "picks"), "--overwrite", "--json", str(out)]
     assert call(evaluate.main, [*arguments, "--config", str(config)]) == 0
     assert json.loads(out.read_text())["micro"]["f1"] == 1
     more = ["--classes", "ribosome", "--radii", "4"]

@@ -123,6 +123,18 @@ def test_b8_a_tomograms_table_goes_to_the_side_that_takes_it(suffix: str, table:
     np.testing.assert_allclose(read_annotations(tmp_path / "back.xml").positions_vox, POSITIONS, atol=1e-3)
 
 
+@pytest.mark.parametrize("first", ["in.xml", "in.star"])
+def test_b8_of_several_lists_each_gets_the_table_that_takes_it(first: str, table: Path, tmp_path: Path) -> None:
+    particles = Particles(POSITIONS, [1, 1], tomograms=["TS_01"] * 2)
+    write_annotations(tmp_path / "in.xml", particles)
+    write_annotations(tmp_path / "in.star", particles, fmt="relion5", tomograms=table, voxel_size_angstrom=10.0)
+    second = {"in.xml": "in.star", "in.star": "in.xml"}[first]
+    flags = ["--tomograms-table", table, "--voxel-size", 10]
+    assert convert(tmp_path / first, tmp_path / second, tmp_path / "out.csv", *flags) == 0
+    back = read_annotations(tmp_path / "out.csv")
+    np.testing.assert_allclose(back.positions_vox, np.concatenate([POSITIONS, POSITIONS]), atol=1e-3)
+
+
 def test_b8_a_table_that_neither_side_takes_is_refused(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

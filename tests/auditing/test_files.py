@@ -9,10 +9,11 @@ import pytest
 
 from robpicker_jax.annotations import Particles, read_annotations
 from robpicker_jax.auditing import KINDS
-from robpicker_jax.auditing.files import AuditedList, check_out, write_review, write_table
+from robpicker_jax.auditing.files import AuditedList, outputs, write_review, write_table
 from robpicker_jax.config import DataConfig, Species
 from robpicker_jax.datasets import TomogramFiles
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.outputs import check_outputs
 
 SHAPE = (40, 60, 72)
 SPECIES = (Species("large", 6.0), Species("small", 4.0))
@@ -58,11 +59,11 @@ def test_a_list_of_the_whole_folder_becomes_one_of_the_tomogram(tmp_path: Path) 
 
 
 def test_an_earlier_audit_is_not_overwritten_unasked(tmp_path: Path) -> None:
-    check_out(tmp_path, overwrite=False)
+    check_outputs(outputs(tmp_path))
     (tmp_path / "audit.csv").write_text("x")
-    with pytest.raises(InputError, match="overwrite"):
-        check_out(tmp_path, overwrite=False)
-    check_out(tmp_path, overwrite=True)
+    with pytest.raises(InputError, match=r"audit\.csv: exists"):
+        check_outputs(outputs(tmp_path))
+    check_outputs(outputs(tmp_path), overwrite=True)
 
 
 def found(kinds: list[str], scores: list[float]) -> Particles:

@@ -253,10 +253,15 @@ def test_some_cases_alone_are_trained(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(done) == 4
     with pytest.raises(InputError, match="nobody"):
         command.main([*options, "--cases", "nobody"], folder=folder)
+    with pytest.raises(InputError, match="--data-sets"):
+        command.main([*options, "--data-sets", "none"], folder=folder)
     # What others have finished is gathered too.
     assert command.main([*options, "--cases", "robpicker"], folder=folder) == 0
     record = json.loads((tmp_path / "docs" / "results" / "toy_cpu.json").read_text())
     assert list(record["metrics"]["few"]) == ["supervised", "robpicker"]
+    done.clear()
+    assert command.main([*options, "--data-sets", "many"], folder=folder) == 0
+    assert {path.parents[1].name for path, _ in done} == {"many"}
 
 
 def test_a_quick_study_is_one_of_each_kind(tmp_path: Path) -> None:

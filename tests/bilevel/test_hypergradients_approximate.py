@@ -89,7 +89,7 @@ def network_estimate(method: str, inner_steps: int = 1, **options: object) -> Es
     return network_estimate_of(case, method, inner_steps, **options)
 
 
-def test_finite_differences_are_of_second_order_until_rounding_takes_over() -> None:
+def test_a25_finite_differences_are_of_second_order_until_rounding_takes_over() -> None:
     inner_steps = 2
     exact = network_estimate("tangent", inner_steps).hypergradient
     errors = [

@@ -94,26 +94,37 @@ def test_b6_a_stopped_batch_goes_on_to_the_same_bytes(
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
-def test_b6_what_changed_is_done_again(picker: Brightest, volumes: Path, tmp_path: Path) -> None:
+def test_b6_what_changed_is_done_again_where_that_is_allowed(picker: Brightest, volumes: Path, tmp_path: Path) -> None:
+    """Lists that are gone are made again; those that somebody changed, or that are outdated, with --overwrite alone."""
     out = tmp_path / "out"
     assert run(volumes, out) == 0
     picker.seen.clear()
-    (out / "TS_1.star").write_text("damaged")
+    (out / "TS_2.csv").unlink()
+    assert run(volumes, out) == 0
+    assert picker.seen == ["TS_2"]
+    picker.seen.clear()
+    (out / "TS_1.star").write_text("edited")
     (out / "TS_2.csv").unlink()
     write_mrc(volumes / "TS_3.mrc", np.random.default_rng(9).normal(size=(6, 7, 8)).astype(np.float32), 10.0)
-    assert run(volumes, out) == 0
+    before = contents(out)
+    assert run(volumes, out) == 2
+    assert (contents(out), picker.seen) == (before, [])
+    assert run(volumes, out, "--overwrite") == 0
     assert picker.seen == ["TS_1", "TS_2", "TS_3"]
     picker.seen.clear()
     (out / ".finished" / "pick" / "TS_4.json").write_text("{")
-    assert run(volumes, out) == 0
+    assert run(volumes, out) == 2
+    assert run(volumes, out, "--overwrite") == 0
     assert picker.seen == ["TS_4"]
     for change in (("--format", "xml"), ("--format", "star", "--format-option", "binning=2")):
         picker.seen.clear()
-        assert run(volumes, out, *change) == 0
+        assert run(volumes, out, "--overwrite", *change) == 0
         assert picker.seen == NAMES
     picker.seen.clear()
     picker.fingerprint = "another model"  # type: ignore[misc]
-    assert run(volumes, out) == 0
+    assert run(volumes, out) == 2
+    assert picker.seen == []
+    assert run(volumes, out, "--overwrite") == 0
     assert picker.seen == NAMES
 
 
@@ -160,8 +171,8 @@ def test_b6_without_a_fingerprint_nothing_counts_as_finished(
     picker: Brightest, volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(Brightest, "fingerprint")
-    for _ in range(2):
-        assert run(volumes, tmp_path / "out", "--together") == 0
+    for further in ((), ("--overwrite",)):
+        assert run(volumes, tmp_path / "out", "--together", *further) == 0
     assert len(picker.seen) == 2 * len(NAMES)
 
 

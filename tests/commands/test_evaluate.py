@@ -41,7 +41,8 @@ def make(seed: int = 0, *, named: bool = False) -> Particles:
 
 
 def run(*arguments: object) -> int:
-    return call(evaluate.main, [str(argument) for argument in arguments])
+    overwrite = ["--overwrite"] if "--json" in arguments else []
+    return call(evaluate.main, [*map(str, arguments), *overwrite])
 
 
 @pytest.fixture

@@ -55,6 +55,11 @@ def test_b2_one_list_for_each_class_in_a_data_set(folder: Path) -> None:
     assert {name: particles.labels.tolist() for name, particles in found.items()} == {"TS_1": [1, 2, 2], "TS_1_2": [2]}
     codes = diagnose(folder, Config(data=replace(DATA, meta_labels="sphere")), resources_too=False).codes
     assert not {"no_annotations", "unreadable_annotations", "class_unknown"} & set(codes)
+    bare = diagnose(
+        folder, None, resources_too=False
+    )  # without a configuration the names of the files tell the classes
+    assert not {"no_annotations", "unreadable_annotations"} & set(bare.codes)
+    assert "80S-ribosome" in str(bare.as_dict())
 
 
 def test_b2_one_list_for_each_class_without_volumes(tmp_path: Path) -> None:

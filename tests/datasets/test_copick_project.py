@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from robpicker_jax.annotations import Particles, write_annotations
-from robpicker_jax.commands import pick
+from robpicker_jax.commands import evaluate, pick
 from robpicker_jax.commands.cli import call
 from robpicker_jax.config import CopickConfig, DataConfig, load_config
 from robpicker_jax.datasets import dataset, load_particles, open_tomogram
@@ -157,3 +157,20 @@ def test_b3_picks_that_were_written_as_copick_are_read_by_evaluation(tmp_path: P
         "TS_1": [1, 2],
         "TS_2": [1, 2],
     }
+
+
+def test_b3_evaluation_takes_a_project_as_truth_by_run(project: Path, tmp_path: Path) -> None:
+    for name in ("TS_1", "TS_2"):
+        positions = np.array(POSITIONS["ribosome"]) / 10
+        write_annotations(
+            tmp_path / "picks" / f"{name}.csv", Particles(positions, [1, 1], class_names=["ribosome"] * 2)
+        )
+    flags = ["--truth", str(project), "--picks", str(tmp_path / "picks"), "--rule", "tolerance", "--tolerance", "0.5"]
+    flags += ["--json", str(tmp_path / "e.json"), "--missing-as-empty", "--overwrite"]
+    assert call(evaluate.main, flags) == 2  # ann's or ben's ribosomes of TS_1?
+    for chosen in (["--data.copick.user", "ann"], ["--truth-option", "user=ann"]):
+        assert call(evaluate.main, [*flags, *chosen]) == 0
+        found = json.loads((tmp_path / "e.json").read_text())
+        hits = {row["name"]: row["true_positives"] for row in found["classes"]}
+        assert hits == {"apo-ferritin": 0, "ribosome": 4}
+        assert [row["name"] for row in found["tomograms"]] == ["TS_1", "TS_2", "TS_3"]

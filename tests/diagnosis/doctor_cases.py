@@ -105,6 +105,35 @@ def smoothed(density: np.ndarray) -> np.ndarray:
     return np.asarray(gaussian_filter(density, 1.0))
 
 
+def wrapped_bytes(data: Path) -> None:
+    """Bytes of 0 to 255 in mode 0, which MRC2014 reads as signed, under a header whose statistics are unset."""
+    density = read_volume(volume(data)).data
+    low, high = np.percentile(density, [0.1, 99.9])
+    scaled = np.rint(255 * np.clip((density - low) / (high - low), 0, 1)).astype(np.uint8)
+    with mrcfile.new(volume(data), scaled.view(np.int8), overwrite=True) as file:
+        file.voxel_size = VOXEL
+        file.header.dmin = file.header.dmax = file.header.dmean = 0.0
+
+
+ORIGIN = np.array([-460.0, 340.0, 120.0])
+
+
+def with_origins(data: Path) -> None:
+    """Headers that place the first voxel elsewhere, which says nothing of lists in voxels."""
+    for name in ALL:
+        write_mrc(volume(data, name), read_volume(volume(data, name)).data, VOXEL, tuple(ORIGIN.tolist()))
+
+
+def off_by_origin(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
+    """A fault of lists beside volumes whose headers have an origin."""
+
+    def fault(data: Path) -> None:
+        with_origins(data)
+        move(change)(data)
+
+    return fault
+
+
 def not_cubes(data: Path) -> None:
     with mrcfile.open(volume(data), mode="r+") as file:
         file.voxel_size = (VOXEL, VOXEL, 2 * VOXEL)
@@ -190,6 +219,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "no meta": ("split_missing", lambda d: shutil.rmtree(d / "meta")),
     "NaN": ("bad_voxels", with_nan),
     "constant": ("bad_voxels", revoxel(np.zeros_like)),
+    "wrapped bytes": ("assumed", wrapped_bytes),
     "another voxel size": ("voxel_sizes_differ", revoxel(lambda v: v, 10.0)),
     "voxels not cubes": ("voxels_not_cubes", not_cubes),
     "voxel size unknown": ("voxel_size_unknown", unknown_voxel_size),
@@ -199,6 +229,9 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "fractions of the box (A5)": ("fractions", move(lambda p: p / SIZE)),
     "from the centre": ("centred", move(lambda p: p - SIZE / 2)),
     "relion 5 written as pixels": ("centred", move(lambda p: (p - SIZE / 2) * VOXEL)),
+    "origin in the list": ("origin", off_by_origin(lambda p: p + ORIGIN / VOXEL)),
+    "origin in the list, in angstrom": ("origin", off_by_origin(lambda p: p * VOXEL + ORIGIN)),
+    "origin taken off twice": ("origin", off_by_origin(lambda p: p - ORIGIN / VOXEL)),
     "z y x": ("axes_swapped", move(swapped(2, 1, 0))),
     "y x z": ("axes_swapped", move(swapped(1, 0, 2))),
     "x z y": ("axes_swapped", move(swapped(0, 2, 1))),

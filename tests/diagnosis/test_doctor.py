@@ -3,44 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from robpicker_jax.commands.cli import call
 from robpicker_jax.commands.doctor import main
 from robpicker_jax.config import Config, load_config
 from robpicker_jax.diagnosis import CODES, Diagnosis, diagnose, resources
-from robpicker_jax.simulation import DatasetRecipe, simulate_dataset
 from robpicker_jax.training.workload import count_parameters
-from tests.diagnosis.doctor_cases import CONFIG_FAULTS, FAULTS, SETTINGS, flip, move
-
-
-@pytest.fixture(scope="session")
-def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("doctor") / "config.yaml"
-    path.write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="session")
-def config(config_file: Path) -> Config:
-    return load_config(config_file)
-
-
-@pytest.fixture(scope="session")
-def clean(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "clean"
-    simulate_dataset(DatasetRecipe(config.data.species, config.simulation, config.label_noise), folder)
-    return folder
-
-
-@pytest.fixture
-def data(clean: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(clean, tmp_path / "data", ignore=shutil.ignore_patterns("*_target.mrc")))
+from tests.diagnosis.doctor_cases import CONFIG_FAULTS, FAULTS, flip, move
 
 
 def test_clean_data_set_has_no_fault(clean: Path, config: Config) -> None:
@@ -76,6 +49,9 @@ def test_each_fault_is_found_by_its_code(fault: str, data: Path, config: Config)
         ("unbinned by 4", "of a volume binned 4 times less"),
         ("binned twice", "of a volume binned 2 times more"),
         ("relion 5 written as pixels", "from the centre, in Å"),
+        ("origin in the list", "with the header's origin"),
+        ("origin in the list, in angstrom", "with the header's origin, in Å"),
+        ("origin taken off twice", "the header's origin taken off wrongly"),
     ],
 )
 def test_the_best_reading_undoes_the_fault(fault: str, reading: str, data: Path, config: Config) -> None:
@@ -133,6 +109,7 @@ def test_command_exit_codes_summary_and_json(
         "--config",
         str(config_file),
         "--no-resources",
+        "--overwrite",
         "--json",
         str(tmp_path / "f.json"),
     ]

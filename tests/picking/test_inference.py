@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
+from robpicker_jax.config import InferenceConfig
 from robpicker_jax.picking.inference import (
     ROTATIONS,
     ArrayReader,
@@ -178,6 +180,27 @@ def test_tiling_equals_the_whole_volume(blend: str) -> None:
     volume = np.random.default_rng(2).normal(size=(13, 3, 17)).astype(np.float32)
     result = segment(volume, voxelwise, 3, tile=8, overlap_vox=3, batch_size=2, blend=blend, keep_scores=True)
     np.testing.assert_allclose(result.scores, voxelwise(volume[..., None]), atol=1e-6)
+
+
+def test_a26_default_blending_is_gaussian_and_close_to_the_whole_volume() -> None:
+    """A network sees nothing beyond its tile, so that its answer is worst at the tile's faces; the middle counts most."""
+
+    def with_context(batch: np.ndarray) -> np.ndarray:
+        smooth = np.stack([gaussian_filter(tile, 3.0, mode="constant") for tile in np.asarray(batch)[..., 0]])
+        value = 1 / (1 + np.exp(-60 * (smooth - 0.02)))
+        return np.stack([1 - value, value], axis=-1)
+
+    volume = np.random.default_rng(4).normal(size=(64, 64, 64)).astype(np.float32)
+    whole = with_context(volume[None, ..., None])[0].argmax(-1)
+
+    def changed(blend: str) -> float:
+        found = segment(volume, with_context, 2, tile=32, overlap_vox=16, batch_size=4, blend=blend)
+        return float(np.count_nonzero(found.classes != whole) / np.count_nonzero(whole))
+
+    default = InferenceConfig().blend
+    assert default == "gaussian"
+    assert changed(default) < 0.01
+    assert changed("average") > 4 * changed(default)
 
 
 def test_overlaps_are_averaged() -> None:

@@ -153,3 +153,39 @@ def test_b4_names_and_options_are_resolved_before_anything_is_picked(tmp_path: P
     with pytest.raises(InputError, match="M species particles, Å cannot be written"):
         PickFiles(tmp_path / "picks", ["m_species"]).check([A])
     assert not (tmp_path / "picks").exists()
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_a_tomogram_without_picks_has_an_empty_list(tmp_path: Path, fmt: str) -> None:
+    """The columns are there, with no row: a network that finds nothing still gives scores."""
+    none = picks(1).with_(rotations=np.tile(np.eye(3), (5, 1, 1))).select([])
+    if FORMATS[fmt].write is None:
+        pytest.skip("not written")
+    files = PickFiles(tmp_path, [fmt])
+    files.check([A])
+    (path,) = files.write(A, none)
+    back = read_annotations(path, fmt=fmt, voxel_size_angstrom=10.0, shape_zyx=A.shape_zyx, allow_empty=True)
+    assert len(back) == 0
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_no_older_file_stays_of_a_class_that_has_no_picks_any_more(tmp_path: Path, together: bool) -> None:
+    names = ["ribosome", "proteasome"]
+    files = PickFiles(tmp_path, ["copick", "dynamo"], together=together)
+    outputs = files.outputs_together([A], names) if together else files.outputs(A, names)
+
+    def written(part: Particles) -> set[str]:
+        if together:
+            files.write_together([(A, part)], outputs)
+        else:
+            files.write(A, part, outputs)
+        return {path.stem.rpartition("_")[2] for path in tmp_path.rglob("Picks/*.json")}
+
+    (tmp_path / "mine.json").write_text("hours of work")
+    everything = picks(1)
+    assert written(everything) == {"ribosome", "proteasome"}
+    assert written(everything.select(everything.labels == 1)) == {"ribosome"}
+    assert written(everything.select([])) == {"particle"}
+    assert written(everything) == {"ribosome", "proteasome"}
+    assert (tmp_path / "mine.json").read_text() == "hours of work"
+    assert len(list(tmp_path.glob("*.tbl"))) == 1

@@ -160,7 +160,7 @@ def test_exact_methods_agree_on_the_batch_normed_unet(float64: None, inner_steps
     "inner_steps",
     [1, pytest.param(2, marks=pytest.mark.xfail(reason="the error grows as 1 / epsilon here; the cause is not known"))],
 )
-def test_finite_differences_converge_to_the_exact_hypergradient_under_the_default_stops(
+def test_a25_finite_differences_converge_to_the_exact_hypergradient_under_the_default_stops(
     float64: None, inner_steps: int
 ) -> None:
     """They shift `params` and not `frozen`, so the paths that are stopped for the inner gradient stay as they are."""

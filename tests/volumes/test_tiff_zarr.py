@@ -225,3 +225,15 @@ def test_a6_names_of_older_images_and_of_plain_arrays(tmp_path: Path) -> None:
     text = (tmp_path / "b.zarr" / "zarr.json").read_text()
     (tmp_path / "b.zarr" / "zarr.json").write_text(text.replace('["z", "y", "x"]', '["x", "y", "z"]'))
     np.testing.assert_array_equal(read_volume(tmp_path / "b.zarr").data, VALUES)
+
+
+def test_a_zarr_array_larger_than_memory_is_refused_in_one_line(tmp_path: Path) -> None:
+    """The library ends the process where it finds no memory; the metadata of a few bytes may declare any shape."""
+    pytest.importorskip("tensorstore")
+    path = tmp_path / "a.zarr"
+    path.mkdir()
+    array = {"zarr_format": 2, "dtype": "<f4", "compressor": None, "fill_value": 0, "order": "C", "filters": None}
+    for shape, chunks in (([6, 7, 2**40], [6, 7, 8]), ([6, 7, 2**40], [6, 7, 2**40])):
+        (path / ".zarray").write_text(json.dumps(array | {"shape": shape, "chunks": chunks}))
+        with pytest.raises(InputError, match=r"1099511627776 voxels \(z, y, x\) would take 1\.72e\+05 GiB"):
+            read_volume(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import re
 import struct
 import warnings
 from pathlib import Path
@@ -267,3 +268,27 @@ def test_real_densities_and_masks(shared_data: Path) -> None:
     mask = read_volume(shared_data / "shrec2019" / "masks" / "1bxn.mrc")
     assert mask.voxel_size_angstrom is None
     assert np.count_nonzero(mask.data) == 997
+
+
+def test_b6_the_same_volume_is_the_same_bytes_at_any_time(tmp_path: Path) -> None:
+    values = np.arange(24.0, dtype=np.float32).reshape(2, 3, 4)
+    write_mrc(tmp_path / "a.mrc", values, 10.0)
+    label = (tmp_path / "a.mrc").read_bytes()[224:304]
+    assert label.startswith(b"robpicker_jax ")
+    assert not re.search(rb"\d\d:\d\d", label)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2"])
+def test_b6_packed_volumes_are_the_same_bytes_at_any_time(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.arange(24.0, dtype=np.float32).reshape(2, 3, 4)
+    written = []
+    for seconds in (1e9, 1.7e9):
+        monkeypatch.setattr("time.time", lambda now=seconds: now)
+        path = tmp_path / f"{seconds:.0f}" / f"a.mrc{suffix}"
+        path.parent.mkdir()
+        write_mrc(path, values, 10.0)
+        written.append(path.read_bytes())
+        np.testing.assert_array_equal(read_volume(path).data, values)
+    assert written[0] == written[1]
