@@ -1,8 +1,9 @@
 """Template matching: exact search, the cascade, and pytme's exhaustive search on one simulated tomogram.
 
-All run on one volume with one template, mask, wedge and list of rotations, in this process or, for pytme, in the
+All run on one volume with one template, mask and list of rotations, in this process or, for pytme, in the
 interpreter that the environment variable PYTME_PYTHON names; a virtual environment of its own, in which
-`pip install pytme` was run. None pads the volume. Times of the exact searches are of a part of the rotations.
+`pip install pytme` was run. pytme gets no wedge, which saves it a product for each rotation. None pads the volume. Times of
+the exact searches are of a part of the rotations.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robpicker_jax.commands.cli import ArgumentParser, configured_parser, console, progress, split_overrides
+from robpicker_jax.commands.optics_arguments import add_contrast, add_optics
 
 if TYPE_CHECKING:
     from robpicker_jax.averaging.results import AverageResult
@@ -70,15 +71,8 @@ def _parser() -> ArgumentParser:
     add("--min-score", metavar="S", type=float, help="leave out picks of a lower score")
     add("--tilts", metavar="MIN,MAX", type=_numbers, default=[-60.0, 60.0], help="tilt range, degrees; default: -60,60 "
         "(--tilts=-60,60)")  # fmt: skip
-    add(
-        "--defocus", metavar="UM", type=float, help="underfocus, micrometres, for the CTF; default: the CTF is left out"
-    )
-    add("--ctf", choices=["flipped", "signed"], default="flipped", help="whether the tomograms' phases were flipped")
-    add("--voltage", metavar="KV", type=float, default=300.0, help="acceleration voltage; default: 300")
-    add("--cs", metavar="MM", type=float, default=2.7, help="spherical aberration; default: 2.7")
-    add("--amplitude-contrast", metavar="A", type=float, default=0.07, help="amplitude contrast; default: 0.07")
-    add("--contrast", choices=["auto", "dark", "bright"], default="auto", help="particles against their surroundings; "
-        "default: auto, by the densities at the picks; averages are always bright")  # fmt: skip
+    add_optics(add)
+    add_contrast(add, automatic=True)
     add("--iterations", metavar="N", type=int, default=3, help="alignments; 0 averages the poses as listed; default: 3")
     add("--search", choices=["auto", "global", "local"], default="auto", help="first alignment: all orientations, or "
         "around those listed; default: auto, local where every pick has an orientation")  # fmt: skip

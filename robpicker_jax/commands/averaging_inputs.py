@@ -19,6 +19,7 @@ from robpicker_jax.annotations.registry import format_of
 from robpicker_jax.averaging import AveragingSettings, Source, Transfer, gather
 from robpicker_jax.averaging.job import ClassJob, contrast_sign, peak_bytes
 from robpicker_jax.averaging.settings import default_edge
+from robpicker_jax.commands.optics_arguments import transfer_of
 from robpicker_jax.config import Config, load_config
 from robpicker_jax.datasets import agreed_voxel_size, tomograms_from
 from robpicker_jax.datasets.lists import agree_on_classes, read_lists
@@ -26,7 +27,6 @@ from robpicker_jax.molecules.densities import density_from_map
 from robpicker_jax.molecules.phantoms import PHANTOMS
 from robpicker_jax.reporting.page import file_name
 from robpicker_jax.rotations import point_group, rotation_count
-from robpicker_jax.simulation.optics import Optics
 from robpicker_jax.system.errors import InputError, located
 from robpicker_jax.system.notes import gathered_notes
 from robpicker_jax.volumes import VolumeReader, open_volume, read_volume
@@ -147,14 +147,9 @@ def _sources(options: Namespace, config: Config) -> tuple[list[Source], float]:
     voxel_size = agreed_voxel_size(readers.values(), options.voxel_size or config.data.voxel_size_angstrom)
     if voxel_size is None:
         raise InputError("no header gives the voxel size", where="--tomo", fix="give --voxel-size")
-    optics = Optics(options.voltage, options.cs, options.amplitude_contrast, options.defocus or 0.0)
-
-    def ctf(frequencies: np.ndarray) -> np.ndarray:
-        values = optics.ctf(frequencies)
-        return np.abs(values) if options.ctf == "flipped" else values
-
+    ctf = transfer_of(options)
     with located("--tilts"):
-        transfer = Transfer(options.tilts[0], options.tilts[1], ctf=None if not options.defocus else ctf)
+        transfer = Transfer(options.tilts[0], options.tilts[1], ctf=ctf)
     return [Source(name, reader, transfer) for name, reader in readers.items()], voxel_size
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robpicker_jax.commands.cli import console, progress
-from robpicker_jax.commands.match_arguments import extractions, match_parser, match_settings, templates
+from robpicker_jax.commands.match_arguments import check, extractions, match_parser, match_settings, templates
 from robpicker_jax.system.errors import InputError
 
 if TYPE_CHECKING:
     from robpicker_jax.annotations import Particles
     from robpicker_jax.datasets import TomogramFiles
-    from robpicker_jax.matching import Matcher, TomogramMatch
+    from robpicker_jax.matching import Matcher, Template, TomogramMatch
     from robpicker_jax.picking.finished import Finished
     from robpicker_jax.picking.pick_files import PickFiles, PickTarget
 
@@ -28,27 +28,29 @@ _MOST_ON_CLEAN = 1000  # picks of a template on the clean tomogram
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     options = match_parser().parse_args(list(arguments or ()))
+    check(options)
     from robpicker_jax.annotations.names import NameRule
-    from robpicker_jax.datasets import tomograms_from
+    from robpicker_jax.datasets import agreed_voxel_size, tomograms_from
     from robpicker_jax.matching import Matcher
     from robpicker_jax.system.compilation import enable_persistent_cache
 
     found = list(dict.fromkeys(tomograms_from([*options.tomograms, *options.tomo], annotations=False)))
     if not found:
         raise InputError("no tomograms", where="TOMO", fix="name volume files or folders of them")
-    if (options.precision is None) != (options.clean is None):
-        raise InputError("--clean and --precision belong together", where="--precision", fix="give both or neither")
+    clean = _clean(options)
     rule = NameRule.of(options.name_pattern)
-    targets = {files: _target(files, options, rule.written(files.name)) for files in found}
-    voxel_size = next(iter(targets.values())).voxel_size_angstrom
-    assert voxel_size is not None
+    # The templates are made for one voxel size, which all tomograms must have.
+    voxel_size = agreed_voxel_size([*found, *clean[:1]], options.voxel_size, source="--voxel-size")
+    targets = {files: _target(files, voxel_size, rule.written(files.name)) for files in found}
+    assert voxel_size is not None  # else a tomogram has been refused
     made = templates(options, voxel_size)
+    _check_room(found, targets, made)
     matcher = Matcher(made, match_settings(options), extractions(options, made))
     files = _files(options)
     files.check(list(targets.values()))
     options.out.mkdir(parents=True, exist_ok=True)
     enable_persistent_cache()
-    records = _records(options, matcher)
+    records = _records(options, matcher, clean)
     waiting = [tomogram for tomogram in found if not records.has(targets[tomogram].name, tomogram)]
     if len(waiting) < len(found):
         _say(f"{len(found) - len(waiting)} of {len(found)} tomograms are finished already, by the same settings")
@@ -57,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outputs = {tomogram: _outputs(files, targets[tomogram], matcher, options) for tomogram in waiting}
     _check_outputs(waiting, targets, outputs, records, options)
     _prepare(matcher)
-    if options.precision is not None:
-        matcher = _calibrated(matcher, options)
+    if clean:
+        matcher = _calibrated(matcher, clean[0], clean[1], voxel_size, options)
     _say_plan(matcher, waiting, targets)
     _match_all(matcher, waiting, targets, files, outputs, records, options)
     return 0
@@ -68,7 +70,51 @@ def _say(text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True)
 
 
-def _target(files: TomogramFiles, options: argparse.Namespace, name: str) -> PickTarget:
+def _clean(options: argparse.Namespace) -> tuple[()] | tuple[TomogramFiles, Path]:
+    """The tomogram and the list of `--clean`, or nothing.
+
+    Raises:
+        InputError: not one tomogram, or no list.
+    """
+    from robpicker_jax.datasets import tomograms_from
+
+    if options.clean is None:
+        return ()
+    volume, separator, path = options.clean.partition("=")
+    where = f"--clean {options.clean}"
+    if not separator:
+        raise InputError("must read TOMO=LIST", where=where)
+    tomograms = tomograms_from([volume], annotations=False)
+    if len(tomograms) != 1:
+        raise InputError(f"{len(tomograms)} tomograms at {volume}", where=where, fix="name one volume file")
+    if not Path(path).exists():
+        raise InputError(f"there is no list {path or 'named'}", where=where, fix="write TOMO=LIST")
+    return tomograms[0], Path(path)
+
+
+def _check_room(
+    found: Sequence[TomogramFiles], targets: dict[TomogramFiles, PickTarget], made: Sequence[Template]
+) -> None:
+    """Refuse tomograms that are thinner than a particle: half a diameter from each face nothing is picked.
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    from robpicker_jax.matching.extraction import rim
+
+    for tomogram in found:
+        for template in made:
+            thickness = min(targets[tomogram].shape_zyx)
+            if thickness <= 2 * rim(template.diameter_vox):
+                raise InputError(
+                    f"{thickness} voxels at its thinnest, no room for {template.name} of diameter "
+                    f"{template.diameter_vox:.1f} voxels",
+                    where=tomogram.volume_path,
+                    fix="give a smaller --diameter, or leave the tomogram out",
+                )
+
+
+def _target(files: TomogramFiles, voxel_size_angstrom: float | None, name: str) -> PickTarget:
     """Name, size and voxel size of a tomogram.
 
     Raises:
@@ -78,12 +124,11 @@ def _target(files: TomogramFiles, options: argparse.Namespace, name: str) -> Pic
     from robpicker_jax.volumes import open_volume
 
     with open_volume(files.volume_path) as reader:
-        size = options.voxel_size or reader.voxel_size_angstrom
-        if size is None:
+        if voxel_size_angstrom is None:
             raise InputError(
                 "the header does not give the voxel size (it says 0 or 1)", where=reader.path, fix="give --voxel-size"
             )
-        return PickTarget(name, reader.shape_zyx, size, reader.origin_angstrom)
+        return PickTarget(name, reader.shape_zyx, voxel_size_angstrom, reader.origin_angstrom)
 
 
 def _files(options: argparse.Namespace) -> PickFiles:
@@ -94,8 +139,9 @@ def _files(options: argparse.Namespace) -> PickFiles:
     return PickFiles(options.out, options.format or PICK_FORMATS, False, further)
 
 
-def _records(options: argparse.Namespace, matcher: Matcher) -> Finished:
+def _records(options: argparse.Namespace, matcher: Matcher, clean: tuple[()] | tuple[TomogramFiles, Path]) -> Finished:
     """The tomograms that were matched into the same files by the same settings."""
+    from robpicker_jax.datasets.stamps import stamp
     from robpicker_jax.picking.finished import Finished
 
     settings = {
@@ -103,7 +149,7 @@ def _records(options: argparse.Namespace, matcher: Matcher) -> Finished:
         "settings": repr(replace(matcher.settings, memory_bytes=None, workers=None, scheme=None)),
         "extraction": repr(matcher.extraction),
         "formats": [options.format, options.format_option, options.maps],
-        "precision": [options.clean, options.precision],
+        "precision": [options.precision, *([stamp(clean[0].volume_path), stamp(clean[1])] if clean else [])],
         "voxel size": options.voxel_size,
     }
     return Finished(options.out, "match", settings)
@@ -178,10 +224,11 @@ def _match_all(
     """Match every tomogram and write its picks, and its maps where they are wanted."""
     from robpicker_jax.datasets.stamps import stamp
 
-    with progress("matching", sum(matcher.units(targets[tomogram].shape_zyx) for tomogram in waiting)) as bar:
+    folders = {tomogram: options.out / _WORK / targets[tomogram].name for tomogram in waiting}
+    units = sum(matcher.units(targets[tomogram].shape_zyx, folders[tomogram]) for tomogram in waiting)
+    with progress("matching", units) as bar:
         for tomogram in waiting:
-            target = targets[tomogram]
-            work = options.out / _WORK / target.name
+            target, work = targets[tomogram], folders[tomogram]
             found = _match_one(matcher, tomogram, work, stamp(tomogram.volume_path), bar.advance)
             records.begin(target.name, tomogram, outputs[tomogram])
             written = files.write(target, found.particles, files.outputs(target, matcher.class_names))
@@ -249,28 +296,23 @@ def _report(matcher: Matcher, found: TomogramMatch, target: PickTarget, path: Pa
             _say(f"{target.name}: mirrored {part.template.name} scores {part.mirrored:.3f} of it; {verdict}")
 
 
-def _calibrated(matcher: Matcher, options: argparse.Namespace) -> Matcher:
+def _calibrated(
+    matcher: Matcher, tomogram: TomogramFiles, path: Path, voxel_size_angstrom: float, options: argparse.Namespace
+) -> Matcher:
     """The same matcher with the smallest scores that show the wanted precision on the clean tomogram.
 
     Raises:
-        InputError: a tomogram or list that cannot be used, or a precision that no score shows.
+        InputError: a list that cannot be used, or a precision that no score shows.
     """
     from robpicker_jax.annotations import read_annotations
-    from robpicker_jax.datasets import tomograms_from
     from robpicker_jax.evaluation import EvaluationOptions, evaluate
     from robpicker_jax.matching import Matcher
     from robpicker_jax.picking.calibration import calibrate, lowest, operating_points
 
-    if not 0 < options.precision < 1:
-        raise InputError(f"must lie above 0 and below 1, got {options.precision:g}", where="--precision")
-    volume, separator, path = options.clean.partition("=")
-    if not separator:
-        raise InputError("must read TOMO=LIST", where=f"--clean {options.clean}")
-    (tomogram,) = tomograms_from([volume], annotations=False)
-    target = _target(tomogram, options, tomogram.name)
+    target = _target(tomogram, voxel_size_angstrom, tomogram.name)
     names = matcher.class_names
     truth = read_annotations(
-        Path(path),
+        path,
         voxel_size_angstrom=target.voxel_size_angstrom,
         shape_zyx=target.shape_zyx,
         volume_origin_angstrom=target.origin_angstrom,
@@ -295,7 +337,7 @@ def _calibrated(matcher: Matcher, options: argparse.Namespace) -> Matcher:
             )
         _say(
             f"{name}: scores of at least {point.threshold:.3f}; precision {point.precision:.2f} (lower bound "
-            f"{point.bound:.2f}) and recall {point.recall:.2f} on {volume}"
+            f"{point.bound:.2f}) and recall {point.recall:.2f} on {tomogram.volume_path}"
         )
         chosen.append(replace(extraction, cutoff="none", min_score=point.threshold))
     result_matcher = Matcher(matcher.templates, matcher.settings, chosen)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from robpicker_jax.commands.cli import ArgumentParser, parser
-from robpicker_jax.system.errors import InputError
+from robpicker_jax.commands.optics_arguments import add_contrast, add_optics, transfer_of
+from robpicker_jax.system.errors import InputError, located
 
 if TYPE_CHECKING:
     from robpicker_jax.matching import Extraction, MatchSettings, Template
@@ -39,22 +41,19 @@ def match_parser() -> ArgumentParser:
     add("--template-voxel", metavar="A", type=float, help="voxel size of the maps, Å, where their headers do not say")
     add("--voxel-size", metavar="A", type=float, help="voxel size of the tomograms, Å, where their headers do not say")
     add("--diameter", metavar="A[,…]", help="of the particles, Å; default: what stands out of the map's background")
-    add("--symmetry", metavar="G[,…]", default="C1", help="point groups: C1, C2, …, D2, …, T, O, I; default: C1")
+    add("--symmetry", metavar="G[,…]", default="C1", help="point groups: C1, C2, …, D2, …, T, O, I; default: C1. "
+        "T and I have 2-fold axes along x, y and z, I as RELION's I2; RELION's T differs")  # fmt: skip
     add("--low-pass", metavar="A", type=float, help="resolution of the templates, Å; default: two voxels")
     add("--mask", metavar="KIND", default="sphere", help="sphere, or shape, which follows the map (exact search)")
     add("--soft", metavar="VOX", type=float, default=0.0, help="width of the mask's soft edge, voxels; default: 0")
-    add("--bright", action="store_true", help="particles are brighter than their surroundings; default: darker")
+    add_contrast(add)
     add("--no-centre", action="store_true", help="the map's box is centred already")
     group = result.add_argument_group("tilt series (about the y axis)")
     add = group.add_argument
     add("--tilts", metavar="MIN,MAX", default="-60,60", help="tilt range, degrees, or none; default: -60,60")
     add("--tilt-step", metavar="DEG", type=float, help="angle between tilts: weighs Fourier space tilt by tilt")
     add("--dose-per-tilt", metavar="E", type=float, help="electrons per Å² and tilt, in order from 0 outwards")
-    add("--defocus", metavar="UM", type=float, help="underfocus, micrometres: the template gets the CTF")
-    add("--phase-flipped", action="store_true", help="the tomogram's CTF was corrected by phase flipping")
-    add("--voltage", metavar="KV", type=float, default=300.0, help="default: 300")
-    add("--spherical-aberration", metavar="MM", type=float, default=2.7, help="default: 2.7")
-    add("--amplitude-contrast", metavar="A", type=float, default=0.07, help="default: 0.07")
+    add_optics(add)
     group = result.add_argument_group("search")
     add = group.add_argument
     add("--search", metavar="KIND", default="cascade", help="cascade, or exact: every angle at every voxel")
@@ -63,14 +62,13 @@ def match_parser() -> ArgumentParser:
     add(
         "--noise-correction",
         action="store_true",
-        help="subtract the scores of a phase-randomised template; twice the time",
+        help="subtract the scores of a phase-randomised template; twice the time, exact search",
     )
     add("--mirror", action="store_true", help="match the mirrored template too, as a check of the hand")
     add("--no-refine", action="store_true", help="keep the angles of the search")
     add("--tile", metavar="VOX", type=int, default=192, help="largest edge of a tile; default: 192")
-    add(
-        "--memory-limit-gib", metavar="G", type=float, help="memory that a tile may take; default: half of what is free"
-    )
+    add("--memory-limit-gib", metavar="G", type=float, help="memory that turned templates and a tile may take; default: "
+        "half of what is free")  # fmt: skip
     add("--workers", metavar="N", type=int, help="threads of the exact search; default: one for each device")
     group = result.add_argument_group("picks")
     add = group.add_argument
@@ -94,6 +92,49 @@ def match_parser() -> ArgumentParser:
     add("--overwrite", action="store_true", help="replace picks of other settings")
     add("--name-pattern", metavar="REGEX", help="what of a volume's name is the tomogram's")
     return result
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuse numbers that are too small, and options that need others.
+
+    Raises:
+        InputError: naming the flag.
+    """
+    for flag, value in (
+        ("--template-voxel", options.template_voxel),
+        ("--voxel-size", options.voxel_size),
+        ("--low-pass", options.low_pass),
+        ("--tilt-step", options.tilt_step),
+        ("--memory-limit-gib", options.memory_limit_gib),
+        ("--false-positives", options.false_positives),
+    ):
+        if value is not None:
+            positive(value, flag)
+    for flag, value, least in (
+        ("--soft", options.soft, 0),
+        ("--dose-per-tilt", options.dose_per_tilt, 0),
+        ("--tile", options.tile, 8),
+        ("--workers", options.workers, 1),
+        ("--score-fraction", options.score_fraction, 0),
+        ("--max-picks", options.max_picks, 1),
+    ):
+        if value is not None and not least <= value < math.inf:
+            raise InputError(f"{value:g} is too small", where=flag, fix=f"give at least {least}")
+    if (options.precision is None) != (options.clean is None):
+        raise InputError("--clean and --precision belong together", where="--precision", fix="give both or neither")
+    if options.precision is not None and not 0 < options.precision < 1:
+        raise InputError(f"must lie above 0 and below 1, got {options.precision:g}", where="--precision")
+
+
+def positive(value: float | None, flag: str) -> float | None:
+    """The value, which must be more than 0 where it is given.
+
+    Raises:
+        InputError: it is not.
+    """
+    if value is not None and not 0 < value < math.inf:
+        raise InputError(f"{value:g} is not more than 0", where=flag, fix="give a number above 0")
+    return value
 
 
 def listed(text: str | None, count: int, convert: Callable[[str], T], flag: str) -> list[T | None]:
@@ -140,15 +181,14 @@ def tilt_scheme(options: argparse.Namespace) -> TiltScheme | None:
     import numpy as np
 
     from robpicker_jax.rotations import TiltScheme
-    from robpicker_jax.simulation import Optics
 
-    limits = tilt_range(options.tilts)
+    limits, transfer = tilt_range(options.tilts), transfer_of(options)
     if options.tilt_step is None:
-        if options.dose_per_tilt is not None or options.defocus is not None:
+        if options.dose_per_tilt is not None or transfer is not None:
             raise InputError("dose and CTF are weighed tilt by tilt", where="--tilt-step", fix="give it")
         return None
-    if limits is None or not options.tilt_step > 0:
-        raise InputError("a tilt step needs a tilt range, and must be more than 0", where="--tilt-step")
+    if limits is None:
+        raise InputError("a tilt step needs a tilt range", where="--tilt-step", fix="give --tilts too")
     angles = np.arange(limits[0], limits[1] + 1e-6, options.tilt_step)
     doses = None
     if options.dose_per_tilt is not None:
@@ -156,11 +196,7 @@ def tilt_scheme(options: argparse.Namespace) -> TiltScheme | None:
         received = np.empty(len(angles))
         received[order] = np.arange(len(angles)) * options.dose_per_tilt
         doses = tuple(received.tolist())
-    transfers: tuple[Callable[[np.ndarray], np.ndarray], ...] | None = None
-    if options.defocus is not None:
-        optics = Optics(options.voltage, options.spherical_aberration, options.amplitude_contrast, options.defocus)
-        transfers = ((lambda k: np.abs(optics.ctf(k))) if options.phase_flipped else optics.ctf,)
-    return TiltScheme(tuple(angles.tolist()), doses, transfers)
+    return TiltScheme(tuple(angles.tolist()), doses, None if transfer is None else (transfer,))
 
 
 def match_settings(options: argparse.Namespace) -> MatchSettings:
@@ -168,14 +204,15 @@ def match_settings(options: argparse.Namespace) -> MatchSettings:
     import jax
 
     from robpicker_jax.matching import MatchSettings
+    from robpicker_jax.rotations import rotation_count
     from robpicker_jax.system.memory import device_bytes
 
     free = device_bytes(jax.devices()[0], free=True)
     limit = None if free is None else free // 2
     if options.memory_limit_gib is not None:
         limit = int(options.memory_limit_gib * 2**30)
-    if options.tile < 8:
-        raise InputError(f"tiles of {options.tile} voxels", where="--tile", fix="give 8 or more")
+    with located("--angle-step"):
+        rotation_count(options.angle_step)
     return MatchSettings(
         step_deg=options.angle_step,
         search=options.search,
@@ -207,7 +244,7 @@ def templates(options: argparse.Namespace, voxel_size_angstrom: float) -> list[T
     names = listed(options.name, count, str, "--name")
     if count > 1 and len(set(names)) < count and options.name is not None:
         raise InputError("two classes of one name", where="--name", fix="give each template its own")
-    diameters = listed(options.diameter, count, float, "--diameter")
+    diameters = [positive(d, "--diameter") for d in listed(options.diameter, count, float, "--diameter")]
     groups = listed(options.symmetry, count, str, "--symmetry")
     result = []
     for source, name, diameter, symmetry in zip(sources, names, diameters, groups, strict=True):
@@ -215,7 +252,7 @@ def templates(options: argparse.Namespace, voxel_size_angstrom: float) -> list[T
         recipe = TemplateRecipe(
             diameter_angstrom=diameter,
             low_pass_angstrom=options.low_pass,
-            dark=not options.bright,
+            dark=options.contrast == "dark",
             mask=options.mask,
             soft_vox=options.soft,
             symmetry=symmetry or "C1",
@@ -238,8 +275,9 @@ def templates(options: argparse.Namespace, voxel_size_angstrom: float) -> list[T
 def extractions(options: argparse.Namespace, made: Sequence[Template]) -> list[Extraction]:
     """How the picks of each template are extracted."""
     from robpicker_jax.matching import Extraction
+    from robpicker_jax.matching.extraction import rim
 
-    distances = listed(options.distance, len(made), float, "--distance")
+    distances = [positive(d, "--distance") for d in listed(options.distance, len(made), float, "--distance")]
     if options.cutoff == "gaussian" and options.search != "exact":
         raise InputError("needs the deviation over angles", where="--cutoff gaussian", fix="give --search exact too")
     return [
@@ -251,7 +289,7 @@ def extractions(options: argparse.Namespace, made: Sequence[Template]) -> list[E
             score_fraction=options.score_fraction,
             max_picks=options.max_picks,
             tophat=options.tophat,
-            edge_vox=round(template.diameter_vox / 2),
+            edge_vox=rim(template.diameter_vox),
         )
         for template, distance in zip(made, distances, strict=True)
     ]

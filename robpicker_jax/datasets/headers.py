@@ -12,17 +12,23 @@ from robpicker_jax.volumes import VolumeReader, open_volume
 _VOXEL_SIZE_TOLERANCE = 0.01
 
 
-def agreed_voxel_size(volumes: Iterable[VolumeReader | TomogramFiles], configured: float | None = None) -> float | None:
+def agreed_voxel_size(
+    volumes: Iterable[VolumeReader | TomogramFiles],
+    configured: float | None = None,
+    *,
+    source: str = "data.voxel_size_angstrom",
+) -> float | None:
     """The voxel size in Å that all headers and the configuration agree on; None where it is not known.
 
     Args:
         volumes: opened volumes, or tomograms whose volumes are opened here for their headers.
         configured: voxel size in Å that the configuration gives.
+        source: key or flag that gives it.
 
     Raises:
         InputError: two of them differ by more than 1 %; the message names file and values.
     """
-    size, source = configured, "data.voxel_size_angstrom"
+    size = configured
     for volume in volumes:
         if isinstance(volume, TomogramFiles):
             with open_volume(volume.volume_path) as reader:

@@ -5,13 +5,13 @@ nearly the same picks in a fraction of the time. `search_volume` goes through a 
 `refined` make picks of the score map. `Matcher` does all of it for several templates.
 """
 
-from robpicker_jax.matching.cascade import CascadeSearch, CascadeSettings, build_cascade, error_bound
+from robpicker_jax.matching.cascade import CascadeSearch, CascadeSettings, build_cascade
 from robpicker_jax.matching.exact import ExactSearch
 from robpicker_jax.matching.extraction import Extraction, Peaks, decide_classes, find_peaks
 from robpicker_jax.matching.matcher import Matcher, MatchSettings, TemplateMatch, TomogramMatch
 from robpicker_jax.matching.refinement import refined
 from robpicker_jax.matching.search import search_volume
-from robpicker_jax.matching.templates import Template, TemplateRecipe, ball_mask, ellipsoid_mask, shape_mask
+from robpicker_jax.matching.templates import Template, TemplateRecipe, ball_mask, shape_mask
 from robpicker_jax.matching.tiles import MapStore, Tiling
 
 __all__ = [
@@ -31,8 +31,6 @@ __all__ = [
     "ball_mask",
     "build_cascade",
     "decide_classes",
-    "ellipsoid_mask",
-    "error_bound",
     "find_peaks",
     "refined",
     "search_volume",

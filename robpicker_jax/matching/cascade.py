@@ -11,7 +11,7 @@ so that k correlations serve any number of angles: the rest is a product of smal
 2. at every voxel, the best of coarse angles, from the leading part of the basis;
 3. at the best few percent of the voxels, and at every peak of step 2, the best of all angles from the whole basis;
 4. at the best of these, and at every peak of what step 3 left: exact scores of the best angle of each of a few
-   interleaved groups. This is repeated until every peak of the map is exact.
+   interleaved groups. This is repeated until every peak of the map has such a score.
 
 The bound holds for every score of step 3, but is too wide to prove that no better voxel was left out at step 2 or no
 better angle at step 4. The exact search is the oracle: tests and `benchmarks.matching` compare the lists of both.
@@ -21,7 +21,7 @@ Voxels of steps 2 and 3 have the angle −1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,6 +32,7 @@ import scipy
 
 from robpicker_jax.matching import correlation
 from robpicker_jax.matching.correlation import build_filter, correlated, turned_kernel
+from robpicker_jax.matching.cost import Cost
 from robpicker_jax.matching.templates import Template
 from robpicker_jax.rotations import covering, quaternions_from_matrices
 from robpicker_jax.system.errors import InputError
@@ -40,7 +41,7 @@ _SAMPLE = 1024  # templates that the basis is made from
 _CHUNK = 64
 _VOXELS, _ANGLES = 1024, 512  # a block of scores stays in the cache
 _GROUPS = 8  # angles scored exactly at a voxel
-_ROUNDS = 6
+_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -94,23 +95,14 @@ class CascadeSearch:
         return ("scores", "angles")
 
     @property
-    def units(self) -> int:
-        """Units of work of a tile, for the progress bar: the steps."""
-        return 4
+    def cost(self) -> Cost:
+        """See `cascade_cost`; of the rank that the basis has."""
+        return _cost(self.template, *self.coefficients.shape)
 
     @property
     def energy(self) -> float:
         """Mean share of the templates' energy that the basis holds."""
         return float(np.mean(np.sum(self.coefficients**2, axis=1)))
-
-    def bytes(self, core_zyx: Sequence[int]) -> int:
-        """The most memory that a tile takes: the maps of the basis, a few arrays of the tile, and all turned templates."""
-        rank = len(self.basis)
-        tile = math.prod(correlation.tile_shape(core_zyx, self.template.edge))
-        core = math.prod(core_zyx)
-        return (
-            2 * 4 * rank * core + 48 * tile + 2 * (self.vectors.nbytes + self.coefficients.nbytes) + self.basis.nbytes
-        )
 
     def tile(
         self, tile: np.ndarray, core_zyx: tuple[int, int, int], on_units: Callable[[int], None] | None = None
@@ -144,7 +136,7 @@ class CascadeSearch:
         waiting = _best(scores, self.settings.exact_share)
         deviation = np.asarray(inverse).reshape(-1)
         grouped = self._grouped()
-        for _ in range(_ROUNDS):
+        while True:  # each round settles a voxel at least, and few are ever needed
             peaks = np.flatnonzero(_peaks(scores.reshape(core_zyx)))
             waiting = np.union1d(waiting, peaks)
             waiting = waiting[angles[waiting] < 0]
@@ -191,6 +183,27 @@ class CascadeSearch:
             scores[first : first + len(now)] = found[rows, best]
             angles[first : first + len(now)] = candidates[rows, best]
         return scores, angles
+
+
+def cascade_cost(template: Template, angles: int, settings: CascadeSettings) -> Cost:
+    """The most that a cascade may take, whatever the rank of its basis turns out to be."""
+    return _cost(template, angles, min(settings.largest_rank, angles, int(np.count_nonzero(template.mask))))
+
+
+def _cost(template: Template, angles: int, rank: int) -> Cost:
+    """The turned templates, their coefficients and the basis are held; a tile takes the maps of the basis twice, a few
+    arrays of its own, a copy of the coefficients in groups, and what one block of voxels gathers."""
+    support = int(np.count_nonzero(template.mask))
+    basis = rank * template.mask.size
+    block = _VOXELS // 4 * ((_GROUPS + 1) * support + angles)
+    return Cost(
+        template.edge,
+        _STEPS,
+        4 * (angles * (support + rank) + basis),
+        8 * rank,
+        48,
+        4 * (angles * rank + basis + block),
+    )
 
 
 def build_cascade(
@@ -252,18 +265,6 @@ def build_cascade(
         coarse,
         coarse_rank,
     )
-
-
-def error_bound(coefficients: np.ndarray, projections: np.ndarray) -> np.ndarray:
-    """The most by which scores from the basis may be off: √(1 − |Uᵀ t_a|²) √(1 − |Uᵀ p_x|²), (angles, voxels).
-
-    Args:
-        coefficients: (angles, k), Uᵀ t_a.
-        projections: (k, voxels), Uᵀ p_x.
-    """
-    template = np.sqrt(np.maximum(0, 1 - np.sum(coefficients**2, axis=1)))
-    patch = np.sqrt(np.maximum(0, 1 - np.sum(projections**2, axis=0)))
-    return np.asarray(template[:, None] * patch[None, :])
 
 
 @jax.jit

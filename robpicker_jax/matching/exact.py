@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -13,11 +12,35 @@ import numpy as np
 
 from robpicker_jax.matching import correlation
 from robpicker_jax.matching.correlation import Filter, Scores
+from robpicker_jax.matching.cost import Cost
 from robpicker_jax.matching.templates import Template
 
 _CHUNK = 32  # rotations in one call: one compilation, and progress every few seconds
 
 OnAngles = Callable[[int], None]
+
+
+def exact_cost(
+    template: Template, angles: int, *, statistics: bool = False, batch: int = 1, workers: int | None = None
+) -> Cost:
+    """What an exact search takes.
+
+    For each worker and voxel of the tile: 8 bytes for two spectra, 8 for products and their inverse, 12 of working space;
+    for each worker and voxel of the core: 12, 8 more with statistics, and 8 for each rotation at once.
+    """
+    fine = 4 * (correlation.OVERSAMPLING * template.edge) ** 3 * (2 if template.turns else 1)
+    count = _count(workers)
+    return Cost(
+        template.edge,
+        angles,
+        count * fine,
+        count * (12 + 8 * statistics + 8 * batch),
+        count * (16 + 12 * batch) + 4,
+    )
+
+
+def _count(workers: int | None) -> int:
+    return max(1, workers or len(jax.local_devices()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,25 +76,11 @@ class ExactSearch:
         return ("scores", "angles", *(("mean", "deviation") if self.statistics else ()))
 
     @property
-    def units(self) -> int:
-        """Units of work of a tile, for the progress bar."""
-        return len(self.rotations)
-
-    def bytes(self, core_zyx: Sequence[int]) -> int:
-        """The most memory that a tile takes, on all devices together.
-
-        Per voxel of the tile: 8 for two spectra, 8 for products and their inverse, 12 of working space; for each worker
-        and voxel of the core: 12, 8 more with statistics, and 8 for each rotation at once.
-        """
-        tile = math.prod(correlation.tile_shape(core_zyx, self.template.edge))
-        core = math.prod(core_zyx)
-        each = core * (12 + 8 * self.statistics + 8 * self.batch) + tile * (16 + 12 * self.batch)
-        fine = 4 * (correlation.OVERSAMPLING * self.template.edge) ** 3 * (2 if self.template.turns else 1)
-        return self._count * (each + fine) + 4 * tile
-
-    @property
-    def _count(self) -> int:
-        return max(1, self.workers or len(jax.local_devices()))
+    def cost(self) -> Cost:
+        """See `exact_cost`."""
+        return exact_cost(
+            self.template, len(self.rotations), statistics=self.statistics, batch=self.batch, workers=self.workers
+        )
 
     def tile(
         self, tile: np.ndarray, core_zyx: tuple[int, int, int], on_angles: OnAngles | None = None
@@ -87,7 +96,7 @@ class ExactSearch:
             "scores" float32 and "angles" int32, the number of the best rotation; with statistics "mean" and "deviation".
         """
         devices = jax.local_devices()
-        parts = np.array_split(np.arange(len(self.rotations)), self._count)
+        parts = np.array_split(np.arange(len(self.rotations)), _count(self.workers))
         jobs = [(devices[i % len(devices)], part) for i, part in enumerate(parts) if len(part)]
         if len(jobs) == 1:
             found = [self._part(tile, core_zyx, *jobs[0], on_angles)]

@@ -46,9 +46,11 @@ class Extraction:
         if self.cutoff not in CUTOFFS:
             raise InputError(f"unknown cut-off {self.cutoff!r}", where="--cutoff", fix=f"one of {', '.join(CUTOFFS)}")
         if not self.radius_vox > 0:
-            raise InputError(f"a radius of {self.radius_vox:g} voxels", fix="give more than 0")
+            raise InputError(f"a radius of {self.radius_vox:g} voxels", where="--distance", fix="give more than 0")
         if not self.false_positives > 0:
-            raise InputError(f"{self.false_positives:g} expected false positives", fix="give more than 0")
+            raise InputError(
+                f"{self.false_positives:g} expected false positives", where="--false-positives", fix="give more than 0"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,11 @@ class Peaks:
 
     def __len__(self) -> int:
         return len(self.voxels_zyx)
+
+
+def rim(diameter_vox: float) -> int:
+    """The customary `Extraction.edge_vox`: half a diameter, so that whole particles alone are picked."""
+    return round(diameter_vox / 2)
 
 
 def searched(shape_zyx: Sequence[int], edge_vox: int, mask: np.ndarray | None) -> np.ndarray:
@@ -148,6 +155,15 @@ def _apart(voxels: np.ndarray, radius: float) -> np.ndarray:
         near = tree.query_ball_point(voxel, radius * (1 - 1e-9))
         forbidden[near] = True
     return np.array(kept, np.intp)
+
+
+def single_deviation(mean: np.ndarray, deviation: np.ndarray, inside: np.ndarray) -> float:
+    """√⟨s²⟩ of the scores of single angles, from their mean and deviation at each voxel; plane by plane, in float64."""
+    squares, count = 0.0, 0
+    for m, d, here in zip(mean, deviation, inside, strict=True):
+        squares += float((m[here].astype(np.float64) ** 2 + d[here].astype(np.float64) ** 2).sum())
+        count += int(here.sum())
+    return math.sqrt(squares / count) if count else 0.0
 
 
 def gaussian_cutoff(deviation: float, trials: int, false_positives: float) -> float:

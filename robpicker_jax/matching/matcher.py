@@ -6,15 +6,17 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from robpicker_jax.annotations import Particles
-from robpicker_jax.matching.cascade import CascadeSettings, build_cascade
-from robpicker_jax.matching.exact import ExactSearch
-from robpicker_jax.matching.extraction import Extraction, Peaks, decide_classes, find_peaks, searched
+from robpicker_jax.matching.cascade import CascadeSettings, build_cascade, cascade_cost
+from robpicker_jax.matching.cost import Cost
+from robpicker_jax.matching.exact import ExactSearch, exact_cost
+from robpicker_jax.matching.extraction import Extraction, Peaks, decide_classes, find_peaks, searched, single_deviation
 from robpicker_jax.matching.noise import (
     filtered,
     noise_corrected,
@@ -25,7 +27,7 @@ from robpicker_jax.matching.noise import (
 from robpicker_jax.matching.refinement import refined
 from robpicker_jax.matching.search import Search, core_for, search_volume
 from robpicker_jax.matching.templates import Template
-from robpicker_jax.matching.tiles import MapStore, Tiling, Voxels
+from robpicker_jax.matching.tiles import MapStore, Tiling, Voxels, kept_core, mask_digest
 from robpicker_jax.rotations import TiltScheme, binary_wedge, covering, tilt_weights
 from robpicker_jax.system.errors import InputError
 
@@ -45,12 +47,12 @@ class MatchSettings:
         tilt_range_deg: smallest and largest tilt, for a binary wedge; none: no wedge.
         scheme: the tilts, for a weight of each Fourier voxel; it takes the place of the binary wedge.
         refine: whether orientations are refined around each pick.
-        noise_correction: whether the scores of a phase-randomised template are subtracted.
+        noise_correction: whether the scores of a phase-randomised template are subtracted; it takes the exact search.
         whiten: whether the tomogram's spectrum is made flat; it is held in memory then.
         mirror: whether the mirrored template is searched for too.
         largest_first: see `decide_classes`.
         tile_vox: largest edge of a tile's core.
-        memory_bytes: memory that a tile may take; none: no limit.
+        memory_bytes: memory that the searches and a tile may take together; none: no limit.
         cascade: settings of the cascade.
         workers: threads of the exact search; none: one for each device.
         batch: rotations at once; none: 1 on CPUs, 8 on accelerators.
@@ -74,6 +76,13 @@ class MatchSettings:
     def __post_init__(self) -> None:
         if self.search not in SEARCHES:
             raise InputError(f"unknown search {self.search!r}", where="--search", fix=f"one of {', '.join(SEARCHES)}")
+        if self.noise_correction and self.search != "exact":
+            # The cascade is exact at its own peaks alone: those of the random template lie elsewhere.
+            raise InputError(
+                "subtracts scores voxel by voxel, and the cascade's are not all exact",
+                where="--noise-correction",
+                fix="give --search exact too",
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +135,12 @@ class Matcher:
             raise InputError(f"templates named {', '.join(names) or 'nothing'}", fix="give each a name of its own")
         if len(extraction) != len(templates):
             raise InputError(f"{len(extraction)} settings of extraction for {len(templates)} templates")
+        if settings.noise_correction and any(entry.cutoff == "gaussian" for entry in extraction):
+            raise InputError(
+                "takes the deviation of single scores, which a corrected map does not have",
+                where="--cutoff gaussian",
+                fix="give --cutoff extreme, or leave --noise-correction out",
+            )
         self.templates, self.settings, self.extraction = tuple(templates), settings, tuple(extraction)
         self._searches: dict[str, Search] = {}
 
@@ -154,7 +169,12 @@ class Matcher:
         return found
 
     def prepare(self, on_angles: Callable[[int], None] | None = None) -> None:
-        """Make the searches of all templates; the cascade turns every template to every rotation here."""
+        """Make the searches of all templates; the cascade turns every template to every rotation here.
+
+        Raises:
+            InputError: the turned templates take more memory than may be used.
+        """
+        self._check_memory()
         for template, extraction in zip(self.templates, self.extraction, strict=True):
             for variant in self._variants(template):
                 if variant.name not in self._searches and not self.settings.whiten:
@@ -174,35 +194,80 @@ class Matcher:
         rotations, wedge = self.rotations(template), self.wedge(template)
         if self.settings.search == "cascade":
             return build_cascade(template, rotations, wedge, self.settings.cascade, on_angles=on_angles)
-        batch = self.settings.batch or (1 if jax.default_backend() == "cpu" else 8)
         return ExactSearch(
             template,
             rotations,
             wedge,
             statistics=extraction.cutoff == "gaussian",
-            batch=batch,
+            batch=self._batch,
             workers=self.settings.workers,
         )
 
-    def tiling(self, shape_zyx: tuple[int, int, int]) -> Tiling:
-        """How a tomogram is divided: as the most demanding search allows."""
-        tilings = [
-            core_for(search, shape_zyx, self.settings.memory_bytes, self.settings.tile_vox)
-            for search in self._searches.values()
-        ] or [Tiling.of(shape_zyx, self.settings.tile_vox)]
+    @property
+    def _batch(self) -> int:
+        return self.settings.batch or (1 if jax.default_backend() == "cpu" else 8)
+
+    @cached_property
+    def costs(self) -> list[Cost]:
+        """The most that each search takes; all of them are held at once. Known before they are made."""
+        found = []
+        for template, extraction in zip(self.templates, self.extraction, strict=True):
+            angles = len(self.rotations(template))
+            if self.settings.search == "cascade":
+                cost = cascade_cost(template, angles, self.settings.cascade)
+            else:
+                cost = exact_cost(
+                    template,
+                    angles,
+                    statistics=extraction.cutoff == "gaussian",
+                    batch=self._batch,
+                    workers=self.settings.workers,
+                )
+            found += [cost] * len(self._variants(template))
+        return found
+
+    def _check_memory(self) -> None:
+        held, limit = sum(cost.held for cost in self.costs), self.settings.memory_bytes
+        if self.settings.search == "cascade" and limit is not None and held > limit:
+            raise InputError(
+                f"the turned templates take {held / 2**30:.2g} GiB, and {limit / 2**30:.2g} GiB may be used",
+                where="--search cascade",
+                fix="give --search exact, a larger --angle-step, fewer templates or a larger --memory-limit-gib",
+            )
+
+    def tiling(self, shape_zyx: tuple[int, int, int], folder: Path | None = None) -> Tiling:
+        """How a tomogram is divided: as the most demanding search allows.
+
+        Args:
+            shape_zyx: the tomogram.
+            folder: where an earlier search of it may have left finished tiles: its division is taken where it fits into
+                memory still, since tiles of another division cannot be gone on with.
+        """
+        limit = self.settings.memory_bytes
+        if limit is not None:
+            limit = max(0, limit - sum(cost.held for cost in self.costs))
+        for variant in (v for template in self.templates for v in self._variants(template) if folder is not None):
+            assert folder is not None
+            core = kept_core(folder / variant.name, shape_zyx)
+            if core is None or max(core) > self.settings.tile_vox:
+                continue
+            if limit is None or max(cost.bytes(core) for cost in self.costs) <= limit:
+                return Tiling(shape_zyx, core)
+        tilings = [core_for(cost, shape_zyx, limit, self.settings.tile_vox) for cost in self.costs]
         return min(tilings, key=lambda tiling: math.prod(tiling.core_zyx))
 
     def bytes(self, shape_zyx: tuple[int, int, int]) -> int:
-        """The most memory that searching a tomogram takes: a tile, and the maps of a template, which may be in files."""
-        tile = max((search.bytes(self.tiling(shape_zyx).core_zyx) for search in self._searches.values()), default=0)
-        variants = max(len(self._variants(template)) for template in self.templates)
-        whole = math.prod(shape_zyx) * (8 * variants + 24 * self.settings.whiten + 16)
-        return tile + whole
+        """The most memory that matching a tomogram takes: all searches, a tile, and maps, which may be in files."""
+        core = self.tiling(shape_zyx).core_zyx
+        searches = sum(cost.held for cost in self.costs) + max(cost.bytes(core) for cost in self.costs)
+        settings, count = self.settings, len(self.templates)
+        statistics = any(entry.cutoff == "gaussian" for entry in self.extraction)
+        maps = 8 * count * (1 + settings.noise_correction + settings.mirror) + 8 * statistics
+        return searches + math.prod(shape_zyx) * (maps + 24 * settings.whiten + 16)
 
-    def units(self, shape_zyx: tuple[int, int, int]) -> int:
-        """Units of work of a tomogram, for the progress bar."""
-        tiles = len(self.tiling(shape_zyx).starts)
-        return tiles * sum(search.units for search in self._searches.values())
+    def units(self, shape_zyx: tuple[int, int, int], folder: Path | None = None) -> int:
+        """Units of work of a tomogram, for the progress bar; the folder as for `tiling`."""
+        return len(self.tiling(shape_zyx, folder).starts) * sum(cost.units for cost in self.costs)
 
     def match(
         self,
@@ -228,7 +293,9 @@ class Matcher:
             profile = whitening_profile(volume)
             volume = filtered(np.asarray(volume[:, :, :]), profile)
             templates = [replace(t, density=radially_filtered(t.density, profile)) for t in templates]
-            # Each tomogram has a spectrum of its own, so the searches are made anew.
+            # Each tomogram has a spectrum of its own, so the searches are made anew, and those before are let go first.
+            self._check_memory()
+            self._searches = {}
             self._searches = {
                 variant.name: self._search(variant, extraction, None)
                 for template, extraction in zip(templates, self.extraction, strict=True)
@@ -236,9 +303,11 @@ class Matcher:
             }
         elif not self._searches:
             self.prepare()
+        # Tiles that the mask leaves out are stored as finished: they are those of this mask alone.
+        inputs = [stamp, None if mask is None else mask_digest(mask)]
         found = []
         for label, (template, extraction) in enumerate(zip(templates, self.extraction, strict=True), start=1):
-            found.append(self._match_one(volume, shape, template, extraction, label, mask, folder, stamp, on_units))
+            found.append(self._match_one(volume, shape, template, extraction, label, mask, folder, inputs, on_units))
         lists = [part.particles for part in found]
         radii = [extraction.radius_vox for extraction in self.extraction]
         together = decide_classes(lists, radii, largest_first=self.settings.largest_first)
@@ -253,10 +322,10 @@ class Matcher:
         label: int,
         mask: np.ndarray | None,
         folder: Path | None,
-        stamp: object,
+        inputs: object,
         on_units: Callable[[int], None] | None,
     ) -> TemplateMatch:
-        tiling = self.tiling(shape)
+        tiling = self.tiling(shape, folder)
 
         def maps(variant: Template) -> dict[str, np.ndarray]:
             search = self._searches[variant.name]
@@ -265,12 +334,12 @@ class Matcher:
                 settings = {
                     "matcher": self.fingerprint(),
                     "variant": variant.name,
-                    "tomogram": stamp,
+                    "tomogram": inputs,
                     "core": tiling.core_zyx,
                 }
                 store = MapStore(shape, search.maps, folder / variant.name, settings)
                 if on_units is not None and store.finished:
-                    on_units(search.units * len(store.finished))
+                    on_units(search.cost.units * len(store.finished))
             return search_volume(volume, search, tiling, store=store, mask=mask, on_units=on_units)
 
         own = maps(template)
@@ -283,8 +352,7 @@ class Matcher:
         rotations = self.rotations(template)
         deviation = None
         if "deviation" in own:
-            squares = own["deviation"][inside].astype(np.float64) ** 2 + own["mean"][inside].astype(np.float64) ** 2
-            deviation = float(np.sqrt(squares.mean())) if squares.size else 0.0
+            deviation = single_deviation(own["mean"], own["deviation"], inside)
         # Refinement raises scores, and a smallest score is meant of the picks as they are written.
         least = None if extraction.min_score is None else _BEFORE_REFINEMENT * extraction.min_score
         loose = replace(extraction, min_score=least)
@@ -292,14 +360,15 @@ class Matcher:
         angles = np.asarray(own["angles"])
         settled = angles[tuple(peaks.voxels_zyx.T)] >= 0
         peaks = Peaks(peaks.voxels_zyx[settled], peaks.scores[settled], peaks.cutoff)
+        at = tuple(peaks.voxels_zyx.T)
         particles = refined(
             volume,
             template,
             peaks,
-            rotations[angles[tuple(peaks.voxels_zyx.T)]],
+            rotations[angles[at]],
             wedge=self.wedge(template),
             step_deg=self.settings.step_deg if self.settings.refine else None,
-            offsets=(scores - own["scores"])[tuple(peaks.voxels_zyx.T)],
+            offsets=scores[at] - own["scores"][at],
         )
         if extraction.min_score is not None and particles.scores is not None:
             particles = particles.select(particles.scores >= extraction.min_score - _ROUNDING)

@@ -19,19 +19,30 @@ def phase_randomised(template: Template, seed: int = 0) -> Template:
     """The template with the amplitudes of its Fourier transform and the phases of white noise.
 
     It scores what any density of this spectrum would. Subtracting its score, and adding that score's mean back,
-    lowers what beads, membranes and edges score (STOPGAP's noise correction).
+    lowers what beads, membranes and edges score (STOPGAP's noise correction). It keeps the template's point group,
+    though its density has none: so it is turned to the same rotations, and the largest of as many scores is compared.
     """
     noise = np.random.default_rng(seed).standard_normal(template.density.shape)
     spectrum, random = np.fft.rfftn(template.density * template.mask), np.fft.rfftn(noise)
     phases = random / np.maximum(np.abs(random), 1e-12)
     density = np.fft.irfftn(np.abs(spectrum) * phases, s=template.density.shape, axes=(0, 1, 2))
-    return replace(template, density=density.astype(np.float32), symmetry="C1", name=f"{template.name}_random")
+    return replace(template, density=density.astype(np.float32), name=f"{template.name}_random")
 
 
 def noise_corrected(scores: np.ndarray, random: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
-    """score − score of the random template + its mean: corrected maps, from which every statistic is taken anew."""
-    mean = float(random.mean() if inside is None else random[inside].mean())
-    return np.asarray(scores - random + mean, np.float32)
+    """score − score of the random template + its mean, float32: the best scores of all angles, corrected.
+
+    Where a cut-off is fitted to the peaks' heights, it is fitted to those of the corrected map. A deviation of single
+    angles is none of the corrected map's, since the random template's best angle is another one.
+
+    Args:
+        scores, random: the maps of the template and of the random one, at the same rotations, both exact.
+        inside: bool, where the mean is taken; none: everywhere.
+    """
+    mean = np.mean(random, where=True if inside is None else inside, dtype=np.float64)
+    corrected: np.ndarray = np.subtract(scores, random, dtype=np.float32)
+    corrected += np.float32(mean)
+    return corrected
 
 
 def whitening_profile(volume: Voxels, *, edge: int = _PATCH, seed: int = 0) -> np.ndarray:

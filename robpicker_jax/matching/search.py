@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from robpicker_jax.matching.correlation import tile_shape
+from robpicker_jax.matching.cost import Cost
 from robpicker_jax.matching.templates import Template
 from robpicker_jax.matching.tiles import MapStore, Tiling, Voxels, read_box
 
@@ -26,9 +27,7 @@ class Search(Protocol):
     def maps(self) -> tuple[str, ...]: ...
 
     @property
-    def units(self) -> int: ...
-
-    def bytes(self, core_zyx: tuple[int, int, int]) -> int: ...
+    def cost(self) -> Cost: ...
 
     def tile(
         self, tile: np.ndarray, core_zyx: tuple[int, int, int], on_angles: Callable[[int], None] | None = None
@@ -51,8 +50,8 @@ def search_volume(
         search: how a tile is scored.
         tiling: its division.
         store: where the maps are kept; finished tiles are not done again.
-        mask: bool (z, y, x); tiles that it leaves out altogether are not searched, and score 0.
-        on_units: called with the number of units of work just done, `search.units` for each tile in all.
+        mask: bool (z, y, x); tiles that it leaves out altogether are not searched: score 0, angle −1.
+        on_units: called with the number of units of work just done, `search.cost.units` for each tile in all.
 
     Returns:
         The maps by name, (z, y, x), see `ExactSearch.tile`.
@@ -63,20 +62,23 @@ def search_volume(
     for start in list(kept.waiting(tiling)):
         region, _ = tiling.region(start)
         if mask is not None and not mask[region].any():
-            kept.put(tiling, start, {name: np.zeros(core, stored.dtype) for name, stored in kept.maps.items()})
+            nothing = {
+                name: np.full(core, -1 if name == "angles" else 0, stored.dtype) for name, stored in kept.maps.items()
+            }
+            kept.put(tiling, start, nothing)
             if on_units is not None:
-                on_units(search.units)
+                on_units(search.cost.units)
             continue
         box = read_box(volume, [first - edge // 2 for first in start], shape)
         kept.put(tiling, start, search.tile(box, core, on_units))
     return kept.maps
 
 
-def core_for(search: Search, shape_zyx: tuple[int, int, int], memory_bytes: int | None, largest: int = 256) -> Tiling:
+def core_for(cost: Cost, shape_zyx: tuple[int, int, int], memory_bytes: int | None, largest: int = 256) -> Tiling:
     """The division with the largest tiles that fit into a part of memory, up to an edge of `largest` voxels."""
     edge = largest
     tiling = Tiling.of(shape_zyx, edge)
-    while memory_bytes is not None and edge > 32 and search.bytes(tiling.core_zyx) > memory_bytes:
+    while memory_bytes is not None and edge > 32 and cost.bytes(tiling.core_zyx) > memory_bytes:
         edge = int(edge * 0.8)
         tiling = Tiling.of(shape_zyx, edge)
     return tiling

@@ -74,14 +74,6 @@ def ball_mask(edge: int, radius_vox: float, soft_vox: float = 0.0) -> np.ndarray
     return _soft(distance - radius_vox, soft_vox)
 
 
-def ellipsoid_mask(edge: int, semi_axes_xyz_vox: tuple[float, float, float], soft_vox: float = 0.0) -> np.ndarray:
-    """As `ball_mask` for an ellipsoid along the axes; the edge's width holds along its mean semi-axis."""
-    axis = np.arange(edge) - edge // 2
-    x, y, z = semi_axes_xyz_vox
-    distance = np.sqrt((axis[:, None, None] / z) ** 2 + (axis[None, :, None] / y) ** 2 + (axis[None, None, :] / x) ** 2)
-    return _soft((distance - 1) * (x + y + z) / 3, soft_vox)
-
-
 def shape_mask(density: np.ndarray, *, level: float = 0.1, grow_vox: float = 2.0, soft_vox: float = 1.0) -> np.ndarray:
     """A mask from the density itself: what exceeds `level` of the maximum magnitude, its holes filled, grown and softened.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from robpicker_jax.system.files import write_text
+
+_RECORD = "tiles.json"
 
 
 @runtime_checkable
@@ -85,7 +88,7 @@ class MapStore:
         shape_zyx: the tomogram.
         names: of the maps; "angles" is int32, all others are float32.
         folder: where they are kept; none: in memory.
-        settings: all that the maps depend on, as JSON can hold it.
+        settings: all that the maps depend on, as JSON can hold it; with "core", `kept_core` finds the tiles' shape.
     """
 
     shape_zyx: tuple[int, int, int]
@@ -120,7 +123,7 @@ class MapStore:
     @property
     def _record(self) -> Path:
         assert self.folder is not None
-        return self.folder / "tiles.json"
+        return self.folder / _RECORD
 
     def _path(self, name: str) -> Path:
         assert self.folder is not None
@@ -145,11 +148,20 @@ class MapStore:
         """The cores that are not finished."""
         return (start for start in tiling.starts if start not in self.finished)
 
-    def remove(self) -> None:
-        """Delete the files."""
-        if self.folder is not None:
-            self.maps = {}
-            for path in (self._record, *(self._path(name) for name in self.names)):
-                path.unlink(missing_ok=True)
-            if not any(self.folder.iterdir()):
-                self.folder.rmdir()
+
+def kept_core(folder: Path, shape_zyx: Sequence[int]) -> tuple[int, int, int] | None:
+    """The core of the tiles that a `MapStore` with the setting "core" left in a folder; None where there are none."""
+    try:
+        shape, _, settings = json.loads(json.loads((folder / _RECORD).read_text(encoding="utf-8"))["settings"])
+        z, y, x = (int(size) for size in settings["core"])
+    except (OSError, ValueError, KeyError, TypeError):  # no record, or a damaged one
+        return None
+    return (z, y, x) if shape == list(shape_zyx) and min(z, y, x) > 0 else None
+
+
+def mask_digest(mask: np.ndarray) -> str:
+    """A text that differs wherever two masks do; plane by plane."""
+    digest = hashlib.sha256()
+    for plane in mask:
+        digest.update(np.packbits(np.asarray(plane, bool)).tobytes())
+    return digest.hexdigest()

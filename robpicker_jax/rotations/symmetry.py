@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from robpicker_jax.rotations.quaternions import matrices_from_quaternions, quaternions_from_matrices
+from robpicker_jax.rotations.quaternions import matrices_from_quaternions
 from robpicker_jax.rotations.volumes import oversample, rotate_volume
 from robpicker_jax.system.errors import InputError
 
@@ -103,12 +103,3 @@ def symmetrise(volume: ArrayLike, symmetry: str) -> NDArray[np.float32]:
     turned = jax.jit(lambda rotation: rotate_volume(fine, rotation, oversampling=2))
     total = sum(np.asarray(turned(jnp.asarray(element, jnp.float32)), np.float64) for element in group)
     return np.asarray(total / len(group), np.float32)
-
-
-def distance_deg(rotations: ArrayLike, others: ArrayLike, symmetry: str = "C1") -> NDArray[np.float64]:
-    """Smallest angle, in degrees, between each rotation (n, 3, 3) and the equivalents of its counterpart (n, 3, 3)."""
-    first = quaternions_from_matrices(rotations)
-    group = point_group(symmetry)
-    equivalents = quaternions_from_matrices(np.asarray(others, np.float64)[:, None] @ group[None])
-    products = np.abs(np.einsum("nq,ngq->ng", first, equivalents)).max(axis=1)
-    return np.asarray(2 * np.rad2deg(np.arccos(np.clip(products, 0, 1))))

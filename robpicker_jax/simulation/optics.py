@@ -9,6 +9,7 @@ import numpy as np
 
 from robpicker_jax.config import SimulationConfig
 from robpicker_jax.molecules.phantoms import PROTEIN_DENSITY
+from robpicker_jax.system.errors import InputError
 
 PROTEIN_POTENTIAL_V = 3.0
 """Mean inner potential of protein above that of vitreous ice, volts (about 7.5 against 4.5)."""
@@ -28,12 +29,25 @@ class Optics:
         spherical_aberration_mm: Cs.
         amplitude_contrast: fraction A of amplitude contrast.
         defocus_um: underfocus, positive; 0 switches the CTF off.
+
+    Raises:
+        InputError: a value that no microscope has.
     """
 
     voltage_kv: float = 300.0
     spherical_aberration_mm: float = 2.7
     amplitude_contrast: float = 0.07
     defocus_um: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.voltage_kv < math.inf:
+            raise InputError(f"an acceleration voltage of {self.voltage_kv:g} kV", fix="give more than 0")
+        if not 0 <= self.spherical_aberration_mm < math.inf:
+            raise InputError(f"a spherical aberration of {self.spherical_aberration_mm:g} mm", fix="give 0 or more")
+        if not 0 <= self.amplitude_contrast <= 1:
+            raise InputError(f"an amplitude contrast of {self.amplitude_contrast:g}", fix="give a share from 0 to 1")
+        if not math.isfinite(self.defocus_um):
+            raise InputError(f"a defocus of {self.defocus_um:g} micrometres", fix="give a number")
 
     @classmethod
     def from_config(cls, config: SimulationConfig) -> Optics:

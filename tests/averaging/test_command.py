@@ -59,7 +59,7 @@ def command(config: Path, data: Path, out: Path, *more: str) -> list[str]:
     lists = [str(path) for folder in folders for path in sorted(Path(folder).glob("*_truth_objl.xml"))]
     lists += [str(path) for path in sorted((data / "meta").glob("*_objl.xml"))]
     arguments = ["--config", str(config), "--tomo", *folders, "--picks", *lists, "--out", str(out)]
-    return [*arguments, "--defocus", "3", "--iterations", "0", *more]
+    return [*arguments, "--defocus", "3", "--phase-flipped", "--iterations", "0", *more]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,19 @@ pytestmark = pytest.mark.fast
 
 VOXELS = [(9, 9, 9), (10, 9, 24)]
 ROTATIONS = covering(60.0)[[7, 40]]
-COMMON = ["--angle-step", "60", "--diameter", "100", "--bright", "--no-centre", "--tilts", "none", "--cutoff", "none"]
+COMMON = [
+    "--angle-step",
+    "60",
+    "--diameter",
+    "100",
+    "--contrast",
+    "bright",
+    "--no-centre",
+    "--tilts",
+    "none",
+    "--cutoff",
+    "none",
+]
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +120,37 @@ def test_a_precision_is_measured_on_a_clean_tomogram(files: Path, capsys: pytest
     assert "not shown" in capsys.readouterr().err
 
 
+def test_tomograms_of_another_voxel_size_are_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The template is made for one voxel size: at another one it would be searched for at the wrong scale."""
+    volume = read_volume(files / "a.mrc").data
+    write_mrc(files / "coarse.mrc", volume, 13.0)
+    write_mrc(files / "nearly.mrc", volume, 10.05)
+    write_annotations(files / "two.csv", Particles([voxel[::-1] for voxel in VOXELS], [1, 1]))
+    clean = ["--clean", f"{files / 'coarse.mrc'}={files / 'two.csv'}", "--precision", "0.5"]
+    for further, said in (
+        (["--tomo", str(files / "a.mrc"), str(files / "coarse.mrc")], "13 Å"),
+        (["--voxel-size", "12"], "--voxel-size says 12 Å"),
+        (clean, "13 Å"),
+    ):
+        assert match(files, "sizes", *further) == 2
+        assert said in capsys.readouterr().err
+    both = ["--tomo", str(files / "a.mrc"), str(files / "nearly.mrc")]
+    assert match(files, "sizes", *both, "--search", "exact", "--no-refine") == 0
+
+
+def test_another_clean_list_is_another_setting(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    positions = [voxel[::-1] for voxel in VOXELS]
+    arguments = ["--search", "exact", "--no-refine", "--precision", "0.15"]
+    arguments += ["--clean", f"{files / 'a.mrc'}={files / 'changing.csv'}"]
+    write_annotations(files / "changing.csv", Particles(positions, [1, 1]))
+    assert match(files, "changing", *arguments) == 0
+    assert match(files, "changing", *arguments) == 0
+    assert "finished already" in capsys.readouterr().out
+    write_annotations(files / "changing.csv", Particles(positions[:1], [1]))
+    assert match(files, "changing", *arguments) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("further", "said"),
     [
@@ -120,14 +163,33 @@ def test_a_precision_is_measured_on_a_clean_tomogram(files: Path, capsys: pytest
         (("--defocus", "3"), "--tilt-step"),
         (("--precision", "0.9"), "--clean"),
         (("--mask", "shape", "--search", "cascade"), "does not turn"),
-        (("--angle-step", "0"), "angular step"),
+        (("--angle-step", "0"), "--angle-step: an angular step"),
+        (("--diameter", "-100"), "--diameter"),
+        (("--distance", "0"), "--distance"),
+        (("--max-picks", "-1"), "--max-picks"),
+        (("--voxel-size", "-10"), "--voxel-size"),
+        (("--soft", "-1"), "--soft"),
+        (("--low-pass", "-20"), "--low-pass"),
+        (("--tilt-step", "0"), "--tilt-step"),
+        (("--dose-per-tilt", "-3"), "--dose-per-tilt"),
+        (("--false-positives", "0"), "--false-positives"),
+        (("--workers", "0"), "--workers"),
+        (("--voltage", "0"), "acceleration voltage"),
+        (("--amplitude-contrast", "2"), "amplitude contrast"),
+        (("--diameter", "250"), "no room for blob"),
+        (("--noise-correction",), "--search exact"),
+        (("--clean", "a.mrc", "--precision", "0.9"), "TOMO=LIST"),
+        (("--clean", "{files}={files}/blob.mrc", "--precision", "0.9"), "tomograms at"),
+        (("--clean", "{files}/a.mrc={files}/none.csv", "--precision", "0.9"), "no list"),
+        (("--clean", "{files}/a.mrc={files}/blob.mrc", "--precision", "1"), "--precision"),
+        (("--memory-limit-gib", "1e-6"), "GiB may be used"),
         (("--format", "none"), "unknown format"),
     ],
 )
 def test_bad_input_is_one_line(
     files: Path, further: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert match(files, "bad", *further) == 2
+    assert match(files, "bad", *(text.format(files=files) for text in further)) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert said in lines[0]

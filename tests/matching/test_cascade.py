@@ -11,12 +11,11 @@ from robpicker_jax.matching import (
     Extraction,
     Tiling,
     build_cascade,
-    error_bound,
     find_peaks,
     search_volume,
 )
 from robpicker_jax.matching import correlation as correlation_module
-from robpicker_jax.matching.cascade import CascadeSearch, _projected
+from robpicker_jax.matching.cascade import CascadeSearch, _projected, cascade_cost
 from robpicker_jax.rotations import binary_wedge, covering
 from robpicker_jax.system.errors import InputError
 from tests.matching.cases import planted, template
@@ -58,6 +57,17 @@ def test_it_finds_the_picks_of_the_exact_search(
         assert maps["scores"][voxel] == pytest.approx(exact["scores"][voxel], abs=1e-5)
     best = np.argsort(-exact["scores"], axis=None)[:100]
     assert (maps["angles"].reshape(-1)[best] >= 0).all()
+    everything = find_peaks(maps["scores"], Extraction(1.0, cutoff="none"))
+    assert len(everything) > 50
+    assert (maps["angles"][tuple(everything.voxels_zyx.T)] >= 0).all()
+
+
+def test_its_cost_bounds_what_it_holds(cascade: CascadeSearch) -> None:
+    held = cascade.vectors.nbytes + cascade.coefficients.nbytes + cascade.basis.nbytes
+    assert cascade.cost.held == held
+    bound = cascade_cost(cascade.template, len(ROTATIONS), cascade.settings)
+    assert bound.held >= held
+    assert bound.bytes((20, 20, 20)) >= cascade.cost.bytes((20, 20, 20)) >= 2 * 4 * len(cascade.basis) * 20**3
 
 
 def test_settled_scores_are_exact_ones_of_their_angle(volume: np.ndarray, cascade: CascadeSearch) -> None:
@@ -84,7 +94,10 @@ def test_no_error_exceeds_the_bound(volume: np.ndarray, cascade: CascadeSearch) 
         patches.append(patch * np.asarray(inverse)[corner])
     truth = cascade.vectors @ np.array(patches).T
     errors = np.abs(truth - cascade.coefficients @ maps)
-    bound = error_bound(cascade.coefficients, maps)
+    left = [
+        np.sqrt(np.maximum(0, 1 - (part**2).sum(axis=axis))) for part, axis in ((cascade.coefficients, 1), (maps, 0))
+    ]
+    bound = left[0][:, None] * left[1][None, :]  # Cauchy and Schwarz, of what the basis leaves out of either
     assert (errors <= bound + 1e-4).all()
     assert errors.max() > 0.01  # there is an error to bound
     assert 0.97 < cascade.energy <= 1

@@ -58,13 +58,12 @@ def test_a_planted_template_is_found_at_its_voxel_and_angle() -> None:
 
 def test_scores_do_not_depend_on_scale_and_offset() -> None:
     search = ExactSearch(template(), ROTATIONS)
-    one, other = (search_volume(v, search, Tiling.of((9, 10, 11), 64))["scores"] for v in (NOISE, 2 * NOISE + 0.5))
-    inner = (slice(6, -6),) * 3  # beyond the faces both have zeros
-    np.testing.assert_allclose(one[inner], other[inner], atol=1e-5)
-    big = np.pad(NOISE, 6, mode="reflect")
+    big = np.pad(NOISE, 6, mode="reflect")  # beyond the faces of any volume there are zeros, whatever its offset
     one, other = (
         search_volume(v, search, Tiling.of(big.shape, 64))["scores"][6:-6, 6:-6, 6:-6] for v in (big, 2 * big + 0.5)
     )
+    assert one.shape == NOISE.shape
+    assert one.std() > 0.05
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 
@@ -110,10 +109,7 @@ def test_a_stopped_search_goes_on_and_other_settings_begin_anew(tmp_path: Path) 
     assert len(MapStore((9, 10, 11), search.maps, tmp_path, {"a": 1}).finished) == len(tiling.starts)
     assert not MapStore((9, 10, 11), search.maps, tmp_path, {"a": 2}).finished
     (tmp_path / "tiles.json").write_text("{")
-    store = MapStore((9, 10, 11), search.maps, tmp_path, {"a": 1})
-    assert not store.finished
-    store.remove()
-    assert not tmp_path.exists()
+    assert not MapStore((9, 10, 11), search.maps, tmp_path, {"a": 1}).finished
 
 
 def test_tiles_that_the_mask_leaves_out_are_not_searched() -> None:
@@ -125,6 +121,7 @@ def test_tiles_that_the_mask_leaves_out_are_not_searched() -> None:
     whole = search_volume(NOISE, search, Tiling.of((9, 10, 11), 64))
     np.testing.assert_allclose(maps["scores"][mask], whole["scores"][mask], atol=1e-5)
     np.testing.assert_array_equal(maps["scores"][:, :, 6:], 0)
+    np.testing.assert_array_equal(maps["angles"][:, :, 6:], -1)
     assert sum(seen) == len(Tiling.of((9, 10, 11), 6).starts) * len(ROTATIONS)
 
 
@@ -138,10 +135,10 @@ def test_boxes_have_zeros_beyond_the_faces() -> None:
 
 def test_tiles_shrink_until_they_fit_into_memory() -> None:
     search = ExactSearch(template(), ROTATIONS)
-    large = core_for(search, (200, 200, 200), None, 100)
-    small = core_for(search, (200, 200, 200), 20_000_000, 100)
+    large = core_for(search.cost, (200, 200, 200), None, 100)
+    small = core_for(search.cost, (200, 200, 200), 20_000_000, 100)
     assert max(large.core_zyx) == 100
-    assert search.bytes(small.core_zyx) <= 20_000_000 < search.bytes(large.core_zyx)
+    assert search.cost.bytes(small.core_zyx) <= 20_000_000 < search.cost.bytes(large.core_zyx)
     for tiling in (large, small):
         assert all(a >= b + 12 for a, b in zip(tile_shape(tiling.core_zyx, 13), tiling.core_zyx, strict=True))
 

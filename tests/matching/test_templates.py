@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from robpicker_jax.annotations.geometry import random_rotations, rotation_angle_deg
-from robpicker_jax.matching import Peaks, TemplateRecipe, ball_mask, ellipsoid_mask, refined, shape_mask
+from robpicker_jax.matching import Peaks, TemplateRecipe, ball_mask, refined, shape_mask
 from robpicker_jax.matching.noise import (
     filtered,
     noise_corrected,
@@ -60,9 +60,6 @@ def test_masks() -> None:
     assert ball[10, 10, 16] == 1
     np.testing.assert_allclose([ball[10, 10, 17], ball[10, 10, 18]], np.exp([-1, -4]), rtol=1e-5)
     assert ball[10, 10, 19] == 0
-    ellipsoid = ellipsoid_mask(21, (8.0, 5.0, 3.0))
-    spans = [int(np.ptp(np.flatnonzero(ellipsoid.any(axis=axes)))) // 2 for axes in ((0, 1), (0, 2), (1, 2))]
-    assert spans == [8, 5, 3]
     hollow = ball_mask(21, 5.0) - ball_mask(21, 2.0)
     np.testing.assert_array_equal(shape_mask(-hollow, grow_vox=0.0, soft_vox=0.0), ball_mask(21, 5.0))
     assert shape_mask(hollow, grow_vox=2.0, soft_vox=0.0)[10, 10, 17] == 1

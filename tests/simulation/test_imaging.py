@@ -22,6 +22,7 @@ from robpicker_jax.simulation import (
     take_tilt_series,
     tilt_angles,
 )
+from robpicker_jax.system.errors import InputError
 
 SHAPE = (32, 48, 64)
 CLEAN = SimulationConfig(shape_zyx=SHAPE, noise="none", defocus_um=0.0)
@@ -92,6 +93,21 @@ def test_optics_constants() -> None:
     assert Optics(voltage_kv=300).wavelength_angstrom == pytest.approx(0.019687, abs=1e-6)
     assert Optics(voltage_kv=200).wavelength_angstrom == pytest.approx(0.025079, abs=1e-6)
     assert Optics(voltage_kv=300).interaction_parameter == pytest.approx(6.526e-4, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"voltage_kv": 0.0}, "acceleration voltage"),
+        ({"voltage_kv": float("nan")}, "acceleration voltage"),
+        ({"spherical_aberration_mm": -1.0}, "spherical aberration"),
+        ({"amplitude_contrast": 2.0}, "amplitude contrast"),
+        ({"defocus_um": float("inf")}, "defocus"),
+    ],
+)
+def test_optics_that_no_microscope_has_are_refused(value: dict[str, float], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Optics(**value)
 
 
 def test_ctf_values_and_zeros() -> None:
