@@ -19,12 +19,13 @@ import numpy as np
 from benchmarks._common import Row, main, peak_memory_mib, row
 from robpicker_jax.annotations.geometry import rotation_angle_deg
 from robpicker_jax.averaging import AveragingSettings, ParticleSet, Source, Transfer, finish, gather, iterate, start
+from robpicker_jax.averaging.extraction import in_box
 from robpicker_jax.averaging.job import peak_bytes
 from robpicker_jax.averaging.results import AverageResult
 from robpicker_jax.averaging.settings import default_edge
 from robpicker_jax.config import SimulationConfig, Species
 from robpicker_jax.molecules import get_phantom, species_density, species_mask
-from robpicker_jax.rotations import local_covering
+from robpicker_jax.rotations import local_covering, rotation_count
 from robpicker_jax.simulation import Optics, SimulatedTomogram, simulate_tomogram
 from robpicker_jax.volumes.volume import ArrayReader
 
@@ -71,8 +72,8 @@ def _species(
     edge = default_edge(radius)
     particles, _ = gather([one.particles.select(one.particles.labels == label) for one in simulated], sources, edge)
     common: dict[str, Any] = {"edge": edge, "radius_vox": radius, "sign": -1.0, "iterations": 1 if quick else 3}
-    truth = _in_box(species_mask(entry, VOXEL).astype(np.float32), edge) > 0.5
-    reference = _in_box(density, edge)
+    truth = in_box(species_mask(entry, VOXEL).astype(np.float32), edge) > 0.5
+    reference = in_box(density, edge)
     cases: dict[str, tuple[ParticleSet, AveragingSettings, np.ndarray | None]] = {
         "true poses": (particles, AveragingSettings(**{**common, "iterations": 0}), None),
         "refined poses": (_displaced(particles), AveragingSettings(**common), None),
@@ -95,7 +96,8 @@ def _species(
             shifts = np.linalg.norm(result.particles.positions_vox - particles.positions_vox, axis=1)
             yield row(NAME, case, "median error of orientations", float(np.median(errors)), "degrees")
             yield row(NAME, case, "median error of positions", float(np.median(shifts)), "voxels")
-        bound = peak_bytes(settings, 4401 if settings.first == "global" else 0) / 2**20
+        searched = rotation_count(settings.angle_step_deg)
+        bound = peak_bytes(settings, searched if settings.first == "global" else 0) / 2**20
         yield row(NAME, case, "peak memory", peak, "MiB", why="peak memory is read from /proc", bound_mib=round(bound))
 
 
@@ -118,16 +120,6 @@ def _displaced(particles: ParticleSet) -> ParticleSet:
     wrong = particles.rotations @ turns[rng.integers(0, len(turns), len(particles))]
     moved = particles.listed_vox + rng.normal(0, _WRONG_VOX, (len(particles), 3))
     return particles.with_(rotations=wrong, listed_vox=moved, positions_vox=moved.copy())
-
-
-def _in_box(cube: np.ndarray, edge: int) -> np.ndarray:
-    """A cube of odd size in a box, middle on voxel edge // 2."""
-    box = np.zeros((edge,) * 3, np.float32)
-    half = min(cube.shape[0] // 2, (edge - 1) // 2)
-    middle, there = cube.shape[0] // 2, edge // 2
-    cut = slice(middle - half, middle + half + 1)
-    box[(slice(there - half, there + half + 1),) * 3] = cube[cut, cut, cut]
-    return box
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from benchmarks.paper.collect import as_text, collect, seeds_present
 from benchmarks.paper.page import draw
@@ -84,8 +84,8 @@ def _only(study: Study, kind: Literal["cases", "data_sets"], names: str | None) 
     if unknown:
         option = f"--{kind.replace('_', '-')}"
         raise InputError(f"{unknown[0]!r} is none of the study's", where=option, fix=f"choose from {', '.join(known)}")
-    chosen = {name: change for name, change in known.items() if name in wanted}
-    return replace(study, file=replace(study.file, **{kind: chosen}))
+    chosen: dict[str, Any] = {kind: {name: change for name, change in known.items() if name in wanted}}
+    return replace(study, file=replace(study.file, **chosen))
 
 
 def _parser(folder: Path) -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.paper.runner import folder_of, read_result, say
-from benchmarks.paper.study import RESULT, Run, Study, fingerprint, without_folder
+from benchmarks.paper.study import METRICS_VERSION, RESULT, Run, Study, fingerprint, without_folder
 from robpicker_jax.config import META_NETWORKS, Config, as_plain_values
 from robpicker_jax.config.loading import validated
 from robpicker_jax.system.errors import InputError
@@ -47,7 +47,7 @@ def collect(study: Study, out: Path, *, command: str, former: Mapping[str, Any] 
         elif result is not None:
             changed += 1
     if changed:
-        say(f"{study.title}: {changed} finished runs with other settings are left out")
+        say(f"{study.title}: {changed} finished runs with other settings or metrics are left out")
     if not finished:
         raise InputError("no finished run with the settings of this study", where=out / study.title)
     results, first = list(finished.values()), next(iter(finished))
@@ -75,9 +75,15 @@ def collect(study: Study, out: Path, *, command: str, former: Mapping[str, Any] 
             name: {"label": change.label, "settings": change.at(study.scale), "shown": change.shown}
             for name, change in study.file.cases.items()
         },
+        "metrics_version": METRICS_VERSION,
         "metrics": _by_case(study, finished, _metrics),
-        "curves": _all_curves(study, finished, former or {}),
+        "curves": _all_curves(study, finished, former if former and is_current(former) else {}),
     }
+
+
+def is_current(record: Mapping[str, Any]) -> bool:
+    """Whether the figures of a record mean what those of a new run do."""
+    return bool(record.get("metrics_version", 0) == METRICS_VERSION)
 
 
 def as_text(record: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.paper.study import JOB, RESULT, fingerprint, without_folder
+from benchmarks.paper.study import JOB, METRICS_VERSION, RESULT, fingerprint, without_folder
 from robpicker_jax.annotations import Particles
 from robpicker_jax.commands import main_job
 from robpicker_jax.config import Config, Species, as_plain_values, load_config
@@ -107,6 +107,7 @@ def _result(job: main_job.Job, trained: FitResult, picker: ModelPicker, seconds:
         "config": as_plain_values(without_folder(load_config(job.workdir / JOB))),
         "species": [{"name": score.name, "group": score.group} for score in plain.classes],
         "metrics": metrics,
+        "metrics_version": METRICS_VERSION,
         "thresholds": dict(zip(names, thresholds, strict=True)),
         "state": {"chosen_by": config.evaluation.choose_by, "step": trained.best_step, "of": config.train.steps},
         "curves": {

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.paper.collect import is_current
 from benchmarks.paper.runner import folder_of, say
 from benchmarks.paper.study import RESULT, Changes, Run, Scale, Study, StudyFile, changed, fingerprint
 from robpicker_jax.config import as_plain_values
@@ -29,7 +30,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def restore(study: Study, record: Path, out: Path) -> int:
-    """Write `result.json` of each run of a record that has the study's settings and no folder yet.
+    """Write `result.json` of each run of a record that has the study's settings and metrics, and no folder yet.
 
     Curves are not restored: `collect` keeps those of the record where no run brings new ones.
 
@@ -42,6 +43,9 @@ def restore(study: Study, record: Path, out: Path) -> int:
         How many runs were restored.
     """
     restored, content = 0, read_record(record)
+    if content and not is_current(content):
+        say(f"{record}: its figures are of another version of the metrics, and its runs are done again")
+        return 0
     for run, result in _results(content, study.scale, record) if content else ():
         folder = folder_of(out, study, run)
         if folder.exists() or not _is_of(study, run, result["fingerprint"]):
@@ -95,6 +99,7 @@ def _result(former: Study, run: Run, metrics: Mapping[str, Any], content: Mappin
         "config": as_plain_values(config),
         "species": content["species"],
         "metrics": metrics,
+        "metrics_version": content["metrics_version"],
         "state": {"chosen_by": content["state"].rsplit(" ", 1)[-1]},
         "curves": {"training": [], "validation": []},
         "seconds": metrics["seconds"],

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.paper.study import JOB, LOG, RESULT, Run, Study, fingerprint
+from benchmarks.paper.study import JOB, LOG, METRICS_VERSION, RESULT, Run, Study, fingerprint
 from robpicker_jax.config import Config, dump_config, load_config
 from robpicker_jax.config.loading import validated
 from robpicker_jax.simulation import DatasetRecipe
@@ -47,12 +47,15 @@ def data_folder(config: Config, root: Path) -> Path:
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The record of a finished run, with the fingerprint that its settings have in this version; None: not finished.
 
-    A setting that was added since has its default; one that is no longer known gives a fingerprint of its own.
+    A setting that was added since has its default; one that is no longer known gives a fingerprint of its own, and so do
+    figures that meant something else.
     """
     try:
         result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    if result.get("metrics_version", 0) != METRICS_VERSION:
+        return result | {"fingerprint": "other metrics"}
     try:
         result["fingerprint"] = fingerprint(validated(Config, result["config"], folder / RESULT))
     except InputError:
@@ -106,7 +109,7 @@ class Runner:
                 missing.append(run)
         if changed and not self._replace:
             raise InputError(
-                f"{len(changed)} runs were made with other settings ({changed[0][0]} …)",
+                f"{len(changed)} runs were made with other settings or metrics ({changed[0][0]} …)",
                 where=self.out / self.study.title,
                 fix="use another --out, or --replace to delete and repeat them",
             )

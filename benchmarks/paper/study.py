@@ -33,6 +33,12 @@ ORDER = ("main", "ablation", "noise", "imbalance", "meta_size", "loss", "hypergr
 JOB, RESULT, LOG = "job.yaml", "result.json", "log.txt"
 """Files of a run: its configuration, what came out of it (written last), and what it said."""
 
+METRICS_VERSION = 1
+"""What the figures of a run mean: counted up with every change of picking, evaluation or measurement that moves them.
+
+Runs and records carry it; one without it is of version 0. Figures of different versions are never put side by side.
+"""
+
 Scale = Literal["cpu", "full"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 Figure = Literal["curves", "species", "differences", "data_sets"]

@@ -124,10 +124,6 @@ class Aligner:
         found = run(self._table, self._w, arrays, steps, volumes, _single(offsets), _single(rotations), _single(gone))
         return _poses(found)
 
-    def fixed(self, volumes: np.ndarray, offsets: np.ndarray, rotations: np.ndarray, transfer: Transfer) -> Poses:
-        """Score given poses as they are."""
-        return self.local(volumes, offsets, rotations, transfer, LocalSearch(0.0, 0.0, levels=1))
-
     def globally(
         self,
         volumes: np.ndarray,

@@ -71,6 +71,29 @@ def soft_ball(edge: int, radius: float, width: float) -> np.ndarray:
     return np.asarray(0.5 + 0.5 * np.cos(np.pi * fall), np.float32)
 
 
+def in_box(cube: np.ndarray, edge: int) -> np.ndarray:
+    """A cube of any size cut or padded to `edge`, middle on middle (voxel size // 2); float32."""
+    box = np.zeros((edge,) * 3, np.float32)
+    size = cube.shape[0]
+    before, after = min(edge // 2, size // 2), min(edge - edge // 2, size - size // 2)
+    into = slice(edge // 2 - before, edge // 2 + after)
+    of = slice(size // 2 - before, size // 2 + after)
+    box[into, into, into] = cube[of, of, of]
+    return box
+
+
+def surroundings(edge: int, radius_vox: float) -> np.ndarray:
+    """Where a box shows what is around a particle of a radius: beyond it, and before the box's faces; bool, never empty.
+
+    Where a particle fills its box and less than a face's worth of voxels is left, it is the outermost shell that is seen.
+    """
+    seen = taper(edge) > 0
+    around = np.asarray((soft_ball(edge, radius_vox, 0.0) == 0) & seen)
+    if around.sum() >= edge**2:
+        return around
+    return np.asarray((soft_ball(edge, edge / 2 - 1.5, 0.0) == 0) & seen)
+
+
 def normalised(box: np.ndarray, background: np.ndarray) -> np.ndarray:
     """A box with mean 0 and standard deviation 1 where `background` (bool) says that there is no particle."""
     around = box[background]
@@ -106,10 +129,7 @@ def boxes(
         InputError: voxels that are NaN or infinite.
     """
     centres, offsets = box_centres(positions_vox)
-    soft, background = taper(edge), soft_ball(edge, radius_vox, 0.0) == 0
-    if not background.any():
-        background = soft_ball(edge, edge / 2 - 1.5, 0.0) == 0
-    background &= soft > 0
+    soft, background = taper(edge), surroundings(edge, radius_vox)
     for start in range(0, len(centres), batch):
         which = np.arange(start, min(start + batch, len(centres)))
         volumes = np.zeros((batch, edge, edge, edge), np.float32)

@@ -43,7 +43,12 @@ def write_fsc(folder: Path, fsc: ShellCorrelation) -> None:
 
 
 def summary(
-    name: str, result: AverageResult, settings: AveragingSettings, voxel_size_angstrom: float, left_out: int
+    name: str,
+    result: AverageResult,
+    settings: AveragingSettings,
+    voxel_size_angstrom: float,
+    left_out: int,
+    repeated: int,
 ) -> dict[str, Any]:
     """What average.json says of a class."""
     limits = result.fsc.as_dict()
@@ -53,6 +58,7 @@ def summary(
         "particles": len(particles),
         "averaged": int(particles.kept.sum()),
         "left_out_at_the_edge": left_out,
+        "left_out_as_repeats": repeated,
         "resolution_0.143_angstrom": limits["resolution_0.143_angstrom"],
         "resolution_0.5_angstrom": limits["resolution_0.5_angstrom"],
         "mean_score": None if np.isnan(particles.scores).all() else float(np.nanmean(particles.scores)),

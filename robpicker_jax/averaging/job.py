@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robpicker_jax.averaging.extraction import box_centres, cut, normalised, soft_ball
+from robpicker_jax.averaging.extraction import box_centres, cut, normalised, soft_ball, surroundings
 from robpicker_jax.averaging.particle_set import ParticleSet, Source
 from robpicker_jax.averaging.refinement import iterate, start
 from robpicker_jax.averaging.results import AverageResult, finish, iteration_file, last_iteration, save
@@ -160,10 +160,7 @@ def contrast_sign(sources: Sequence[Source], particles: ParticleSet, edge: int, 
 
     Rotations do not matter for the mean density within half the radius against that beyond it.
     """
-    ball, around = soft_ball(edge, 0.6 * radius_vox, 0.0) > 0.5, soft_ball(edge, radius_vox, 0.0) == 0
-    around &= soft_ball(edge, edge / 2 - 1, 0.0) > 0.5
-    if not around.any():
-        around = ~ball
+    ball, around = soft_ball(edge, 0.6 * radius_vox, 0.0) > 0.5, surroundings(edge, radius_vox)
     centres, _ = box_centres(particles.listed_vox)
     chosen = np.unique(np.linspace(0, len(particles) - 1, min(_PEEKED, len(particles))).round().astype(int))
     total = 0.0

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from robpicker_jax.averaging.extraction import soft_ball
+from robpicker_jax.averaging.extraction import soft_ball, taper
 from robpicker_jax.system.errors import InputError
 
 ANGSTROM3_PER_DALTON = 1.21
@@ -79,8 +79,8 @@ def make_mask(
         average: (edge, edge, edge), particle bright, centred on voxel edge // 2.
         voxel_size_angstrom: of the average.
         radius_vox: the particle is looked for within one and a half of this from the centre.
-        threshold: standard deviations of the map outside that ball, above the mean there; None: Otsu's threshold of the
-            voxels inside it.
+        threshold: standard deviations of the map outside that ball, as far as boxes show anything, above the mean there;
+            None: Otsu's threshold of the voxels inside it.
         dilation_vox: how far the component is dilated, voxels; closed cavities are filled before.
         soft_edge_vox: width of the soft edge outside the sharp mask.
         molecular_weight_kda: for the check of the volume.
@@ -93,7 +93,7 @@ def make_mask(
     if threshold is None:
         level = otsu(average[near])
     else:
-        around = average[~near]
+        around = average[~near & (taper(edge) > 0)]  # beyond it the boxes were set to 0
         level = float(around.mean() + threshold * around.std())
     parts, count = ndimage.label((average >= level) & near)
     if not count:

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from robpicker_jax.annotations import Particles
 from robpicker_jax.averaging.extraction import MOST_OUTSIDE, share_outside
@@ -81,6 +82,24 @@ class ParticleSet:
             tomograms=np.array(names)[self.source] if n else np.zeros(0, np.str_),
             extra={"rlnRandomSubset": self.half, "rpkAveraged": self.kept.astype(np.int64)},
         )
+
+
+def without_repeats(particles: Particles, least_vox: float) -> Particles:
+    """One class's particles of a tomogram without those nearer than `least_vox` to one of a better score.
+
+    Two picks of one particle share its noise: one in each half, they make the FSC too good. Without scores, or where they
+    are equal, the one listed first stays.
+    """
+    n = len(particles)
+    order = np.arange(n) if particles.scores is None else np.argsort(-particles.scores, kind="stable")
+    near: list[list[int]] = (
+        cKDTree(particles.positions_vox).query_ball_point(particles.positions_vox, least_vox) if n else []
+    )
+    kept = np.ones(n, bool)
+    for index in order.tolist():
+        if kept[index]:
+            kept[[other for other in near[index] if other != index]] = False
+    return particles.select(kept)
 
 
 def gather(lists: list[Particles], sources: list[Source], edge: int, *, seed: int = 0) -> tuple[ParticleSet, int]:

@@ -19,6 +19,7 @@ from robpicker_jax.averaging.resolution import (
     THRESHOLDS,
     ShellCorrelation,
     figure_of_merit,
+    fourier_shells,
     low_pass,
     masked_correlation,
     weighted_by_shell,
@@ -244,10 +245,7 @@ def _whitening(power: np.ndarray) -> np.ndarray | None:
 def shell_power(volumes: np.ndarray) -> np.ndarray:
     """Sum over volumes (n, edge, edge, edge) of the mean power in each shell, (edge // 2,)."""
     edge = volumes.shape[-1]
-    axis = np.fft.fftfreq(edge, 1 / edge)
-    half = np.arange(edge // 2 + 1)
-    lengths = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + half[None, None, :] ** 2)
-    shells = np.floor(lengths + 0.5).astype(np.int64).ravel()
+    shells, _ = fourier_shells(edge)
     power = (np.abs(np.fft.rfftn(volumes, axes=(1, 2, 3))) ** 2).sum(axis=0).ravel()
     total, count = np.bincount(shells, power)[: edge // 2], np.bincount(shells)[: edge // 2]
     return np.asarray(total / np.maximum(count, 1))

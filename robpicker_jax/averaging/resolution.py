@@ -89,7 +89,7 @@ def shell_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         first, second: (edge, edge, edge).
     """
     edge = first.shape[0]
-    shells, weight = _shells(edge)
+    shells, weight = fourier_shells(edge)
     one, two = np.fft.rfftn(first.astype(np.float64)), np.fft.rfftn(second.astype(np.float64))
 
     def total(values: np.ndarray) -> np.ndarray:
@@ -145,7 +145,7 @@ def random_phases(box: np.ndarray, start: int, rng: np.random.Generator) -> np.n
     """A map with the same amplitudes, and random phases from shell `start` on."""
     edge = box.shape[0]
     spectrum = np.fft.rfftn(box.astype(np.float64))
-    shells = _shells(edge)[0].reshape(spectrum.shape)
+    shells = fourier_shells(edge)[0].reshape(spectrum.shape)
     # The phases of a real map's transform, so that they have the symmetry that a real map needs.
     noise = np.fft.rfftn(rng.standard_normal(box.shape))
     turned = np.abs(spectrum) * noise / np.maximum(np.abs(noise), 1e-30)
@@ -204,7 +204,7 @@ def _lengths(edge: int) -> np.ndarray:
     return np.asarray(np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + half[None, None, :] ** 2))
 
 
-def _shells(edge: int) -> tuple[np.ndarray, np.ndarray]:
+def fourier_shells(edge: int) -> tuple[np.ndarray, np.ndarray]:
     """Shell of each Fourier voxel of a real transform, flat, and how often it counts: once for itself, once for −k."""
     shells = np.floor(_lengths(edge) + 0.5).astype(np.int64).ravel()
     twice = np.full(edge // 2 + 1, 2.0)

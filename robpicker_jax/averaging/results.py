@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class AverageResult:
         average: of both halves, unfiltered, particle bright; float32 (edge, edge, edge).
         halves: of each half.
         filtered: the average times C_ref of each shell; no B-factor is applied, and nothing is mirrored.
-        mask: made from the filtered average.
+        mask: made from the filtered average; its soft form within the soft ball that references are compared in.
         fsc: of the halves under the soft mask, corrected for it.
         particles: with their final poses.
     """
@@ -46,6 +46,11 @@ class AverageResult:
     mask: ParticleMask
     fsc: ShellCorrelation
     particles: ParticleSet
+
+    @property
+    def shown(self) -> np.ndarray:
+        """The filtered map; where the halves agree in no shell, and it is flat, the average."""
+        return self.filtered if figure_of_merit(self.fsc.corrected)[1:].any() else self.average
 
 
 def finish(last: Iteration, settings: AveragingSettings, voxel_size_angstrom: float) -> AverageResult:
@@ -69,8 +74,9 @@ def finish(last: Iteration, settings: AveragingSettings, voxel_size_angstrom: fl
         soft_edge_vox=settings.soft_edge_vox,
         molecular_weight_kda=settings.molecular_weight_kda,
     )
-    soft = mask.soft * (reference_mask(settings) > 0)
-    fsc = masked_correlation(halves[0], halves[1], voxel_size_angstrom, soft, seed=settings.seed)
+    # A mask wider than the box's reference would end at the taper with a sharp edge, which correlates the halves.
+    mask = replace(mask, soft=mask.soft * reference_mask(settings))
+    fsc = masked_correlation(halves[0], halves[1], voxel_size_angstrom, mask.soft, seed=settings.seed)
     filtered = weighted_by_shell(average, figure_of_merit(fsc.corrected))
     return AverageResult(average, halves, filtered, mask, fsc, last.particles)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from robpicker_jax.averaging.results import AverageResult
     from robpicker_jax.commands.averaging_inputs import AveragingInputs, ClassInputs
 
+_LISTS = "lists"
+_SHARED_DETAIL_ANGSTROM = 40.0  # what both halves may share of a reference without a word
 _DESCRIPTION = """\
 Average the picks of each class: boxes around them are aligned, summed with the weights of missing wedge and CTF in two
 halves that never see each other's reference, and compared by Fourier shell correlation.
@@ -39,9 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from robpicker_jax.system.compilation import enable_persistent_cache
 
     inputs = read_inputs(options, overrides)
+    former = _former(options)
+    _check_classes(former, inputs, options)
     for entry in inputs.classes:
         entry.job.check(overwrite=options.overwrite)
-    _check_outputs(inputs, options)
+    _check_outputs(former, inputs, options)
     enable_persistent_cache()
     _say_plan(inputs)
     results = []
@@ -50,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result = entry.job.run(lambda n: bar.advance(n), overwrite=options.overwrite)
             results.append(result)
             _write_class(entry, result, inputs, options)
-    _write_all(inputs, results, options)
+    _write_all(inputs, results, options, former)
     _report(inputs, results, options.out)
     return 0
 
@@ -103,6 +107,11 @@ def _parser() -> ArgumentParser:
 def _check(options: Namespace) -> None:
     from robpicker_jax.system.errors import InputError
 
+    if options.reference and options.start_resolution < _SHARED_DETAIL_ANGSTROM:
+        _say(
+            f"warning: both halves start from a map with detail to {options.start_resolution:g} Å, and agree on it whatever "
+            f"the particles show: up to there the FSC says little (--start-resolution {_SHARED_DETAIL_ANGSTROM:g} or more)"
+        )
     for flag, value, least in (
         ("--iterations", options.iterations, 0),
         ("--batch", options.batch, 1),
@@ -120,14 +129,15 @@ def _check(options: Namespace) -> None:
         raise InputError("two angles are needed", where="--tilts", fix="write --tilts=-60,60")
 
 
-def _check_outputs(inputs: AveragingInputs, options: Namespace) -> None:
+def _check_outputs(former: Mapping[str, Any], inputs: AveragingInputs, options: Namespace) -> None:
     """Refuse, before anything is averaged, to replace what is there; what the same averaging began is its own.
 
     Raises:
         InputError: a file exists and may not be replaced, or is an input.
     """
+    from robpicker_jax.annotations.names import plain_name
     from robpicker_jax.averaging.files import SUMMARY, class_files
-    from robpicker_jax.commands.averaging_inputs import list_files, tomogram_list
+    from robpicker_jax.commands.averaging_inputs import list_files
     from robpicker_jax.datasets import tomograms_from
     from robpicker_jax.datasets.lists import files_read
     from robpicker_jax.system.outputs import check_outputs
@@ -138,21 +148,47 @@ def _check_outputs(inputs: AveragingInputs, options: Namespace) -> None:
     jobs = [entry.job for entry in inputs.classes]
     files = {job: class_files(job.folder) + list_files(job.folder, options.format, inputs) for job in jobs}
     shared = [options.out / name for name in (SUMMARY, "montage.png", "fsc.png")]
-    shared += [tomogram_list(options.out / "lists", source.name) for source in inputs.sources]
+    lists = [*(f"{plain_name(source.name)}_objl.xml" for source in inputs.sources), *former.get("lists", ())]
+    shared += [options.out / _LISTS / Path(name).name for name in dict.fromkeys(lists)]
     own = [path for job in jobs if job.begun() for path in files[job]]
     check_outputs(
         [path for paths in files.values() for path in paths] + shared,
         inputs=[options.config, *read, *maps],
         overwrite=options.overwrite,
-        own={*own, *(shared if all(job.begun() for job in jobs) else ())},
+        own={*own, *(shared if any(job.begun() for job in jobs) else ())},
         fix="give --overwrite or another --out",
     )
+
+
+def _former(options: Namespace) -> dict[str, Any]:
+    """What an earlier averaging into the same folder wrote of all its classes; empty where there is none."""
+    from robpicker_jax.averaging.files import SUMMARY
+    from robpicker_jax.system.files import read_json_object
+
+    path = options.out / SUMMARY
+    return read_json_object(path) if path.is_file() else {}
+
+
+def _check_classes(former: Mapping[str, Any], inputs: AveragingInputs, options: Namespace) -> None:
+    """Refuse to replace the lists and pictures of more classes by those of fewer."""
+    from robpicker_jax.system.errors import InputError
+
+    now = [entry.job.name for entry in inputs.classes]
+    others = [entry["class"] for entry in former.get("classes", ()) if entry["class"] not in now]
+    if others and not options.overwrite:
+        raise InputError(
+            f"holds an averaging of {', '.join(others)} too, which its lists and pictures would no longer show",
+            where=options.out,
+            fix="name these classes as well (what is done is not done again), give another --out, or --overwrite",
+        )
 
 
 def _say_plan(inputs: AveragingInputs) -> None:
     for entry in inputs.classes:
         job, settings = entry.job, entry.job.settings
         dropped = f", {entry.left_out} left out at the edge" if entry.left_out else ""
+        if entry.repeated:
+            dropped += f", {entry.repeated} nearer than half a radius to another left out"
         start = "listed poses" if job.reference is None else "the reference"
         contrast = "bright" if settings.sign > 0 else "dark"
         _say(
@@ -177,7 +213,7 @@ def _write_class(entry: ClassInputs, result: AverageResult, inputs: AveragingInp
     write_average_figures(job.folder, [_view(job.name, result)])
     names = [source.name for source in job.sources]
     write_lists(job.folder, result.particles.particles(names, entry.label, job.name), options.format, inputs)
-    figures = summary(job.name, result, job.settings, job.voxel_size_angstrom, entry.left_out)
+    figures = summary(job.name, result, job.settings, job.voxel_size_angstrom, entry.left_out, entry.repeated)
     write_text(job.folder / SUMMARY, json.dumps(figures, indent=1) + "\n")
     if warning := result.mask.warning():
         _say(f"warning: {job.name}: {warning}")
@@ -189,7 +225,7 @@ def _view(name: str, result: AverageResult) -> Any:
     fsc = result.fsc
     return AverageView(
         name=name,
-        filtered=result.filtered if result.filtered.any() else result.average,
+        filtered=result.shown,
         mask=result.mask.sharp,
         voxel_size_angstrom=fsc.voxel_size_angstrom,
         particles=int(result.particles.kept.sum()),
@@ -200,7 +236,9 @@ def _view(name: str, result: AverageResult) -> Any:
     )
 
 
-def _write_all(inputs: AveragingInputs, results: Sequence[AverageResult], options: Namespace) -> None:
+def _write_all(
+    inputs: AveragingInputs, results: Sequence[AverageResult], options: Namespace, former: Mapping[str, Any]
+) -> None:
     """What concerns all classes: one list for each tomogram, the summary, the montage."""
     from robpicker_jax.annotations import Particles
     from robpicker_jax.averaging.files import SUMMARY, summary
@@ -213,13 +251,18 @@ def _write_all(inputs: AveragingInputs, results: Sequence[AverageResult], option
     everything = Particles.concatenate(
         [result.particles.particles(names, entry.label, entry.job.name) for entry, result in entries]
     )
-    write_tomogram_lists(options.out / "lists", everything, inputs)
+    folder = options.out / _LISTS
+    lists = [path.name for path in write_tomogram_lists(folder, everything, inputs)]
+    for stale in set(former.get("lists", ())) - set(lists):
+        (folder / Path(stale).name).unlink(missing_ok=True)
     write_average_figures(options.out, [_view(entry.job.name, result) for entry, result in entries], overall=True)
     classes = [
-        summary(entry.job.name, result, entry.job.settings, entry.job.voxel_size_angstrom, entry.left_out)
+        summary(
+            entry.job.name, result, entry.job.settings, entry.job.voxel_size_angstrom, entry.left_out, entry.repeated
+        )
         for entry, result in entries
     ]
-    write_text(options.out / SUMMARY, json.dumps({"classes": classes}, indent=1) + "\n")
+    write_text(options.out / SUMMARY, json.dumps({"classes": classes, "lists": lists}, indent=1) + "\n")
 
 
 def _report(inputs: AveragingInputs, results: Sequence[AverageResult], out: Path) -> None:
@@ -253,7 +296,10 @@ def _names(text: str) -> list[str]:
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(number) for number in text.split(",")]
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers, such as 5,4.5") from None
 
 
 def _share(text: str) -> float:

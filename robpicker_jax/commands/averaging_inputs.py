@@ -1,28 +1,29 @@
-"""What `average` reads before it averages: headers, lists, classes, references; and the lists that it writes."""
+"""What `average` reads before it averages: headers, classes, references; and the lists that it writes."""
 
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from robpicker_jax.annotations import FORMATS, Particles, read_annotations, write_annotations
-from robpicker_jax.annotations.conversion import by_tomogram, parse_options
+from robpicker_jax.annotations import Particles, write_annotations
+from robpicker_jax.annotations.conversion import by_tomogram
 from robpicker_jax.annotations.names import NameRule, plain_name
 from robpicker_jax.annotations.numbering import own_key, write_key
-from robpicker_jax.annotations.options import options_for
 from robpicker_jax.annotations.registry import format_of
 from robpicker_jax.averaging import AveragingSettings, Source, Transfer, gather
+from robpicker_jax.averaging.extraction import in_box
 from robpicker_jax.averaging.job import ClassJob, contrast_sign, peak_bytes
+from robpicker_jax.averaging.particle_set import without_repeats
 from robpicker_jax.averaging.settings import default_edge
+from robpicker_jax.commands.averaging_lists import read_picks
 from robpicker_jax.commands.optics_arguments import transfer_of
 from robpicker_jax.config import Config, load_config
 from robpicker_jax.datasets import agreed_voxel_size, tomograms_from
-from robpicker_jax.datasets.lists import agree_on_classes, read_lists
 from robpicker_jax.molecules.densities import density_from_map
 from robpicker_jax.molecules.phantoms import PHANTOMS
 from robpicker_jax.reporting.page import file_name
@@ -43,11 +44,13 @@ class ClassInputs:
         job: what is to be averaged.
         label: its class label.
         left_out: particles whose boxes reach too far over the edge.
+        repeated: picks nearer than half a radius to one of a better score, left out too.
     """
 
     job: ClassJob
     label: int
     left_out: int
+    repeated: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,7 @@ def read_inputs(options: Namespace, overrides: Sequence[str]) -> AveragingInputs
     config = load_config(options.config, list(overrides))
     has_species = options.config is not None or any(text.startswith("data.species") for text in overrides)
     sources, voxel_size = _sources(options, config)
-    lists, names = _lists(options, config, sources, voxel_size, has_species)
+    lists, names = read_picks(options, config, sources, voxel_size, has_species)
     for entry in options.only or ():
         if entry not in names:
             raise InputError(f"no class {entry!r}", where="--class", fix=f"the lists name {', '.join(names)}")
@@ -90,14 +93,17 @@ def read_inputs(options: Namespace, overrides: Sequence[str]) -> AveragingInputs
     symmetries = _by_class(options.symmetry, names, "--symmetry")
     classes = []
     for label, name in enumerate(names, start=1):
-        chosen = [part.select(part.labels == label) for part in lists]
-        if (options.only and name not in options.only) or not sum(map(len, chosen)):
+        listed = [part.select(part.labels == label) for part in lists]
+        if (options.only and name not in options.only) or not sum(map(len, listed)):
             continue
         settings = _settings(options, radii[label - 1], symmetries.get(name, "C1"), _weight(config, label, has_species))
+        chosen = [without_repeats(part, settings.radius_vox / 2) for part in listed]
+        repeated = sum(map(len, listed)) - sum(map(len, chosen))
         particles, left_out = gather(chosen, list(sources), settings.edge, seed=options.seed)
         if len(particles) < _FEWEST:
             raise InputError(
-                f"{len(particles)} particles of {name} to average, {left_out} left out at the edge",
+                f"{len(particles)} particles of {name} to average, {left_out} left out at the edge, "
+                f"{repeated} as repeats of others",
                 where="--picks",
                 fix=f"give at least {_FEWEST}, or another --class",
             )
@@ -120,7 +126,7 @@ def read_inputs(options: Namespace, overrides: Sequence[str]) -> AveragingInputs
             )
         settings = AveragingSettings(**{**settings.as_dict(), "sign": sign, "first": first})
         job = ClassJob(name, options.out / file_name(name), sources, particles, settings, voxel_size, reference)
-        classes.append(ClassInputs(job, label, left_out))
+        classes.append(ClassInputs(job, label, left_out, repeated))
     if not classes:
         raise InputError("no particle of any class to average", where="--picks")
     return AveragingInputs(classes, sources, voxel_size, _peak(classes, sources))
@@ -151,93 +157,6 @@ def _sources(options: Namespace, config: Config) -> tuple[list[Source], float]:
     with located("--tilts"):
         transfer = Transfer(options.tilts[0], options.tilts[1], ctf=ctf)
     return [Source(name, reader, transfer) for name, reader in readers.items()], voxel_size
-
-
-def _lists(
-    options: Namespace, config: Config, sources: Sequence[Source], voxel_size: float, has_species: bool
-) -> tuple[list[Particles], list[str]]:
-    """The picks of each tomogram with class labels, and the names of the classes."""
-    rule = NameRule.of(config.data.name_pattern, "data.name_pattern")
-    class_names = [entry.name for entry in config.data.species] if has_species else options.classes
-    how = config.data.annotation_options | parse_options(options.picks_option, "--picks-option")
-    shapes = {source.reader.shape_zyx for source in sources}
-    context: dict[str, Any] = {"voxel_size_angstrom": voxel_size}
-    if len(shapes) == 1:
-        context["shape_zyx"] = next(iter(shapes))
-        context["volume_origin_angstrom"] = sources[0].reader.origin_angstrom
-    labels = None if class_names is None else {name: index for index, name in enumerate(class_names, start=1)}
-    found: dict[str, list[Particles]] = {source.name: [] for source in sources}
-    for path in options.picks:
-        for name, particles in _read(path, options, how, context, labels, class_names, voxel_size, rule).items():
-            matching = rule.matching(name, found)
-            if not matching and path.is_file() and len(found) == 1 and particles.tomograms is None:
-                matching = list(found)  # one list and one tomogram need no names
-            if matching:
-                found[matching[0]].append(particles)
-    if not any(found.values()):
-        raise InputError(
-            "no list is of any of the tomograms",
-            where="--picks",
-            fix=f"lists must name {', '.join(list(found)[:3])} or be called after them",
-        )
-    together = {name: _scored(Particles.concatenate(parts), options.min_score) for name, parts in found.items()}
-    together, _, names = agree_on_classes(together, {}, class_names)
-    for name, particles in together.items():
-        if len(particles) and int(particles.labels.min()) < 1:
-            raise InputError(
-                f"{int((particles.labels < 1).sum())} picks in {name} are of no known class",
-                where="--picks",
-                fix="name all classes with --classes or --config",
-            )
-    return [together[source.name] for source in sources], names
-
-
-def _read(
-    path: Path,
-    options: Namespace,
-    how: Mapping[str, Any],
-    context: Mapping[str, Any],
-    labels: Mapping[str, int] | None,
-    class_names: Sequence[str] | None,
-    voxel_size: float,
-    rule: NameRule,
-) -> dict[str, Particles]:
-    """The lists of a file or folder, by tomogram."""
-    if not path.is_file():
-        return read_lists(
-            path,
-            fmt=options.picks_format,
-            voxel_size_angstrom=voxel_size,
-            class_names=class_names,
-            options=how,
-            rule=rule,
-        )
-    reading = options_for(path, how, fmt=options.picks_format)
-    particles = read_annotations(path, class_labels=labels, **context, **reading)
-    if particles.tomograms is None:
-        return read_lists_name(path, particles)
-    names = particles.tomograms
-    return {str(name): particles.select(names == name) for name in dict.fromkeys(names.tolist())}
-
-
-def read_lists_name(path: Path, particles: Particles) -> dict[str, Particles]:
-    """A list that names no tomogram, under the name of its file."""
-    stem = path.name
-    for suffix in sorted((s for entry in FORMATS.values() for s in entry.suffixes), key=len, reverse=True):
-        if stem.lower().endswith(suffix):
-            stem = stem[: -len(suffix)]
-            break
-    for ending in ("_objl", "_truth", "_picks"):
-        stem = stem.removesuffix(ending)
-    return {stem: particles}
-
-
-def _scored(particles: Particles, least: float | None) -> Particles:
-    if least is None or not len(particles):
-        return particles
-    if particles.scores is None:
-        raise InputError("the lists give no scores", where="--min-score")
-    return particles.select(particles.scores >= least)
 
 
 def _radii(options: Namespace, config: Config, names: Sequence[str], has_species: bool) -> list[float]:
@@ -314,17 +233,6 @@ def _reference(path: Path, edge: int, voxel_size: float) -> np.ndarray:
     return in_box(density, edge)
 
 
-def in_box(density: np.ndarray, edge: int) -> np.ndarray:
-    """A cube of any size cut or padded to `edge`, middle on middle (voxel size // 2)."""
-    box = np.zeros((edge,) * 3, np.float32)
-    size = density.shape[0]
-    before, after = min(edge // 2, size // 2), min(edge - edge // 2, size - size // 2)
-    into = slice(edge // 2 - before, edge // 2 + after)
-    of = slice(size // 2 - before, size // 2 + after)
-    box[into, into, into] = density[of, of, of]
-    return box
-
-
 def list_files(folder: Path, formats: Sequence[str] | None, inputs: AveragingInputs) -> list[Path]:
     """The files that `write_lists` may write."""
     found = []
@@ -355,17 +263,15 @@ def write_lists(
     return written
 
 
-def write_tomogram_lists(folder: Path, particles: Particles, inputs: AveragingInputs) -> None:
+def write_tomogram_lists(folder: Path, particles: Particles, inputs: AveragingInputs) -> list[Path]:
     """{tomogram}_objl.xml of all classes; the particles that were averaged."""
     kept = particles.select(particles.extra["rpkAveraged"] == 1)
+    written = []
     for name, part in by_tomogram(kept, folder).items():
         bare = part.with_(tomograms=None, extra={})
-        _write(tomogram_list(folder, name), bare, "xml", inputs)
-
-
-def tomogram_list(folder: Path, name: str) -> Path:
-    """The file that `write_tomogram_lists` writes for a tomogram."""
-    return folder / f"{plain_name(name)}_objl.xml"
+        written.append(folder / f"{name}_objl.xml")
+        _write(written[-1], bare, "xml", inputs)
+    return written
 
 
 def _write(path: Path, particles: Particles, fmt: str, inputs: AveragingInputs) -> None:

@@ -42,6 +42,7 @@ def read_lists(
     allow_empty: bool = False,
     options: Mapping[str, Any] | None = None,
     rule: NameRule = DEFAULT_RULE,
+    truth: bool = True,
     copick: CopickConfig | None = None,
 ) -> dict[str, Particles]:
     """Read the particle lists of a file or folder, by tomogram.
@@ -61,6 +62,8 @@ def read_lists(
         allow_empty: accept lists without particles.
         options: how the lists are read, as `data.annotation_options` has it.
         rule: which names mean the same tomogram.
+        truth: whether `{name}_truth…` goes before others; without, it is read only where it is a tomogram's only list
+            in a folder without volumes.
         copick: of a copick project, named by its configuration: whose picks of which runs; the options `user` and
             `session` go before it.
 
@@ -102,18 +105,18 @@ def read_lists(
         runs = project_tomograms(path, section)[split]
         objects = class_names or sorted({name for run in runs for name, _ in run.class_lists})
         labels = {name: index + 1 for index, name in enumerate(objects)}
-        return _beside_volumes(path, runs, read_beside, objects)
+        return _beside_volumes(path, runs, read_beside, objects, truth=truth)
     if path.is_file():
-        return _by_tomogram(read(path), _name(path))
+        return _by_tomogram(read(path), list_name(path))
     if _holds_copick(path):
         picks = read(path)
         return _by_tomogram(picks, str(picks.tomograms[0]) if picks.tomograms is not None and len(picks) else path.name)
     folder = split_folder(path, split)
     if tomograms := tomograms_in(folder, rule=rule):
-        return _beside_volumes(folder, tomograms, read_beside, class_names or ())
+        return _beside_volumes(folder, tomograms, read_beside, class_names or (), truth=truth)
     found: dict[str, Particles] = {}
     by_class: dict[str, set[str]] = {}
-    for (name, species), file in _choose(folder, class_names or ()).items():
+    for (name, species), file in _choose(folder, class_names or (), truth=truth).items():
         listed = read(file)
         if species:
             label = (labels or {})[species]
@@ -262,10 +265,13 @@ def _beside_volumes(
     tomograms: Sequence[TomogramFiles],
     read: Callable[[TomogramFiles], Particles],
     class_names: Sequence[str],
+    *,
+    truth: bool,
 ) -> dict[str, Particles]:
     found: dict[str, Particles] = {}
+    endings = suffixes() if truth else ()
     for tomogram in tomograms:
-        clean = [file for suffix in suffixes() if (file := folder / f"{tomogram.name}_truth_objl{suffix}").is_file()]
+        clean = [file for suffix in endings if (file := folder / f"{tomogram.name}_truth_objl{suffix}").is_file()]
         if not clean and not tomogram.lists(class_names):
             continue
         files = replace(tomogram, annotation_path=clean[0], class_lists=()) if clean else tomogram
@@ -282,15 +288,15 @@ def _holds_copick(folder: Path) -> bool:
     return not others and next(folder.glob("**/Picks/*.json"), None) is not None
 
 
-def _choose(folder: Path, class_names: Sequence[str]) -> dict[tuple[str, str], Path]:
+def _choose(folder: Path, class_names: Sequence[str], *, truth: bool) -> dict[tuple[str, str], Path]:
     """One list for each tomogram of a folder without volumes, or for each of its classes: by names of both, or name and ""."""
     files = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".") and _is_list(file)]
     chosen: dict[tuple[str, str], tuple[tuple[bool, int], Path]] = {}
     for file in files:
         suffix = list_suffix(file.name)
         assert suffix is not None
-        rank = ("_truth" not in file.name, suffixes().index(suffix))
-        name = class_of_stem(_name(file), class_names)
+        rank = (("_truth" in file.name) != truth, suffixes().index(suffix))
+        name = class_of_stem(list_name(file), class_names)
         if name not in chosen or rank < chosen[name][0]:
             chosen[name] = (rank, file)
     if not chosen:
@@ -298,7 +304,7 @@ def _choose(folder: Path, class_names: Sequence[str]) -> dict[tuple[str, str], P
     return {name: file for name, (_, file) in chosen.items()}
 
 
-def _name(file: Path) -> str:
+def list_name(file: Path) -> str:
     """Tomogram that a list is named after."""
     suffix = list_suffix(file.name)
     stem = file.name[: -len(suffix)] if suffix else file.stem

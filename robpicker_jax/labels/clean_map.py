@@ -14,8 +14,8 @@ def clean_labels(tomogram: OpenedTomogram, data: DataConfig) -> np.ndarray | Non
     """The label map (z, y, x) that the correction should give for a tomogram of a simulated data set.
 
     It has the form of the meta tomograms' labels, from which the correction learns: balls about the clean positions where
-    those are balls, else the particles' shapes. A perfect ball differs from the particle's shape in a third of its voxels, so
-    that judged by the wrong form no correction could look good.
+    those are balls, else the particles' shapes. A perfect ball differs from the particle's shape in many voxels, so that
+    judged by the wrong form no correction could look good.
 
     Returns:
         None where no clean annotations are stored beside the noisy ones.

@@ -28,7 +28,7 @@ class CorrectionNetwork:
     learn that one class of it is often given in error.
 
     Batch norm takes the statistics of the batch at hand, always: there are no running ones to keep beside the parameters.
-    (By the statistics of each patch alone a network corrects less: how dense a patch is as a whole tells it something.)
+    Those of each patch alone would hide how dense a patch is as a whole, which may tell one class from another.
 
     Attributes:
         n_classes: c, background included.

@@ -75,7 +75,7 @@ def fsc_figure(views: Sequence[AverageView]) -> Figure:
     axes = figure.subplots()
     colours = class_colours([view.name for view in views])
     for view in views:
-        edge = 2 * len(view.fsc)
+        edge = view.filtered.shape[0]
         frequency = np.arange(len(view.fsc)) / (edge * view.voxel_size_angstrom)
         colour = colours[view.name]
         axes.plot(frequency, view.fsc, color=colour, lw=1.8, label=short(view.name, 24))

@@ -175,8 +175,9 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
     networks, init = build_networks(config.model, n_classes)
     pmap = devices.form == "pmap"
     # The pmap form's networks average over devices, so they are of no use outside of its step.
-    trained = build_networks(config.model, n_classes, device_axis=parallel.DATA_AXIS)[0] if pmap else networks
-    problem = _problem(trained, train, config.model)
+    axis = parallel.DATA_AXIS if pmap else None
+    trained = build_networks(config.model, n_classes, device_axis=axis)[0] if pmap else networks
+    problem = _problem(trained, train, config.model, axis)
     meta_optimizers = {name: build_optimizer(getattr(train, name), train.steps) for name in train.meta_networks}
     if state is None:
         # As one program: array by array it would be a hundred small ones to compile, at every start.
@@ -234,7 +235,7 @@ def _mesh(train: TrainConfig, devices: ParallelConfig) -> Mesh:
     return mesh
 
 
-def _problem(networks: Networks, train: TrainConfig, model: ModelConfig) -> BilevelProblem:
+def _problem(networks: Networks, train: TrainConfig, model: ModelConfig, device_axis: str | None) -> BilevelProblem:
     """RobPicker's problem with the loss, the stops and the inner optimiser of a configuration."""
     problem = robpicker_problem(
         networks,
@@ -244,7 +245,7 @@ def _problem(networks: Networks, train: TrainConfig, model: ModelConfig) -> Bile
             train.fine_tune_steps * train.inner_steps,
             updates_per_step=train.inner_steps,
         ),
-        build_loss(train),
+        build_loss(train, device_axis=device_axis),
         stop_gradient_label=train.stop_gradient_label,
         stop_gradient_weight=train.stop_gradient_weight,
         weights=train.weights,
@@ -294,6 +295,7 @@ def _steps(
 ) -> tuple[Step, Step, Step | None]:
     """The training step, and those of the two halves of the warm-up (see `Experiment`); not compiled."""
     averages: dict[str, Any] = {"mean": mean_over_devices} if pmap else {}
+    axis = parallel.DATA_AXIS if pmap else None
     plain = plain_step(_untouched(problem), inner_steps=train.inner_steps, **averages)
     if not train.is_bilevel:
         return plain, plain, None
@@ -302,9 +304,10 @@ def _steps(
         own = objective.own_loss(
             networks,
             rates,
-            build_loss(train),
+            build_loss(train, device_axis=axis),
             average_proposes=model.correction == "ema",
             own_head=model.correction in ("head", "network"),
+            device_axis=axis,
         )
         if train.meta_alpha:
             teach = direct_step(

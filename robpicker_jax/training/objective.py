@@ -264,6 +264,7 @@ def own_loss(
     *,
     average_proposes: bool = False,
     own_head: bool = False,
+    device_axis: str | None = None,
 ) -> Callable[[Tree, Tree, NetworkState, Batch], tuple[Array, OwnAux]]:
     """The correction's own loss as `(params, meta, state, batch) -> (loss, aux)`, on clean labels that were corrupted.
 
@@ -277,9 +278,10 @@ def own_loss(
         own_head: the proposal is the correction's own. Then the loss is Dice over the batch of C(ã) and of S, and
             cross-entropy of S, whatever the loss of the segmentation: Dice patch by patch would punish every trace of the
             classes that a patch does not hold, and a correction has to begin with traces.
+        device_axis: mapped axis of the devices that share the batch, inside `shard_map` or `pmap`.
     """
 
-    cross_entropy = partial(focal, gamma=0.0)
+    cross_entropy, whole_dice = partial(focal, gamma=0.0), partial(batch_dice, device_axis=device_axis)
 
     def own(params: Tree, meta: Tree, state: NetworkState, batch: Batch) -> tuple[Array, OwnAux]:
         frozen = jax.lax.stop_gradient(params)
@@ -293,7 +295,7 @@ def own_loss(
         corrected, _, proposal = networks.correct(meta["correction"], features, prediction, one_hot, batch.image)
         if own_head:
             # It has to learn what it proposes however small α is; cross-entropy still moves it where it is sure and wrong.
-            both = batch_dice(corrected, clean).per_patch + batch_dice(proposal, clean).per_patch
+            both = whole_dice(corrected, clean).per_patch + whole_dice(proposal, clean).per_patch
             losses = both + cross_entropy(proposal, clean).per_patch
         else:
             losses = loss(corrected, clean).per_patch

@@ -17,6 +17,7 @@ from tests.averaging.averaging_cases import VOXEL, gaussian_copies, lumps, poses
 EDGE, COUNT = 24, 4
 TRANSFER = Transfer(-60.0, 60.0)
 RESOLUTION = 48.0
+AS_THEY_ARE = LocalSearch(0.0, 0.0, levels=1)
 
 
 def particles(noise: float, seed: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -57,7 +58,7 @@ def test_local_search_finds_poses_nearby(aligner: Aligner) -> None:
 
 def test_score_is_the_cross_correlation_over_what_the_wedge_leaves(aligner: Aligner) -> None:
     volumes, rotations, offsets = particles(1.0)
-    found = aligner.fixed(volumes, offsets, rotations, TRANSFER)
+    found = aligner.local(volumes, offsets, rotations, TRANSFER, AS_THEY_ARE)
     k = half_space(EDGE, 1.0, band_limit(EDGE, VOXEL, RESOLUTION))
     seen = np.asarray(weight(TRANSFER.arrays(EDGE, VOXEL), jnp.asarray(k, jnp.float32)))
     # The reference turned and moved in closed form, rather than read at turned frequencies.
@@ -92,7 +93,9 @@ def test_whitening_gives_weight_to_clean_shells() -> None:
     weights[5] = 1e-4
     everything = Transfer(-90.0, 90.0)
     scores = [
-        Aligner(lumps(EDGE), RESOLUTION, VOXEL, whitening=w).fixed(noisy, offsets, rotations, everything).scores[0]
+        Aligner(lumps(EDGE), RESOLUTION, VOXEL, whitening=w)
+        .local(noisy, offsets, rotations, everything, AS_THEY_ARE)
+        .scores[0]
         for w in (None, weights)
     ]
     assert scores[0] < 0.3

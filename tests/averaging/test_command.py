@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,28 @@ def test_nothing_that_is_there_is_replaced(
     assert own.read_bytes() == before
 
 
+def test_classes_one_after_the_other_do_not_replace_each_other(
+    averaged: Path, config: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lists, montage and average.json of both classes are not replaced by those of one; stale lists go."""
+    copy = tmp_path / "averages"
+    shutil.copytree(averaged, copy)
+    before = (copy / "average.json").read_bytes()
+    assert call(average.main, command(config, data, copy, "--class", "proteasome")) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert "an averaging of ribosome too" in line
+    assert (copy / "average.json").read_bytes() == before
+    written = sorted(path.name for path in (copy / "lists").iterdir())
+    assert json.loads(before)["lists"] == written == ["meta_000_objl.xml", "train_000_objl.xml"]
+    (copy / "lists" / "mine_objl.xml").write_text("not the command's own", encoding="utf-8")
+    [meta] = sorted(str(path) for path in (data / "meta").glob("*_objl.xml"))
+    fewer = ["--config", str(config), "--tomo", str(data / "meta"), "--picks", meta, "--out", str(copy)]
+    assert call(average.main, [*fewer, "--iterations", "0", "--class", "proteasome", "--overwrite"]) == 0
+    assert sorted(path.name for path in (copy / "lists").iterdir()) == ["meta_000_objl.xml", "mine_objl.xml"]
+    summary = json.loads((copy / "average.json").read_text())
+    assert [entry["class"] for entry in summary["classes"]] == ["proteasome"]
+
+
 def test_masks_and_lists_become_shape_labels(averaged: Path, config: Path, data: Path, tmp_path: Path) -> None:
     """Sphere labels → average → shape labels: nearer to the true shapes than the spheres were."""
     truth = read_volume(data / "meta" / "meta_000_target.mrc").data.copy()
@@ -182,8 +205,8 @@ def test_bad_input_is_one_line(
     config: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], words: str
 ) -> None:
     assert call(average.main, command(config, data, tmp_path / "out", *more)) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert words in " ".join(lines)
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert words in line
 
 
 def test_lists_without_orientations_need_a_reference(

@@ -70,6 +70,18 @@ def test_boxes_are_normalised_by_their_surroundings_and_tapered() -> None:
     assert_array_equal(volumes[1], 0)
 
 
+@pytest.mark.parametrize(("edge", "radius"), [(32, 15.4), (32, 15.6), (32, 16.0), (33, 16.5), (8, 4.0)])
+def test_particles_that_fill_their_box_are_normalised_by_its_outermost_shell(edge: int, radius: float) -> None:
+    volume = reader((40, 40, 40))
+    [(_, volumes, _)] = boxes(volume, np.full((1, 3), 20.0), edge, radius)
+    axis = np.arange(edge) - edge // 2
+    away = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)
+    shell = (away > edge / 2 - 1.5) & (away < edge / 2 - 0.5)
+    raw = cut(volume, np.full(3, 20), edge)
+    expected = (raw - raw[shell].mean()) / raw[shell].std() * taper(edge)
+    assert_allclose(volumes[0], expected, atol=1e-4)
+
+
 def test_soft_ball_has_its_radius_and_edge() -> None:
     ball = soft_ball(21, 5, 4)
     line = ball[10, 10, 10:]

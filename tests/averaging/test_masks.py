@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from robpicker_jax.averaging.extraction import taper
 from robpicker_jax.averaging.masks import ANGSTROM3_PER_DALTON, make_mask, otsu
 from robpicker_jax.molecules.phantoms import PROTEIN_DENSITY
 from robpicker_jax.system.errors import InputError
@@ -66,6 +67,17 @@ def test_threshold_in_standard_deviations_of_the_surroundings() -> None:
     assert mask.threshold == pytest.approx(0.4, abs=0.02)
     with pytest.raises(InputError, match="--mask-threshold"):
         make_mask(box, 10.0, 7, threshold=1000)
+
+
+def test_threshold_looks_only_where_boxes_show_something() -> None:
+    """An average of tapered boxes is 0 in the corners, which say nothing of its noise."""
+    box = noisy(ball(32, 6), 0.1)
+    axis = np.arange(32) - 16
+    away = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)
+    tapered = (box * taper(32)).astype(np.float32)
+    around = tapered[(away > 10.5) & (away < 15.5)]  # beyond 1.5 radii, and before the taper's end at half the edge
+    mask = make_mask(tapered, 10.0, 7, threshold=4, dilation_vox=0)
+    assert mask.threshold == pytest.approx(around.mean() + 4 * around.std(), rel=1e-5)
 
 
 def test_otsu_parts_two_groups() -> None:

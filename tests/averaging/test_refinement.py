@@ -13,6 +13,7 @@ from robpicker_jax.annotations import Particles
 from robpicker_jax.annotations.geometry import rotation_angle_deg
 from robpicker_jax.averaging import AveragingSettings, ParticleSet, Source, Transfer, finish, gather, iterate, start
 from robpicker_jax.averaging.job import ClassJob, contrast_sign
+from robpicker_jax.averaging.refinement import shell_power
 from robpicker_jax.averaging.results import iteration_file, load
 from robpicker_jax.rotations import local_covering
 from robpicker_jax.system.errors import InputError
@@ -134,6 +135,50 @@ def test_contrast_is_told_by_the_densities(truth: tuple[Source, Particles], list
     assert contrast_sign([source], listed, EDGE, 7.0) == -1.0
     inverted = ArrayReader(Path("memory.mrc"), -source.reader.read(), (VOXEL,) * 3)
     assert contrast_sign([dataclasses.replace(source, reader=inverted)], listed, EDGE, 7.0) == 1.0
+
+
+def test_contrast_of_particles_that_fill_their_box(truth: tuple[Source, Particles], listed: ParticleSet) -> None:
+    source, _ = truth
+    assert contrast_sign([source], listed, EDGE, EDGE / 2) == -1.0
+
+
+def test_the_mask_that_is_written_is_the_one_that_was_used(
+    truth: tuple[Source, Particles], listed: ParticleSet
+) -> None:
+    """A mask wider than the box shows anything of falls softly to 0 within it."""
+    source, _ = truth
+    settings = dataclasses.replace(dark(), dilation_vox=20.0)
+    result = finish(start([source], listed, settings, VOXEL, nothing), settings, VOXEL)
+    axis = np.arange(EDGE) - EDGE // 2
+    away = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2)
+    fall = np.clip((away - 8.0) / 3, 0, 1)  # from 1.25 radii, or 4 voxels before the faces: 8, over 3
+    assert_allclose(result.mask.soft, 0.5 + 0.5 * np.cos(np.pi * fall), atol=1e-6)
+    one, two = (np.fft.fftn(half * result.mask.soft) for half in result.halves)
+    index = np.fft.fftfreq(EDGE, 1 / EDGE)
+    length = np.sqrt(index[:, None, None] ** 2 + index[None, :, None] ** 2 + index[None, None, :] ** 2)
+    for shell in (1, 3, 6):
+        in_it = (length >= shell - 0.5) & (length < shell + 0.5)
+        a, b = one[in_it], two[in_it]
+        expected = (a * b.conj()).real.sum() / np.sqrt((abs(a) ** 2).sum() * (abs(b) ** 2).sum())
+        assert result.fsc.masked[shell] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_average_is_shown_where_halves_do_not_agree(truth: tuple[Source, Particles], listed: ParticleSet) -> None:
+    source, _ = truth
+    result = finish(start([source], listed, dark(), VOXEL, nothing), dark(), VOXEL)
+    assert result.shown is result.filtered
+    nowhere = np.where(np.arange(EDGE // 2) == 0, 1.0, 0.0)
+    flat = dataclasses.replace(result, fsc=dataclasses.replace(result.fsc, corrected=nowhere))
+    assert flat.shown is result.average
+
+
+def test_shell_power_is_the_mean_over_the_shell() -> None:
+    volumes = np.random.default_rng(2).standard_normal((2, 9, 9, 9))
+    axis, half = np.fft.fftfreq(9, 1 / 9), np.arange(5)
+    length = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + half[None, None, :] ** 2)
+    power = (np.abs(np.fft.rfftn(volumes, axes=(1, 2, 3))) ** 2).sum(0)
+    expected = [power[(length >= s - 0.5) & (length < s + 0.5)].mean() for s in range(4)]
+    assert_allclose(shell_power(volumes), expected, rtol=1e-10)
 
 
 def test_job_resumes_by_iteration(truth: tuple[Source, Particles], listed: ParticleSet, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from benchmarks.paper.runner import folder_of
-from benchmarks.paper.study import RESULT, Run, Study, fingerprint, load_study, without_folder
+from benchmarks.paper.study import METRICS_VERSION, RESULT, Run, Study, fingerprint, load_study, without_folder
 from robpicker_jax.config import as_plain_values
 from tests.tiny import TINY
 
@@ -69,6 +69,7 @@ def result_of(study: Study, run: Run, score: float) -> dict[str, Any]:
         "config": as_plain_values(without_folder(config)),
         "species": [{"name": name, "group": group} for name, group in zip(names, ("large", "medium"), strict=True)],
         "metrics": metrics,
+        "metrics_version": METRICS_VERSION,
         "state": {"chosen_by": "macro_f1", "step": 4, "of": 4},
         "curves": {"training": training, "validation": [{"step": 4, "correction/recovered/ribosome": 0.5}]},
         "seconds": 10.0,

@@ -10,8 +10,20 @@ from typing import Any
 import pytest
 
 from benchmarks.paper import __main__ as command
+from benchmarks.paper.collect import as_text, collect
+from benchmarks.paper.restore import restore
 from benchmarks.paper.runner import Runner, folder_of, read_result
-from benchmarks.paper.study import JOB, RESULT, SCALES, Run, Scale, fingerprint, load_study, study_names
+from benchmarks.paper.study import (
+    JOB,
+    METRICS_VERSION,
+    RESULT,
+    SCALES,
+    Run,
+    Scale,
+    fingerprint,
+    load_study,
+    study_names,
+)
 from robpicker_jax.config import load_config
 from robpicker_jax.system.errors import InputError
 from tests.benchmarks.paper_cases import TOY, result_of, toy, write_result, write_studies
@@ -140,6 +152,42 @@ def test_runs_of_other_settings_are_refused_or_replaced(tmp_path: Path) -> None:
     result = read_result(folder)
     assert result is not None
     assert result["config"]["train"]["batch_size"] == 3
+
+
+@pytest.mark.parametrize("version", [None, METRICS_VERSION - 1, METRICS_VERSION + 1])
+def test_runs_whose_figures_mean_something_else_are_refused_or_replaced(tmp_path: Path, version: int | None) -> None:
+    study = toy(tmp_path / "studies")
+    folder = write_result(study, tmp_path, SUPERVISED, 0.3)
+    content = json.loads((folder / RESULT).read_text())
+    content.pop("metrics_version")
+    content |= {} if version is None else {"metrics_version": version}
+    (folder / RESULT).write_text(json.dumps(content))
+    with pytest.raises(InputError, match="metrics"):
+        Pretence(study, tmp_path, [0]).run()
+    with pytest.raises(InputError, match="no finished run"):
+        collect(study, tmp_path, command="again")
+    assert Pretence(study, tmp_path, [0], replace_changed=True).run() == []
+    result = read_result(folder)
+    assert result is not None
+    assert result["metrics"]["plain/f1/macro"] == 0.5
+
+
+def test_a_record_gives_its_runs_back_where_its_figures_mean_the_same(tmp_path: Path) -> None:
+    study = toy(tmp_path / "studies")
+    write_result(study, tmp_path / "before", SUPERVISED, 0.3)
+    content = collect(study, tmp_path / "before", command="again")
+    assert content["metrics_version"] == METRICS_VERSION
+    path = tmp_path / "record.json"
+    for version in (None, METRICS_VERSION + 1):
+        other = {key: value for key, value in content.items() if key != "metrics_version"}
+        path.write_text(as_text(other if version is None else other | {"metrics_version": version}))
+        assert restore(study, path, tmp_path / "runs") == 0
+    path.write_text(as_text(content))
+    assert restore(study, path, tmp_path / "runs") == 1
+    result = read_result(folder_of(tmp_path / "runs", study, SUPERVISED))
+    assert result is not None
+    assert result["fingerprint"] == fingerprint(study.config(SUPERVISED))
+    assert result["metrics"]["plain/f1/macro"] == 0.3
 
 
 def test_a_run_that_another_study_has_done_is_taken_from_there(tmp_path: Path) -> None:

@@ -46,13 +46,11 @@ def test_labels_get_better_by_a_quarter_and_little_is_added(run: Path, config: C
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.xfail(reason="0.55 was measured: the correction gives half of these voxels their class back")
 def test_missing_particles_come_back(run: Path) -> None:
     assert rows(run, "validation")[-1]["correction/recovered"] >= 0.8
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.xfail(reason="0.8 was measured; no form of the weights that was tried reaches it without loss of F1")
 def test_the_smallest_species_weighs_more_than_the_largest(run: Path, config: Config) -> None:
     by_size = sorted(config.data.species, key=lambda species: species.radius_vox)
     smallest, largest = by_size[0].name, by_size[-1].name

@@ -1,6 +1,7 @@
 """Runs in a process of its own, with the given number of virtual CPU devices: a few steps of a tiny problem.
 
-    python parallel_worker.py OUT.npz FORM:METHOD[:MICRO_BATCHES[:plain]] … [--restore DIR] [--save DIR] [--join PORT N I]
+    python parallel_worker.py OUT.npz FORM:METHOD[:MICRO_BATCHES[:plain|norm[:LOSS]]] …
+        [--restore DIR] [--save DIR] [--join PORT N I]
 
 Each case's parameters after three steps are written to OUT.npz. The networks have batch norm, except with "plain".
 """
@@ -21,13 +22,14 @@ jax.config.update("jax_enable_x64", True)
 from robpicker_jax import parallel  # noqa: E402
 from robpicker_jax.bilevel.accumulation import accumulated  # noqa: E402
 from robpicker_jax.bilevel.step import Step, TrainState, bilevel_step, initial_state, plain_step  # noqa: E402
-from robpicker_jax.config import ModelConfig, ParallelConfig  # noqa: E402
+from robpicker_jax.config import ModelConfig, ParallelConfig, TrainConfig  # noqa: E402
 from robpicker_jax.models import build_data_reweighting, build_label_correction  # noqa: E402
 from robpicker_jax.models.presets import UNetShape  # noqa: E402
 from robpicker_jax.models.unet import UNet  # noqa: E402
 from robpicker_jax.parallel.steps import jit_step, mean_over_devices, pmap_step  # noqa: E402
 from robpicker_jax.training import objective  # noqa: E402
 from robpicker_jax.training.checkpoint import Checkpoints  # noqa: E402
+from robpicker_jax.training.losses import build_loss  # noqa: E402
 from robpicker_jax.training.objective import Batch, Networks, NetworkState  # noqa: E402
 
 N_CLASSES, BATCH, STEPS = 3, 8, 3
@@ -77,10 +79,12 @@ def batch(seed: int, lead: tuple[int, ...] = ()) -> Batch:
 def build(case: str, mesh: Any) -> tuple[Step, TrainState]:
     """The compiled step of a case, and its initial state on the devices."""
     fields = case.split(":")
-    form, method, micro, norm = fields + ["", "", "1", "norm"][len(fields) :]
+    form, method, micro, norm, loss = fields + ["", "", "1", "norm", "dice"][len(fields) :]
     pmap = form == "pmap"
-    nets, trees = networks(parallel.DATA_AXIS if pmap else None, batch_norm=norm != "plain")
-    problem = accumulated(objective.robpicker_problem(nets, INNER), int(micro))
+    axis = parallel.DATA_AXIS if pmap else None
+    bound = build_loss(TrainConfig(loss=loss), device_axis=axis)
+    nets, trees = networks(axis, batch_norm=norm != "plain")
+    problem = accumulated(objective.robpicker_problem(nets, INNER, bound), int(micro))
     averages = {"mean": mean_over_devices} if pmap else {}
     step = plain_step(problem, **averages)
     if method != "plain":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -65,6 +66,16 @@ def test_batch_dice_shares_add_up_to_the_dice_of_the_batch() -> None:
     whole = np.mean(1 - 2 * (a * b).sum(0) / (a.sum(0) + b.sum(0)))
     np.testing.assert_allclose(values.per_patch.mean(), whole, rtol=1e-4)
     assert (np.asarray(values.per_patch) > 0).all()
+
+
+def test_batch_dice_of_devices_is_that_of_the_whole_batch() -> None:
+    """Devices hold patches of unlike sizes; each alone would divide by its own sums."""
+    p, y = (np.concatenate([part, part[::-1] ** 2]) for part in patches())
+    halves = [jnp.asarray(part.reshape(2, len(part) // 2, *part.shape[1:])) for part in (p, y)]
+    loss = functools.partial(LOSSES["batch_dice"], device_axis="devices")
+    found = jax.vmap(loss, axis_name="devices")(*halves).per_patch.reshape(-1)
+    half, both = (p + y).sum((1, 2, 3)) / 2, (p * y).sum((1, 2, 3))
+    np.testing.assert_allclose(found, len(p) * ((half - both) / half.sum(0)).mean(-1), rtol=1e-4)
 
 
 def risk(p: np.ndarray, y: np.ndarray, priors: np.ndarray) -> tuple[float, float]:

@@ -93,6 +93,13 @@ def test_four_devices_equal_one(one_device: dict[str, np.ndarray], tmp_path: Pat
         assert_same(one_device, result)
 
 
+def test_dice_over_the_batch_sums_over_the_devices(tmp_path: Path) -> None:
+    """Of a batch whose patches differ in what they hold, Dice of the whole is not the mean of Dice of its halves."""
+    one = run(tmp_path / "one.npz", 1, "jit:tangent:1:norm:batch_dice")
+    two = run(tmp_path / "two.npz", 2, "pmap:tangent:1:norm:batch_dice")
+    assert_same(one["jit:tangent:1:norm:batch_dice"], two["pmap:tangent:1:norm:batch_dice"])
+
+
 @pytest.mark.slow
 def test_unrolled_and_every_method_that_the_pmap_form_takes_equal_one_device(tmp_path: Path) -> None:
     able = [name for name in METHODS if accepts(name, "mean") and name != "none"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 
 from robpicker_jax.config import TrainConfig
-from robpicker_jax.system.registry import checked_options, look_up
+from robpicker_jax.system.registry import checked_options, look_up, option_parameters
 from robpicker_jax.training.losses.contract import BoundLoss, Loss, LossValues
 from robpicker_jax.training.losses.dice import class_sums, dice
 from robpicker_jax.training.losses.overlap import (
@@ -22,6 +22,8 @@ from robpicker_jax.training.losses.overlap import (
 from robpicker_jax.training.losses.voxelwise import focal, nnpu
 
 __all__ = ["LOSSES", "BoundLoss", "Loss", "LossValues", "build_loss", "class_sums", "dice"]
+
+_DEVICE_AXIS = "device_axis"
 
 LOSSES: dict[str, Loss] = {
     "dice": dice,
@@ -36,11 +38,16 @@ LOSSES: dict[str, Loss] = {
 """Name → loss."""
 
 
-def build_loss(train: TrainConfig) -> BoundLoss:
+def build_loss(train: TrainConfig, *, device_axis: str | None = None) -> BoundLoss:
     """The loss that a configuration names, with its options set.
+
+    With `device_axis`, a loss that takes this argument sums over the devices along it.
 
     Raises:
         InputError: an unknown loss or option, or an option of another type.
     """
     loss = look_up(LOSSES, train.loss, key="train.loss")
-    return functools.partial(loss, **checked_options(loss, train.loss_options, key="train.loss_options"))
+    options = checked_options(loss, train.loss_options, key="train.loss_options", reserved=(_DEVICE_AXIS,))
+    if device_axis is not None and _DEVICE_AXIS in option_parameters(loss):
+        options[_DEVICE_AXIS] = device_axis
+    return functools.partial(loss, **options)

@@ -29,7 +29,8 @@ class Loss(Protocol):
 
     The loss of a patch may depend on the other patches of the batch, such as a Dice ratio whose sums run over the
     batch: `per_patch` then holds shares whose mean is the loss of the batch. With `parallel.micro_batches` above 1 the
-    batch is one micro-batch, and in the pmap form it is one device's share.
+    batch is one micro-batch. In the pmap form it is one device's share, unless the loss has a keyword-only parameter
+    `device_axis`, through which it is told the mapped axis that it has to sum over.
     """
 
     def __call__(self, predicted: Array, label: Array, /, *args: Any, **options: Any) -> LossValues:

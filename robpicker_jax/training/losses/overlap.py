@@ -7,6 +7,7 @@ Dice ratio 2 Σ A B / (Σ A + Σ B), Tversky index Σ A B / (Σ A B + a Σ A (1 
 from __future__ import annotations
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from robpicker_jax.training.losses.contract import LossValues
@@ -34,7 +35,12 @@ def present_dice(
 
 
 def batch_dice(
-    predicted: Float[Array, "n z y x c"], label: Float[Array, "n z y x c"], /, *, smoothing_vox: float = _TINY
+    predicted: Float[Array, "n z y x c"],
+    label: Float[Array, "n z y x c"],
+    /,
+    *,
+    smoothing_vox: float = _TINY,
+    device_axis: str | None = None,
 ) -> LossValues:
     """Dice with sums over the whole batch, as DeepFinder has it, so that hardly a class is ever absent.
 
@@ -45,11 +51,15 @@ def batch_dice(
         predicted: class probabilities.
         label: one-hot or soft label map.
         smoothing_vox: added to the sums of each class.
+        device_axis: mapped axis of the devices that share the batch, inside `shard_map` or `pmap`; no option of a
+            configuration.
     """
     overlap, size_a, size_b = class_sums(predicted, label)
-    half = (size_a + size_b) / 2
-    total = jnp.sum(half, axis=0, keepdims=True) + smoothing_vox
-    per_class = predicted.shape[0] * (half - overlap) / total
+    half, count = (size_a + size_b) / 2, predicted.shape[0]
+    total = jnp.sum(half, axis=0, keepdims=True)
+    if device_axis is not None:
+        total, count = lax.psum((total, count), device_axis)
+    per_class = count * (half - overlap) / (total + smoothing_vox)
     return LossValues(jnp.mean(per_class, axis=-1), per_class)
 
 
