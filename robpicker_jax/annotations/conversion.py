@@ -222,6 +222,22 @@ def check_mixture(particles: Particles, target: Format, where: Path) -> None:
         )
 
 
+def of_class(particles: Particles, name: str) -> Particles:
+    """The particles of the class of this name, or else of this label.
+
+    Raises:
+        InputError: there are none.
+    """
+    names, labels = particles.class_names, particles.labels
+    chosen = np.zeros(len(particles), bool) if names is None else names == name
+    if not chosen.any() and name.isdecimal():
+        chosen = labels == int(name)
+    if not chosen.any():
+        listed = ", ".join(sorted({*map(str, labels.tolist()), *([] if names is None else names.tolist())} - {""})[:8])
+        raise InputError(f"no particle of class {name}", fix=f"its classes: {listed or 'none'}")
+    return particles.select(chosen)
+
+
 def by_tomogram(particles: Particles, where: Path) -> dict[str, Particles]:
     """The particles of each tomogram, under names that can be file names.
 

@@ -53,6 +53,14 @@ def _declared(module: str) -> Format:
 FORMATS: dict[str, Format] = {found.name: found for found in map(_declared, _MODULES)}
 """The annotation formats by name. `FORMATS["mine"] = Format(name="mine", …)` adds one from outside the package."""
 
+NOT_OPENED = {
+    ".tloc": (
+        "TomoTwin's .tloc file is a Python pickle, which may run code and is not opened",
+        "give the .coords or .cbox files that tomotwin_pick.py makes of it",
+    )
+}
+"""Suffixes of lists that are known and refused: why, and what to give instead."""
+
 
 def suffixes() -> tuple[str, ...]:
     """Suffixes of all formats, in the formats' order."""
@@ -63,8 +71,11 @@ def format_of(path: Path, fmt: str | None, verb: Verb = "read") -> Format:
     """The format named `fmt`, or the one that the file's suffix, name and first lines tell.
 
     Raises:
-        InputError: unknown name or suffix, or a suffix of several formats that the file's start does not tell apart.
+        InputError: a file that is not opened, an unknown name or suffix, or a suffix of several formats that the file's
+            start does not tell apart.
     """
+    if refusal := NOT_OPENED.get(path.suffix.lower()):
+        raise InputError(refusal[0], where=path, fix=refusal[1])
     if fmt is not None:
         if fmt not in FORMATS:
             raise InputError(f"unknown annotation format {fmt!r}", fix=f"one of {', '.join(FORMATS)}")
@@ -74,12 +85,6 @@ def format_of(path: Path, fmt: str | None, verb: Verb = "read") -> Format:
         candidates = [entry for entry in FORMATS.values() if entry.is_folder]
     else:
         candidates = [entry for entry in FORMATS.values() if name.endswith(entry.suffixes)]
-    if name.endswith(".tloc"):
-        raise InputError(
-            "TomoTwin's .tloc file is a Python pickle, which may run code and is not opened",
-            where=path,
-            fix="give the .coords or .cbox files that tomotwin_pick.py makes of it",
-        )
     if not candidates:
         raise InputError(
             "no annotation format has this suffix", where=path, fix=f"name the format, one of {', '.join(FORMATS)}"

@@ -15,19 +15,19 @@ from robpicker_jax.system.files import write_text
 from robpicker_jax.volumes import write_mrc
 
 SUMMARY = "average.json"
+_MAPS = ("average", "half1", "half2", "filtered", "mask", "mask_soft")
+
+
+def class_files(folder: Path) -> list[Path]:
+    """The files of a class's average in its folder, without its lists of particles."""
+    others = ("fsc.json", "fsc.csv", "fsc.png", "slices.png", SUMMARY)
+    return [folder / name for name in (*(f"{name}.mrc" for name in _MAPS), *others)]
 
 
 def write_maps(folder: Path, result: AverageResult, voxel_size_angstrom: float) -> None:
     """Write the maps and masks as MRC: average, half1, half2, filtered, mask (0 and 1), mask_soft."""
-    maps = {
-        "average": result.average,
-        "half1": result.halves[0],
-        "half2": result.halves[1],
-        "filtered": result.filtered,
-        "mask": result.mask.sharp,
-        "mask_soft": result.mask.soft,
-    }
-    for name, data in maps.items():
+    maps = (result.average, *result.halves, result.filtered, result.mask.sharp, result.mask.soft)
+    for name, data in zip(_MAPS, maps, strict=True):
         write_mrc(folder / f"{name}.mrc", data, voxel_size_angstrom)
 
 

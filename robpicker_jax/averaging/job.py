@@ -95,6 +95,10 @@ class ClassJob:
                 fix="--overwrite replaces it, or give another --out",
             )
 
+    def begun(self) -> bool:
+        """Whether the folder holds an averaging that was begun, of the same inputs where `check` lets it pass."""
+        return (self.folder / ITERATIONS / _INPUTS).is_file()
+
     def steps(self) -> int:
         """Particles to go through in all iterations, aligning and averaging."""
         n, keep = len(self.particles), self.settings.keep

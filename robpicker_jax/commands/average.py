@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _check_classes(former, inputs, options)
     for entry in inputs.classes:
         entry.job.check(overwrite=options.overwrite)
+    _check_outputs(inputs, options)
     enable_persistent_cache()
     _say_plan(inputs)
     results = []
@@ -99,7 +100,7 @@ def _parser() -> ArgumentParser:
     )
     add("--seed", metavar="N", type=int, default=0, help="seed of the split into halves; default: 0")
     add("--batch", metavar="N", type=int, default=16, help="boxes in memory at once; default: 16")
-    add("--overwrite", action="store_true", help="begin anew where DIR holds an averaging of other inputs")
+    add("--overwrite", action="store_true", help="begin anew, and replace files that are in DIR")
     return result
 
 
@@ -149,6 +150,35 @@ def _check_classes(former: Mapping[str, Any], inputs: AveragingInputs, options: 
             where=options.out,
             fix="name these classes as well (what is done is not done again), give another --out, or --overwrite",
         )
+
+
+def _check_outputs(inputs: AveragingInputs, options: Namespace) -> None:
+    """Refuse, before anything is averaged, to replace what is there; what the same averaging began is its own.
+
+    Raises:
+        InputError: a file exists and may not be replaced, or is an input.
+    """
+    from robpicker_jax.averaging.files import SUMMARY, class_files
+    from robpicker_jax.commands.averaging_inputs import list_files, tomogram_list
+    from robpicker_jax.datasets import tomograms_from
+    from robpicker_jax.datasets.lists import files_read
+    from robpicker_jax.system.outputs import check_outputs
+
+    read = [files.volume_path for files in tomograms_from(options.tomo, annotations=False)]
+    read += [file for path in options.picks for file in files_read(path)]
+    maps = [text.rpartition("=")[2] for text in options.reference]
+    jobs = [entry.job for entry in inputs.classes]
+    files = {job: class_files(job.folder) + list_files(job.folder, options.format, inputs) for job in jobs}
+    shared = [options.out / name for name in (SUMMARY, "montage.png", "fsc.png")]
+    shared += [tomogram_list(options.out / "lists", source.name) for source in inputs.sources]
+    own = [path for job in jobs if job.begun() for path in files[job]]
+    check_outputs(
+        [path for paths in files.values() for path in paths] + shared,
+        inputs=[options.config, *read, *maps],
+        overwrite=options.overwrite,
+        own={*own, *(shared if all(job.begun() for job in jobs) else ())},
+        fix="give --overwrite or another --out",
+    )
 
 
 def _say_plan(inputs: AveragingInputs) -> None:

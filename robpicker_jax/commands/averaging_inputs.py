@@ -12,8 +12,8 @@ import numpy as np
 
 from robpicker_jax.annotations import Particles, write_annotations
 from robpicker_jax.annotations.conversion import by_tomogram
-from robpicker_jax.annotations.names import NameRule
-from robpicker_jax.annotations.numbering import write_key
+from robpicker_jax.annotations.names import NameRule, plain_name
+from robpicker_jax.annotations.numbering import own_key, write_key
 from robpicker_jax.annotations.registry import format_of
 from robpicker_jax.averaging import AveragingSettings, Source, Transfer, gather
 from robpicker_jax.averaging.extraction import in_box
@@ -233,6 +233,17 @@ def _reference(path: Path, edge: int, voxel_size: float) -> np.ndarray:
     return in_box(density, edge)
 
 
+def list_files(folder: Path, formats: Sequence[str] | None, inputs: AveragingInputs) -> list[Path]:
+    """The files that `write_lists` may write."""
+    found = []
+    for name in formats or ("star",):
+        target = format_of(Path("particles"), name, "write")
+        stems = ["particles", *(f"particles_{plain_name(source.name)}" for source in inputs.sources)]
+        paths = [folder / f"{stem}{target.suffixes[0]}" for stem in stems]
+        found += paths + ([own_key(path) for path in paths] if target.numbered else [])
+    return found
+
+
 def write_lists(
     folder: Path, particles: Particles, formats: Sequence[str] | None, inputs: AveragingInputs
 ) -> list[Path]:
@@ -258,9 +269,14 @@ def write_tomogram_lists(folder: Path, particles: Particles, inputs: AveragingIn
     written = []
     for name, part in by_tomogram(kept, folder).items():
         bare = part.with_(tomograms=None, extra={})
-        written.append(folder / f"{name}_objl.xml")
+        written.append(tomogram_list(folder, name))
         _write(written[-1], bare, "xml", inputs)
     return written
+
+
+def tomogram_list(folder: Path, name: str) -> Path:
+    """The file that `write_tomogram_lists` writes for a tomogram."""
+    return folder / f"{plain_name(name)}_objl.xml"
 
 
 def _write(path: Path, particles: Particles, fmt: str, inputs: AveragingInputs) -> None:

@@ -105,6 +105,7 @@ def _parser() -> ArgumentParser:
         metavar="NAME",
         help="take the particles of this tomogram only, whatever folder and suffix IN gives it",
     )
+    add("--select-class", metavar="NAME", help="take the particles of this class only, by its name or its label")
     add("--name-pattern", metavar="REGEX", help="what of the names in IN is the tomogram's name, such as 'rec_(.*)'")
     add("--split", action="store_true", help="write one list for each tomogram into the folder OUT (needs --to)")
     add("--from-option", metavar="NAME=VALUE", action="append", default=[], help="further option of reading; repeat")
@@ -218,20 +219,24 @@ def _check_table(particles: Particles, options: Namespace) -> None:
 
 
 def _chosen(source: Source, options: Namespace) -> Particles:
-    """The particles to write: with classes and tomograms named by the options, of one tomogram where --select says so.
+    """The particles to write: with classes and tomograms named by the options, of one tomogram or class where --select or
+    --select-class say so.
 
     Raises:
-        InputError: one name for several tomograms, or a tomogram that has no particles.
+        InputError: one name for several tomograms, or a tomogram or class that has no particles.
     """
     import numpy as np
 
-    from robpicker_jax.annotations.conversion import named_classes
+    from robpicker_jax.annotations.conversion import named_classes, of_class
     from robpicker_jax.annotations.names import NameRule
     from robpicker_jax.system.errors import InputError, located
 
     rule = NameRule.of(options.name_pattern)
     particles = named_classes(source.particles, options.class_labels)
-    listed = source.particles.tomograms
+    if options.select_class is not None:
+        with located(options.source):
+            particles = of_class(particles, options.select_class)
+    listed = particles.tomograms
     if options.tomogram_name is not None:
         several = listed is not None and len(set(listed.tolist())) > 1
         if several and options.select is None:

@@ -13,6 +13,7 @@ from robpicker_jax.annotations import Particles, read_annotations
 from robpicker_jax.annotations.bounds import check_inside, inside
 from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import options_for
+from robpicker_jax.annotations.registry import NOT_OPENED
 from robpicker_jax.config import DataConfig, Species
 from robpicker_jax.datasets.discovery import DEFAULT_RULE, SHARED_LIST, TomogramFiles
 from robpicker_jax.system.errors import InputError, located
@@ -144,8 +145,10 @@ def unknown_lists(files: TomogramFiles) -> str:
     named = [path.name for path in beside if not is_volume(path)]
     if not named:
         return ""
+    refused = [NOT_OPENED[suffix] for name in named if (suffix := Path(name).suffix.lower()) in NOT_OPENED]
     listed = ", ".join(named[:3]) + (", …" if len(named) > 3 else "")
-    return f" (beside it {listed}: of no known format, or named after no species)"
+    why = ": ".join(refused[0]) if refused else "of no known format, or named after no species"
+    return f" (beside it {listed}: {why})"
 
 
 def particles_of_tomogram(particles: Particles, name: str, path: Path, rule: NameRule = DEFAULT_RULE) -> Particles:

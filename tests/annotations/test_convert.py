@@ -96,8 +96,9 @@ def test_existing_files_stay_unless_told(source: Path, tmp_path: Path, capsys: p
     assert "--overwrite" in capsys.readouterr().err
     assert convert(source, target, "--overwrite") == 0
     assert len(read_annotations(target)) == 6
-    assert convert(target, target, "--overwrite", "--select", "b") == 0  # in place
-    assert len(read_annotations(target)) == 3
+    assert convert(target, target, "--overwrite", "--select", "b") == 2  # in place: an input is never replaced
+    assert "is an input" in capsys.readouterr().err
+    assert len(read_annotations(target)) == 6
 
 
 def test_tomograms_are_not_mixed(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

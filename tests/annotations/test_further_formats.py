@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,12 @@ import pytest
 from robpicker_jax.annotations import FORMATS, Particles, read_annotations, write_annotations
 from robpicker_jax.annotations.geometry import matrix_from_euler
 from robpicker_jax.annotations.registry import format_of
+from robpicker_jax.commands import convert
+from robpicker_jax.commands.cli import call
+from robpicker_jax.config import DataConfig
+from robpicker_jax.datasets import discover, load_particles
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.volumes import write_mrc
 
 pytestmark = pytest.mark.fast
 
@@ -104,10 +110,35 @@ def test_c_boxes_are_corners_in_x_and_y_and_centres_in_z(tmp_path: Path) -> None
     assert len(read_annotations(tmp_path / "none.cbox", allow_empty=True)) == 0
 
 
-def test_c_a_pickle_is_not_opened(tmp_path: Path) -> None:
-    (tmp_path / "located.tloc").write_bytes(b"\x80\x04")
-    with pytest.raises(InputError, match=r"pickle, which may run code.*\.coords or \.cbox"):
-        read_annotations(tmp_path / "located.tloc")
+class _Trap:
+    """What a pickle may do to whoever opens it."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (str(self.file), "x")
+
+
+def test_c_a_pickle_is_not_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sprung = tmp_path / "sprung"
+    located, volume = tmp_path / "train" / "t.tloc", tmp_path / "train" / "t.mrc"
+    write_mrc(volume, np.zeros((4, 5, 6), np.float32), 10.0)
+    located.write_bytes(pickle.dumps(_Trap(sprung)))
+    line = "TomoTwin's .tloc file is a Python pickle, which may run code and is not opened"
+    for fmt in (None, "coords"):
+        with pytest.raises(InputError, match=rf"{line}.*\.coords or \.cbox files that tomotwin_pick\.py makes"):
+            read_annotations(located, fmt=fmt)
+    assert call(convert.main, [str(located), str(tmp_path / "o.csv")]) == 2
+    error = capsys.readouterr().err
+    assert line in error
+    assert len(error.splitlines()) == 1
+    (files,) = discover(tmp_path)["train"]
+    with pytest.raises(InputError, match=rf"beside it t\.tloc: {line}: give the \.coords"):
+        load_particles(files, DataConfig(), (4, 5, 6))
+    assert not sprung.exists()
+    pickle.loads(located.read_bytes()).close()
+    assert sprung.exists()  # the trap is one
 
 
 def test_c_napari_points_are_z_y_x(tmp_path: Path) -> None:

@@ -144,6 +144,26 @@ def test_classes_one_after_the_other_do_not_replace_each_other(
     assert [entry["class"] for entry in summary["classes"]] == ["proteasome"]
 
 
+def test_nothing_that_is_there_is_replaced(
+    averaged: Path, config: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """E1: files by hand are refused unless --overwrite allows it, inputs always, both before anything is averaged."""
+    by_hand = tmp_path / "ribosome" / "mask.mrc"
+    by_hand.parent.mkdir()
+    by_hand.write_bytes(b"painted by hand")
+    assert call(average.main, command(config, data, tmp_path)) == 2
+    assert "ribosome/mask.mrc: exists; give --overwrite" in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["mask.mrc"]
+    assert by_hand.read_bytes() == b"painted by hand"
+
+    own = averaged / "lists" / "train_000_objl.xml"
+    before = own.read_bytes()
+    arguments = ["--config", str(config), "--tomo", str(data / "train"), "--picks", str(own), "--out", str(averaged)]
+    assert call(average.main, [*arguments, "--iterations", "0", "--overwrite"]) == 2
+    assert "is an input" in capsys.readouterr().err
+    assert own.read_bytes() == before
+
+
 def test_masks_and_lists_become_shape_labels(averaged: Path, config: Path, data: Path, tmp_path: Path) -> None:
     """Sphere labels → average → shape labels: nearer to the true shapes than the spheres were."""
     truth = read_volume(data / "meta" / "meta_000_target.mrc").data.copy()

@@ -106,6 +106,20 @@ def test_b2_convert_joins_lists_by_class(tmp_path: Path, capsys: pytest.CaptureF
         assert not (tmp_path / "no.xml").exists()
 
 
+def test_b2_convert_divides_a_list_by_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = Particles([[1, 2, 3], [4, 5, 6], [7, 8, 9]], [2, 1, 2], class_names=["a", "b", "a"], tomograms=list("xyx"))
+    write_annotations(tmp_path / "both.xml", both)
+    for chosen, rows in [("a", [0, 2]), ("2", [0, 2]), ("b", [1])]:
+        out = tmp_path / f"{chosen}.xml"
+        assert call(convert.main, [str(tmp_path / "both.xml"), str(out), "--select-class", chosen]) == 0
+        found = read_annotations(out)
+        assert found.positions_vox.tolist() == both.positions_vox[rows].tolist()
+        assert found.tomograms.tolist() == both.tomograms[rows].tolist()
+    capsys.readouterr()
+    assert call(convert.main, [str(tmp_path / "both.xml"), str(tmp_path / "c.xml"), "--select-class", "c"]) == 2
+    assert "no particle of class c; its classes: 1, 2, a, b" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("fmt", ["xml", "star", "csv", "warp"])
 def test_b3_a_known_name_without_a_label_is_that_class(tmp_path: Path, fmt: str) -> None:
     named = Particles([[1, 2, 3], [4, 5, 6]], [0, 0], class_names=["apo-ferritin", "80S ribosome"])
