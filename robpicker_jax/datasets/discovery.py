@@ -15,7 +15,7 @@ tomogram:
                                        and evaluation keep to it
 
 One list for the whole folder (`objl*`, `object_list*` or `particles*`) serves the tomograms that have none of their
-own.
+own; or one for each class, called like the class (`ribosome.star`), whose rows name their tomograms.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class TomogramFiles:
         class_lists: where it has no list of its own, lists that are named after it and something more, which may be a
             class: (what more, the list). Which of them count is decided where the classes are known; where none does,
             the list of the whole folder serves.
+        folder_lists: where it has none of these, further lists of the folder: (name, list). Those that are called like a
+            class are that class's for the whole folder.
     """
 
     name: str
@@ -60,11 +62,16 @@ class TomogramFiles:
     target_path: Path | None = None
     mask_path: Path | None = None
     class_lists: tuple[tuple[str, Path], ...] = ()
+    folder_lists: tuple[tuple[str, Path], ...] = ()
 
     def lists(self, class_names: Sequence[str]) -> tuple[tuple[str, Path], ...]:
         """The lists of its particles: ("", its own list), or (class, list) for each class that has one; none are empty."""
         known = {_letters(name): name for name in class_names}
-        by_class = tuple((known[_letters(text)], path) for text, path in self.class_lists if _letters(text) in known)
+        by_class: tuple[tuple[str, Path], ...] = ()
+        for lists in (self.class_lists, self.folder_lists):
+            by_class = by_class or tuple(
+                (known[_letters(text)], path) for text, path in lists if _letters(text) in known
+            )
         if by_class or self.annotation_path is None:
             return by_class
         return (("", self.annotation_path),)
@@ -77,6 +84,11 @@ def class_of_stem(stem: str, class_names: Sequence[str]) -> tuple[str, str]:
         if cut and (name := known.get(_letters(stem[cut + 1 :]))):
             return stem[:cut], name
     return stem, ""
+
+
+def is_of_folder(path: Path, class_name: str) -> bool:
+    """Whether a list is that of a class for the whole folder, `{class}.star`, and not one tomogram's."""
+    return _letters(_annotation_stem(path.name) or "") == _letters(class_name)
 
 
 def _letters(name: str) -> str:
@@ -194,6 +206,7 @@ def _in_folder(
     stems = {volume_stem(path) for path in tomograms}
     shared = [path for path in shared if _annotation_stem(path.name) not in stems]
     by_rule = _class_lists_by_rule(files, stems, rule) if annotations else {}
+    of_folder = _class_lists_of_folder(files, stems) if annotations else ()
     found = []
     if only is not None:
         tomograms = [files[only]] if only in files else [folder / only]
@@ -207,7 +220,8 @@ def _in_folder(
                 by_class = _class_lists(name, files, stems) + tuple(by_rule.get(rule.key(name), ()))
                 annotation = _only(shared, folder, "lists for the whole folder")
         target, mask = beside.get(f"{name}_target"), beside.get(f"{name}_mask")
-        found.append(TomogramFiles(name, split, path, annotation, target, mask, by_class))
+        further = of_folder if annotation is None and not by_class else ()
+        found.append(TomogramFiles(name, split, path, annotation, target, mask, by_class, further))
     return found
 
 
@@ -273,6 +287,16 @@ def _class_lists_by_rule(
                 found.setdefault(key, []).append((rest, path))
                 break
     return found
+
+
+def _class_lists_of_folder(files: Mapping[str, Path], stems: Set[str]) -> tuple[tuple[str, Path], ...]:
+    """Lists that may be one class's for the whole folder, `{class}.star`, by that name; which of them are, classes tell."""
+    found = []
+    for file_name, path in files.items():
+        stem = _annotation_stem(file_name)
+        if stem and stem not in stems and not is_volume(path) and not SHARED_LIST.match(stem):
+            found.append((stem, path))
+    return tuple(found)
 
 
 def _annotation_by_rule(name: str, files: Mapping[str, Path], stems: Set[str], rule: NameRule) -> Path | None:

@@ -15,7 +15,7 @@ from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import options_for
 from robpicker_jax.annotations.registry import NOT_OPENED
 from robpicker_jax.config import DataConfig, Species
-from robpicker_jax.datasets.discovery import DEFAULT_RULE, SHARED_LIST, TomogramFiles
+from robpicker_jax.datasets.discovery import DEFAULT_RULE, SHARED_LIST, TomogramFiles, is_of_folder
 from robpicker_jax.system.errors import InputError, located
 from robpicker_jax.system.progress import console
 from robpicker_jax.volumes import NO_ORIGIN, Origin, is_volume
@@ -106,7 +106,7 @@ def read_list(
         InputError: a list that cannot be read, or whose particles are all of other tomograms.
     """
 
-    def read(path: Path) -> Particles:
+    def read(path: Path, class_name: str = "") -> Particles:
         listed = read_annotations(
             path,
             voxel_size_angstrom=voxel_size_angstrom,
@@ -116,8 +116,15 @@ def read_list(
             allow_empty=True,
             **options_for(path, options, fmt=fmt),
         )
-        found = particles_of_tomogram(listed, files.name, path, rule)
-        if len(listed) and not len(found):
+        of_folder = bool(class_name) and is_of_folder(path, class_name)
+        if of_folder and listed.tomograms is None and len(listed):
+            raise InputError(
+                "does not name tomograms, so that it cannot be a list for the whole folder",
+                where=path,
+                fix=f"call it {files.name}_{path.name} if its particles are that tomogram's",
+            )
+        found = particles_of_tomogram(listed, files.name, path, rule, own=not of_folder)
+        if len(listed) and not len(found) and not of_folder:
             names = np.unique(listed.tomograms if listed.tomograms is not None else [])
             first = ", ".join(map(str, names[:5])) + (", …" if len(names) > 5 else "")
             raise InputError(
@@ -129,7 +136,7 @@ def read_list(
 
     parts = []
     for name, path in files.lists(list(class_labels or {})):
-        part = read(path)
+        part = read(path, name)
         if name:
             label = (class_labels or {})[name]
             part = part.with_(labels=np.full(len(part), label), class_names=np.full(len(part), name))
@@ -151,16 +158,18 @@ def unknown_lists(files: TomogramFiles) -> str:
     return f" (beside it {listed}: {why})"
 
 
-def particles_of_tomogram(particles: Particles, name: str, path: Path, rule: NameRule = DEFAULT_RULE) -> Particles:
+def particles_of_tomogram(
+    particles: Particles, name: str, path: Path, rule: NameRule = DEFAULT_RULE, *, own: bool = True
+) -> Particles:
     """The particles of the tomogram `name`, where the list at `path` names tomograms.
 
-    A list of the tomogram's own that names a single one is taken whole: the file's name pairs it with the tomogram,
+    A list of the tomogram's `own` that names a single one is taken whole: the file's name pairs it with the tomogram,
     whatever the program that wrote it called the tomogram inside.
     """
     if particles.tomograms is None:
         return particles
     names = np.unique(particles.tomograms)
-    if len(names) == 1 and not SHARED_LIST.match(path.name):
+    if own and len(names) == 1 and not SHARED_LIST.match(path.name):
         return particles
     with located(path):
         return particles.select(np.isin(particles.tomograms, rule.matching(name, map(str, names))))

@@ -104,7 +104,11 @@ def _compared(found: Any, surely: bool) -> Any:
 
 def _files(tomogram: TomogramFiles) -> Iterable[Path]:
     paths = (tomogram.volume_path, tomogram.annotation_path, tomogram.target_path, tomogram.mask_path)
-    return (path for path in (*paths, *(path for _, path in tomogram.class_lists)) if path is not None)
+    return (
+        path
+        for path in (*paths, *(path for _, path in tomogram.class_lists + tomogram.folder_lists))
+        if path is not None
+    )
 
 
 def _name(tomogram: TomogramFiles, path: Path) -> str:

@@ -135,7 +135,7 @@ def diagnose(
 def _listed_classes(observations: Sequence[Observation]) -> list[str]:
     """The classes that lists by class are named after, `{name}_{class}.star`; notes that are no list name none."""
     tomograms = [observation.tomogram for observation in observations if observation.tomogram.annotation_path is None]
-    lists = [entry for tomogram in tomograms for entry in tomogram.class_lists]
+    lists = [entry for tomogram in tomograms for entry in tomogram.class_lists or tomogram.folder_lists]
     return sorted({name for name, path in lists if _is_readable(path)})
 
 

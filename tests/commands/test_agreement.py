@@ -104,7 +104,7 @@ def test_a9_inverted_contrast_draws_a_warning(
     assert call(pick.main, arguments(tiny_run, tmp_path / "out", source)) == 0
     assert "contrast seems" not in capsys.readouterr().out
     for further, warned in ([], True), (["--data.invert_contrast=true"], False):
-        given = arguments(tiny_run, tmp_path / "out", tmp_path / "inverted.mrc", *further)
+        given = arguments(tiny_run, tmp_path / f"out{len(further)}", tmp_path / "inverted.mrc", *further)
         assert call(pick.main, given) == 0
         assert ("contrast seems to be inverted" in capsys.readouterr().out) == warned
     with pytest.warns(UserWarning, match="inverted"):

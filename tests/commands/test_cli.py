@@ -125,14 +125,14 @@ def test_the_root_holds_short_doors_alone(path: Path) -> None:
 def test_a_door_is_added_by_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "average.py").write_text(
-        '"""`average`: mean of what is given."""\n\n\n'
+    (tmp_path / "middle.py").write_text(
+        '"""`middle`: mean of what is given."""\n\n\n'
         "def main(arguments):\n    print(sum(map(float, arguments)) / len(arguments))\n"
     )
     monkeypatch.setattr(robpicker_jax, "__path__", [*robpicker_jax.__path__, str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "robpicker_jax.average", raising=False)
+    monkeypatch.delitem(sys.modules, "robpicker_jax.middle", raising=False)
     importlib.invalidate_caches()
-    assert verbs()["average"] == "mean of what is given"
-    assert call(dispatch, ["average", "1", "2"]) == 0
+    assert verbs()["middle"] == "mean of what is given"
+    assert call(dispatch, ["middle", "1", "2"]) == 0
     assert capsys.readouterr().out == "1.5\n"
-    sys.modules.pop("robpicker_jax.average")
+    sys.modules.pop("robpicker_jax.middle")

@@ -42,6 +42,31 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_b2_one_list_for_each_class_of_a_whole_folder(tmp_path: Path) -> None:
+    train = tmp_path / "train"
+    for name in ("TS_01_10.00Apx", "TS_02_10.00Apx"):
+        volume(train / f"{name}.mrc")
+    (train / "80S ribosome.csv").write_text("x,y,z,tomogram\n1,2,3,TS_01\n4,5,6,TS_02\n7,8,9,TS_02\n")
+    (train / "apoferritin.csv").write_text("x,y,z,tomogram\n10,11,12,TS_02\n")  # the first tomogram has none
+    (train / "notes.csv").write_text("anything")
+    first, second = discover(tmp_path)["train"]
+    loaded = [load_particles(files, DATA, SHAPE) for files in (first, second)]
+    assert [particles.positions_vox.tolist() for particles in loaded] == [
+        [[1, 2, 3]],
+        [[4, 5, 6], [7, 8, 9], [10, 11, 12]],
+    ]
+    assert [particles.labels.tolist() for particles in loaded] == [[1], [1, 1, 2]]
+    codes = diagnose(tmp_path, Config(data=replace(DATA, meta_labels="sphere")), resources_too=False).codes
+    assert not {"no_annotations", "unreadable_annotations", "class_unknown"} & set(codes)
+    (train / "apoferritin.csv").write_text(BARE.format("10,11,12"))
+    with pytest.raises(
+        InputError, match=r"apoferritin\.csv: does not name tomograms.*TS_02_10\.00Apx_apoferritin\.csv"
+    ):
+        load_particles(second, DATA, SHAPE)
+    (train / "TS_02_10.00Apx.csv").write_text("x,y,z,class_label\n1,1,1,2\n")  # a list of its own goes before
+    assert load_particles(discover(tmp_path)["train"][1], DATA, SHAPE).labels.tolist() == [2]
+
+
 def test_b2_one_list_for_each_class_in_a_data_set(folder: Path) -> None:
     first, second = discover(folder)["train"]
     loaded = load_particles(first, DATA, SHAPE)
