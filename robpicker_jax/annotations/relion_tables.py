@@ -118,7 +118,7 @@ def read_tomograms(path: Path) -> TomogramTable:
 def optimisation_set(tables: dict[str, star.Table], path: Path) -> tuple[Path, Path | None] | None:
     """Particles and tomograms files that an optimisation set names, None when the file is none.
 
-    The names are relative to the RELION project, which is one of the folders above the file.
+    The names are relative to the RELION project, which is one of the folders above the file, or above what it links to.
 
     Raises:
         InputError: the particles file it names does not exist.
@@ -134,5 +134,5 @@ def optimisation_set(tables: dict[str, star.Table], path: Path) -> tuple[Path, P
 
 
 def _resolve(name: str, path: Path) -> Path | None:
-    candidates = (folder / name for folder in (*path.absolute().parents, Path.cwd()))
+    candidates = (folder / name for folder in (*path.absolute().parents, *path.resolve().parents, Path.cwd()))
     return next((candidate for candidate in candidates if candidate.is_file()), None)

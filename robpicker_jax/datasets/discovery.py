@@ -14,8 +14,9 @@ tomogram:
     {name}_mask.mrc                    optional: where the sample is (not 0); normalisation, patch centres, picks
                                        and evaluation keep to it
 
-One list for the whole folder (`objl*`, `object_list*` or `particles*`) serves the tomograms that have none of their
-own; or one for each class, called like the class (`ribosome.star`), whose rows name their tomograms.
+One list for the whole folder (`objl*`, `object_list*`, `particles*` or RELION's `optimisation_set*`) serves the
+tomograms that have none of their own; or one for each class, called like the class (`ribosome.star`), whose rows name
+their tomograms.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from robpicker_jax.volumes import VOLUME_SUFFIXES, is_volume, volume_stem
 SPLITS = ("train", "meta", "val", "test")
 _FOLDERS = {"train": "train", "meta": "meta", "val": "val", "valid": "val", "test": "test"}
 _NOT_TOMOGRAMS = ("_target", "_mask")
-SHARED_LIST = re.compile(r"(objl|object_list|particles)([_.-].*)?$")
+SHARED_LIST = re.compile(r"(objl|object_list|particles|optimi[sz]ation_set)([_.-].*)?$")
 DEFAULT_RULE = NameRule()
 
 

@@ -66,11 +66,24 @@ def relion5(data: Path) -> None:
         volume(data, name).rename(data / split / f"rec_{tomogram}.mrc")
 
 
+def optimisation_set(data: Path) -> None:
+    """A RELION project elsewhere, of which each folder has a link to the optimisation set."""
+    relion5(data)
+    for split in sorted({name.partition("/")[0] for name in ALL}):
+        job = data.parent / "project" / "Extract" / split
+        job.mkdir(parents=True)
+        (data / split / "particles.star").rename(job / "particles.star")
+        text = f"data_\n\n_rlnTomoParticlesFile Extract/{split}/particles.star\n"
+        (job / "optimisation_set.star").write_text(text, encoding="utf-8")
+        (data / split / "optimisation_set.star").symlink_to(job / "optimisation_set.star")
+
+
 LAYOUTS: dict[str, Callable[[Path], None]] = {
     "origins in headers": with_origins,
     "one list of each folder": shared("star", "particles.star"),
     "one list of each folder, CSV": shared("csv", "particles.csv"),
     "RELION 5": relion5,
+    "RELION 5, optimisation set": optimisation_set,
     "one list of each species": by_class("star", ".star"),
     "one list of each species, CSV": by_class("csv", ".csv"),
     "WarpTools": warptools,
