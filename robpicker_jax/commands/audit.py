@@ -18,7 +18,7 @@ from robpicker_jax.commands.applying import (
     say_plan,
     streamed,
 )
-from robpicker_jax.commands.cli import ArgumentParser, console, progress
+from robpicker_jax.commands.cli import ArgumentParser, console, fraction, progress
 
 if TYPE_CHECKING:
     from robpicker_jax.annotations import Particles
@@ -90,14 +90,14 @@ def _parser() -> ArgumentParser:
     add(
         "--displaced",
         metavar="SHARE",
-        type=_share,
+        type=fraction,
         default=0.5,
         help="displacement, as a share of the radius, that scores one half; default: 0.5",
     )
     add(
         "--least-probability",
         metavar="P",
-        type=_share,
+        type=fraction,
         default=0.3,
         help="probability of any particle from which voxels may be a missing one; default: 0.3",
     )
@@ -106,16 +106,6 @@ def _parser() -> ArgumentParser:
     add("--apply", action="store_true", help="write cleaned lists in the formats of their sources, and changes.json")
     add("--overwrite", action="store_true", help="replace an earlier audit in DIR")
     return result
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} does not lie above 0 and not above 1")
-    return value
 
 
 def _min_scores(given: Sequence[str]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robpicker_jax.commands.cli import ArgumentParser, configured_parser, console, progress, split_overrides
+from robpicker_jax.commands.cli import ArgumentParser, configured_parser, console, fraction, progress, split_overrides
 from robpicker_jax.commands.optics_arguments import add_contrast, add_optics
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _parser() -> ArgumentParser:
     add("--angle-step", metavar="DEG", type=float, default=15.0, help="step of the global search; default: 15")
     add("--local-angle", metavar="DEG", type=float, default=6.0, help="first step of the local search; default: 6")
     add("--shift", metavar="VOX", type=float, default=4.0, help="largest shift from the pick, each axis; default: 4")
-    add("--keep", metavar="SHARE", type=_share, default=1.0, help="share of the particles averaged, best score first; "
+    add("--keep", metavar="SHARE", type=fraction, default=1.0, help="share of the particles averaged, best score first; "
         "default: 1")  # fmt: skip
     add("--symmetry", metavar="[CLASS=]GROUP", action="append", default=[], help="point group, such as C2, D7, O, I")
     add("--wiener", metavar="E", type=float, default=0.01, help="damping of what few views show; default: 0.01")
@@ -300,13 +300,3 @@ def _numbers(text: str) -> list[float]:
         return [float(number) for number in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers, such as 5,4.5") from None
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} does not lie above 0 and not above 1")
-    return value

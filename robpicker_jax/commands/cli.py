@@ -148,3 +148,18 @@ def call(main: Callable[[list[str]], int | None], arguments: Sequence[str]) -> i
 
 def _say_error(error: InputError) -> None:
     error_console.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+
+
+def fraction(text: str) -> float:
+    """A command line's number above 0 and not above 1.
+
+    Raises:
+        argparse.ArgumentTypeError: anything else.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} does not lie above 0 and not above 1")
+    return value

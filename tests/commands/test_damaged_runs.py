@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +45,24 @@ def finished(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@contextmanager
+def damaged(path: Path, content: bytes) -> Iterator[None]:
+    """The file with another content, and as it was afterwards."""
+    whole = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        yield
+    finally:
+        path.write_bytes(whole)
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["evaluation.json", "metrics.jsonl", "config.yaml", "versions.json"])
 def test_e8_a_report_of_a_damaged_run_is_refused_in_one_line_or_made_of_the_rest(
     name: str, damage: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = finished / name
-    whole = path.read_bytes()
-    path.write_bytes(DAMAGES[damage])
-    try:
+    with damaged(finished / name, DAMAGES[damage]):
         code = call(report.main, ["--workdir", str(finished), "--out", str(tmp_path)])
-    finally:
-        path.write_bytes(whole)
     error = capsys.readouterr().err.strip()
     assert code in (0, 2)
     if code == 2:
@@ -67,13 +75,8 @@ def test_e8_a_report_of_a_damaged_run_is_refused_in_one_line_or_made_of_the_rest
 def test_e8_a_finished_run_with_damaged_files_is_refused_in_one_line_or_still_finished(
     name: str, damage: str, finished: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = finished / name
-    whole = path.read_bytes()
-    path.write_bytes(DAMAGES[damage])
-    try:
+    with damaged(finished / name, DAMAGES[damage]):
         code = call(train.main, ["--config", str(tiny_config), "--workdir", str(finished)])
-    finally:
-        path.write_bytes(whole)
     shown = capsys.readouterr()
     assert code == (0 if name == "inputs.json" else 2) or "finished" in shown.out
     if code == 2:

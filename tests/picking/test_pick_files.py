@@ -155,12 +155,10 @@ def test_b4_names_and_options_are_resolved_before_anything_is_picked(tmp_path: P
     assert not (tmp_path / "picks").exists()
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("fmt", [name for name, entry in FORMATS.items() if entry.write is not None])
 def test_a_tomogram_without_picks_has_an_empty_list(tmp_path: Path, fmt: str) -> None:
     """The columns are there, with no row: a network that finds nothing still gives scores."""
     none = picks(1).with_(rotations=np.tile(np.eye(3), (5, 1, 1))).select([])
-    if FORMATS[fmt].write is None:
-        pytest.skip("not written")
     files = PickFiles(tmp_path, [fmt])
     files.check([A])
     (path,) = files.write(A, none)
