@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robpicker_jax.annotations import suffixes
@@ -76,6 +76,10 @@ class TomogramFiles:
         if by_class or self.annotation_path is None:
             return by_class
         return (("", self.annotation_path),)
+
+    def with_list(self, path: Path) -> TomogramFiles:
+        """The tomogram with another list in place of all that it has."""
+        return replace(self, annotation_path=path, class_lists=(), folder_lists=())
 
 
 def class_of_stem(stem: str, class_names: Sequence[str]) -> tuple[str, str]:

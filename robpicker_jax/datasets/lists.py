@@ -274,7 +274,7 @@ def _beside_volumes(
         clean = [file for suffix in endings if (file := folder / f"{tomogram.name}_truth_objl{suffix}").is_file()]
         if not clean and not tomogram.lists(class_names):
             continue
-        files = replace(tomogram, annotation_path=clean[0], class_lists=()) if clean else tomogram
+        files = tomogram.with_list(clean[0]) if clean else tomogram
         found[tomogram.name] = read(files)
     if not found:
         fix = "say whose picks count" if is_project(folder) else "put {name}_objl.xml beside {name}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +71,12 @@ def _listed(tomograms: Sequence[TomogramFiles], folder: Path, data: DataConfig) 
     if not folder.is_dir():
         raise InputError("no such folder", where=folder, fix="give the folder of the lists")
     rule = NameRule.of(data.name_pattern, "data.name_pattern")
-    found = {path.name[: -len(suffix)].removesuffix("_objl"): path for path in sorted(folder.iterdir())
-             if (suffix := list_suffix(path.name))}  # fmt: skip
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if suffix := list_suffix(path.name):
+            found[path.name[: -len(suffix)].removesuffix("_objl")] = path
     taken = [
-        replace(tomogram, annotation_path=found[matching[0]], class_lists=())
+        tomogram.with_list(found[matching[0]])
         for tomogram in tomograms
         if (matching := rule.matching(tomogram.name, found))
     ]

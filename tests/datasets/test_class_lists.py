@@ -63,6 +63,9 @@ def test_b2_one_list_for_each_class_of_a_whole_folder(tmp_path: Path) -> None:
         InputError, match=r"apoferritin\.csv: does not name tomograms.*TS_02_10\.00Apx_apoferritin\.csv"
     ):
         load_particles(second, DATA, SHAPE)
+    clean = tmp_path / "clean.csv"  # a list in place of all others
+    clean.write_text("x,y,z,class_label\n3,3,3,1\n")
+    assert load_particles(second.with_list(clean), DATA, SHAPE).positions_vox.tolist() == [[3, 3, 3]]
     (train / "TS_02_10.00Apx.csv").write_text("x,y,z,class_label\n1,1,1,2\n")  # a list of its own goes before
     assert load_particles(discover(tmp_path)["train"][1], DATA, SHAPE).labels.tolist() == [2]
 
