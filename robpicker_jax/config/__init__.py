@@ -19,6 +19,7 @@ from robpicker_jax.config.loading import (
     validated,
 )
 from robpicker_jax.config.picking_sections import EvaluationConfig, InferenceConfig, PickingConfig
+from robpicker_jax.config.radii import with_radii
 from robpicker_jax.config.schema import Config
 from robpicker_jax.config.training_sections import (
     META_NETWORKS,
@@ -56,4 +57,5 @@ __all__ = [
     "dump_config",
     "load_config",
     "validated",
+    "with_radii",
 ]

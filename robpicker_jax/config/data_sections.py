@@ -20,7 +20,11 @@ class Species:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: Annotated[str, about("name of the species, as reports and files show it")]
-    radius_vox: Annotated[Positive, about("radius of its sphere label, voxels")]
+    radius_vox: Annotated[Positive, about("radius of its sphere label, voxels; or give radius_angstrom")]
+    radius_angstrom: Annotated[
+        Positive | None,
+        about("the same in angstrom: read with the voxel size of data (or simulation), and kept as radius_vox"),
+    ] = None
     phantom: Annotated[str | None, about("built-in analytic phantom to simulate it from")] = None
     density: Annotated[str | None, about("MRC density map to simulate it from (relative to the config file)")] = None
     mask: Annotated[str | None, about("MRC mask for shape labels; without one it is made from the density")] = None

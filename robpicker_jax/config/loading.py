@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from robpicker_jax.config.copick_species import with_species
 from robpicker_jax.config.data_sections import Species
 from robpicker_jax.config.derived import with_derived
+from robpicker_jax.config.radii import replaced_radii, with_radii
 from robpicker_jax.config.schema import Config
 from robpicker_jax.config.validation import check
 from robpicker_jax.system.errors import InputError
@@ -143,6 +144,8 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         if parts[-1] in _PATH_FIELDS and isinstance(value, str):
             value = _resolved(value, Path(), key)
         _assign(result, parts, value, key)
+    for key in replaced_radii([override.partition("=")[0] for override in overrides]):
+        _assign(result, key.split("."), None, key)
     return result
 
 
@@ -215,7 +218,7 @@ def validated(cls: type[T], data: Mapping[str, Any], source: str | Path) -> T:
 
 
 def _build(data: Mapping[str, Any], source: Path) -> Config:
-    config = validated(Config, with_derived(data), source)
+    config = validated(Config, with_derived(with_radii(data, source)), source)
     check(config, source)
     return config
 
@@ -230,7 +233,7 @@ def _explain(item: Any) -> str:
         return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else "; see --help for the valid keys")
     message = item["msg"][0].lower() + item["msg"][1:]
     if item["type"] == "missing":
-        return f"{key}: missing; give it a value"
+        return f"{key}: missing; give it a value" + (", or radius_angstrom" if key.endswith(".radius_vox") else "")
     return f"{key}: {message}, got {item['input']!r}"
 
 

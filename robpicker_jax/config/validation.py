@@ -24,7 +24,7 @@ def check(config: Config, source: str | Path = "") -> None:
 
     species = config.data.species
     if not species:
-        fail("data.species", "no species", "list at least one {name, radius_vox}")
+        fail("data.species", "no species", "list at least one {name, radius_angstrom}")
     if len(species) > MAX_SPECIES:
         fail("data.species", f"{len(species)} species, but label maps hold {MAX_SPECIES} at most")
     for name, count in Counter(entry.name for entry in species).items():
