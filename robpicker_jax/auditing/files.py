@@ -18,7 +18,7 @@ from robpicker_jax.auditing.cleaning import cleaned, suspected
 from robpicker_jax.auditing.scoring import KINDS
 from robpicker_jax.config import DataConfig
 from robpicker_jax.datasets import TomogramFiles
-from robpicker_jax.datasets.discovery import SHARED_LIST
+from robpicker_jax.datasets.pairing import SHARED_LIST
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
 from robpicker_jax.system.notes import gathered_notes

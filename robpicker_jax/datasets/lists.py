@@ -16,15 +16,9 @@ from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import options_for
 from robpicker_jax.config import CopickConfig
 from robpicker_jax.datasets.copick_project import is_project, project_tomograms
-from robpicker_jax.datasets.discovery import (
-    DEFAULT_RULE,
-    TomogramFiles,
-    class_of_stem,
-    list_suffix,
-    split_folder,
-    tomograms_in,
-)
+from robpicker_jax.datasets.discovery import TomogramFiles, class_of_stem, split_folder, tomograms_in
 from robpicker_jax.datasets.headers import agreed_voxel_size
+from robpicker_jax.datasets.pairing import DEFAULT_RULE, list_suffix
 from robpicker_jax.datasets.particle_lists import read_list
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import is_volume, open_volume

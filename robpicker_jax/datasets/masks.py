@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from robpicker_jax.annotations import Particles
 from robpicker_jax.annotations.bounds import inside
 from robpicker_jax.annotations.names import NameRule
-from robpicker_jax.datasets.discovery import DEFAULT_RULE, split_folder, tomograms_in
+from robpicker_jax.datasets.discovery import split_folder, tomograms_in
+from robpicker_jax.datasets.pairing import DEFAULT_RULE
 from robpicker_jax.datasets.stored_maps import load_mask
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import is_volume, open_volume, read_mask, volume_stem

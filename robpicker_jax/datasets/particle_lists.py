@@ -15,7 +15,8 @@ from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import options_for
 from robpicker_jax.annotations.registry import NOT_OPENED
 from robpicker_jax.config import DataConfig, Species
-from robpicker_jax.datasets.discovery import DEFAULT_RULE, SHARED_LIST, TomogramFiles, is_of_folder
+from robpicker_jax.datasets.discovery import TomogramFiles, is_of_folder
+from robpicker_jax.datasets.pairing import DEFAULT_RULE, SHARED_LIST
 from robpicker_jax.system.errors import InputError, located
 from robpicker_jax.system.progress import console
 from robpicker_jax.volumes import NO_ORIGIN, Origin, is_volume

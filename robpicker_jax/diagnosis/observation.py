@@ -14,7 +14,7 @@ from robpicker_jax.annotations import Particles
 from robpicker_jax.annotations.bounds import FRACTIONS, in_mask, inside
 from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.datasets import TomogramFiles, load_mask, load_target
-from robpicker_jax.datasets.discovery import DEFAULT_RULE
+from robpicker_jax.datasets.pairing import DEFAULT_RULE
 from robpicker_jax.datasets.particle_lists import read_list, unknown_lists
 from robpicker_jax.diagnosis.findings import Finding, Severity
 from robpicker_jax.diagnosis.hypotheses import (
