@@ -69,7 +69,7 @@ class AuditedList:
     @property
     def cleaned_name(self) -> str:
         """File name of the cleaned list: the source's own, or, of a list for a whole folder, that of the tomogram."""
-        if SHARED_LIST.match(self.source.name):
+        if SHARED_LIST.match(self.source.name) or self.source in self.files.shared:
             return f"{self.files.name}_objl{self.source.suffix}"
         return self.source.name
 

@@ -7,6 +7,7 @@ from robpicker_jax.config.data_sections import (
     LabelNoiseConfig,
     SimulationConfig,
     Species,
+    SplitsConfig,
 )
 from robpicker_jax.config.loading import (
     apply_overrides,
@@ -48,6 +49,7 @@ __all__ = [
     "PickingConfig",
     "SimulationConfig",
     "Species",
+    "SplitsConfig",
     "TrainConfig",
     "apply_overrides",
     "as_plain_values",

@@ -32,6 +32,8 @@ _LONGEST_SHOWN = 100
 _MOST_VALUES = 1_000_000
 """Values that a YAML text may stand for with its aliases written out; no configuration comes near."""
 _PATH_FIELDS = {"dir", "density", "mask", "tomograms", "tomogram_names"}
+_PATHS_FIELD = "lists"
+"""A path, several, or some by name."""
 
 
 _adapter: Callable[..., TypeAdapter[Any]] = cache(TypeAdapter)
@@ -143,6 +145,8 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         parts = key.split(".")
         if parts[-1] in _PATH_FIELDS and isinstance(value, str):
             value = _resolved(value, Path(), key)
+        elif _PATHS_FIELD in parts[-2:]:
+            value = _all_resolved(value, Path(), key)
         _assign(result, parts, value, key)
     for key in replaced_radii([override.partition("=")[0] for override in overrides]):
         _assign(result, key.split("."), None, key)
@@ -243,11 +247,21 @@ def _resolve_paths(data: Any, folder: Path, where: object) -> None:
         for key, value in data.items():
             if key in _PATH_FIELDS and isinstance(value, str):
                 data[key] = _resolved(value, folder, f"{where}: {key}")
+            elif key == _PATHS_FIELD:
+                data[key] = _all_resolved(value, folder, f"{where}: {key}")
             else:
                 _resolve_paths(value, folder, where)
     elif isinstance(data, list):
         for value in data:
             _resolve_paths(value, folder, where)
+
+
+def _all_resolved(value: Any, folder: Path, where: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _all_resolved(path, folder, where) for name, path in value.items()}
+    if isinstance(value, list):
+        return [_all_resolved(path, folder, where) for path in value]
+    return _resolved(value, folder, where) if isinstance(value, str) else value
 
 
 def _resolved(text: str, folder: Path, where: str) -> str:

@@ -40,6 +40,11 @@ def check(config: Config, source: str | Path = "") -> None:
             fail(key, "shape labels need a mask, density or phantom", "add one, or set data.meta_labels: sphere")
         if config.data.train_labels == "shape" and not (entry.phantom or entry.density or entry.mask):
             fail(key, "shape labels need a mask, density or phantom", "add one, or set data.train_labels: sphere")
+    if isinstance(config.data.lists, dict):
+        for name in config.data.lists:
+            if name not in {entry.name for entry in species}:
+                known = ", ".join(entry.name for entry in species)
+                fail(f"data.lists.{name}", "no such species", f"data.species has {known}")
     try:
         re.compile(config.data.name_pattern or "")
     except re.error as error:

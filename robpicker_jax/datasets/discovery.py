@@ -93,12 +93,15 @@ def is_of_folder(path: Path, class_name: str) -> bool:
     return letters(annotation_stem(path.name) or "") == letters(class_name)
 
 
-def discover(directory: str | Path, *, name_pattern: str | None = None) -> dict[str, list[TomogramFiles]]:
+def discover(
+    directory: str | Path, *, name_pattern: str | None = None, annotations: bool = True
+) -> dict[str, list[TomogramFiles]]:
     """Find the tomograms of a data set.
 
     Args:
         directory: the data set's folder.
         name_pattern: what of a name counts where lists are found by it, as `data.name_pattern` has it.
+        annotations: look for the lists beside the volumes.
 
     Returns:
         The tomograms of each of the four splits, by name; a split that is absent is an empty list. Tomograms without
@@ -117,10 +120,10 @@ def discover(directory: str | Path, *, name_pattern: str | None = None) -> dict[
         raise InputError(
             "no train, meta, val or test folder in it",
             where=directory,
-            fix="put the tomograms into train/, meta/, test/",
+            fix="put the tomograms into train/, meta/, test/, or say with data.splits what each is for",
         )
     for folder in folders:
-        found[_FOLDERS[folder]] += _in_folder(directory / folder, _FOLDERS[folder], rule=rule)
+        found[_FOLDERS[folder]] += _in_folder(directory / folder, _FOLDERS[folder], rule=rule, annotations=annotations)
     if not any(found.values()):
         raise InputError(
             f"no volume in {', '.join(f'{name}/' for name in folders)}",
@@ -168,13 +171,18 @@ def tomograms_in(folder: Path, *, annotations: bool = True, rule: NameRule = DEF
     return _in_folder(folder, "", annotations=annotations, rule=rule)
 
 
+def has_split_folders(path: Path) -> bool:
+    """Whether a folder is laid out as a data set."""
+    return any((path / name).is_dir() for name in _FOLDERS)
+
+
 def split_folder(path: Path, split: str) -> Path:
     """The folder of one split of a data set; `path` itself where it is no data set.
 
     Raises:
         InputError: a data set without this split.
     """
-    if not any((path / name).is_dir() for name in _FOLDERS):
+    if not has_split_folders(path):
         return path
     for name, meant in _FOLDERS.items():
         if split in (name, meant) and (path / name).is_dir():

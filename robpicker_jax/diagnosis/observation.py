@@ -140,7 +140,7 @@ def read_particles(
     if not tomogram.lists(list(class_labels)):
         if not needed:
             return observation, []
-        fix = f"put {tomogram.name}_objl.xml (or .star, .csv, …) beside it, or move the volume to test/"
+        fix = f"put {tomogram.name}_objl.xml (or .star, .csv, …) beside it or into data.lists, or take it for test"
         what = f"{observation.name} has no particle list{unknown_lists(tomogram)}"
         return observation, [Finding("error", "no_annotations", what, fix, (observation.name,))]
     voxel_size = voxel_size_angstrom or (header.voxel_size_angstrom if header else None)

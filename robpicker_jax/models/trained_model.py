@@ -22,6 +22,7 @@ from robpicker_jax.config import (
     ParallelConfig,
     PickingConfig,
     Species,
+    SplitsConfig,
     apply_overrides,
     as_plain_values,
     validated,
@@ -160,7 +161,17 @@ def portable(data: DataConfig) -> DataConfig:
         for entry in data.species
     )
     copick = replace(data.copick, train=(), meta=(), val=(), test=(), user=None, session=None)
-    return replace(data, dir=None, species=species, annotation_options={}, name_pattern=None, copick=copick)
+    return replace(
+        data,
+        dir=None,
+        species=species,
+        annotation_options={},
+        name_pattern=None,
+        copick=copick,
+        splits=SplitsConfig(),
+        lists=(),
+        volumes=None,
+    )
 
 
 def check_tiles(card: ModelCard) -> None:
