@@ -70,10 +70,18 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[
     if not isinstance(data, dict):
         raise InputError(f"must hold sections such as data and train, got {type(data).__name__}", where=source)
     _resolve_paths(data, source.resolve().parent, source)
-    merged = apply_overrides(data, overrides)
-    if isinstance(merged.get("data"), dict):
-        merged["data"] = with_species(merged["data"])
-    return _build(merged, source)
+    return _build(apply_overrides(data, overrides), source)
+
+
+def config_of(values: Mapping[str, Any], source: Path) -> Config:
+    """Nested plain values, as the file `source` would hold them, as a checked configuration.
+
+    Raises:
+        InputError: as `load_config`.
+    """
+    data: dict[str, Any] = _copy(values)
+    _resolve_paths(data, source.resolve().parent, source)
+    return _build(data, source)
 
 
 def parse_yaml(text: str, where: object) -> Any:
@@ -221,7 +229,9 @@ def validated(cls: type[T], data: Mapping[str, Any], source: str | Path) -> T:
         raise InputError(messages[0] + more, where=source) from None
 
 
-def _build(data: Mapping[str, Any], source: Path) -> Config:
+def _build(data: dict[str, Any], source: Path) -> Config:
+    if isinstance(data.get("data"), dict):
+        data["data"] = with_species(data["data"])
     config = validated(Config, with_derived(with_radii(data, source)), source)
     check(config, source)
     return config

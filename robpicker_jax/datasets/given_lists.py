@@ -53,7 +53,7 @@ def with_lists(
         InputError: a path of `data.lists` that does not exist or holds no list, two lists of one tomogram, several lists
             that may be for all, or one for all that names no tomogram.
     """
-    names = _Names(tomograms, data, NameRule.of(data.name_pattern, "data.name_pattern"))
+    names = ListNames(tomograms, data, NameRule.of(data.name_pattern, "data.name_pattern"))
     given = list_paths(data) or ([("", folder)] if of_folder else [])
     by_class = isinstance(data.lists, Mapping) and bool(data.lists)
     found = list(tomograms)
@@ -109,7 +109,7 @@ def _files(given: Sequence[tuple[str, Path]], *, must_hold: bool) -> Iterator[tu
 
 
 def _paired(
-    names: _Names, files: Mapping[str, Path], explicit: Set[Path], folder: Path, class_name: str
+    names: ListNames, files: Mapping[str, Path], explicit: Set[Path], folder: Path, class_name: str
 ) -> Iterator[_Shared]:
     """The lists of each tomogram.
 
@@ -142,7 +142,7 @@ def _paired(
 
 
 @dataclass(frozen=True)
-class _Names:
+class ListNames:
     """Which tomograms the rows of lists name."""
 
     tomograms: Sequence[TomogramFiles]
@@ -155,20 +155,24 @@ class _Names:
         Raises:
             InputError: a list for all that names no tomograms.
         """
-        lists = tomogram.lists([entry.name for entry in self.data.species])
+        species = [entry.name for entry in self.data.species]
+        lists = tomogram.lists(species)
+        if not species:  # the lists are to tell which there are
+            further = [(name, path) for name, path in tomogram.folder_lists if self.is_list_of_all(path)]
+            lists = lists + tomogram.class_lists + tuple(further)
         return any(self._holds(path, class_name, tomogram) for class_name, path in lists)
 
     def is_list_of_all(self, path: Path) -> bool:
         """Whether a file is a list at all, of a single tomogram or with the names of its tomograms."""
         try:
-            return self._named(path) is not None or len(self.tomograms) == 1
+            return self.named(path) is not None or len(self.tomograms) == 1
         except InputError:
             return False
 
     def _holds(self, path: Path, class_name: str, tomogram: TomogramFiles) -> bool:
         if path not in tomogram.shared and not (class_name and is_of_folder(path, class_name)):
             return True
-        names = self._named(path)
+        names = self.named(path)
         if names is None and len(self.tomograms) > 1:
             raise InputError(
                 f"names no tomograms, and there are {len(self.tomograms)}, so that it cannot be the list of all",
@@ -178,7 +182,7 @@ class _Names:
         with located(path):
             return names is None or bool(self.rule.matching(tomogram.name, names))
 
-    def _named(self, path: Path) -> tuple[str, ...] | None:
+    def named(self, path: Path) -> tuple[str, ...] | None:
         """The tomograms that a list names; None where it names none."""
         options = options_for(path, self.data.annotation_options)
         species = tuple(entry.name for entry in self.data.species)

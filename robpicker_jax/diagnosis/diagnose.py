@@ -95,7 +95,7 @@ def diagnose(
     findings += headers.check_headers(observations, configured)
 
     # Without a configuration, the names of lists by class tell the classes.
-    classes_ = [species.name for species in config.data.species] if config else _listed_classes(observations)
+    classes_ = [species.name for species in config.data.species] if config else listed_classes(observations)
     class_labels = {name: k + 1 for k, name in enumerate(classes_)}
     for i, observation in enumerate(observations):
         observations[i], found = read_particles(observation, class_labels, configured, annotation_options, rule)
@@ -140,7 +140,7 @@ def _layout(given: DataConfig | None) -> DataConfig:
     return DataConfig() if given is None else replace(DataConfig(), **{k: getattr(given, k) for k in _LAYOUT})
 
 
-def _listed_classes(observations: Sequence[Observation]) -> list[str]:
+def listed_classes(observations: Sequence[Observation]) -> list[str]:
     """The classes that lists by class are named after, `{name}_{class}.star`; notes that are no list name none."""
     tomograms = [observation.tomogram for observation in observations if observation.tomogram.annotation_path is None]
     lists = [entry for tomogram in tomograms for entry in tomogram.class_lists or tomogram.folder_lists]
