@@ -23,8 +23,8 @@ from robpicker_jax.datasets.densities import DensityStatistics, block_edge, dens
 from robpicker_jax.labels import clean_labels, label_maker
 from robpicker_jax.models.model_file import MODEL_FILE, save_model
 from robpicker_jax.models.trained_model import TrainedModel
-from robpicker_jax.picking.clustering import build_clustering
 from robpicker_jax.picking.model_picker import ModelPicker
+from robpicker_jax.picking.score_maps import check_picking
 from robpicker_jax.system.compilation import enable_persistent_cache
 from robpicker_jax.system.files import write_text
 from robpicker_jax.system.progress import clock, console, progress
@@ -88,7 +88,7 @@ def run(config: Config, workdir: Path) -> None:
     """
     check_names(config.model, config.train, config.evaluation, len(config.data.species) + 1)
     # A wrong name is refused before hours of training.
-    build_clustering(config.picking.clustering, config.picking.clustering_options)
+    check_picking(config.picking)
     configured_micro_batches = config.parallel.micro_batches
     parallel.start(config.parallel)
     if run_state.is_finished(config, workdir):

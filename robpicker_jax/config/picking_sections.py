@@ -48,12 +48,18 @@ class PickingConfig:
     """From class map to picks: clusters of the voxels of each class, and their centres of gravity."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    clustering: Annotated[str, about("how voxels of a class become clusters, by name: dbscan, components")] = "dbscan"
+    clustering: Annotated[
+        str,
+        about(
+            "how voxels of a class become particles, by name: dbscan, components, mean_shift; from the probabilities of "
+            "all classes: local_maxima, oks_nms, threshold_components"
+        ),
+    ] = "dbscan"
     clustering_options: Annotated[
         dict[str, Any],
         about(
             "the clustering's options; dbscan: radius_vox 1, min_neighbours 5; components: connectivity 1 (faces) to "
-            "3 (corners), min_probability 0"
+            "3 (corners), min_probability 0; of the others in docs/picking.md"
         ),
     ] = field(default_factory=dict, hash=False)
     min_cluster_vox: Annotated[
@@ -61,6 +67,9 @@ class PickingConfig:
         about("smallest cluster kept as a pick, voxels; none: a fifth of each species' sphere"),
     ] = None
     min_score: Annotated[Fraction, about("smallest score kept as a pick")] = 0.0
+    min_scores: Annotated[
+        dict[str, NonNegative], about("smallest score of a species' picks, by name, in place of min_score")
+    ] = field(default_factory=dict, hash=False)
     edge_vox: Annotated[NonNegative, about("smallest distance of a pick from the volume's edge, voxels")] = 0.0
     min_distance_vox: Annotated[
         NonNegative | None,
@@ -75,6 +84,10 @@ class PickingConfig:
         species' radius: fragments of a wrong class on a particle's rim are smaller, and particles are not.
         """
         return [entry.min_cluster_vox or self.min_cluster_vox or fifth_of_sphere(entry.radius_vox) for entry in species]
+
+    def smallest_scores(self, species: Sequence[Species]) -> list[float]:
+        """Smallest score of a pick of class 1, 2, …: the species' own of `min_scores`, else `min_score`."""
+        return [self.min_scores.get(entry.name, self.min_score) for entry in species]
 
     def closest_picks(self, species: Sequence[Species]) -> list[float]:
         """What class 1, 2, … contributes to the smallest distance of two picks, which is the mean of both; voxels.
