@@ -353,7 +353,7 @@ def evaluate(
 
     truth = {tomogram.name: _particles(tomogram) for tomogram in tomograms}
     instances: dict[str, np.ndarray] | None = None
-    if config.evaluation.rule == "mask" and config.data.meta_labels == "shape":
+    if config.evaluation.rule in evaluation.LABEL_RULES and config.data.meta_labels == "shape":
         maker = label_maker(config.data.species, "shape", voxel_size_angstrom=data.voxel_size_angstrom)
         instances = {t.name: maker.instances(t.shape_zyx, _particles(t)) for t in tomograms}
     options = evaluation.EvaluationOptions.from_config(

@@ -111,10 +111,19 @@ class EvaluationConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     rule: Annotated[
-        Literal["mask", "tolerance", "czii"],
-        about("inside a true particle's label; within a tolerance; CZII's half radius"),
+        Literal["mask", "tolerance", "czii", "czii_scorer", "robpicker", "deepict", "deepfinder", "shrec"],
+        about(
+            "inside a true particle's label; within a tolerance; CZII's half radius; or as a published scorer counts: "
+            "CZII's, the published RobPicker's, DeePiCt's, DeepFinder's, SHREC 2019's"
+        ),
     ] = "mask"
-    tolerance_vox: Annotated[Positive, about("tolerance rule: largest distance of a hit, voxels")] = 10.0
+    tolerance_vox: Annotated[Positive, about("largest distance of a hit by tolerance, deepict, deepfinder, voxels")] = (
+        10.0
+    )
     one_to_one: Annotated[bool, about("each true particle counts once; off: the paper's literal rule")] = True
-    beta: Annotated[Positive | None, about("beta of F-beta; none: 4 under the czii rule, else 1")] = None
+    beta: Annotated[Positive | None, about("beta of F-beta; none: 4 under CZII's rules, else 1")] = None
+    weights: Annotated[
+        dict[str, NonNegative] | None,
+        about("weight of each species in the weighted mean, by name, 1 for others; none: CZII's own under czii_scorer"),
+    ] = field(default=None, hash=False)
     choose_by: Annotated[str, about("validation score that chooses the best checkpoint, by name")] = "macro_f1"
