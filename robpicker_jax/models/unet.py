@@ -14,6 +14,7 @@ from robpicker_jax.config import ModelConfig
 from robpicker_jax.models.conv import conv3d, max_pool3d, transposed_conv3d, upsample_nearest3d
 from robpicker_jax.models.norm import BatchNorm
 from robpicker_jax.models.presets import UNetShape, convolutions, receptive_field, unet_shape
+from robpicker_jax.models.scores import Head
 from robpicker_jax.models.voxel_sums import voxel_spread
 from robpicker_jax.models.work import Work, work_of
 from robpicker_jax.system.errors import InputError
@@ -137,6 +138,16 @@ class UNet:
     def stride(self) -> int:
         """Every patch edge must be divisible by this."""
         return 1 << self.shape.levels
+
+    @property
+    def output_stride(self) -> int:
+        """Features and scores have the image's resolution."""
+        return 1
+
+    @property
+    def head(self) -> Head:
+        """Classes exclude each other."""
+        return "softmax"
 
     @property
     def receptive_field(self) -> int:

@@ -23,6 +23,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from robpicker_jax.bilevel import BilevelProblem
+from robpicker_jax.models import Head, class_probabilities
 from robpicker_jax.models.label_correction import Corrected
 from robpicker_jax.training.corruption import CorruptionRates, corrupt
 from robpicker_jax.training.losses import BoundLoss, LossValues, dice
@@ -38,17 +39,23 @@ class Networks(NamedTuple):
 
     Attributes:
         segment: (params, batch_stats, image (n,z,y,x,1), train, dropout_key=None)
-            → (features (n,z,y,x,f), logits (n,z,y,x,c), batch_stats).
+            → (features (n,z,y,x,f), class scores (n,z,y,x,c), batch_stats).
         correct: (params, features, class probabilities (n,z,y,x,c), one-hot label (n,z,y,x,c), image)
             → the corrected label, alpha and the proposal.
         reweight: (params, losses by class (n,c), presence of classes (n,c)) → weight (n,).
         dropout: whether `segment` uses its dropout key.
+        head: how class scores become probabilities.
     """
 
     segment: Callable[..., tuple[Array, Array, Tree]]
     correct: Callable[[Tree, Array, Array, Array, Array], Corrected]
     reweight: Callable[[Tree, Array, Array], Array]
     dropout: bool = False
+    head: Head = "softmax"
+
+    def probabilities(self, scores: Array) -> Array:
+        """Class probabilities (n,z,y,x,c) of class scores, float32 at least."""
+        return class_probabilities(scores, self.head)
 
 
 class NetworkState(NamedTuple):
@@ -190,7 +197,7 @@ def inner_loss(
             return networks.segment(params, state.batch_stats, batch.image, train=True, dropout_key=dropout_key)
 
         features, logits, batch_stats = segment(params)
-        probabilities = _softmax(logits)
+        probabilities = networks.probabilities(logits)
         noisy = jax.nn.one_hot(batch.label, logits.shape[-1], dtype=probabilities.dtype)
         average = None
         if state.average is not None:
@@ -202,7 +209,7 @@ def inner_loss(
             if "correction" not in meta:
                 return noisy, jnp.zeros_like(noisy[..., :1])
             if average_proposes:
-                probabilities = _softmax(segment(state.average)[1])
+                probabilities = networks.probabilities(segment(state.average)[1])
             corrected, alpha, _ = networks.correct(meta["correction"], features, probabilities, noisy, batch.image)
             if batch.is_clean is None:
                 return corrected, alpha
@@ -212,7 +219,7 @@ def inner_loss(
         still_features, still = features, probabilities
         if meta and (stop_gradient_label or stop_gradient_weight):
             still_features, still_logits, _ = segment(frozen)
-            still = _softmax(still_logits)
+            still = networks.probabilities(still_logits)
         corrected, alpha = target(*((still_features, still) if stop_gradient_label else (features, probabilities)))
         values = loss(probabilities, corrected)
         weight = jnp.ones_like(values.per_patch)
@@ -239,7 +246,7 @@ def clean_loss(networks: Networks, loss: BoundLoss = dice) -> Callable[[Tree, Ne
     def values(params: Tree, state: NetworkState, batch: Batch) -> LossValues:
         _, logits, _ = networks.segment(params, state.batch_stats, batch.image, train=True)
         clean = jax.nn.one_hot(batch.label, logits.shape[-1], dtype=_wide(logits))
-        return loss(_softmax(logits), clean)
+        return loss(networks.probabilities(logits), clean)
 
     return values
 
@@ -287,9 +294,11 @@ def own_loss(
         frozen = jax.lax.stop_gradient(params)
         features, logits, _ = networks.segment(frozen, state.batch_stats, batch.image, train=True)
         n_classes = logits.shape[-1]
-        prediction = _softmax(logits)
+        prediction = networks.probabilities(logits)
         if average_proposes:
-            prediction = _softmax(networks.segment(state.average, state.batch_stats, batch.image, train=True)[1])
+            prediction = networks.probabilities(
+                networks.segment(state.average, state.batch_stats, batch.image, train=True)[1]
+            )
         noisy = corrupt(batch.label, batch.image, jax.random.fold_in(state.key, 1), corruption)
         one_hot, clean = (jax.nn.one_hot(each, n_classes, dtype=prediction.dtype) for each in (noisy, batch.label))
         corrected, _, proposal = networks.correct(meta["correction"], features, prediction, one_hot, batch.image)
@@ -337,7 +346,3 @@ def _inner_aux(losses: Array, weight: Array, alpha: Array, noisy: Array, correct
 
 def _wide(array: Array) -> jnp.dtype:
     return jnp.promote_types(array.dtype, jnp.float32)
-
-
-def _softmax(logits: Array) -> Array:
-    return jax.nn.softmax(logits.astype(_wide(logits)), axis=-1)

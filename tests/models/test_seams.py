@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,8 @@ class TwoLayers:
     size: int
     n_classes: int
     stride: int = 1
+    output_stride: int = 1
+    head: Literal["softmax", "sigmoid"] = "softmax"
     uses_dropout: bool = False
 
     @property
