@@ -70,6 +70,16 @@ class PickingConfig:
     min_scores: Annotated[
         dict[str, NonNegative], about("smallest score of a species' picks, by name, in place of min_score")
     ] = field(default_factory=dict, hash=False)
+    thresholds: Annotated[
+        str | None,
+        about(
+            "after training, the smallest score of each species by its F-beta on the meta (and validation) tomograms: "
+            "best, or the published grid; none: min_scores as they are"
+        ),
+    ] = None
+    threshold_options: Annotated[
+        dict[str, Any], about("the rule's options; best: beta 1; grid: low 0.1, high 0.6, step 0.005, beta 1")
+    ] = field(default_factory=dict, hash=False)
     edge_vox: Annotated[NonNegative, about("smallest distance of a pick from the volume's edge, voxels")] = 0.0
     min_distance_vox: Annotated[
         NonNegative | None,
