@@ -32,7 +32,11 @@ class PatchConfig:
     ] = 10
     background_share: Annotated[Fraction, about("share of training patches at uniformly random positions")] = 0.1
     train_sampler: Annotated[
-        str, about("how training patches are drawn, by name: particles, class_balanced, uniform or an added one")
+        str,
+        about(
+            "how training patches are drawn, by name: particles, class_balanced, bootstrap (the same without background), "
+            "class_aware (by class_weights, a particle anywhere in the patch), uniform or an added one"
+        ),
     ] = "particles"
     meta_sampler: Annotated[str, about("how meta patches are drawn: as train_sampler, but half the shift")] = (
         "class_balanced"
@@ -40,12 +44,16 @@ class PatchConfig:
     meta_background_share: Annotated[
         Fraction, about("share of meta patches at uniformly random positions: what is no particle is clean there too")
     ] = 0.0
+    class_weights: Annotated[
+        tuple[NonNegative, ...] | None, about("how often class_aware draws class 1, 2, …; none: all alike")
+    ] = None
     augment: Annotated[
         tuple[str, ...],
         about(
-            "augmentations, by name: rotate_180 (half-turns; keep missing wedge and handedness), flip (mirror images; "
-            "keep the wedge), rotate_z90 (quarter turns about z; turn the wedge), rotate_any (any rotation, "
-            "interpolated; turns the wedge), or added ones"
+            "augmentations, by name: rotate_180 (half-turns; keep missing wedge and handedness), rotate_tilt (the one about "
+            "the tilt axis), flip (mirror images; keep the wedge), rotate_z90 (quarter turns about z; turn the wedge), "
+            "rotate_any (any rotation, interpolated; turns the wedge), elastic, noise, salt_pepper, deepict (its rounds), "
+            "standardise (each patch to mean 0, variance 1), or added ones"
         ),
     ] = ("rotate_180",)
     input: Annotated[
