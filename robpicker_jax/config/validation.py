@@ -45,6 +45,9 @@ def check(config: Config, source: str | Path = "") -> None:
             if name not in {entry.name for entry in species}:
                 known = ", ".join(entry.name for entry in species)
                 fail(f"data.lists.{name}", "no such species", f"data.species has {known}")
+    for name in config.picking.min_scores:
+        if name not in (known := [entry.name for entry in species]):
+            fail("picking.min_scores", f"no species {name!r}", f"the species are {', '.join(known)}")
     try:
         re.compile(config.data.name_pattern or "")
     except re.error as error:
