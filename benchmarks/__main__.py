@@ -32,6 +32,7 @@ SUITE = (
     "labels",
     "audit",
     "matching",
+    "backbones",
 )
 LONG = ("shrec_lookalike",)
 
