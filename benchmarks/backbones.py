@@ -94,7 +94,8 @@ def differences(model: ModelConfig, *, edge: int = EDGE, n_classes: int = 1 + N_
         found[name] = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
     def loss(params: Any) -> jax.Array:
-        return jnp.mean(network.apply(params, stats, image, False)[1] ** 2)
+        value: jax.Array = jnp.mean(network.apply(params, stats, jnp.asarray(image), False)[1] ** 2)
+        return value
 
     leaves = {name: tensor.requires_grad_() for name, tensor in weights.items()}
     backbones_torch.segment(network, leaves, running, image, train=False)[1].square().mean().backward()
@@ -124,7 +125,8 @@ def step_figures(model: ModelConfig, repeats: int) -> tuple[float, float]:
     def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
         real = leaf.dtype == np.float32
         values = rng.standard_normal(leaf.shape) if real else rng.integers(0, 1 + N_SPECIES, leaf.shape)
-        return jax.device_put(values.astype(leaf.dtype), leaf.sharding)
+        placed: jax.Array = jax.device_put(values.astype(leaf.dtype), leaf.sharding)
+        return placed
 
     batches = jax.tree.map(draw, batch_shapes(config.train, config.patches, experiment.mesh))
     step: Any = experiment.step.lower(experiment.state, *batches).compile()  # type: ignore[attr-defined]

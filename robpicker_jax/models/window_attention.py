@@ -112,7 +112,8 @@ def relative_positions(window: int) -> np.ndarray:
     """Number of the relative position of each pair of a window's tokens, from 0 to (2 window − 1)³ − 1."""
     at = np.indices((window,) * 3).reshape(3, -1)
     difference = at[:, :, None] - at[:, None, :] + window - 1
-    return np.ravel_multi_index(tuple(difference), (2 * window - 1,) * 3)
+    numbers: np.ndarray = np.ravel_multi_index(tuple(difference), (2 * window - 1,) * 3)
+    return numbers
 
 
 @functools.lru_cache
@@ -127,4 +128,5 @@ def apart(grid: tuple[int, ...], window: int, shifts: tuple[int, ...]) -> np.nda
         regions += (wrapped << axis).reshape([-1 if a == axis else 1 for a in range(3)])
     z, y, x = (edge // window for edge in grid)
     regions = regions.reshape(z, window, y, window, x, window).transpose(0, 2, 4, 1, 3, 5).reshape(z * y * x, -1)
-    return regions[:, :, None] != regions[:, None, :]
+    differ: np.ndarray = regions[:, :, None] != regions[:, None, :]
+    return differ
