@@ -75,12 +75,15 @@ class ModelConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     backbone: Annotated[str, about("segmentation network, by name")] = "unet"
-    backbone_options: Annotated[dict[str, Any], about("further options of a backbone; unet has none")] = field(
+    backbone_options: Annotated[dict[str, Any], about("further options of a backbone: see docs/backbones.md")] = field(
         default_factory=dict, hash=False
+    )
+    size: Annotated[Literal["small", "medium", "large"], about("size of the backbones residual_unet and swin_unet")] = (
+        "medium"
     )
     preset: Annotated[
         Literal["paper", "deepfinder", "deepict", "custom"],
-        about("shape of the U-Net; fields left empty take the preset's value"),
+        about("shape of backbone: unet; fields left empty take the preset's value"),
     ] = "paper"
     widths: Annotated[tuple[PositiveInt, ...] | None, about("channels of each level, top first, bottleneck last")] = (
         None

@@ -5,7 +5,14 @@ They do not depend on losses or files.
 
 from __future__ import annotations
 
-from robpicker_jax.models.backbone import BACKBONES, Backbone, BackboneBuilder, build_backbone, check_edge
+from robpicker_jax.models.backbone import (
+    BACKBONES,
+    Backbone,
+    BackboneBuilder,
+    DeeplySupervised,
+    build_backbone,
+    check_edge,
+)
 from robpicker_jax.models.data_reweighting import DataReweighting, build_data_reweighting
 from robpicker_jax.models.label_correction import LabelCorrection, build_label_correction
 from robpicker_jax.models.presets import PRESETS, UNetShape, convolutions, unet_shape
@@ -20,6 +27,7 @@ __all__ = [
     "BackboneBuilder",
     "Convolution",
     "DataReweighting",
+    "DeeplySupervised",
     "FullResolution",
     "Head",
     "LabelCorrection",

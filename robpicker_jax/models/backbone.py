@@ -12,7 +12,12 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 
 from robpicker_jax.config import ModelConfig
+from robpicker_jax.models.deepfinder import build_deepfinder
+from robpicker_jax.models.deepict import build_deepict
+from robpicker_jax.models.flexunet import build_flexunet
+from robpicker_jax.models.residual_unet import build_residual_unet
 from robpicker_jax.models.scores import Head
+from robpicker_jax.models.swin_unet import build_swin_unet
 from robpicker_jax.models.unet import build_unet
 from robpicker_jax.models.work import Work
 from robpicker_jax.system.errors import InputError
@@ -83,6 +88,20 @@ class Backbone(Protocol):
         ...
 
 
+@runtime_checkable
+class DeeplySupervised(Protocol):
+    """A backbone that classifies coarser levels as well, for training: a loss on them teaches those levels directly."""
+
+    def deep_scores(
+        self, params: Params, batch_stats: BatchStats, image: jax.Array, *, dropout_key: jax.Array | None = None
+    ) -> tuple[jax.Array, ...]:
+        """Class scores of coarser levels, finest first, each at the image's resolution: `(n, z, y, x, c)`.
+
+        They are of the forward pass that `apply` makes in training with the same operands, and with `output_stride` 1.
+        """
+        ...
+
+
 class BackboneBuilder(Protocol):
     """Builds a backbone: `build(model, n_classes, device_axis=None, **options) -> Backbone`.
 
@@ -105,6 +124,11 @@ class BackboneBuilder(Protocol):
 
 BACKBONES: dict[str, BackboneBuilder] = {
     "unet": build_unet,
+    "deepfinder": build_deepfinder,
+    "deepict": build_deepict,
+    "flexunet": build_flexunet,
+    "residual_unet": build_residual_unet,
+    "swin_unet": build_swin_unet,
 }
 """Name → builder."""
 

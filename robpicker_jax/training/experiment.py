@@ -40,6 +40,7 @@ from robpicker_jax.config import (
 from robpicker_jax.evaluation.validation import VALIDATION_METRICS
 from robpicker_jax.models import (
     Backbone,
+    DeeplySupervised,
     FullResolution,
     build_backbone,
     build_data_reweighting,
@@ -163,6 +164,7 @@ def build_networks(
         reweighting.apply,
         dropout=backbone.uses_dropout,
         head=backbone.head,
+        deep=backbone.deep_scores if isinstance(backbone, DeeplySupervised) else None,
     )
     return networks, init
 

@@ -13,7 +13,7 @@ of a known kind. The hypergradient of one step alone carries next to no signal f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -45,6 +45,8 @@ class Networks(NamedTuple):
         reweight: (params, losses by class (n,c), presence of classes (n,c)) → weight (n,).
         dropout: whether `segment` uses its dropout key.
         head: how class scores become probabilities.
+        deep: (params, batch_stats, image, dropout_key=None) → class scores (n,z,y,x,c) of coarser levels, finest first,
+            of the pass that `segment` makes in training; None: the network has no deep supervision.
     """
 
     segment: Callable[..., tuple[Array, Array, Tree]]
@@ -52,6 +54,7 @@ class Networks(NamedTuple):
     reweight: Callable[[Tree, Array, Array], Array]
     dropout: bool = False
     head: Head = "softmax"
+    deep: Callable[..., tuple[Array, ...]] | None = None
 
     def probabilities(self, scores: Array) -> Array:
         """Class probabilities (n,z,y,x,c) of class scores, float32 at least."""
@@ -222,6 +225,12 @@ def inner_loss(
             still = networks.probabilities(still_logits)
         corrected, alpha = target(*((still_features, still) if stop_gradient_label else (features, probabilities)))
         values = loss(probabilities, corrected)
+        taught = values.per_patch
+        if networks.deep is not None:
+            deep = networks.deep(params, state.batch_stats, batch.image, dropout_key=dropout_key)
+            taught = _with_levels(
+                taught, [loss(networks.probabilities(scores), corrected).per_patch for scores in deep]
+            )
         weight = jnp.ones_like(values.per_patch)
         if "reweighting" in meta:
             # Only the segmentation network is frozen: the weight still depends on the correction, through the target.
@@ -232,7 +241,7 @@ def inner_loss(
             weight = _normalised(networks.reweight(meta["reweighting"], seen.per_class, present), weights)
         aux = _inner_aux(values.per_patch, weight, alpha, noisy, corrected, batch)
         state = NetworkState(batch_stats, next_key, average)
-        return jnp.mean(weight * values.per_patch), (state, jax.tree.map(stop, aux))
+        return jnp.mean(weight * taught), (state, jax.tree.map(stop, aux))
 
     return inner
 
@@ -318,6 +327,13 @@ def own_loss(
         return jnp.mean(losses), OwnAux(losses, restored, spoiled)
 
     return own
+
+
+def _with_levels(finest: Array, coarser: Sequence[Array]) -> Array:
+    """Losses of all levels of a network with deep supervision: half the weight from level to level, 1 in all."""
+    shares = [2.0**-level for level in range(1 + len(coarser))]
+    total = sum(share * loss for share, loss in zip(shares, [finest, *coarser], strict=True))
+    return jnp.asarray(total) / sum(shares)
 
 
 def _normalised(weight: Array, how: str) -> Array:
