@@ -9,9 +9,13 @@ where c is the voxel `edge // 2` of the box. It is Pearson's correlation of the 
 mask: within [−1, 1], and blind to scale and offset of either (Roseman 2003). The wedge weighs the turned template before
 it is normalised.
 
-A tile holds what the scores of a *core* of voxels need: the core, `edge // 2` voxels before it, and at least
-`edge − 1 − edge // 2` after it. Score i of the core then is entry i of the circular correlation, without a shift, and what
-wraps around lies beyond the core.
+The *window* is the part of the template's box that the mask touches. A tile holds what the scores of a *core* of voxels
+need: the core, as many voxels before and after it as the window reaches from the box's centre, and what makes its shape
+fast. Score i of the core then is entry i of the circular correlation, without a shift, and what wraps around lies beyond
+the core.
+
+Spectra are transformed axis by axis, x first, and are kept in the order (k_x, k_y, k_z): each transform takes the last axis,
+with half of the transpositions that an order of (k_z, k_y, k_x) takes.
 """
 
 from __future__ import annotations
@@ -98,31 +102,31 @@ def turned_kernel(
     return weights * centred / jnp.maximum(deviation, 1e-20), weights
 
 
-def tile_shape(core: Sequence[int], edge: int) -> tuple[int, int, int]:
-    """The smallest shape for fast transforms that holds the tile of a core."""
-    z, y, x = (int(scipy.fft.next_fast_len(int(size) + edge - 1, real=True)) for size in core)
+def tile_shape(core: Sequence[int], window: int) -> tuple[int, int, int]:
+    """The smallest shape for fast transforms that holds the tile of a core, for a window of this size."""
+    z, y, x = (int(scipy.fft.next_fast_len(int(size) + window - 1, real=True)) for size in core)
     return z, y, x
 
 
-def _padded_transform(kernel: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
-    """`rfftn` of a kernel in the corner of zeros; lines that are still all 0 are not transformed."""
-    spectrum = jnp.fft.rfft(kernel, n=shape[2], axis=2)
-    spectrum = jnp.fft.fft(spectrum, n=shape[1], axis=1)
-    return jnp.fft.fft(spectrum, n=shape[0], axis=0)
+def transformed(box: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    """The transform of a box in the corner of zeros, (k_x, k_y, k_z); lines that are still all 0 are not transformed."""
+    lines = jnp.fft.rfft(box, n=shape[2])
+    lines = jnp.fft.fft(lines.transpose(0, 2, 1), n=shape[1])
+    return jnp.fft.fft(lines.transpose(1, 2, 0), n=shape[0])
 
 
 def _core_of_inverse(spectrum: jax.Array, shape: tuple[int, int, int], core: tuple[int, int, int]) -> jax.Array:
-    """The core of `irfftn`; lines beyond it are not transformed."""
-    lines = jnp.fft.ifft(spectrum, axis=0)[: core[0]]
-    lines = jnp.fft.ifft(lines, axis=1)[:, : core[1]]
-    return jnp.fft.irfft(lines, n=shape[2], axis=2)[:, :, : core[2]]
+    """The core of the inverse of `transformed`, (z, y, x); lines beyond it are not transformed."""
+    lines = jnp.fft.ifft(spectrum)[..., : core[0]]
+    lines = jnp.fft.ifft(lines.transpose(2, 0, 1))[..., : core[1]]
+    return jnp.fft.irfft(lines.transpose(0, 2, 1), n=shape[2])[..., : core[2]]
 
 
 def correlated(
     spectrum: jax.Array, kernel: jax.Array, shape: tuple[int, int, int], core: tuple[int, int, int]
 ) -> jax.Array:
-    """Σ_r V(x + r − c) K(r) for the voxels x of a core; `spectrum` is the tile's `rfftn`."""
-    return _core_of_inverse(spectrum * jnp.conj(_padded_transform(kernel, shape)), shape, core)
+    """Σ_r V(x + r − c) K(r) for the voxels x of a core: of the tile's `transformed` and of the window of a kernel."""
+    return _core_of_inverse(spectrum * jnp.conj(transformed(kernel, shape)), shape, core)
 
 
 @partial(jax.jit, static_argnames=("core",))
@@ -133,20 +137,20 @@ def prepared_tile(
 
     Args:
         tile: float32, of a tomogram with mean 0 and standard deviation 1.
-        weights: mask / Σ mask.
+        weights: the window of mask / Σ mask.
         core: shape of the core.
     """
     shape: tuple[int, int, int] = tile.shape  # type: ignore[assignment]
-    spectrum, squared = jnp.fft.rfftn(tile), jnp.fft.rfftn(tile * tile)
+    spectrum, squared = transformed(tile, shape), transformed(tile * tile, shape)
     return spectrum, squared, _inverse_deviation(spectrum, squared, weights, shape, core)
 
 
 def _inverse_deviation(
     spectrum: jax.Array, squared: jax.Array, weights: jax.Array, shape: tuple[int, int, int], core: tuple[int, int, int]
 ) -> jax.Array:
-    window = jnp.conj(_padded_transform(weights, shape))
-    mean = _core_of_inverse(spectrum * window, shape, core)
-    variance = _core_of_inverse(squared * window, shape, core) - mean**2
+    under = jnp.conj(transformed(weights, shape))
+    mean = _core_of_inverse(spectrum * under, shape, core)
+    variance = _core_of_inverse(squared * under, shape, core) - mean**2
     # Where nothing varies, rounding decides the sign of every score: there is none.
     return jnp.where(variance > SMALLEST_DEVIATION**2, jax.lax.rsqrt(jnp.maximum(variance, SMALLEST_DEVIATION**2)), 0.0)
 
@@ -162,7 +166,9 @@ def empty_scores(core: tuple[int, int, int], statistics: bool) -> Scores:
     )
 
 
-@partial(jax.jit, static_argnames=("shape", "core", "turns", "statistics", "batch"), donate_argnames=("scores",))
+@partial(
+    jax.jit, static_argnames=("shape", "core", "window", "turns", "statistics", "batch"), donate_argnames=("scores",)
+)
 def add_angles(
     scores: Scores,
     source: Filter,
@@ -174,6 +180,7 @@ def add_angles(
     *,
     shape: tuple[int, int, int],
     core: tuple[int, int, int],
+    window: tuple[int, int],
     turns: bool,
     statistics: bool,
     batch: int,
@@ -187,13 +194,16 @@ def add_angles(
         rotations: (m, 3, 3) float32, m a multiple of `batch`.
         indices: (m,) int32, number of each rotation in the whole list; −1 marks one that only fills the batch.
         shape, core: of the tile and its core.
+        window: `Template.window`.
         turns: whether the mask turns with the template.
         statistics: whether sums are kept.
         batch: rotations at once.
     """
 
+    part = (slice(*window),) * 3
+
     def score(rotation: jax.Array) -> jax.Array:
-        kernel, weights = turned_kernel(source, rotation)
+        kernel, weights = (box[part] for box in turned_kernel(source, rotation))
         inverse = _inverse_deviation(spectrum, squared, weights, shape, core) if turns else inverse_deviation
         return correlated(spectrum, kernel, shape, core) * inverse
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import scipy
@@ -55,6 +56,12 @@ class Template:
     def edge(self) -> int:
         """Size of the box, voxels."""
         return int(self.density.shape[0])
+
+    @cached_property
+    def window(self) -> tuple[int, int]:
+        """First voxel, along each axis, that the mask touches, and the one after the last; all where the mask turns."""
+        touched = np.argwhere(self.mask > 0)
+        return (0, self.edge) if self.turns else (int(touched.min()), int(touched.max()) + 1)
 
     def mirrored(self) -> Template:
         """The mirror image (x reversed about the centre), to check the hand of tomograms: it should match worse."""
