@@ -34,7 +34,10 @@ PACKAGES = ("robpicker-jax", "jax", "numpy", "scipy", "scikit-learn", "torch")
 
 
 def row(benchmark: str, case: str, metric: str, value: float | None, unit: str, *, why: str = "", **more: Any) -> Row:
-    """One figure; without a value, `why` says what it would have needed. NaN and infinity count as no value."""
+    """One figure; without a value, `why` says what it would have needed. NaN and infinity count as no value.
+
+    `better`, "lower" or "higher", marks a ratio that `python -m benchmarks --compare` compares with an earlier run's.
+    """
     if value is not None and not math.isfinite(value):
         value, why = None, f"came out as {value}"
     result: Row = {"benchmark": benchmark, "case": case, "metric": metric, "value": value, "unit": unit}

@@ -119,10 +119,10 @@ def layer_rows(layer: tuple[int, int, int, int], dtype: str, rate: float) -> Ite
         torch_s = seconds(theirs[name], repeats=7, warmup=2) if theirs else None
         yield record("time", ours * 1e3, "ms")
         yield record("rate", work / ours / 1e9, "GFLOP/s")
-        yield record("share of the matmul rate", work / ours / rate, "")
-        yield record("time over XLA's native 3D convolution", ours / native, "x")
+        yield record("share of the matmul rate", work / ours / rate, "", better="higher")
+        yield record("time over XLA's native 3D convolution", ours / native, "x", better="lower")
         yield record("PyTorch, time", None if torch_s is None else torch_s * 1e3, "ms")
-        yield record("time over PyTorch", None if torch_s is None else ours / torch_s, "x")
+        yield record("time over PyTorch", None if torch_s is None else ours / torch_s, "x", better="lower")
 
 
 def run(quick: bool) -> Iterator[Row]:

@@ -202,11 +202,13 @@ def ratio_rows(case: Case, measured: dict[str, Measured]) -> Iterator[Row]:
     for exact, base in RATIOS:
         why = measured[exact].missing or measured[base].missing
         ours, theirs = measured[exact], measured[base]
-        yield record(f"time, {exact} / {base}", ours.over(theirs), "x", why=why)
+        yield record(f"time, {exact} / {base}", ours.over(theirs), "x", why=why, better="lower")
         yield record(f"time, {exact} / {base}, smallest times", ours.smallest_over(theirs), "x", why=why)
     lean, rough = measured["tangent"].temporary_mib, measured["finite_difference"].temporary_mib
     value = lean / rough if lean is not None and rough else None
-    yield record("temporary memory, tangent / finite_difference", value, "x", why="the compiler does not say")
+    yield record(
+        "temporary memory, tangent / finite_difference", value, "x", why="the compiler does not say", better="lower"
+    )
 
 
 def missing_ratio_rows(name: str, why: str) -> Iterator[Row]:

@@ -101,7 +101,7 @@ def case_rows(case: Case) -> Iterator[Row]:
             if same:
                 achieved = same[0].operations / median([median(part.times) for part in same])
                 what = f"{case.name}: {layer}"
-                yield row(NAME, what, f"{kind}, share of the matmul rate", achieved / rate, "")
+                yield row(NAME, what, f"{kind}, share of the matmul rate", achieved / rate, "", better="higher")
 
 
 def _nothing() -> None:

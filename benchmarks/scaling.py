@@ -52,7 +52,15 @@ def series_rows(label: str, sizes: Sequence[float], cases: Sequence[Case], names
         slope = None
         if len(known) == len(sizes):
             slope = float(np.polyfit(np.log(sizes), np.log(known), 1)[0])
-        yield row(NAME, f"{label}: {name}", f"exponent of the time against {label}", slope, "", why="a size failed")
+        yield row(
+            NAME,
+            f"{label}: {name}",
+            f"exponent of the time against {label}",
+            slope,
+            "",
+            why="a size failed",
+            better="lower",
+        )
 
 
 def device_rows(case: Case) -> Iterator[Row]:
@@ -74,7 +82,9 @@ def device_rows(case: Case) -> Iterator[Row]:
         placed += [parallel.shard(train, mesh, 1), parallel.shard(meta, mesh)]
         step = jit(hypergradient(EXACT, problem))
         times[devices] = _best(functools.partial(_waiting, step, placed))
-    yield row(NAME, f"{label}: {case.name}", f"speed-up on {count} devices", times[1] / times[count], "x")
+    yield row(
+        NAME, f"{label}: {case.name}", f"speed-up on {count} devices", times[1] / times[count], "x", better="higher"
+    )
 
 
 def _waiting(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:

@@ -75,16 +75,17 @@ def case_rows(case: Case) -> Iterator[Row]:
         work = PASSES[name] * forward
         yield record("time", _scaled(ours.seconds, 1e3), "ms")
         yield record("smallest time", _scaled(ours.smallest, 1e3), "ms")
-        yield record("over the plain step", ours.over(found[PLAIN]), "x")
+        yield record("over the plain step", ours.over(found[PLAIN]), "x", better="lower")
         yield record("useful rate", _scaled(_rate(work, ours.seconds), 1e-9), "GFLOP/s")
-        yield record("share of the matmul rate", _scaled(product.over(ours), work / operations), "")
+        share = _scaled(product.over(ours), work / operations)
+        yield record("share of the matmul rate", share, "", better="higher")
         yield record(
             "share of the matmul rate, smallest times", _scaled(product.smallest_over(ours), work / operations), ""
         )
         yield record("temporary memory, by the compiler", ours.temporary_mib, "MiB")
         why = theirs.missing or ours.missing
         yield record("PyTorch, smallest time", _scaled(theirs.smallest, 1e3), "ms", why=why)
-        yield record("over PyTorch", ours.over(theirs), "x", why=why)
+        yield record("over PyTorch", ours.over(theirs), "x", why=why, better="lower")
         yield record("over PyTorch, smallest times", ours.smallest_over(theirs), "x", why=why)
 
 

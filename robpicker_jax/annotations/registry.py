@@ -28,6 +28,7 @@ _MODULES = (
     "pytom_xml",
     "csv_table",
     "czii_csv",
+    "robpicker_csv",
     "napari_points",
     "copick_json",
     "portal_ndjson",

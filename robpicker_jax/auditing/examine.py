@@ -12,6 +12,7 @@ from robpicker_jax.auditing.evidence import BYTES_PER_VOXEL, Evidence
 from robpicker_jax.auditing.scoring import KINDS, TOLERATED_SHARE, Judgement, judge, unannotated
 from robpicker_jax.picking.inference import MemoryBound, Reader, Segmentation
 from robpicker_jax.picking.model_picker import ModelPicker
+from robpicker_jax.picking.score_maps import uses_score_maps
 
 LEAST_PROBABILITY = 0.3
 """Probability of any particle from which a voxel may belong to a missing one; lower than picking's, which is about one
@@ -40,7 +41,7 @@ class Auditor:
     def memory(self, shape_zyx: Sequence[int], *, resident_bytes: int = 0) -> MemoryBound:
         """The most memory that a tomogram of this shape takes; see `ModelPicker.memory`."""
         resident = resident_bytes + BYTES_PER_VOXEL * int(np.prod(shape_zyx))
-        return self.picker.memory(shape_zyx, stream_scores=True, resident_bytes=resident)
+        return self.picker.memory(shape_zyx, keep_scores=False, stream_scores=True, resident_bytes=resident)
 
     def examine(
         self,
@@ -73,7 +74,10 @@ class Auditor:
         faint = evidence.foreground < self.least_probability
         map_ = Segmentation(np.where(faint, np.uint8(0), evidence.species), evidence.probability)
         model = self.picker.model
-        card = replace(model.card, picking=replace(model.card.picking, max_picks=None))
+        picking = replace(model.card.picking, max_picks=None)
+        if uses_score_maps(picking.clustering):  # the evidence holds the likeliest species alone
+            picking = replace(picking, clustering="dbscan", clustering_options={})
+        card = replace(model.card, picking=picking)
         complete = ModelPicker(replace(model, card=card), (0.0,) * (card.n_classes - 1))
         return complete.picks_of(map_, mask=mask)
 

@@ -25,13 +25,20 @@ of a copick project, whose runs are tomograms (data.copick, or the options user 
 
 Rules: mask (a pick inside the label of a true particle of its class; the paper's), tolerance (within --tolerance
 voxels), czii (within half the class's radius; beta 4). Matching is one-to-one unless --many-to-one asks for the
-paper's literal count. Species, radii and shapes come from --config (a run's own is WORKDIR/config.yaml), or from
+paper's literal count. Published scorers, counting as they do: czii_scorer, robpicker, deepict, deepfinder, shrec
+(docs/training.md). Species, radii and shapes come from --config (a run's own is WORKDIR/config.yaml), or from
 --classes and --radii; the rule's settings from --config unless given here. data.annotation_options says how
 the truth is read (binning, unit, axes …; docs/formats.md); --truth-option and --picks-option add to it.
+
+Label correction should learn from the errors that the labels have: --corruption compares a rough list of carefully
+annotated tomograms (--picks) with the careful one (--truth), and prints their rates for the configuration.
 
 Masks of the sample (--masks, or {name}_mask.mrc beside the volumes of --truth): true particles outside are not missed,
 picks outside that hit none inside are not false.
 """
+
+
+_RULES = ["mask", "tolerance", "czii", "czii_scorer", "robpicker", "deepict", "deepfinder", "shrec"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _check_output(options)
     settings = _settings(options, overrides)
     truth, picks = _read(options, settings)
+    if options.corruption:
+        _say_corruption(options, settings, truth, picks)
+        return 0
     regions = None if options.no_masks else _masks(options, truth, settings.names)
     evaluation = _compare(options, settings, truth, picks, regions)
     _report(evaluation, options.json)
@@ -53,9 +63,14 @@ def _parser() -> ArgumentParser:
     add("--truth", metavar="DIR_OR_FILE", type=Path, required=True, help="true particles")
     add("--picks", metavar="DIR_OR_FILE", type=Path, required=True, help="picked particles")
     add("--json", metavar="FILE", type=Path, help="also write the evaluation as JSON")
-    add("--rule", choices=["mask", "tolerance", "czii"], help="matching rule")
-    add("--tolerance", metavar="VOX", type=float, help="largest distance of a hit, tolerance rule; voxels")
-    add("--beta", type=float, help="beta of F-beta; default 1, under the czii rule 4")
+    add("--rule", choices=_RULES, help="matching rule")
+    add(
+        "--tolerance",
+        metavar="VOX",
+        type=float,
+        help="largest distance of a hit by tolerance, deepict, deepfinder; voxels",
+    )
+    add("--beta", type=float, help="beta of F-beta; default 1, under CZII's rules 4")
     add("--many-to-one", action="store_true", help="count every pick that hits, as the paper's text has it")
     add("--labels", choices=["sphere", "shape"], help="labels of the mask rule; default: data.meta_labels, else sphere")
     add("--classes", metavar="NAME,…", type=names, help="name of class 1, 2, …, without --config")
@@ -74,6 +89,11 @@ def _parser() -> ArgumentParser:
     )
     add("--no-masks", action="store_true", help="count everything, also where a data set has masks")
     add("--overwrite", action="store_true", help="replace the file of --json")
+    add(
+        "--corruption",
+        action="store_true",
+        help="instead: print the section train.corruption by which clean labels err as the picks do",
+    )
     add("--missing-as-empty", action="store_true", help="a tomogram without a list of picks has no picks")
     return result
 
@@ -172,6 +192,7 @@ def _compare(
 ) -> Evaluation:
     from robpicker_jax.datasets.lists import agree_on_classes
     from robpicker_jax.evaluation import evaluate
+    from robpicker_jax.evaluation.rules import LABEL_RULES
     from robpicker_jax.system.errors import InputError
 
     truth, picks, class_names = agree_on_classes(truth, picks, settings.class_names)
@@ -179,7 +200,7 @@ def _compare(
     by_species = settings.has_species and options.radii is None
     labels = options.labels or (settings.config.data.meta_labels if by_species else "sphere")
     instance_maps = None
-    if how.rule == "mask" and labels == "shape":
+    if how.rule in LABEL_RULES and labels == "shape":
         if not settings.has_species:
             raise InputError("needs the species' shapes", where="--labels shape", fix="give --config")
         instance_maps = _shapes(settings.config, truth, picks, settings.voxel_size_angstrom)
@@ -202,7 +223,7 @@ def _evaluation_options(options: Namespace, settings: _Settings, class_names: Se
     radii = [entry.radius_vox for entry in species] if settings.has_species else None
     weights = [entry.molecular_weight_kda for entry in species] if settings.has_species else None
     # A rule that is given on the command line has a beta of its own, not that of the configuration's rule.
-    beta = None if options.rule == "czii" else section.beta
+    beta = None if options.rule in ("czii", "czii_scorer") else section.beta
     return EvaluationOptions(
         class_names=class_names,
         rule=options.rule or section.rule,
@@ -210,9 +231,30 @@ def _evaluation_options(options: Namespace, settings: _Settings, class_names: Se
         one_to_one=section.one_to_one and not options.many_to_one,
         beta=beta if options.beta is None else options.beta,
         radii_vox=options.radii or radii,
+        weights=section.weights,
         molecular_weights_kda=weights,
         voxel_size_angstrom=settings.voxel_size_angstrom,
     )
+
+
+def _say_corruption(
+    options: Namespace, settings: _Settings, truth: dict[str, Particles], picks: dict[str, Particles]
+) -> None:
+    """Print the section `train.corruption` that errs as the picks do."""
+    import yaml
+
+    from robpicker_jax.datasets.lists import agree_on_classes
+    from robpicker_jax.evaluation.label_errors import label_errors
+    from robpicker_jax.system.errors import InputError
+
+    truth, picks, class_names = agree_on_classes(truth, picks, settings.class_names)
+    radii = options.radii or ([s.radius_vox for s in settings.config.data.species] if settings.has_species else None)
+    if radii is None or len(radii) != len(class_names):
+        where = "--corruption"
+        raise InputError("needs a radius for each class", where=where, fix="give --config, or --classes and --radii")
+    section = label_errors(truth, picks, radii, class_names).corruption(settings.config.patches.size)
+    text = yaml.safe_dump({"train": {"corruption": section}}, sort_keys=False, allow_unicode=True)
+    console.print(text.rstrip("\n"), highlight=False, markup=False, soft_wrap=True)
 
 
 def _report(evaluation: Evaluation, path: Path | None) -> None:

@@ -23,8 +23,9 @@ from robpicker_jax.datasets.densities import DensityStatistics, block_edge, dens
 from robpicker_jax.labels import clean_labels, label_maker
 from robpicker_jax.models.model_file import MODEL_FILE, save_model
 from robpicker_jax.models.trained_model import TrainedModel
-from robpicker_jax.picking.clustering import build_clustering
 from robpicker_jax.picking.model_picker import ModelPicker
+from robpicker_jax.picking.score_maps import check_picking
+from robpicker_jax.picking.thresholds import build_threshold_rule
 from robpicker_jax.system.compilation import enable_persistent_cache
 from robpicker_jax.system.files import write_text
 from robpicker_jax.system.progress import clock, console, progress
@@ -88,7 +89,9 @@ def run(config: Config, workdir: Path) -> None:
     """
     check_names(config.model, config.train, config.evaluation, len(config.data.species) + 1)
     # A wrong name is refused before hours of training.
-    build_clustering(config.picking.clustering, config.picking.clustering_options)
+    check_picking(config.picking)
+    if config.picking.thresholds is not None:
+        build_threshold_rule(config.picking.thresholds, config.picking.threshold_options)
     configured_micro_batches = config.parallel.micro_batches
     parallel.start(config.parallel)
     if run_state.is_finished(config, workdir):
@@ -128,6 +131,7 @@ def finish(job: Job, result: FitResult) -> None:
     run_state.begin_results(job.config, job.workdir)
     picker = keep_model(job, result)
     calibrate(job, picker)
+    picker = with_thresholds(job, picker)
     test = job.data.open("test", "mapped")
     try:
         picks = pick_all(picker, test, job.workdir / "picks")
@@ -256,6 +260,25 @@ def calibrate(job: Job, picker: ModelPicker) -> None:
     calibration.save(job.workdir, calibration.calibrate(evaluation), [tomogram.name for tomogram in clean])
 
 
+def with_thresholds(job: Job, picker: ModelPicker) -> ModelPicker:
+    """The picker with the thresholds that were best on the calibration tomograms, where the configuration asks for them.
+
+    The model's file gets them as its `picking.min_scores`, so that it picks as the run did.
+    """
+    from robpicker_jax.picking.thresholds import chosen_thresholds
+
+    picking = picker.model.card.picking
+    if picking.thresholds is None:
+        return picker
+    found = chosen_thresholds(job.workdir, picker.class_names, picking.thresholds, picking.threshold_options)
+    for name, threshold in found.items():
+        _say(f"{name}: scores of at least {threshold:.4g}, the best on the calibration tomograms")
+    card = replace(picker.model.card, picking=replace(picking, min_scores=picking.min_scores | found))
+    picker = ModelPicker(replace(picker.model, card=card))
+    save_model(job.workdir / MODEL_FILE, picker.model)
+    return picker
+
+
 def pick_all(picker: ModelPicker, tomograms: Sequence[OpenedTomogram], folder: Path) -> dict[str, Particles]:
     """Pick every tomogram and write its picks."""
     from robpicker_jax.picking.pick_files import PICK_FORMATS, PickFiles, PickTarget
@@ -353,7 +376,7 @@ def evaluate(
 
     truth = {tomogram.name: _particles(tomogram) for tomogram in tomograms}
     instances: dict[str, np.ndarray] | None = None
-    if config.evaluation.rule == "mask" and config.data.meta_labels == "shape":
+    if config.evaluation.rule in evaluation.LABEL_RULES and config.data.meta_labels == "shape":
         maker = label_maker(config.data.species, "shape", voxel_size_angstrom=data.voxel_size_angstrom)
         instances = {t.name: maker.instances(t.shape_zyx, _particles(t)) for t in tomograms}
     options = evaluation.EvaluationOptions.from_config(

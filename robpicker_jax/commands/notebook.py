@@ -18,7 +18,7 @@ from robpicker_jax.commands.train import run_job
 from robpicker_jax.config import Config, load_config
 from robpicker_jax.datasets import OpenedTomogram, TomogramFiles, agreed_voxel_size, open_tomogram, tomograms_from
 from robpicker_jax.datasets.lists import agree_on_classes, pair_tomograms, read_lists
-from robpicker_jax.evaluation.options import Rule
+from robpicker_jax.evaluation.rules import Rule
 from robpicker_jax.models.model_file import save_model
 from robpicker_jax.models.trained_model import ModelCard
 from robpicker_jax.picking.agreement import check_voxel_size, unlike_training
@@ -287,7 +287,7 @@ def evaluate(
         truth: particles of one tomogram, particles by tomogram, or a particle list or folder of lists.
         picks: likewise; tomograms without truth are left out.
         rule: "tolerance": a hit lies within `tolerance_vox`; "mask": within the class's radius; "czii": within half of
-            it.
+            it; or a published scorer's, see `EvaluationOptions`.
         tolerance_vox: largest distance of a hit under the rule "tolerance", voxels.
         radii_vox: radius of class 1, 2, …, voxels, for the rules "mask" and "czii".
         class_names: name of class 1, 2, …; by default as the lists name them.

@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files.check(list(targets.values()))
     if options.precision is not None:
         picker = _calibrated(picker, options.workdir, options.precision)
+    if options.thresholds is not None:
+        picker = _with_thresholds(picker, options)
     batch = Batch(_finished(picker, files, options), targets, {}, options.skip_bad)
     waiting = unfinished(share(queue, options), batch.records, batch.names)
     _check_outputs(queue, waiting, batch, files, picker, options)
@@ -112,6 +114,11 @@ def _parser() -> ArgumentParser:
         metavar="P",
         type=float,
         help="smallest scores at which the meta (and validation) tomograms show this precision, with 95 %% confidence",
+    )
+    add(
+        "--thresholds",
+        metavar="NAME",
+        help="smallest scores of the highest F1 on the meta (and validation) tomograms: best, or the published grid",
     )
     return result
 
@@ -213,6 +220,21 @@ def _calibrated(picker: Picker, workdir: Path, precision: float) -> Picker:
             soft_wrap=True,
         )
     return picker.with_min_scores([point.threshold for point in points])
+
+
+def _with_thresholds(picker: Picker, options: argparse.Namespace) -> Picker:
+    """The picker with the smallest scores that were best on the run's clean tomograms; says what they are."""
+    from robpicker_jax.picking.thresholds import chosen_thresholds
+    from robpicker_jax.system.errors import InputError
+
+    if options.precision is not None:
+        raise InputError("both --precision and --thresholds are given", where="--thresholds", fix="keep one")
+    folder = options.workdir if options.workdir.is_dir() else options.workdir.parent
+    found = chosen_thresholds(folder, picker.class_names, options.thresholds, {})
+    for name in picker.class_names:
+        kept = f"scores of at least {found[name]:.4g}" if name in found else "all scores: none on the clean tomograms"
+        console.print(f"{name}: {kept}", highlight=False, markup=False, soft_wrap=True)
+    return picker.with_min_scores([found.get(name, 0.0) for name in picker.class_names])
 
 
 def _pick(picker: Picker, queue: Sequence[Queued], batch: Batch, files: PickFiles) -> None:

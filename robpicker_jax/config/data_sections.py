@@ -61,10 +61,12 @@ class DataConfig:
     species: Annotated[tuple[Species, ...], about("the species, in the order of their class labels")] = ()
     voxel_size_angstrom: Annotated[Positive | None, about("voxel size; needed when MRC headers do not say")] = None
     train_labels: Annotated[
-        Literal["sphere", "shape", "map"],
-        about("training label maps: spheres, rotated shapes, or stored {name}_target.mrc"),
+        Literal["sphere", "shape", "point", "map"],
+        about("training label maps: spheres, rotated shapes, single voxels, or stored {name}_target.mrc"),
     ] = "sphere"
-    meta_labels: Annotated[Literal["sphere", "shape", "map"], about("label maps of meta, val and test")] = "shape"
+    meta_labels: Annotated[Literal["sphere", "shape", "point", "map"], about("label maps of meta, val and test")] = (
+        "shape"
+    )
     annotation_options: Annotated[
         dict[str, Any],
         about(

@@ -48,12 +48,18 @@ class PickingConfig:
     """From class map to picks: clusters of the voxels of each class, and their centres of gravity."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    clustering: Annotated[str, about("how voxels of a class become clusters, by name: dbscan, components")] = "dbscan"
+    clustering: Annotated[
+        str,
+        about(
+            "how voxels of a class become particles, by name: dbscan, components, mean_shift; from the probabilities of "
+            "all classes: local_maxima, oks_nms, threshold_components"
+        ),
+    ] = "dbscan"
     clustering_options: Annotated[
         dict[str, Any],
         about(
             "the clustering's options; dbscan: radius_vox 1, min_neighbours 5; components: connectivity 1 (faces) to "
-            "3 (corners), min_probability 0"
+            "3 (corners), min_probability 0; of the others in docs/picking.md"
         ),
     ] = field(default_factory=dict, hash=False)
     min_cluster_vox: Annotated[
@@ -61,6 +67,19 @@ class PickingConfig:
         about("smallest cluster kept as a pick, voxels; none: a fifth of each species' sphere"),
     ] = None
     min_score: Annotated[Fraction, about("smallest score kept as a pick")] = 0.0
+    min_scores: Annotated[
+        dict[str, NonNegative], about("smallest score of a species' picks, by name, in place of min_score")
+    ] = field(default_factory=dict, hash=False)
+    thresholds: Annotated[
+        str | None,
+        about(
+            "after training, the smallest score of each species by its F-beta on the meta (and validation) tomograms: "
+            "best, or the published grid; none: min_scores as they are"
+        ),
+    ] = None
+    threshold_options: Annotated[
+        dict[str, Any], about("the rule's options; best: beta 1; grid: low 0.1, high 0.6, step 0.005, beta 1")
+    ] = field(default_factory=dict, hash=False)
     edge_vox: Annotated[NonNegative, about("smallest distance of a pick from the volume's edge, voxels")] = 0.0
     min_distance_vox: Annotated[
         NonNegative | None,
@@ -75,6 +94,10 @@ class PickingConfig:
         species' radius: fragments of a wrong class on a particle's rim are smaller, and particles are not.
         """
         return [entry.min_cluster_vox or self.min_cluster_vox or fifth_of_sphere(entry.radius_vox) for entry in species]
+
+    def smallest_scores(self, species: Sequence[Species]) -> list[float]:
+        """Smallest score of a pick of class 1, 2, …: the species' own of `min_scores`, else `min_score`."""
+        return [self.min_scores.get(entry.name, self.min_score) for entry in species]
 
     def closest_picks(self, species: Sequence[Species]) -> list[float]:
         """What class 1, 2, … contributes to the smallest distance of two picks, which is the mean of both; voxels.
@@ -98,10 +121,19 @@ class EvaluationConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     rule: Annotated[
-        Literal["mask", "tolerance", "czii"],
-        about("inside a true particle's label; within a tolerance; CZII's half radius"),
+        Literal["mask", "tolerance", "czii", "czii_scorer", "robpicker", "deepict", "deepfinder", "shrec"],
+        about(
+            "inside a true particle's label; within a tolerance; CZII's half radius; or as a published scorer counts: "
+            "CZII's, the published RobPicker's, DeePiCt's, DeepFinder's, SHREC 2019's"
+        ),
     ] = "mask"
-    tolerance_vox: Annotated[Positive, about("tolerance rule: largest distance of a hit, voxels")] = 10.0
+    tolerance_vox: Annotated[Positive, about("largest distance of a hit by tolerance, deepict, deepfinder, voxels")] = (
+        10.0
+    )
     one_to_one: Annotated[bool, about("each true particle counts once; off: the paper's literal rule")] = True
-    beta: Annotated[Positive | None, about("beta of F-beta; none: 4 under the czii rule, else 1")] = None
+    beta: Annotated[Positive | None, about("beta of F-beta; none: 4 under CZII's rules, else 1")] = None
+    weights: Annotated[
+        dict[str, NonNegative] | None,
+        about("weight of each species in the weighted mean, by name, 1 for others; none: CZII's own under czii_scorer"),
+    ] = field(default=None, hash=False)
     choose_by: Annotated[str, about("validation score that chooses the best checkpoint, by name")] = "macro_f1"

@@ -32,7 +32,11 @@ class PatchConfig:
     ] = 10
     background_share: Annotated[Fraction, about("share of training patches at uniformly random positions")] = 0.1
     train_sampler: Annotated[
-        str, about("how training patches are drawn, by name: particles, class_balanced, uniform or an added one")
+        str,
+        about(
+            "how training patches are drawn, by name: particles, class_balanced, bootstrap (the same without background), "
+            "class_aware (by class_weights, a particle anywhere in the patch), uniform or an added one"
+        ),
     ] = "particles"
     meta_sampler: Annotated[str, about("how meta patches are drawn: as train_sampler, but half the shift")] = (
         "class_balanced"
@@ -40,12 +44,16 @@ class PatchConfig:
     meta_background_share: Annotated[
         Fraction, about("share of meta patches at uniformly random positions: what is no particle is clean there too")
     ] = 0.0
+    class_weights: Annotated[
+        tuple[NonNegative, ...] | None, about("how often class_aware draws class 1, 2, …; none: all alike")
+    ] = None
     augment: Annotated[
         tuple[str, ...],
         about(
-            "augmentations, by name: rotate_180 (half-turns; keep missing wedge and handedness), flip (mirror images; "
-            "keep the wedge), rotate_z90 (quarter turns about z; turn the wedge), rotate_any (any rotation, "
-            "interpolated; turns the wedge), or added ones"
+            "augmentations, by name: rotate_180 (half-turns; keep missing wedge and handedness), rotate_tilt (the one about "
+            "the tilt axis), flip (mirror images; keep the wedge), rotate_z90 (quarter turns about z; turn the wedge), "
+            "rotate_any (any rotation, interpolated; turns the wedge), elastic, noise, salt_pepper, deepict (its rounds), "
+            "standardise (each patch to mean 0, variance 1), or added ones"
         ),
     ] = ("rotate_180",)
     input: Annotated[
@@ -67,12 +75,15 @@ class ModelConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     backbone: Annotated[str, about("segmentation network, by name")] = "unet"
-    backbone_options: Annotated[dict[str, Any], about("further options of a backbone; unet has none")] = field(
+    backbone_options: Annotated[dict[str, Any], about("further options of a backbone: see docs/backbones.md")] = field(
         default_factory=dict, hash=False
+    )
+    size: Annotated[Literal["small", "medium", "large"], about("size of the backbones residual_unet and swin_unet")] = (
+        "medium"
     )
     preset: Annotated[
         Literal["paper", "deepfinder", "deepict", "custom"],
-        about("shape of the U-Net; fields left empty take the preset's value"),
+        about("shape of backbone: unet; fields left empty take the preset's value"),
     ] = "paper"
     widths: Annotated[tuple[PositiveInt, ...] | None, about("channels of each level, top first, bottleneck last")] = (
         None
@@ -89,7 +100,7 @@ class ModelConfig:
             "what a head of its own makes of that network's features (the paper's), or what a small network of its own "
             "makes of the density, the given label and the prediction"
         ),
-    ] = "tied"
+    ] = "network"
     alpha_channels: Annotated[
         Literal["classes", "one"], about("width of the label correction's alpha; one a class (the paper's), or one")
     ] = "one"
@@ -110,14 +121,14 @@ class ModelConfig:
     weight_reach: Annotated[
         Annotated[float, Gt(1)] | None,
         about("weights lie between 1/r and r before they are normalised; none: the paper's sigmoid, from 0 to 1"),
-    ] = 3.0
+    ] = 2.0
     reweighting_inputs: Annotated[
         Literal["loss", "classes", "composition", "presence"],
         about(
             "what the reweighting network sees of a patch: its loss over the classes its label holds (the paper: its "
             "loss), the losses of these classes one by one, those and which classes they are, or only which classes they are"
         ),
-    ] = "loss"
+    ] = "presence"
     compute_dtype: Annotated[
         Literal["float32", "bfloat16"], about("type of the backbone's arithmetic; parameters and losses stay float32")
     ] = "float32"
@@ -182,6 +193,10 @@ class TrainConfig:
     variant: Annotated[
         Literal["robpicker", "lc_only", "dr_only", "supervised"], about("both meta networks, one of them, or none")
     ] = "robpicker"
+    beside: Annotated[
+        tuple[Literal["robpicker", "lc_only", "dr_only", "supervised"], ...],
+        about("variants to run afterwards on the same data, in WORKDIR-VARIANT; the reports compare them"),
+    ] = ()
     steps: Annotated[PositiveInt, about("training steps")] = 10_000
     batch_size: Annotated[PositiveInt, about("training patches a step")] = 25
     meta_batch_size: Annotated[PositiveInt | None, about("meta patches a step; none: batch_size")] = None

@@ -40,6 +40,9 @@ def check(config: Config, source: str | Path = "") -> None:
             fail(key, "shape labels need a mask, density or phantom", "add one, or set data.meta_labels: sphere")
         if config.data.train_labels == "shape" and not (entry.phantom or entry.density or entry.mask):
             fail(key, "shape labels need a mask, density or phantom", "add one, or set data.train_labels: sphere")
+    for name in config.picking.min_scores:
+        if name not in (known := [entry.name for entry in species]):
+            fail("picking.min_scores", f"no species {name!r}", f"the species are {', '.join(known)}")
     try:
         re.compile(config.data.name_pattern or "")
     except re.error as error:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robpicker_jax.evaluation.matching import Counting, Pairs, gains_by_rank
+from robpicker_jax.evaluation.matching import Pairs, gains_by_rank
+from robpicker_jax.evaluation.rules import Counting
 from robpicker_jax.evaluation.scores import f_beta
 
 
@@ -22,7 +23,8 @@ class PrecisionRecallCurve:
         precision, recall: float64 (k,), at each threshold.
         picked, hits: int64 (k,), picks that reach each threshold, and how many of them are hits.
         average_precision: Σ_k (recall_k − recall_{k−1}) · precision_k, not interpolated; particles that no pick
-            reaches lower it.
+            reaches lower it. Under greedy counting it is DeePiCt's area: by trapezoids between the points of single
+            picks, from the first one on.
         best_threshold: threshold of the highest F-beta (the highest such threshold); NaN without picks.
         best_fbeta: that F-beta.
     """
@@ -77,11 +79,14 @@ def precision_recall_curve(
     if score.size == 0:
         none = np.empty(0, np.int64)
         return PrecisionRecallCurve(score, score, score, none, none, 0.0 if n_true else np.nan, np.nan, np.nan)
+    each = hits, np.arange(1, score.size + 1)
     last = np.append(np.flatnonzero(np.diff(score)), score.size - 1)  # equal scores pass a threshold together
     hits, number = hits[last], last + 1
     precision = hits / number
     recall = hits / n_true if n_true else np.zeros(len(hits))
     area = float(np.sum(np.diff(recall, prepend=0.0) * precision)) if n_true else np.nan
+    if n_true and counting == "greedy":
+        area = float(np.trapezoid(each[0] / each[1], each[0] / n_true))
     quality = np.nan_to_num(f_beta(hits, number, n_true, beta))
     best = int(np.argmax(quality))
     at = float(score[last][best])

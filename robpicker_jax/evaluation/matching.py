@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robpicker_jax.annotations.bounds import nearest_voxel
 from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.evaluation.rules import Counting
 from robpicker_jax.system.errors import InputError
-
-Counting = Literal["one_to_one", "picks", "particles"]
-"""What a true positive is: a matched pair; any pick with a candidate (the paper's literal rule); any true particle
-with a candidate (CZII's scorer)."""
 
 _DENSE_CELLS = 1 << 22  # largest distance matrix solved as a dense one
 
@@ -159,6 +155,32 @@ def nearest_hits(pairs: Pairs, n_picks: int) -> NDArray[np.int64]:
     return matches
 
 
+def greedy_matches(pairs: Pairs, ranked_picks: NDArray[np.int64], n_picks: int) -> NDArray[np.int64]:
+    """DeePiCt's matching: picks by falling score, each takes the nearest true particle that is still free.
+
+    Args:
+        pairs: candidate pairs, of one class each.
+        ranked_picks: int64 (m,), picks, best first.
+        n_picks: number of all picks.
+
+    Returns:
+        int64 (n_picks,), index of the matched true particle, -1 for none.
+    """
+    order = np.lexsort((pairs.truths, pairs.distances))
+    candidates: dict[int, list[int]] = {}
+    for pick, true in zip(pairs.picks[order].tolist(), pairs.truths[order].tolist(), strict=True):
+        candidates.setdefault(pick, []).append(true)
+    matches = np.full(n_picks, -1, dtype=np.int64)
+    taken: set[int] = set()
+    for pick in ranked_picks.tolist():
+        for true in candidates.get(pick, ()):
+            if true not in taken:
+                taken.add(true)
+                matches[pick] = true
+                break
+    return matches
+
+
 def gains_by_rank(
     pairs: Pairs, ranked_picks: NDArray[np.int64], counting: Counting = "one_to_one"
 ) -> NDArray[np.int64]:
@@ -174,6 +196,11 @@ def gains_by_rank(
     """
     if counting == "one_to_one":
         return _augmenting_gains(pairs, ranked_picks)
+    if counting == "greedy":
+        n_picks = int(max(ranked_picks.max(initial=-1), pairs.picks.max(initial=-1))) + 1
+        return (greedy_matches(pairs, ranked_picks, n_picks)[ranked_picks] >= 0).astype(np.int64)
+    if counting in ("single", "first"):
+        raise ValueError(f"what a pick adds is not defined under counting {counting!r}")
     rank_of = np.full(max(ranked_picks.max(initial=-1), pairs.picks.max(initial=-1)) + 1, -1, dtype=np.int64)
     rank_of[ranked_picks] = np.arange(ranked_picks.size)
     ranks = rank_of[pairs.picks]

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robpicker_jax.config import EvaluationConfig, Species
-from robpicker_jax.evaluation.matching import Counting
+from robpicker_jax.evaluation.rules import CZII_WEIGHTS, RULES, Counting, RuleDefinition
 from robpicker_jax.system.errors import InputError
-
-Rule = Literal["mask", "tolerance", "czii"]
-CZII_BETA = 4.0
-CZII_RADIUS_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -34,6 +29,10 @@ class EvaluationOptions:
     it, "mask" and "tolerance" count every pick that hits, as the paper's text has it (recall and F1 may exceed 1 where
     particles are picked more than once), and "czii" every particle that is hit, as the challenge's scorer does.
 
+    The other rules count as published scorers do, whatever `one_to_one` says (`rules.RULES`): "czii_scorer" and "robpicker"
+    every particle with a pick within half its radius (beta 4 and 1), "deepict" and "deepfinder" within `tolerance_vox`, "shrec"
+    by the class of the first pick in a particle's label.
+
     Attributes:
         class_names: name of class 1, 2, ….
         rule: see above.
@@ -42,7 +41,7 @@ class EvaluationOptions:
         beta: of F-beta; None: 4 under the CZII rule, else 1. F1 is always given too.
         radii_vox: radius of class 1, 2, …, voxels; None where the rule needs none.
         weights: weight of each class in the weighted mean (CZII's score is that mean of F4), 1 for classes that are not
-            in it; None for no weighted mean.
+            in it; None for no weighted mean, under "czii_scorer" the challenge's own weights where a class has its names.
         molecular_weights_kda: of class 1, 2, …, for the size groups; without them radii serve.
         voxel_size_angstrom: for errors in Å and size groups by radius.
 
@@ -63,8 +62,8 @@ class EvaluationOptions:
 
     def __post_init__(self) -> None:
         names = [str(name) for name in self.class_names]
-        if self.rule not in get_args(Rule):
-            raise InputError(f"unknown rule {self.rule!r}", where="rule", fix=f"use one of {', '.join(get_args(Rule))}")
+        if self.rule not in RULES:
+            raise InputError(f"unknown rule {self.rule!r}", where="rule", fix=f"use one of {', '.join(RULES)}")
         if not (np.isfinite(self.tolerance_vox) and self.tolerance_vox > 0):
             raise InputError(f"must be a positive number, got {self.tolerance_vox}", where="tolerance_vox")
         if self.beta is not None and not self.beta > 0:
@@ -93,6 +92,7 @@ class EvaluationOptions:
             one_to_one=section.one_to_one,
             beta=section.beta,
             radii_vox=[entry.radius_vox for entry in species],
+            weights=section.weights,
             molecular_weights_kda=[entry.molecular_weight_kda for entry in species],
             voxel_size_angstrom=voxel_size_angstrom,
         )
@@ -100,12 +100,24 @@ class EvaluationOptions:
     @property
     def chosen_beta(self) -> float:
         """Beta of F-beta: the one given, else the rule's."""
-        return (CZII_BETA if self.rule == "czii" else 1.0) if self.beta is None else float(self.beta)
+        return self._definition.beta if self.beta is None else float(self.beta)
 
     @property
     def counting(self) -> Counting:
         """What counts as a true positive."""
-        return "one_to_one" if self.one_to_one else ("particles" if self.rule == "czii" else "picks")
+        chosen: Counting = "one_to_one" if self.one_to_one else self._definition.many
+        return self._definition.counting or chosen
+
+    @property
+    def chosen_weights(self) -> Mapping[str, float] | None:
+        """Weights of the weighted mean: those given, else the challenge's under its scorer."""
+        if self.weights is None and self.rule == "czii_scorer":
+            return {name: CZII_WEIGHTS.get(name, 1.0) for name in self.class_names}
+        return self.weights
+
+    @property
+    def _definition(self) -> RuleDefinition:
+        return RULES[self.rule]
 
     def limits_vox(self) -> NDArray[np.float64]:
         """Largest distance of a hit for each class, float64 (c,), voxels.
@@ -113,11 +125,11 @@ class EvaluationOptions:
         Raises:
             InputError: a rule that needs radii, without radii.
         """
-        if self.rule == "tolerance":
+        if self._definition.limit == "tolerance":
             return np.full(len(self.class_names), float(self.tolerance_vox))
         if self.radii_vox is None:
             raise InputError(
                 f"the {self.rule} rule needs the radius of each class",
                 fix="give the radii or a configuration, or use the tolerance rule",
             )
-        return np.asarray(self.radii_vox, dtype=np.float64) * (CZII_RADIUS_SHARE if self.rule == "czii" else 1.0)
+        return np.asarray(self.radii_vox, dtype=np.float64) * self._definition.share

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from robpicker_jax.evaluation.curves import PrecisionRecallCurve
 from robpicker_jax.evaluation.intervals import Interval
-from robpicker_jax.evaluation.scores import Counts, Rates, f_beta, mean_rates, none_if_nan
+from robpicker_jax.evaluation.judging import JudgedTomogram
+from robpicker_jax.evaluation.scores import Counts, Rates, f_beta, mean_rates, none_if_nan, rates
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,46 @@ class LocalisationError:
             float(np.sqrt(np.mean(distances**2))),
             float(np.quantile(distances, 0.9)),
         )
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """Whether particles were found, whatever their class (SHREC's rule).
+
+    Attributes:
+        true, picked: particles and picks.
+        located: particles with at least one pick in their label.
+        located_twice: those of them with several.
+        mean_distance_vox: mean distance of all picks in a label from its particle, whole voxels; None without any.
+    """
+
+    true: int
+    picked: int
+    located: int
+    located_twice: int
+    mean_distance_vox: float | None
+
+    @classmethod
+    def of(cls, judged: Sequence[JudgedTomogram]) -> Localisation:
+        """Summed over tomograms."""
+        own = [item.own for item in judged if item.own is not None]
+        hits = sum(counts.hits for counts in own)
+        return cls(
+            true=sum(int(item.truth_counts.sum()) for item in judged),
+            picked=sum(int(item.pick_counts.sum()) for item in judged),
+            located=sum(counts.located for counts in own),
+            located_twice=sum(counts.located_twice for counts in own),
+            mean_distance_vox=sum(counts.distance_sum_vox for counts in own) / hits if hits else None,
+        )
+
+    @property
+    def rates(self) -> Rates:
+        """Recall: located over true; precision: located over picked."""
+        return rates(Counts(self.true, self.picked, self.located, self.located))
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain numbers."""
+        return asdict(self) | self.rates.as_dict()
 
 
 @dataclass(frozen=True)
@@ -92,6 +133,7 @@ class Evaluation:
         weighted: mean over classes with the given weights, or None.
         groups: size groups that have members, small to large.
         macro_interval, micro_interval: 95 % intervals of F-beta over tomograms; None with fewer than three.
+        localisation: under SHREC's rule, else None.
         matches: for each tomogram int64 (picks,), index of the true particle each pick hit, -1 for none.
         truth_counts: for each tomogram bool (true particles,), whether it counts: not those outside the region.
         pick_counts: for each tomogram bool (picks,), likewise; a pick that hits goes with its particle.
@@ -111,6 +153,7 @@ class Evaluation:
     groups: tuple[GroupScore, ...]
     macro_interval: Interval | None
     micro_interval: Interval | None
+    localisation: Localisation | None
     matches: Mapping[str, NDArray[np.int64]]
     truth_counts: Mapping[str, NDArray[np.bool_]]
     pick_counts: Mapping[str, NDArray[np.bool_]]
@@ -121,7 +164,10 @@ class Evaluation:
         return self.macro.f1
 
     def left_out(self, tomogram: str | None = None) -> tuple[int, int]:
-        """True particles and picks that do not count, in one tomogram or in all: those outside the masks."""
+        """True particles and picks that do not count, in one tomogram or in all.
+
+        They lie outside the masks, or are picks of particles that are taken (DeePiCt's rule).
+        """
         names = self.tomograms if tomogram is None else (tomogram,)
         truth, picks = (
             sum(int(np.count_nonzero(~counts[name])) for name in names)
@@ -151,6 +197,7 @@ class Evaluation:
             | self.micro.as_dict()
             | {"fbeta_interval": _list(self.micro_interval)},
             "weighted": None if self.weighted is None else self.weighted.as_dict(),
+            "localisation": None if self.localisation is None else self.localisation.as_dict(),
             "classes": [self._class(score, curves) for score in self.classes],
             "groups": [
                 {"name": group.name, "members": list(group.members)}

@@ -11,10 +11,11 @@ from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.evaluation.curves import PrecisionRecallCurve, precision_recall_curve
 from robpicker_jax.evaluation.groups import SIZE_GROUPS, size_groups
 from robpicker_jax.evaluation.intervals import Intervals, fbeta_intervals
-from robpicker_jax.evaluation.judging import JudgedTomogram, judge
+from robpicker_jax.evaluation.judging import JudgedTomogram, judge, judge_as_published
 from robpicker_jax.evaluation.matching import Pairs, pairs_in_instances, pairs_within
 from robpicker_jax.evaluation.options import EvaluationOptions
-from robpicker_jax.evaluation.results import ClassScore, Evaluation, GroupScore, LocalisationError
+from robpicker_jax.evaluation.results import ClassScore, Evaluation, GroupScore, Localisation, LocalisationError
+from robpicker_jax.evaluation.rules import LABEL_RULES
 from robpicker_jax.evaluation.scores import Counts, Rates, mean_rates, rates
 from robpicker_jax.system.errors import InputError
 
@@ -44,16 +45,22 @@ def evaluate(
         InputError: picks missing or of an unknown tomogram, unknown class labels, radii or instance maps that the rule
             needs and that are absent.
     """
-    by_instance = instance_maps if options.rule == "mask" else None
+    by_instance = instance_maps if options.rule in LABEL_RULES else None
     limits = options.limits_vox() if by_instance is None else None
     names = [str(name) for name in options.class_names]
     judged = []
     for tomogram, true, picked in _together(truth, picks, missing_picks_as_empty):
         _check_labels(true, names, f"truth of {tomogram}")
         _check_labels(picked, names, f"picks of {tomogram}")
-        pairs = _candidates(tomogram, true, picked, limits, by_instance)
         region = None if regions is None else regions.get(tomogram)
-        judged.append(judge(tomogram, true, picked, pairs, options.counting, region))
+        if options.counting in ("single", "first"):
+            owners = None if by_instance is None else _instances(tomogram, by_instance)
+            judged.append(
+                judge_as_published(tomogram, true, picked, options.counting, len(names), limits, owners, region)
+            )
+        else:
+            pairs = _candidates(tomogram, true, picked, limits, by_instance)
+            judged.append(judge(tomogram, true, picked, pairs, options.counting, region))
     return _evaluation(judged, names, options, limits)
 
 
@@ -67,9 +74,13 @@ def _candidates(
     """Picks and true particles of one tomogram that may count as hits: by distance, or by the owner of the voxel."""
     if limits is not None:
         return pairs_within(true, picked, limits)
-    if instance_maps is None or tomogram not in instance_maps:
+    return pairs_in_instances(true, picked, _instances(tomogram, instance_maps or {}), tomogram)
+
+
+def _instances(tomogram: str, instance_maps: Mapping[str, NDArray[np.integer]]) -> NDArray[np.integer]:
+    if tomogram not in instance_maps:
         raise InputError("no instance map", where=tomogram, fix="give one for each tomogram, or none at all")
-    return pairs_in_instances(true, picked, instance_maps[tomogram], tomogram)
+    return instance_maps[tomogram]
 
 
 def _evaluation(
@@ -88,10 +99,11 @@ def _evaluation(
         _class_score(index, name, judged, counts, options, groups[index], intervals) for index, name in enumerate(names)
     )
     total = counts.sum(axis=0)
-    weights = None if options.weights is None else np.array([options.weights.get(name, 1.0) for name in names])
+    by_name = options.chosen_weights
+    weights = None if by_name is None else np.array([by_name.get(name, 1.0) for name in names])
     return Evaluation(
         rule=options.rule,
-        one_to_one=options.one_to_one,
+        one_to_one=options.counting == "one_to_one",
         beta=beta,
         limits_vox=None if limits is None else tuple(float(limit) for limit in limits),
         voxel_size_angstrom=options.voxel_size_angstrom,
@@ -104,6 +116,7 @@ def _evaluation(
         groups=_group_scores(groups, names, total, beta),
         macro_interval=intervals.macro,
         micro_interval=intervals.micro,
+        localisation=Localisation.of(judged) if options.counting == "first" else None,
         matches={item.name: item.matches for item in judged},
         truth_counts={item.name: item.truth_counts for item in judged},
         pick_counts={item.name: item.pick_counts for item in judged},
@@ -140,9 +153,11 @@ def _class_score(
 def _curve(
     label: int, judged: Sequence[JudgedTomogram], n_true: int, options: EvaluationOptions
 ) -> PrecisionRecallCurve | None:
-    """The class's curve; None when some pick of the class has no score, or there is nothing to rank."""
+    """The class's curve; None when some pick of the class has no score, there is nothing to rank, or by a scorer's rule."""
     chosen = [np.flatnonzero(item.pick_counts & (item.picks.labels == label)) for item in judged]
     scores = [np.full(len(item.picks), np.nan) if item.picks.scores is None else item.picks.scores for item in judged]
+    if options.counting in ("single", "first"):
+        return None
     if any(not np.isfinite(values[index]).all() for values, index in zip(scores, chosen, strict=True)):
         return None
     if not n_true and not any(index.size for index in chosen):

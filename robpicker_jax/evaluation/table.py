@@ -8,16 +8,11 @@ import numpy as np
 
 from robpicker_jax.evaluation.intervals import Interval
 from robpicker_jax.evaluation.results import Evaluation
+from robpicker_jax.evaluation.rules import RULES
 from robpicker_jax.evaluation.scores import Counts, Rates
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-_RULES = {
-    "mask": "a pick inside a true particle's label",
-    "tolerance": "a pick within the tolerance of a true particle",
-    "czii": "a pick within half a radius of a true particle (CZII)",
-}
 
 
 def evaluation_table(evaluation: Evaluation, *, title: str = "Picks against truth") -> Table:
@@ -27,13 +22,15 @@ def evaluation_table(evaluation: Evaluation, *, title: str = "Picks against trut
 
     several, beta = evaluation.macro_interval is not None, evaluation.beta
     has_curve = any(score.curve is not None for score in evaluation.classes)
-    hits = "one-to-one" if evaluation.one_to_one else "not one-to-one"
+    rule = RULES[evaluation.rule]
+    hits = "" if rule.counting else ", one-to-one" if evaluation.one_to_one else ", not one-to-one"
     tomograms = f"{len(evaluation.tomograms)} tomogram{'s' if len(evaluation.tomograms) != 1 else ''}"
-    caption = f"{tomograms}; hit: {_RULES[evaluation.rule]}, {hits}; error: mean distance, voxels"
+    caption = f"{tomograms}; hit: {rule.text}{hits}; error: mean distance, voxels"
     caption += "; AP: average precision" if has_curve else ""
     caption += f"; 95 %: interval of F{beta:g} over tomograms" if several else ""
     true, picked = evaluation.left_out()
-    caption += f"; outside the masks, not counted: {true} true, {picked} picked" if true or picked else ""
+    where = "outside the masks or repeated" if rule.counting == "greedy" else "outside the masks"
+    caption += f"; {where}, not counted: {true} true, {picked} picked" if true or picked else ""
     table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=0)
     table.add_column("class", overflow="fold")  # the one column that may wrap
     columns = ["true", "picked", "hits", "prec.", "recall", "F1"]
@@ -75,6 +72,10 @@ def evaluation_table(evaluation: Evaluation, *, title: str = "Picks against trut
     row("macro (mean)", evaluation.macro, interval=evaluation.macro_interval)
     total = Counts(*map(int, evaluation.counts.sum(axis=(0, 1))))
     row("micro (pooled)", evaluation.micro, total, evaluation.micro_interval)
+    if evaluation.localisation is not None:
+        found = evaluation.localisation
+        located = Counts(found.true, found.picked, found.located, found.located)
+        row("any class", found.rates, located, error=found.mean_distance_vox)
     if evaluation.weighted is not None:
         row("weighted mean", evaluation.weighted)
     return table

@@ -3,6 +3,7 @@
 from robpicker_jax.labels.clean_map import clean_labels
 from robpicker_jax.labels.maker import (
     LabelMaker,
+    PointLabels,
     Region,
     ShapeLabels,
     SphereLabels,
@@ -14,6 +15,7 @@ from robpicker_jax.labels.maker import (
 
 __all__ = [
     "LabelMaker",
+    "PointLabels",
     "Region",
     "ShapeLabels",
     "SphereLabels",

@@ -24,7 +24,7 @@ def clean_labels(tomogram: OpenedTomogram, data: DataConfig) -> np.ndarray | Non
     listed = files.volume_path.with_name(f"{files.name}_truth_objl.xml")
     if data.train_labels == "map" or not listed.is_file():
         return None
-    if data.meta_labels == "sphere":
-        maker = label_maker(data.species, "sphere", voxel_size_angstrom=tomogram.voxel_size_angstrom)
+    if data.meta_labels in ("sphere", "point"):
+        maker = label_maker(data.species, data.meta_labels, voxel_size_angstrom=tomogram.voxel_size_angstrom)
         return maker.labels(tomogram.shape_zyx, read_annotations(listed))
     return None if files.target_path is None else load_target(files, len(data.species), tomogram.shape_zyx)

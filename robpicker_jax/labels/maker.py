@@ -16,7 +16,7 @@ import numpy as np
 from robpicker_jax.annotations.bounds import nearest_voxel
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config import MAX_SPECIES, Species
-from robpicker_jax.labels.stamps import Shape, Sphere, Stamp
+from robpicker_jax.labels.stamps import Point, Shape, Sphere, Stamp
 from robpicker_jax.molecules import species_mask
 from robpicker_jax.system.errors import InputError
 
@@ -27,7 +27,7 @@ Region = tuple[slice, slice, slice]
 class LabelMaker:
     """Draws label maps of any particles; made once, since preparing masks takes longer than drawing a particle.
 
-    Subclasses: `SphereLabels` and `ShapeLabels`.
+    Subclasses: `SphereLabels`, `ShapeLabels` and `PointLabels`.
     """
 
     _stamps: list[Stamp]
@@ -144,6 +144,18 @@ class SphereLabels(LabelMaker):
         self._stamps = [Sphere(radius) for radius in radii_vox]
 
 
+class PointLabels(LabelMaker):
+    """The voxel nearest to each position, as the published RobPicker's labels are; radii play no part.
+
+    Args:
+        n_species: number of species.
+    """
+
+    def __init__(self, n_species: int) -> None:
+        _check_count(n_species)
+        self._stamps = [Point()] * n_species
+
+
 class ShapeLabels(LabelMaker):
     """The species' mask, rotated into each particle's orientation: voxels where it is at least 0.5 (trilinear).
 
@@ -206,7 +218,7 @@ def instance_labels(
 
 def label_maker(
     species: Sequence[Species],
-    kind: Literal["sphere", "shape"],
+    kind: Literal["sphere", "shape", "point"],
     *,
     voxel_size_angstrom: float | None = None,
     unoriented: Literal["error", "identity"] = "error",
@@ -215,7 +227,8 @@ def label_maker(
 
     Args:
         species: in the order of their class labels.
-        kind: "sphere": balls of `radius_vox`; "shape": masks from the species' mask, density or phantom.
+        kind: "sphere": balls of `radius_vox`; "shape": masks from the species' mask, density or phantom; "point": single
+            voxels.
         voxel_size_angstrom: of the tomograms; shapes need it.
         unoriented: see `ShapeLabels`.
 
@@ -224,6 +237,8 @@ def label_maker(
     """
     if kind == "sphere":
         return SphereLabels([entry.radius_vox for entry in species])
+    if kind == "point":
+        return PointLabels(len(species))
     if voxel_size_angstrom is None:
         raise InputError("shape labels need the voxel size, which no header tells", fix="set data.voxel_size_angstrom")
     return ShapeLabels([species_mask(entry, voxel_size_angstrom) for entry in species], unoriented=unoriented)

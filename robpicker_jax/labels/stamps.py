@@ -48,6 +48,15 @@ class Sphere:
         return self._offsets[:, away[0] + away[1] + away[2] <= self._squared]
 
 
+class Point:
+    """The one voxel nearest to the position."""
+
+    reach = 0.5
+
+    def inside(self, fraction_zyx: np.ndarray, rotation: np.ndarray | None) -> np.ndarray:
+        return np.zeros((3, 1), np.int32)
+
+
 class Shape:
     """Voxels where the rotated mask, interpolated trilinearly, is at least 0.5.
 

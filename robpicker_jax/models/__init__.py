@@ -5,10 +5,18 @@ They do not depend on losses or files.
 
 from __future__ import annotations
 
-from robpicker_jax.models.backbone import BACKBONES, Backbone, BackboneBuilder, build_backbone, check_edge
+from robpicker_jax.models.backbone import (
+    BACKBONES,
+    Backbone,
+    BackboneBuilder,
+    DeeplySupervised,
+    build_backbone,
+    check_edge,
+)
 from robpicker_jax.models.data_reweighting import DataReweighting, build_data_reweighting
 from robpicker_jax.models.label_correction import LabelCorrection, build_label_correction
 from robpicker_jax.models.presets import PRESETS, UNetShape, convolutions, unet_shape
+from robpicker_jax.models.scores import FullResolution, Head, class_probabilities
 from robpicker_jax.models.unet import UNet, build_unet, n_parameters
 from robpicker_jax.models.work import Convolution, Work, work_of
 
@@ -19,6 +27,9 @@ __all__ = [
     "BackboneBuilder",
     "Convolution",
     "DataReweighting",
+    "DeeplySupervised",
+    "FullResolution",
+    "Head",
     "LabelCorrection",
     "UNet",
     "UNetShape",
@@ -28,6 +39,7 @@ __all__ = [
     "build_label_correction",
     "build_unet",
     "check_edge",
+    "class_probabilities",
     "convolutions",
     "n_parameters",
     "unet_shape",

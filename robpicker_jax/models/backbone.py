@@ -12,6 +12,12 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 
 from robpicker_jax.config import ModelConfig
+from robpicker_jax.models.deepfinder import build_deepfinder
+from robpicker_jax.models.deepict import build_deepict
+from robpicker_jax.models.flexunet import build_flexunet
+from robpicker_jax.models.residual_unet import build_residual_unet
+from robpicker_jax.models.scores import Head
+from robpicker_jax.models.swin_unet import build_swin_unet
 from robpicker_jax.models.unet import build_unet
 from robpicker_jax.models.work import Work
 from robpicker_jax.system.errors import InputError
@@ -28,6 +34,10 @@ class Backbone(Protocol):
     Attributes:
         features: channels F of the feature map that the label correction reads.
         stride: every edge of a patch or tile must be divisible by this.
+        output_stride: edge, in voxels of the image, of the cube that one voxel of the feature map and of the class scores
+            stands for; it divides `stride`. 1: they have the image's resolution. What reads them at every voxel of the
+            image takes `FullResolution(backbone)` in place of `backbone.apply`.
+        head: how the class scores become probabilities (`class_probabilities`).
         receptive_field: edge of the cube of input voxels that one output voxel can depend on, voxels.
         uses_dropout: whether `apply` draws random masks in training and so needs a key.
         work: what a forward pass takes for each voxel, roughly; plans of memory and time are made from it.
@@ -37,6 +47,10 @@ class Backbone(Protocol):
     def features(self) -> int: ...
     @property
     def stride(self) -> int: ...
+    @property
+    def output_stride(self) -> int: ...
+    @property
+    def head(self) -> Head: ...
     @property
     def receptive_field(self) -> int: ...
     @property
@@ -67,8 +81,23 @@ class Backbone(Protocol):
             dropout_key: key of the dropout masks; None: no dropout.
 
         Returns:
-            Features `(n, z, y, x, F)` in any floating type, class scores before softmax `(n, z, y, x, c)` in float32
-            at least, and the running statistics (those given unless `train`).
+            Features `(n, z', y', x', F)` in any floating type, class scores `(n, z', y', x', c)` in float32 at least,
+            background first, and the running statistics (those given unless `train`). z', y', x' are the image's edges
+            over `output_stride`.
+        """
+        ...
+
+
+@runtime_checkable
+class DeeplySupervised(Protocol):
+    """A backbone that classifies coarser levels as well, for training: a loss on them teaches those levels directly."""
+
+    def deep_scores(
+        self, params: Params, batch_stats: BatchStats, image: jax.Array, *, dropout_key: jax.Array | None = None
+    ) -> tuple[jax.Array, ...]:
+        """Class scores of coarser levels, finest first, each at the image's resolution: `(n, z, y, x, c)`.
+
+        They are of the forward pass that `apply` makes in training with the same operands, and with `output_stride` 1.
         """
         ...
 
@@ -95,6 +124,11 @@ class BackboneBuilder(Protocol):
 
 BACKBONES: dict[str, BackboneBuilder] = {
     "unet": build_unet,
+    "deepfinder": build_deepfinder,
+    "deepict": build_deepict,
+    "flexunet": build_flexunet,
+    "residual_unet": build_residual_unet,
+    "swin_unet": build_swin_unet,
 }
 """Name → builder."""
 

@@ -170,6 +170,45 @@ def conv3d(x: jax.Array, kernel: jax.Array, *, lowering: Lowering | None = None)
     return _convolution(x, kernel, False, lowering)
 
 
+def strided_conv3d(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """3D convolution with stride 2 and (k − 1) / 2 voxels of zero padding on each side, as PyTorch pads it.
+
+    Blocks of 2³ voxels become channels, and the taps of the kernel are sorted alike: a convolution of stride 1 with about
+    half the taps along each axis. It takes (k + 1)³ / k³ times the operations, and no gradient with dilated operands, which
+    XLA's platforms do badly.
+
+    Args:
+        x: `(n, z, y, x, C)`, z, y and x even.
+        kernel: `(k, k, k, C, F)` with k = 1, 3 or 7, of the same type.
+
+    Returns:
+        `(n, z/2, y/2, x/2, F)`, `out[i] = Σ_o x[2 i + o] @ kernel[o + (k − 1) / 2]`.
+    """
+    size, channels, features = kernel.shape[0], *kernel.shape[3:]
+    if size == 1:
+        return every_second(x) @ kernel[0, 0, 0]
+    half = (size + 1) // 2
+    # The first offset, −(k − 1) / 2, is odd: one tap of zeros before it, and pairs of taps fall on whole blocks.
+    taps = jnp.pad(kernel, ((1, 0), (1, 0), (1, 0), (0, 0), (0, 0))).reshape(
+        half, 2, half, 2, half, 2, channels, features
+    )
+    taps = taps.transpose(0, 2, 4, 1, 3, 5, 6, 7).reshape(half, half, half, 8 * channels, features)
+    return _convolution(blocks_as_channels(x), taps, True, None)
+
+
+def blocks_as_channels(x: jax.Array) -> jax.Array:
+    """Blocks of 2³ voxels as channels: `(n, z/2, y/2, x/2, 8 C)`."""
+    n, depth, height, width, channels = x.shape
+    x = x.reshape(n, depth // 2, 2, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 5, 2, 4, 6, 7)
+    return x.reshape(n, depth // 2, height // 2, width // 2, 8 * channels)
+
+
+def every_second(x: jax.Array) -> jax.Array:
+    """Voxels of even index of `(n, z, y, x, C)`; z, y and x even."""
+    every_other: jax.Array = lax.slice(x, (0,) * 5, x.shape, (1, 2, 2, 2, 1))
+    return every_other
+
+
 def transposed_conv3d(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Transposed convolution of stride 2 with a 2×2×2 kernel, as a matrix product and a reshape.
 
@@ -191,6 +230,18 @@ def max_pool3d(x: jax.Array) -> jax.Array:
     """2× max-pool of `(n, z, y, x, C)`; z, y and x even. Tied maxima share the gradient equally."""
     n, depth, height, width, channels = x.shape
     return x.reshape(n, depth // 2, 2, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4, 6))
+
+
+def overlapping_max_pool3d(x: jax.Array) -> jax.Array:
+    """Max-pool of 3³ voxels with stride 2 about the voxels of even index of `(n, z, y, x, C)`; z, y and x even."""
+    for axis in (1, 2, 3):
+        pairs = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
+        even, odd = (lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in (0, 1))
+        # Before the first voxel lies nothing: its own value in that place changes no maximum.
+        first = lax.slice_in_dim(even, 0, 1, axis=axis)
+        before = lax.concatenate([first, lax.slice_in_dim(odd, 0, odd.shape[axis] - 1, axis=axis)], axis)
+        x = jnp.maximum(jnp.maximum(even, odd), before)
+    return x
 
 
 def upsample_nearest3d(x: jax.Array) -> jax.Array:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, cast
 
 import jax
-import jax.numpy as jnp
 from pydantic import ConfigDict
 
 from robpicker_jax.config import (
@@ -28,6 +27,7 @@ from robpicker_jax.config import (
 )
 from robpicker_jax.datasets.densities import DensityStatistics
 from robpicker_jax.models.backbone import BACKBONES, Backbone, build_backbone, check_edge
+from robpicker_jax.models.scores import FullResolution, class_probabilities
 from robpicker_jax.system.compilation import jit
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.version import __version__
@@ -191,10 +191,11 @@ def _sections() -> list[str]:
 def _compiled(model: ModelConfig, n_classes: int, builder: Hashable) -> Callable[[Tree, Tree, Any], jax.Array]:
     """The compiled network, once for all models of one shape; `builder` tells apart what was registered under a name."""
     network = build_backbone(model, n_classes)
+    segment = FullResolution(network)
 
     def predict(params: Tree, batch_stats: Tree, tiles: Any) -> jax.Array:
-        _, logits, _ = network.apply(params, batch_stats, tiles, train=False)
-        return jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+        _, scores, _ = segment(params, batch_stats, tiles, train=False)
+        return class_probabilities(scores, network.head)
 
     compiled = jit(predict)
     return compiled

@@ -9,6 +9,12 @@ in every patch, so an augmentation that turns the wedge shows it data that no mi
 | flip | mirror images along the axes | kept | changed: the mirror image of a protein does not exist | off |
 | rotate_z90 | quarter turns about z | turned: the tilt axis goes from y to x | kept | off |
 | rotate_any | any rotation | turned, and the image is interpolated | kept | off |
+| elastic | smooth displacements of up to 3 voxels | its border blurred, and the image interpolated | kept | off |
+| rotate_tilt | identity or half-turn about the tilt axis y, DeepFinder's | kept | kept | off |
+| deepict | DeePiCt's rounds: half-turn about z, noise, grains; one patch in four as it is | filled | kept | off |
+| noise | normal noise of a random strength | filled | kept | off |
+| salt_pepper | a hundredth of the voxels lighter or darker | filled | kept | off |
+| standardise | each patch to mean 0 and variance 1, DeepFinder's | kept | kept | off |
 
 The half-turns with the identity are the largest group of rotations that keeps both.
 
@@ -20,15 +26,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-import jax
 import numpy as np
 
 from robpicker_jax.annotations.geometry import random_rotations
+from robpicker_jax.patches.arrays import Array, interpolated, namespace, select
+from robpicker_jax.patches.elastic import Elastic
+from robpicker_jax.patches.intensity import GaussianNoise, SaltAndPepper, Standardisation
 from robpicker_jax.system.registry import look_up
-
-Array = jax.Array | np.ndarray
 
 
 class Augmentation(Protocol):
@@ -73,7 +79,7 @@ class _Reversal:
 
     def apply(self, patch: Array, drawn: Array, *, size: int, nearest: bool) -> Array:
         for axis in range(3):
-            patch = _select(drawn[axis], [patch, _namespace(patch).flip(patch, axis)])
+            patch = select(drawn[axis], [patch, namespace(patch).flip(patch, axis)])
         return patch
 
 
@@ -82,6 +88,13 @@ class HalfTurn(_Reversal):
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         return np.asarray(_HALF_TURNS[rng.integers(4)])
+
+
+class TiltAxisTurn(_Reversal):
+    """The identity or the half-turn about the tilt axis y, equally likely."""
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        return np.asarray(_HALF_TURNS[2 * rng.integers(2)])
 
 
 class Flip(_Reversal):
@@ -101,7 +114,7 @@ class QuarterTurn:
         return np.asarray(rng.integers(4), np.int32)
 
     def apply(self, patch: Array, drawn: Array, *, size: int, nearest: bool) -> Array:
-        return _select(drawn, [_namespace(patch).rot90(patch, k, axes=(2, 1)) for k in range(4)])
+        return select(drawn, [namespace(patch).rot90(patch, k, axes=(2, 1)) for k in range(4)])
 
 
 class Rotation:
@@ -118,43 +131,48 @@ class Rotation:
         return np.asarray(random_rotations(1, rng)[0], np.float32)
 
     def apply(self, patch: Array, drawn: Array, *, size: int, nearest: bool) -> Array:
-        xp = _namespace(patch)
-        edge = patch.shape[0]
+        xp, edge = namespace(patch), patch.shape[0]
         line = xp.arange(size, dtype=np.float32) - np.float32((size - 1) / 2)
         back = drawn.T[::-1, ::-1]  # Rᵀ, on vectors z y x instead of x y z
         along_z, along_y, along_x = line[:, None, None], line[None, :, None], line[None, None, :]
         at = [row[0] * along_z + row[1] * along_y + row[2] * along_x + np.float32((edge - 1) / 2) for row in back]
-        voxels = patch.reshape(-1)
+        return interpolated(patch, at, nearest=nearest)
 
-        def value(z: Any, y: Any, x: Any) -> Any:
-            return xp.take(voxels, (z * edge + y) * edge + x, mode="clip")
 
-        if nearest:
-            z, y, x = (xp.floor(c + np.float32(0.5)).astype(np.int32) for c in at)
-            labels: Array = value(z, y, x)
-            return labels
-        low = [xp.floor(c) for c in at]
-        wz, wy, wx = (c - floor for c, floor in zip(at, low, strict=True))
-        z, y, x = (floor.astype(np.int32) for floor in low)
+class Rounds:
+    """DeePiCt's rounds: one patch in four as it is, the others with the half-turn about z every second time, noise, and grains.
 
-        def line_at(dz: int, dy: int) -> Any:
-            left, right = value(z + dz, y + dy, x), value(z + dz, y + dy, x + 1)
-            return left + wx * (right - left)
+    DeePiCt stores a data set several times over, the first time untouched. `drawn` is uint32 (4,): whether the patch is
+    changed, whether it is turned, and the seed of its noise.
+    """
 
-        def plane_at(dz: int) -> Any:
-            near = line_at(dz, 0)
-            return near + wy * (line_at(dz, 1) - near)
+    def margin(self, size: int) -> int:
+        return 0
 
-        near = plane_at(0)
-        density: Array = (near + wz * (plane_at(1) - near)).astype(patch.dtype)
-        return density
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        changed, turned = rng.integers(4) > 0, rng.integers(2)
+        return np.array([changed, turned, *rng.integers(0, 2**32, 2)], np.uint32)
+
+    def apply(self, patch: Array, drawn: Array, *, size: int, nearest: bool) -> Array:
+        xp = namespace(patch)
+        changed, turned = drawn[0].astype(np.int32), drawn[1].astype(np.int32)
+        other = select(turned, [patch, xp.flip(patch, (1, 2))])
+        for part in (GaussianNoise(), SaltAndPepper()):
+            other = part.apply(other, drawn[2:], size=size, nearest=nearest)
+        return select(changed, [patch, other])
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {
     "rotate_any": Rotation(),
+    "elastic": Elastic(),
     "rotate_180": HalfTurn(),
+    "rotate_tilt": TiltAxisTurn(),
     "flip": Flip(),
     "rotate_z90": QuarterTurn(),
+    "deepict": Rounds(),
+    "noise": GaussianNoise(),
+    "salt_pepper": SaltAndPepper(),
+    "standardise": Standardisation(),
 }
 """The augmentations by the names that `patches.augment` uses, in the order in which they are drawn and applied."""
 
@@ -211,19 +229,7 @@ def reflected(index: Array, last: Array | int) -> Array:
         index: integers; at most `last` beyond either end.
         last: index of the last voxel.
     """
-    xp = _namespace(index)
+    xp = namespace(index)
     index = xp.abs(index)
     inside: Array = xp.clip(xp.where(index > last, 2 * last - index, index), 0, last)
     return inside
-
-
-def _namespace(array: Array) -> Any:
-    """`numpy` or `jax.numpy`: the module whose functions take this array."""
-    return array.__array_namespace__()
-
-
-def _select(index: Array | np.bool | np.number[Any], options: Sequence[Array]) -> Array:
-    """options[index]; on the host nothing but a choice between views, under `jit` a selection element by element."""
-    if _namespace(options[0]) is np:
-        return options[int(index)]
-    return jax.lax.select_n(index, *options)

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from robpicker_jax.config import PatchConfig
-from robpicker_jax.patches.augmentation import Array, Augmenter, reflected
+from robpicker_jax.patches.arrays import Array
+from robpicker_jax.patches.augmentation import Augmenter, reflected
 from robpicker_jax.patches.tomogram_set import PatchPlan
 
 

@@ -63,8 +63,8 @@ class BatchSource:
         self._size, self._seed = patches.size, seed
         self._augmenter = Augmenter(patches.augment, patches.size)
         settings = {
-            "train": SamplerSettings(patches.background_share, patches.shift_vox),
-            "meta": SamplerSettings(patches.meta_background_share, patches.shift_vox // 2),
+            "train": SamplerSettings(patches.background_share, patches.shift_vox, patches.class_weights),
+            "meta": SamplerSettings(patches.meta_background_share, patches.shift_vox // 2, patches.class_weights),
         }
         names = {"train": patches.train_sampler, "meta": patches.meta_sampler}
         titles = {"train": "training set", "meta": "meta set"}

@@ -157,6 +157,11 @@ class TomogramSet:
         """Particles that patches can be drawn for, in all tomograms together: those inside the masks."""
         return len(self.labels)
 
+    @property
+    def by_tomogram(self) -> list[np.ndarray]:
+        """Numbers of the particles of each tomogram."""
+        return [np.flatnonzero(self._tomogram == tomogram) for tomogram in range(len(self._last_corner))]
+
     def require_particles(self) -> None:
         """Raise InputError where there is no particle to draw a patch for."""
         if not self.n_particles:
@@ -196,6 +201,19 @@ class TomogramSet:
         shift = rng.integers(-shift_vox, shift_vox + 1, 3)
         corner = np.clip(self._centre[particle] + shift - self.size // 2, 0, self._last_corner[tomogram])
         z, y, x = corner.tolist()
+        return PatchPlan(tomogram, (z, y, x), int(self._index[particle]), int(self.labels[particle]))
+
+    def holding(self, particle: int, rng: np.random.Generator) -> PatchPlan:
+        """A patch that holds a particle's voxel, every one that lies in the volume equally likely.
+
+        Args:
+            particle: its number, an index of `labels`.
+            rng: random numbers.
+        """
+        tomogram, centre = int(self._tomogram[particle]), self._centre[particle]
+        last = self._last_corner[tomogram]
+        low = np.clip(centre - self.size + 1, 0, last)
+        z, y, x = rng.integers(low, np.clip(centre, 0, last) + 1).tolist()
         return PatchPlan(tomogram, (z, y, x), int(self._index[particle]), int(self.labels[particle]))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -14,7 +15,6 @@ from robpicker_jax.config import DataConfig
 from robpicker_jax.datasets.densities import DensityStatistics
 from robpicker_jax.models.model_file import fingerprint
 from robpicker_jax.models.trained_model import TrainedModel
-from robpicker_jax.picking.clustering import build_clustering
 from robpicker_jax.picking.inference import (
     DevicePredictor,
     MemoryBound,
@@ -27,7 +27,8 @@ from robpicker_jax.picking.inference import (
     prediction_mesh,
     segment,
 )
-from robpicker_jax.picking.picks import particles_from_class_map, remove_close_picks
+from robpicker_jax.picking.picks import particles_from_class_map, particles_from_score_maps, remove_close_picks
+from robpicker_jax.picking.score_maps import check_picking, uses_score_maps
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,7 @@ class ModelPicker:
     min_scores: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        picking = self.model.card.picking
-        build_clustering(picking.clustering, picking.clustering_options)
+        check_picking(self.model.card.picking)
 
     @property
     def fingerprint(self) -> str:
@@ -86,7 +86,7 @@ class ModelPicker:
         self,
         shape_zyx: Sequence[int],
         *,
-        keep_scores: bool = False,
+        keep_scores: bool | None = None,
         stream_scores: bool = False,
         resident_bytes: int = 0,
     ) -> MemoryBound:
@@ -94,7 +94,7 @@ class ModelPicker:
 
         Args:
             shape_zyx: the tomogram's size.
-            keep_scores: whether all class probabilities are kept.
+            keep_scores: whether all class probabilities are kept; None: as `pick` does it.
             stream_scores: whether they are handed on block by block.
             resident_bytes: memory that the tomogram's reader and mask take.
         """
@@ -106,7 +106,7 @@ class ModelPicker:
             overlap_vox=inference.overlap_vox,
             batch_size=self._batch_size,
             rotations=inference.rotations,
-            keep_scores=keep_scores,
+            keep_scores=self._picks_from_scores if keep_scores is None else keep_scores,
             stream_scores=stream_scores,
             shared=self._mesh.devices.flat[0].platform == "cpu",
             resident_bytes=resident_bytes,
@@ -152,24 +152,37 @@ class ModelPicker:
         mask: np.ndarray | None = None,
     ) -> Particles:
         """Picks of a normalised tomogram (z, y, x), by falling score; none outside `mask`, where one is given."""
-        return self.picks_of(self.segment(tomogram, on_tiles), mask=mask)
+        return self.picks_of(self.segment(tomogram, on_tiles, keep_scores=self._picks_from_scores), mask=mask)
 
     def picks_of(self, segmentation: Segmentation, *, mask: np.ndarray | None = None) -> Particles:
-        """Picks of a class map, filtered as the card's section `picking` says."""
+        """Picks of a segmented tomogram, filtered as the card's section `picking` says.
+
+        Args:
+            segmentation: with `scores` where the card's way of picking needs them.
+            mask: bool (z, y, x); no picks outside.
+        """
         card = self.model.card
-        picks = particles_from_class_map(
-            segmentation.classes,
-            segmentation.probability,
-            card.n_classes,
-            card.picking,
-            min_cluster_vox=card.picking.smallest_clusters(card.data.species),
-            min_score=self.min_scores,
-            mask=mask,
-            edge_vox=card.picking.edge_vox,
-            class_names=card.class_names,
-        )
+        limits: dict[str, Any] = {
+            "min_cluster_vox": card.picking.smallest_clusters(card.data.species),
+            "min_score": self.min_scores or card.picking.smallest_scores(card.data.species),
+            "mask": mask,
+            "edge_vox": card.picking.edge_vox,
+            "class_names": card.class_names,
+        }
+        if self._picks_from_scores:
+            assert segmentation.scores is not None
+            radii = [species.radius_vox for species in card.data.species]
+            picks = particles_from_score_maps(segmentation.scores, radii, card.picking, **limits)
+        else:
+            picks = particles_from_class_map(
+                segmentation.classes, segmentation.probability, card.n_classes, card.picking, **limits
+            )
         picks = picks.select(remove_close_picks(picks, card.picking.closest_picks(card.data.species)))
         return picks if card.picking.max_picks is None else picks.select(slice(card.picking.max_picks))
+
+    @property
+    def _picks_from_scores(self) -> bool:
+        return uses_score_maps(self.model.card.picking.clustering)
 
     @property
     def _tile(self) -> int:

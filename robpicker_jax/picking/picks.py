@@ -1,4 +1,7 @@
-"""Class map → picks: the voxels of each class are clustered, and a pick lies at each cluster's centre of gravity."""
+"""Class map → picks: the voxels of each class are clustered, and a pick lies at each cluster's centre of gravity.
+
+Or from the probabilities of all classes, by a method that needs no class map (`score_maps`).
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ from robpicker_jax.annotations.bounds import nearest_voxel
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config import PickingConfig
 from robpicker_jax.picking.clustering import Clusters, build_clustering
+from robpicker_jax.picking.score_maps import build_score_map_method
 from robpicker_jax.system.errors import InputError
 
-__all__ = ["particles_from_class_map", "remove_close_picks", "within_volume"]
+__all__ = ["particles_from_class_map", "particles_from_score_maps", "remove_close_picks", "within_volume"]
 
 
 def particles_from_class_map(
@@ -87,7 +91,61 @@ def particles_from_class_map(
         )
     # An empty list keeps its columns.
     picks = Particles.concatenate(parts) if any(map(len, parts)) else (parts or [Particles.empty()])[0]
-    picks = picks.select(within_volume(picks, class_map.shape, mask=mask, edge_vox=edge_vox))
+    return _by_score(picks.select(within_volume(picks, class_map.shape, mask=mask, edge_vox=edge_vox)))
+
+
+def particles_from_score_maps(
+    scores: NDArray[np.floating],
+    radii_vox: Sequence[float],
+    picking: PickingConfig,
+    *,
+    min_cluster_vox: Sequence[int | None] | None = None,
+    min_score: Sequence[float | None] | None = None,
+    mask: NDArray[np.bool_] | None = None,
+    edge_vox: float = 0.0,
+    class_names: Sequence[str] | None = None,
+) -> Particles:
+    """Picks of maps of class probabilities, by the method that `picking.clustering` names.
+
+    Args:
+        scores: float (z, y, x, c), the probabilities of class 0 (background) to c - 1.
+        radii_vox: radius of class 1, 2, …, voxels.
+        picking: the method with its options, and the default limits.
+        min_cluster_vox: smallest particle kept, for class 1, 2, …, where the method gives them sizes; None as in
+            `particles_from_class_map`.
+        min_score, edge_vox, class_names: as in `particles_from_class_map`.
+        mask: bool (z, y, x), True where picks are kept; methods with regions of their own do with it what they say.
+
+    Returns:
+        The picks by falling score; equal scores by class and in the method's order.
+
+    Raises:
+        InputError: shapes or numbers that do not agree, an unknown method or option.
+    """
+    n_classes = scores.shape[-1]
+    if scores.ndim != 4 or (mask is not None and mask.shape != scores.shape[:3]):
+        raise InputError(f"probabilities of shape {scores.shape} are not (z, y, x, classes) of the mask's shape")
+    if len(radii_vox) != n_classes - 1:
+        raise InputError(f"{len(radii_vox)} radii for {n_classes - 1} classes")
+    region = None if mask is None else np.asarray(mask, dtype=bool)
+    picks = build_score_map_method(picking.clustering, picking.clustering_options)(scores, radii_vox, region)
+    sizes_kept = _per_class("min_cluster_vox", min_cluster_vox, picking.min_cluster_vox or 1, n_classes)
+    scores_kept = _per_class("min_score", min_score, picking.min_score, n_classes)
+    keep = np.ones(len(picks), dtype=bool)
+    if picks.cluster_sizes is not None:
+        keep &= picks.cluster_sizes >= np.array(sizes_kept)[picks.labels - 1]
+    if picks.scores is not None:
+        keep &= picks.scores >= np.array(scores_kept)[picks.labels - 1]
+    by_centre = picking.clustering_options.get("region", "centre") == "centre"
+    keep &= within_volume(picks, scores.shape[:3], mask=region if by_centre else None, edge_vox=edge_vox)
+    picks = picks.select(keep)
+    if class_names is not None:
+        picks = picks.with_(class_names=np.asarray(class_names, np.str_)[picks.labels - 1])
+    return _by_score(picks)
+
+
+def _by_score(picks: Particles) -> Particles:
+    """The picks by falling score; those of equal scores, and picks without, in their order."""
     return picks if picks.scores is None else picks.select(np.argsort(-picks.scores, kind="stable"))
 
 

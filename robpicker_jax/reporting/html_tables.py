@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from robpicker_jax.evaluation.rules import RULES
 from robpicker_jax.reporting.data import ReportData
 from robpicker_jax.reporting.style import class_colours, colour_of
 from robpicker_jax.reporting.tables import Evaluation, Score, read_evaluation, series
@@ -169,12 +170,10 @@ def _other(data: ReportData) -> Evaluation:
 
 
 def _rule(evaluation: Evaluation) -> str:
-    texts = {
-        "mask": "A pick counts as correct when it lies inside a true particle's label of its class.",
-        "tolerance": "A pick counts as correct when it lies within the tolerance of a true particle of its class.",
-        "czii": "A pick counts as correct when it lies within half a radius of a true particle of its class.",
-    }
-    rule = texts.get(evaluation.rule, f"Rule of a correct pick: {evaluation.rule}.")
-    if not evaluation.one_to_one:
+    known = RULES.get(evaluation.rule)
+    if known is None:
+        return f"Rule of a correct pick: {evaluation.rule}."
+    rule = f"What counts as correct: {known.text}, of its class."
+    if known.counting is None and not evaluation.one_to_one:
         rule += " A particle may count more than once."
     return rule

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from robpicker_jax import parallel
@@ -51,7 +50,7 @@ class Corrector:
             features, logits, _ = networks.segment(state.params, statistics, images, train=False)
             if self.config.model.correction == "ema":
                 logits = networks.segment(average, statistics, images, train=False)[1]
-            prediction = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+            prediction = networks.probabilities(logits)
             one_hot = jax.nn.one_hot(labels, n_classes)
             return networks.correct(state.meta["correction"], features, prediction, one_hot, images).label
 

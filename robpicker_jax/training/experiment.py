@@ -38,7 +38,15 @@ from robpicker_jax.config import (
     TrainConfig,
 )
 from robpicker_jax.evaluation.validation import VALIDATION_METRICS
-from robpicker_jax.models import Backbone, build_backbone, build_data_reweighting, build_label_correction, check_edge
+from robpicker_jax.models import (
+    Backbone,
+    DeeplySupervised,
+    FullResolution,
+    build_backbone,
+    build_data_reweighting,
+    build_label_correction,
+    check_edge,
+)
 from robpicker_jax.parallel.steps import check_method, jit_step, mean_over_devices, pmap_step
 from robpicker_jax.system.compilation import jit
 from robpicker_jax.system.registry import look_up
@@ -91,7 +99,7 @@ class Experiment:
             features, logits, _ = self.networks.segment(state.params, batch_stats, image, train=True)
             if self.config.model.correction == "ema":
                 logits = self.networks.segment(average, batch_stats, image, train=True)[1]
-            prediction = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+            prediction = self.networks.probabilities(logits)
             return self.networks.correct(state.meta["correction"], features, prediction, one_hot, image).label
 
         return jit(apply)
@@ -150,7 +158,15 @@ def build_networks(
             "reweighting": reweighting.init(jax.random.fold_in(key, 2)),
         }
 
-    return Networks(backbone.apply, correction.apply, reweighting.apply, dropout=backbone.uses_dropout), init
+    networks = Networks(
+        FullResolution(backbone),
+        correction.apply,
+        reweighting.apply,
+        dropout=backbone.uses_dropout,
+        head=backbone.head,
+        deep=backbone.deep_scores if isinstance(backbone, DeeplySupervised) else None,
+    )
+    return networks, init
 
 
 def build_experiment(config: Config, *, state: TrainState | None = None) -> Experiment:

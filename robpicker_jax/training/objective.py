@@ -13,7 +13,7 @@ of a known kind. The hypergradient of one step alone carries next to no signal f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from robpicker_jax.bilevel import BilevelProblem
+from robpicker_jax.models import Head, class_probabilities
 from robpicker_jax.models.label_correction import Corrected
 from robpicker_jax.training.corruption import CorruptionRates, corrupt
 from robpicker_jax.training.losses import BoundLoss, LossValues, dice
@@ -38,17 +39,26 @@ class Networks(NamedTuple):
 
     Attributes:
         segment: (params, batch_stats, image (n,z,y,x,1), train, dropout_key=None)
-            → (features (n,z,y,x,f), logits (n,z,y,x,c), batch_stats).
+            → (features (n,z,y,x,f), class scores (n,z,y,x,c), batch_stats).
         correct: (params, features, class probabilities (n,z,y,x,c), one-hot label (n,z,y,x,c), image)
             → the corrected label, alpha and the proposal.
         reweight: (params, losses by class (n,c), presence of classes (n,c)) → weight (n,).
         dropout: whether `segment` uses its dropout key.
+        head: how class scores become probabilities.
+        deep: (params, batch_stats, image, dropout_key=None) → class scores (n,z,y,x,c) of coarser levels, finest first,
+            of the pass that `segment` makes in training; None: the network has no deep supervision.
     """
 
     segment: Callable[..., tuple[Array, Array, Tree]]
     correct: Callable[[Tree, Array, Array, Array, Array], Corrected]
     reweight: Callable[[Tree, Array, Array], Array]
     dropout: bool = False
+    head: Head = "softmax"
+    deep: Callable[..., tuple[Array, ...]] | None = None
+
+    def probabilities(self, scores: Array) -> Array:
+        """Class probabilities (n,z,y,x,c) of class scores, float32 at least."""
+        return class_probabilities(scores, self.head)
 
 
 class NetworkState(NamedTuple):
@@ -190,7 +200,7 @@ def inner_loss(
             return networks.segment(params, state.batch_stats, batch.image, train=True, dropout_key=dropout_key)
 
         features, logits, batch_stats = segment(params)
-        probabilities = _softmax(logits)
+        probabilities = networks.probabilities(logits)
         noisy = jax.nn.one_hot(batch.label, logits.shape[-1], dtype=probabilities.dtype)
         average = None
         if state.average is not None:
@@ -202,7 +212,7 @@ def inner_loss(
             if "correction" not in meta:
                 return noisy, jnp.zeros_like(noisy[..., :1])
             if average_proposes:
-                probabilities = _softmax(segment(state.average)[1])
+                probabilities = networks.probabilities(segment(state.average)[1])
             corrected, alpha, _ = networks.correct(meta["correction"], features, probabilities, noisy, batch.image)
             if batch.is_clean is None:
                 return corrected, alpha
@@ -212,9 +222,15 @@ def inner_loss(
         still_features, still = features, probabilities
         if meta and (stop_gradient_label or stop_gradient_weight):
             still_features, still_logits, _ = segment(frozen)
-            still = _softmax(still_logits)
+            still = networks.probabilities(still_logits)
         corrected, alpha = target(*((still_features, still) if stop_gradient_label else (features, probabilities)))
         values = loss(probabilities, corrected)
+        taught = values.per_patch
+        if networks.deep is not None:
+            deep = networks.deep(params, state.batch_stats, batch.image, dropout_key=dropout_key)
+            taught = _with_levels(
+                taught, [loss(networks.probabilities(scores), corrected).per_patch for scores in deep]
+            )
         weight = jnp.ones_like(values.per_patch)
         if "reweighting" in meta:
             # Only the segmentation network is frozen: the weight still depends on the correction, through the target.
@@ -225,7 +241,7 @@ def inner_loss(
             weight = _normalised(networks.reweight(meta["reweighting"], seen.per_class, present), weights)
         aux = _inner_aux(values.per_patch, weight, alpha, noisy, corrected, batch)
         state = NetworkState(batch_stats, next_key, average)
-        return jnp.mean(weight * values.per_patch), (state, jax.tree.map(stop, aux))
+        return jnp.mean(weight * taught), (state, jax.tree.map(stop, aux))
 
     return inner
 
@@ -239,7 +255,7 @@ def clean_loss(networks: Networks, loss: BoundLoss = dice) -> Callable[[Tree, Ne
     def values(params: Tree, state: NetworkState, batch: Batch) -> LossValues:
         _, logits, _ = networks.segment(params, state.batch_stats, batch.image, train=True)
         clean = jax.nn.one_hot(batch.label, logits.shape[-1], dtype=_wide(logits))
-        return loss(_softmax(logits), clean)
+        return loss(networks.probabilities(logits), clean)
 
     return values
 
@@ -287,9 +303,11 @@ def own_loss(
         frozen = jax.lax.stop_gradient(params)
         features, logits, _ = networks.segment(frozen, state.batch_stats, batch.image, train=True)
         n_classes = logits.shape[-1]
-        prediction = _softmax(logits)
+        prediction = networks.probabilities(logits)
         if average_proposes:
-            prediction = _softmax(networks.segment(state.average, state.batch_stats, batch.image, train=True)[1])
+            prediction = networks.probabilities(
+                networks.segment(state.average, state.batch_stats, batch.image, train=True)[1]
+            )
         noisy = corrupt(batch.label, batch.image, jax.random.fold_in(state.key, 1), corruption)
         one_hot, clean = (jax.nn.one_hot(each, n_classes, dtype=prediction.dtype) for each in (noisy, batch.label))
         corrected, _, proposal = networks.correct(meta["correction"], features, prediction, one_hot, batch.image)
@@ -309,6 +327,13 @@ def own_loss(
         return jnp.mean(losses), OwnAux(losses, restored, spoiled)
 
     return own
+
+
+def _with_levels(finest: Array, coarser: Sequence[Array]) -> Array:
+    """Losses of all levels of a network with deep supervision: half the weight from level to level, 1 in all."""
+    shares = [2.0**-level for level in range(1 + len(coarser))]
+    total = sum(share * loss for share, loss in zip(shares, [finest, *coarser], strict=True))
+    return jnp.asarray(total) / sum(shares)
 
 
 def _normalised(weight: Array, how: str) -> Array:
@@ -337,7 +362,3 @@ def _inner_aux(losses: Array, weight: Array, alpha: Array, noisy: Array, correct
 
 def _wide(array: Array) -> jnp.dtype:
     return jnp.promote_types(array.dtype, jnp.float32)
-
-
-def _softmax(logits: Array) -> Array:
-    return jax.nn.softmax(logits.astype(_wide(logits)), axis=-1)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +16,7 @@ import pytest
 
 from benchmarks import __main__ as suite
 from benchmarks._common import row
+from benchmarks._compare import changes, comparison_table
 from benchmarks._hypergradient_problem import double_precision
 from benchmarks._markdown import markdown
 
@@ -52,6 +57,7 @@ def test_markdown_groups_cases_of_the_same_metrics() -> None:
 
 
 def test_every_benchmark_of_the_suite_exists() -> None:
+    assert set(suite.ACCELERATOR) <= set(suite.SUITE)
     for name in suite.SUITE + suite.LONG:
         assert importlib.util.find_spec(f"benchmarks.{name}") is not None, name
 
@@ -69,8 +75,73 @@ def test_oracles_are_of_double_precision() -> None:
     assert jnp.zeros(1, float).dtype == np.float32
 
 
+def test_only_ratios_that_say_which_way_is_better_are_compared() -> None:
+    before = [
+        HEAD,
+        row("toy", "a", "over PyTorch", 0.8, "x", better="lower"),
+        row("toy", "a", "share of the rate", 0.5, "", better="higher"),
+        row("toy", "a", "time", 1.0, "s"),
+        row("toy", "b", "over PyTorch", None, "x", why="no torch", better="lower"),
+        row("toy", "gone", "over PyTorch", 1.0, "x", better="lower"),
+    ]
+    now = [
+        HEAD,
+        row("toy", "a", "over PyTorch", 1.2, "x", better="lower"),
+        row("toy", "a", "share of the rate", 0.4, "", better="higher"),
+        row("toy", "a", "time", 9.0, "s"),
+        row("toy", "b", "over PyTorch", 1.0, "x", better="lower"),
+        row("toy", "new", "over PyTorch", 1.0, "x", better="lower"),
+    ]
+    found = changes(before, now)
+    assert [(change.metric, round(change.worse, 9)) for change in found] == [
+        ("over PyTorch", 0.5),
+        ("share of the rate", 0.25),
+    ]
+    assert all(change.worse <= 0 for change in changes(now, before))
+    table = comparison_table(found, 0.3)
+    assert (table.row_count, table.caption) == (1, "1 of 2 ratios")
+
+
+def toy_suite(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Benchmarks "labels" and "layers" are a Python program: argv 1 is the name, argv 2 the JSON file."""
+    real = subprocess.run
+
+    def instead(command: list[str], **options: Any) -> Any:
+        name, out = command[2].removeprefix("benchmarks."), command[4]
+        return real([sys.executable, "-c", code, name, out], **options)
+
+    monkeypatch.setattr(subprocess, "run", instead)
+
+
+WRITES = """
+import json, sys
+row = {"benchmark": sys.argv[1], "case": "c", "metric": "m", "value": 2.0, "better": "lower"}
+json.dump([row], open(sys.argv[2], "w"))
+"""
+
+
+def test_a_stopped_run_goes_on_and_a_worse_ratio_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, before = tmp_path / "rows.json", tmp_path / "before.json"
+    stored = {"benchmark": "layers", "case": "c", "metric": "m", "value": 1.0, "better": "lower"}
+    rows.write_text(json.dumps([stored]))
+    before.write_text(json.dumps([stored, stored | {"benchmark": "labels"}]))
+    toy_suite(monkeypatch, WRITES)
+    arguments = ["--only", "labels,layers", "--json", str(rows), "--resume", "--compare", str(before)]
+    assert suite.main(arguments) == 1  # the ratio of "labels" has doubled
+    assert [(r["benchmark"], r["value"]) for r in json.loads(rows.read_text())] == [("layers", 1.0), ("labels", 2.0)]
+    assert suite.main([*arguments, "--margin", "1.5"]) == 0
+
+
+def test_the_time_limit_stops_a_benchmark_and_begins_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy_suite(monkeypatch, "import time; time.sleep(60)")
+    assert suite.main(["--only", "labels,layers", "--minutes", "0.005"]) == 0
+    assert "no time was left for: labels, layers" in capsys.readouterr().err
+
+
 @pytest.mark.slow
-def test_the_suite_writes_rows_and_tables(tmp_path) -> None:
+def test_the_suite_writes_rows_and_tables(tmp_path: Path) -> None:
     rows, text = tmp_path / "rows.json", tmp_path / "tables.md"
     assert suite.main(["--quick", "--only", "labels", "--json", str(rows), "--markdown", str(text)]) == 0
     head, *figures = json.loads(rows.read_text())

@@ -16,6 +16,7 @@ from robpicker_jax.annotations.geometry import random_rotations
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config import Species
 from robpicker_jax.labels import (
+    PointLabels,
     ShapeLabels,
     SphereLabels,
     instance_labels,
@@ -74,6 +75,24 @@ def test_spheres_equal_brute_force(seed: int, whole: bool) -> None:
     labels = sphere_labels(SHAPE, particles, radii)
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, np.concatenate([[0], particles.labels])[owner])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_points_are_the_voxels_nearest_to_the_positions(seed: int) -> None:
+    particles = crowd(60, seed)
+    expected: dict[tuple[int, ...], tuple[float, ...]] = {}
+    for (x, y, z), label in zip(particles.positions_vox, particles.labels, strict=True):
+        voxel = tuple(int(np.floor(c + 0.5)) for c in (z, y, x))
+        if all(0 <= c < n for c, n in zip(voxel, SHAPE, strict=True)):
+            apart = sum((c - v) ** 2 for c, v in zip((z, y, x), voxel, strict=True))
+            candidate = (apart, z, y, x, int(label))
+            expected[voxel] = min(expected.get(voxel, candidate), candidate)
+    made = PointLabels(3).labels(SHAPE, particles)
+    assert {tuple(at): int(made[tuple(at)]) for at in np.argwhere(made).tolist()} == {
+        voxel: key[-1] for voxel, key in expected.items()
+    }
+    region = (slice(3, 9), slice(0, 22), slice(5, 20))
+    np.testing.assert_array_equal(PointLabels(3).labels(SHAPE, particles, region=region), made[region])
 
 
 def test_a_sphere_has_the_voxels_within_its_radius() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,8 @@ class TwoLayers:
     size: int
     n_classes: int
     stride: int = 1
+    output_stride: int = 1
+    head: Literal["softmax", "sigmoid"] = "softmax"
     uses_dropout: bool = False
 
     @property
@@ -96,7 +98,7 @@ def test_options_of_a_backbone_are_checked(monkeypatch: pytest.MonkeyPatch) -> N
     ):
         with pytest.raises(InputError, match=f"model.backbone_options.*{reason}"):
             build_backbone(ModelConfig(backbone="two_layers", backbone_options=options), 3)
-    with pytest.raises(InputError, match="known: unet, two_layers"):
+    with pytest.raises(InputError, match=r"known: unet, .*two_layers"):
         build_backbone(ModelConfig(backbone="three_layers_that_nobody_has"), 3)
 
 

@@ -258,3 +258,122 @@ def test_an_augmentation_from_outside_is_chosen_by_name(monkeypatch: pytest.Monk
         BatchPlan.of(plans)
     )
     np.testing.assert_array_equal(device, changed["image"][..., 0])
+
+
+# --- densities alone, and elastic deformations -------------------------------------------------------------------
+
+
+def test_the_half_turn_about_the_tilt_axis() -> None:
+    turns = group("rotate_tilt")
+    assert sorted(tuple(np.diag(turn)) for turn, _ in turns) == [(-1, 1, -1), (1, 1, 1)]
+    assert all(np.count_nonzero(turn) == 3 for turn, _ in turns)
+
+
+@pytest.mark.parametrize("name", ["noise", "salt_pepper", "standardise", "elastic", "rotate_tilt", "deepict"])
+def test_host_and_device_agree_on_what_is_drawn(name: str) -> None:
+    augmenter = Augmenter([name], 12)
+    rng = np.random.default_rng(3)
+    edge = 12 + 2 * augmenter.margin
+    patch = rng.normal(size=(edge,) * 3).astype(np.float32)
+    labels = rng.integers(0, 4, (edge,) * 3).astype(np.uint8)
+    drawn = augmenter.draw(rng)
+    host = augmenter.apply(patch, drawn, nearest=False)
+    device = jax.jit(lambda p, d: augmenter.apply(p, d, nearest=False))(jnp.asarray(patch), drawn)
+    assert host.dtype == device.dtype == np.float32
+    np.testing.assert_allclose(host, device, atol=2e-5)
+    host, device = (augmenter.apply(each, drawn, nearest=True) for each in (labels, jnp.asarray(labels)))
+    assert np.mean(np.asarray(host) != np.asarray(device)) < 0.002
+    assert set(np.unique(host)) <= {0, 1, 2, 3}
+
+
+def test_noise_has_its_strength_and_is_normal() -> None:
+    noise, rng = AUGMENTATIONS["noise"], np.random.default_rng(0)
+    zeros = np.zeros((24,) * 3, np.float32)
+    spreads = []
+    for _ in range(200):
+        changed = np.asarray(noise.apply(zeros, noise.draw(rng), size=24, nearest=False))
+        spreads.append(changed.std())
+        scaled = changed / changed.std()
+        assert abs(scaled.mean()) < 5 / np.sqrt(scaled.size)
+        assert abs(np.mean(scaled**4) - 3) < 6 * np.sqrt(96 / scaled.size)
+    # The product of two uniform numbers has mean 1/4.
+    assert np.mean(spreads) == pytest.approx(0.3 / 4, rel=0.2)
+    assert max(spreads) < 0.31
+
+
+def test_neighbouring_voxels_and_patches_have_independent_noise() -> None:
+    noise, rng = AUGMENTATIONS["noise"], np.random.default_rng(1)
+    zeros = np.zeros((32,) * 3, np.float32)
+    first, second = (np.asarray(noise.apply(zeros, noise.draw(rng), size=32, nearest=False)) for _ in range(2))
+    most = 4.5 / np.sqrt(first.size)
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < most
+    for axis in range(3):
+        ahead = np.roll(first, -1, axis)
+        assert abs(np.corrcoef(first.ravel(), ahead.ravel())[0, 1]) < most
+
+
+def test_salt_and_pepper_are_as_frequent_as_drawn() -> None:
+    grains, rng = AUGMENTATIONS["salt_pepper"], np.random.default_rng(2)
+    zeros = np.zeros((24,) * 3, np.float32)
+    lighter, darker, amounts = [], [], []
+    for _ in range(200):
+        changed = np.asarray(grains.apply(zeros, grains.draw(rng), size=24, nearest=False))
+        values = np.unique(np.abs(changed[changed != 0]))
+        assert len(values) <= 1  # one amount in a patch
+        lighter.append(np.mean(changed > 0))
+        darker.append(np.mean(changed < 0))
+        amounts += values.tolist()
+    assert np.mean(lighter) == pytest.approx(0.005, rel=0.2)
+    assert np.mean(darker) == pytest.approx(0.005, rel=0.2)
+    assert max(amounts) < 0.1
+    assert np.mean(amounts) == pytest.approx(0.05, rel=0.2)
+
+
+def test_standardised_patches() -> None:
+    rng = np.random.default_rng(4)
+    patch = rng.normal(3.0, 7.0, (10,) * 3).astype(np.float32)
+    standard = np.asarray(Augmenter(["standardise"], 10).apply(patch, (np.zeros(2, np.uint32),), nearest=False))
+    np.testing.assert_allclose(standard, (patch - patch.mean()) / patch.std(), atol=1e-5)
+    flat = np.full((4,) * 3, 5.0, np.float32)
+    assert not Augmenter(["standardise"], 4).apply(flat, (np.zeros(2, np.uint32),), nearest=False).any()
+
+
+def test_elastic_deformations_by_scipy() -> None:
+    """A patch of coordinates shows where each voxel came from; SciPy interpolates another patch there."""
+    augmenter = Augmenter(["elastic"], 20)
+    edge = 20 + 2 * augmenter.margin
+    rng = np.random.default_rng(5)
+    drawn = augmenter.draw(rng)
+    grid = np.stack(np.meshgrid(*[np.arange(edge, dtype=np.float32)] * 3, indexing="ij"))
+    at = np.stack([np.asarray(augmenter.apply(axis, drawn, nearest=False)) for axis in grid])
+    moves = at - grid[:, *[slice(augmenter.margin, edge - augmenter.margin)] * 3]
+    assert 0.2 < np.abs(moves).max() <= 3
+    assert np.abs(np.diff(moves, axis=1)).max() <= 6 / 16 + 1e-3  # smooth: 16 voxels from knot to knot
+    patch = rng.normal(size=(edge,) * 3).astype(np.float32)
+    expected = scipy.ndimage.map_coordinates(patch, at, order=1)
+    np.testing.assert_allclose(augmenter.apply(patch, drawn, nearest=False), expected, atol=1e-4)
+    labels = rng.integers(0, 3, (edge,) * 3).astype(np.uint8)
+    nearest = labels[tuple(np.floor(at + 0.5).astype(int))]
+    assert np.mean(augmenter.apply(labels, drawn, nearest=True) != nearest) < 0.002
+
+
+def test_rounds_leave_one_patch_in_four_and_turn_half_of_the_others() -> None:
+    rounds, rng = AUGMENTATIONS["deepict"], np.random.default_rng(6)
+    labels = rng.integers(0, 3, (6,) * 3).astype(np.uint8)
+    density = rng.normal(size=(6,) * 3).astype(np.float32)
+    untouched = turned = 0
+    for _ in range(400):
+        drawn = rounds.draw(rng)
+        label = rounds.apply(labels, drawn, size=6, nearest=True)
+        image = rounds.apply(density, drawn, size=6, nearest=False)
+        same = np.array_equal(image, density)
+        untouched += same
+        if np.array_equal(label, labels):
+            assert same or np.abs(image - density).max() < 2
+        else:
+            turned += 1
+            assert not same
+            np.testing.assert_array_equal(label, scipy.ndimage.rotate(labels, 180, axes=(1, 2), order=0))
+            assert np.abs(image - density[:, ::-1, ::-1]).max() < 2
+    assert abs(untouched - 100) < 45
+    assert abs(turned - 150) < 50

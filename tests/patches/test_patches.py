@@ -278,7 +278,7 @@ def test_a_sampler_from_outside_is_chosen_by_name(tmp_path: Path, monkeypatch: p
     )
     config = load_config(tmp_path / "mine.yaml").patches
     for build in (check_names, source):
-        with pytest.raises(InputError, match=r"patches\.train_sampler.*rarest.*particles, class_balanced, uniform"):
+        with pytest.raises(InputError, match=r"patches\.train_sampler.*rarest.*particles, class_balanced, .*uniform"):
             build(config)
     monkeypatch.setitem(SAMPLERS, "rarest", rarest)
     data = source(config)
@@ -314,3 +314,59 @@ def test_background_alone_needs_no_particles() -> None:
     bare = PatchTomogram("bare", nothing.astype(np.float32), Particles.empty(), nothing.astype(np.uint8))
     data = BatchSource([bare], [], PatchConfig(size=16, background_share=1.0), seed=0, batch_size=3)
     assert data.train_batch(0)["center_class"].tolist() == [0, 0, 0]
+
+
+def drawn_from(name: str, tomograms: list[PatchTomogram], n: int, **options: object) -> list:
+    settings = SamplerSettings(**({"background_share": 0.1, "shift_vox": 3} | options))
+    draw = SAMPLERS[name](TomogramSet(tomograms, 16), settings)
+    return [draw(np.random.default_rng([11, number])) for number in range(n)]
+
+
+def test_class_aware_draws_tomogram_then_class_then_a_place_that_holds_the_particle() -> None:
+    first = tomogram("a", (24, 40, 36), (30, 10, 2), seed=1)
+    second = tomogram("b", (20, 32, 48), (5, 0, 1), seed=2)
+    n = 4000
+    plans = drawn_from("class_aware", [first, second], n, class_weights=(1.0, 2.0, 5.0))
+    background = [plan for plan in plans if plan.particle < 0]
+    assert within(len(background), n, 0.1)
+    drawn = [plan for plan in plans if plan.particle >= 0]
+    for index, (volume, weights) in enumerate([(first, (1, 2, 5)), (second, (1, 0, 5))]):
+        mine = [plan for plan in drawn if plan.tomogram == index]
+        assert within(len(mine), len(drawn), 0.5)
+        for label in (1, 2, 3):
+            of_class = [plan for plan in mine if plan.label == label]
+            assert within(len(of_class), len(mine), weights[label - 1] / sum(weights)) or not weights[label - 1]
+            if not weights[label - 1]:
+                assert not of_class
+        for plan in mine:
+            centre = np.floor(volume.particles.positions_vox[plan.particle, ::-1] + 0.5)
+            corner = np.array(plan.corner_zyx)
+            assert ((corner >= 0) & (corner <= np.array(volume.density.shape) - 16)).all()
+            assert ((centre >= corner) & (centre < corner + 16)).all()
+
+
+def test_every_place_that_holds_the_particle_is_equally_likely() -> None:
+    particle = Particles(np.array([[20.0, 17.0, 3.0]]), np.array([1]))
+    volume = PatchTomogram("a", np.zeros((24, 40, 36), np.float32), particle, np.zeros((24, 40, 36), np.uint8))
+    plans = drawn_from("class_aware", [volume], 3000, background_share=0.0)
+    corners = np.array([plan.corner_zyx for plan in plans])
+    for axis, (low, high) in enumerate([(0, 3), (2, 17), (5, 20)]):
+        counts = np.bincount(corners[:, axis], minlength=high + 1)
+        assert not counts[:low].any()
+        assert len(counts) == high + 1
+        assert all(within(count, 3000, 1 / (high - low + 1)) for count in counts[low:])
+
+
+def test_class_aware_refuses_weights_that_leave_nothing() -> None:
+    only = tomogram("b", (20, 32, 48), (5, 0, 1), seed=2)
+    with pytest.raises(InputError, match="1 weights for 3 classes"):
+        drawn_from("class_aware", [only], 1, class_weights=(1.0,))
+    with pytest.raises(InputError, match="no particle with a weight"):
+        drawn_from("class_aware", [only], 1, class_weights=(0.0, 1.0, 0.0))
+
+
+def test_bootstrap_draws_classes_alike_and_no_background() -> None:
+    plans = drawn_from("bootstrap", [tomogram("a", (24, 40, 36), (30, 10, 2), seed=1)], 1500, background_share=0.9)
+    counts = Counter(plan.label for plan in plans)
+    assert set(counts) == {1, 2, 3}
+    assert all(within(count, 1500, 1 / 3) for count in counts.values())

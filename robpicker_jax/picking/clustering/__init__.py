@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from robpicker_jax.picking.clustering.clusters import Clusters
 from robpicker_jax.picking.clustering.components import components
 from robpicker_jax.picking.clustering.dbscan import ball_offsets, dbscan, dbscan_classes, dbscan_grid
+from robpicker_jax.picking.clustering.mean_shift import mean_shift
 from robpicker_jax.system.registry import checked_options, look_up
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "dbscan",
     "dbscan_classes",
     "dbscan_grid",
+    "mean_shift",
 ]
 
 
@@ -62,7 +64,7 @@ class Clustering(Protocol):
         ...
 
 
-CLUSTERINGS: dict[str, Clustering] = {"dbscan": dbscan, "components": components}
+CLUSTERINGS: dict[str, Clustering] = {"dbscan": dbscan, "components": components, "mean_shift": mean_shift}
 """The clusterings by name."""
 
 

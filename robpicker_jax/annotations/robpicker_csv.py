@@ -1,0 +1,44 @@
+"""The table of the published RobPicker, `predictions.csv`: `x,y,z,particle_type,conf,experiment`, in Å."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from robpicker_jax.annotations import columns, csv_table, text_table
+from robpicker_jax.annotations.format import Format
+from robpicker_jax.annotations.particles import Particles
+
+
+def write(path: Path, particles: Particles, *, voxel_size_angstrom: float | None = None) -> None:
+    """Write the table; a particle without a class name gets its label as `particle_type`, one without a score 1.
+
+    Raises:
+        InputError: the voxel size is not given.
+    """
+    voxel_size = columns.required_voxel_size(voxel_size_angstrom, "RobPicker", path)
+    names = particles.labels.astype(str) if particles.class_names is None else particles.class_names
+    positions = particles.positions_vox * voxel_size
+    rows = [
+        [
+            *(columns.number(value) for value in positions[i]),
+            str(names[i]),
+            "1" if particles.scores is None else columns.cell(particles.scores[i]),
+            "" if particles.tomograms is None else str(particles.tomograms[i]),
+        ]
+        for i in range(len(particles))
+    ]
+    header = ["x", "y", "z", "particle_type", "conf", "experiment"]
+    text_table.write(path, rows, header=header, delimiter=",")
+
+
+FORMAT = Format(
+    name="robpicker",
+    title="table of the published RobPicker, Å",
+    suffixes=(".csv",),
+    read=csv_table.read,
+    write=write,
+    keeps=frozenset({"scores", "class_names", "tomograms"}),
+    unit="angstrom",
+    options=csv_table.OPTIONS,
+    assumptions=csv_table.ASSUMPTIONS,
+)
