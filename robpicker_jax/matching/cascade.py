@@ -9,7 +9,7 @@ so that k numbers of a patch serve any number of angles: the rest is a product o
 
 1. at every voxel, the best of coarse angles, from the leading part of the basis, whose correlations are made by FFT;
 2. at the best few percent of the voxels, and at every peak: the patch itself is read, all angles are scored from the
-   whole basis, and the best angle of each of a few interleaved groups is scored exactly;
+   whole basis, and the best of the best angles of interleaved groups are scored exactly;
 3. the same where that made a peak of a voxel that had no exact score, until every peak has one.
 
 The bound holds for every score of the basis, but is too wide to prove that no better voxel was left out at step 1 or no
@@ -42,7 +42,8 @@ from robpicker_jax.system.cores import usable_cores
 
 _VOXELS, _ANGLES = 1024, 512  # a block of scores stays in the cache
 _PATCHES = 256  # read and scored at once
-_GROUPS = 4  # angles scored exactly at a voxel
+_GROUPS = 16  # of interleaved angles, the best of each of which may be scored exactly
+_CANDIDATES = 6  # of these, scored exactly at a voxel
 _STEPS = 3
 
 
@@ -59,10 +60,10 @@ class CascadeSettings:
     """
 
     energy: float = 0.98
-    largest_rank: int = 128
+    largest_rank: int = 96
     coarse_energy: float = 0.9
     coarse_step_deg: float = 25.0
-    exact_share: float = 0.01
+    exact_share: float = 0.04
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,11 +213,13 @@ class CascadeSearch:
             found = patches(numbers)
             approximate = ((found @ basis.T) @ coefficients).reshape(len(numbers), _GROUPS, -1)
             places = approximate.argmax(axis=2)
-            for number, patch, place in zip(numbers, found, places, strict=True):
-                candidates = order[np.arange(_GROUPS), place]
-                exact = vectors[candidates] @ patch
+            values = np.take_along_axis(approximate, places[..., None], axis=2)[..., 0]
+            chosen = np.argpartition(-values, _CANDIDATES, axis=1)[:, :_CANDIDATES]
+            candidates = order[chosen, np.take_along_axis(places, chosen, axis=1)]
+            for number, patch, tried in zip(numbers, found, candidates, strict=True):
+                exact = vectors[tried] @ patch
                 best = int(exact.argmax())
-                scores[number], angles[number] = exact[best], candidates[best]
+                scores[number], angles[number] = exact[best], tried[best]
 
         with ThreadPoolExecutor(self.workers or usable_cores(), thread_name_prefix="patches") as pool:
             list(pool.map(block, range(0, count, _PATCHES)))

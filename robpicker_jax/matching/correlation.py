@@ -30,7 +30,7 @@ import numpy as np
 import scipy
 
 from robpicker_jax.matching.templates import Template
-from robpicker_jax.rotations import half_layout, oversample, rotate_volume
+from robpicker_jax.rotations import half_layout, oversample, rotate_volume, sample_trilinear
 
 OVERSAMPLING = 2
 """Fine voxels in a voxel of the template, so that trilinear weights hardly blur it when it is turned."""
@@ -38,18 +38,24 @@ OVERSAMPLING = 2
 SMALLEST_DEVIATION = 1e-3
 """σ is not taken to be less than this share of the tomogram's standard deviation: empty corners have no score."""
 
+_NOTHING = 1e-4  # of the largest density: what is fainter all around is taken to be 0
+
 
 class Filter(NamedTuple):
     """A template ready to be turned.
 
     Attributes:
         fine: float32, the density on a finer grid.
+        points: float32 (3, p), voxels z y x from the box's centre where the turned density may be other than 0.
+        places: int32 (n³,), which of them each voxel of the box is; p where it is none.
         fine_mask: the mask likewise, where it turns with the density.
         mask: float32 (n, n, n).
         wedge: float32 (n, n, n // 2 + 1), weights in the order of `rfftn`.
     """
 
     fine: jax.Array
+    points: jax.Array
+    places: jax.Array
     fine_mask: jax.Array
     mask: jax.Array
     wedge: jax.Array
@@ -75,8 +81,16 @@ def build_filter(template: Template, wedge: np.ndarray | None = None) -> Filter:
     edge = template.edge
     weights = np.ones((edge,) * 3, np.float32) if wedge is None else wedge
     fine_mask = oversample(template.mask, OVERSAMPLING) if template.turns else jnp.zeros((1, 1, 1), jnp.float32)
+    voxels = np.indices((edge,) * 3).reshape(3, -1) - edge // 2
+    away = np.linalg.norm(voxels, axis=0)
+    magnitude = np.abs(template.density).reshape(-1)
+    near = np.flatnonzero(away <= away[magnitude > _NOTHING * magnitude.max()].max() + 1)
+    places = np.full(edge**3, len(near), np.int32)
+    places[near] = np.arange(len(near))
     return Filter(
         oversample(template.density, OVERSAMPLING),
+        jnp.asarray(voxels[:, near], jnp.float32),
+        jnp.asarray(places),
         fine_mask,
         jnp.asarray(template.mask),
         jnp.asarray(half_layout(weights)),
@@ -90,16 +104,28 @@ def turned_kernel(
 
     With a shift, in voxels, the density is moved under its mask, for positions between voxels.
     """
-    turned = rotate_volume(source.fine, rotation, shift_zyx, oversampling=OVERSAMPLING)
-    spectrum = jnp.fft.rfftn(turned) * source.wedge
-    filtered = jnp.fft.irfftn(spectrum, s=turned.shape)
     mask = source.mask
+    edge = mask.shape[0]
+    back = rotation[::-1, ::-1].T  # with the axes reversed, Rᵀ in x y z becomes the same in z y x
+    values = sample_trilinear(source.fine, (jnp.matmul(back, source.points, precision="highest") + edge // 2) * OVERSAMPLING)
+    turned = jnp.append(values, 0).at[source.places].get(mode="promise_in_bounds").reshape(mask.shape)
+    spectrum = jnp.fft.rfftn(turned) * source.wedge
+    if shift_zyx is not None:
+        spectrum *= _shift_phases(shift_zyx, edge)
+    filtered = jnp.fft.irfftn(spectrum, s=turned.shape)
     if source.fine_mask.size > 1:
         mask = jnp.clip(rotate_volume(source.fine_mask, rotation, oversampling=OVERSAMPLING), 0, 1)
     weights = mask / mask.sum()
     centred = filtered - (weights * filtered).sum()
     deviation = jnp.sqrt((weights * centred**2).sum())
     return weights * centred / jnp.maximum(deviation, 1e-20), weights
+
+
+def _shift_phases(shift_zyx: jax.Array, edge: int) -> jax.Array:
+    """exp(−2πi k · shift) in the order of `rfftn`: a shift by a fraction of a voxel, without interpolation."""
+    frequencies = (jnp.fft.fftfreq(edge), jnp.fft.fftfreq(edge), jnp.fft.rfftfreq(edge))
+    z, y, x = (jnp.exp(-2j * jnp.pi * k * shift) for k, shift in zip(frequencies, shift_zyx, strict=True))
+    return z[:, None, None] * y[None, :, None] * x[None, None, :]
 
 
 def tile_shape(core: Sequence[int], window: int) -> tuple[int, int, int]:

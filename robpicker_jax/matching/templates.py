@@ -178,7 +178,7 @@ class TemplateRecipe:
             extent_angstrom = self.diameter_angstrom / 2
         radius = extent_angstrom / voxel_size_angstrom
         reach = radius * (self.mask_ratio if self.mask == "sphere" else 1.0) + 3 * self.soft_vox
-        edge = 2 * math.ceil(reach + 1) + 1
+        edge = int(scipy.fft.next_fast_len(2 * math.ceil(reach + 1) + 1, real=True))
         scale = voxel_size_angstrom / map_voxel_angstrom
         sampled = scipy.ndimage.affine_transform(
             box, np.full(3, scale), offset=centre - scale * (edge // 2), output_shape=(edge,) * 3, order=3
