@@ -107,7 +107,9 @@ def turned_kernel(
     mask = source.mask
     edge = mask.shape[0]
     back = rotation[::-1, ::-1].T  # with the axes reversed, Rᵀ in x y z becomes the same in z y x
-    values = sample_trilinear(source.fine, (jnp.matmul(back, source.points, precision="highest") + edge // 2) * OVERSAMPLING)
+    values = sample_trilinear(
+        source.fine, (jnp.matmul(back, source.points, precision="highest") + edge // 2) * OVERSAMPLING
+    )
     turned = jnp.append(values, 0).at[source.places].get(mode="promise_in_bounds").reshape(mask.shape)
     spectrum = jnp.fft.rfftn(turned) * source.wedge
     if shift_zyx is not None:

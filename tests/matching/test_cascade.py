@@ -114,7 +114,8 @@ def test_no_error_exceeds_the_bound(volume: np.ndarray, cascade: CascadeSearch) 
     truth = cascade.turned.vectors @ np.array(patches).T
     errors = np.abs(truth - cascade.turned.coefficients @ maps)
     left = [
-        np.sqrt(np.maximum(0, 1 - (part**2).sum(axis=axis))) for part, axis in ((cascade.turned.coefficients, 1), (maps, 0))
+        np.sqrt(np.maximum(0, 1 - (part**2).sum(axis=axis)))
+        for part, axis in ((cascade.turned.coefficients, 1), (maps, 0))
     ]
     bound = left[0][:, None] * left[1][None, :]  # Cauchy and Schwarz, of what the basis leaves out of either
     assert (errors <= bound + 1e-4).all()
