@@ -69,7 +69,7 @@ def match_parser() -> ArgumentParser:
     add("--tile", metavar="VOX", type=int, default=192, help="largest edge of a tile; default: 192")
     add("--memory-limit-gib", metavar="G", type=float, help="memory that turned templates and a tile may take; default: "
         "half of what is free")  # fmt: skip
-    add("--workers", metavar="N", type=int, help="threads of the exact search; default: one for each device")
+    add("--workers", metavar="N", type=int, help="threads; default: one for each device, or CPU core")
     group = result.add_argument_group("picks")
     add = group.add_argument
     add("--distance", metavar="A[,…]", help="smallest distance of picks, Å; default: the particle's radius")
