@@ -54,7 +54,9 @@ def custom(widths: tuple[int, ...]) -> UNetShape:
 
 def paper_model() -> ModelConfig:
     """The meta networks of the paper: a head of their own, and one alpha a class."""
-    return ModelConfig(correction="head", alpha_channels="classes", alpha_bias=-2.0, weight_reach=None)
+    return ModelConfig(
+        correction="head", alpha_channels="classes", alpha_bias=-2.0, reweighting_inputs="loss", weight_reach=None
+    )
 
 
 def alive(params: Any, seed: int) -> Any:

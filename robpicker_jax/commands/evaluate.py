@@ -29,6 +29,9 @@ paper's literal count. Species, radii and shapes come from --config (a run's own
 --classes and --radii; the rule's settings from --config unless given here. data.annotation_options says how
 the truth is read (binning, unit, axes …; docs/formats.md); --truth-option and --picks-option add to it.
 
+Label correction should learn from the errors that the labels have: --corruption compares a rough list of carefully
+annotated tomograms (--picks) with the careful one (--truth), and prints their rates for the configuration.
+
 Masks of the sample (--masks, or {name}_mask.mrc beside the volumes of --truth): true particles outside are not missed,
 picks outside that hit none inside are not false.
 """
@@ -41,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _check_output(options)
     settings = _settings(options, overrides)
     truth, picks = _read(options, settings)
+    if options.corruption:
+        _say_corruption(options, settings, truth, picks)
+        return 0
     regions = None if options.no_masks else _masks(options, truth, settings.names)
     evaluation = _compare(options, settings, truth, picks, regions)
     _report(evaluation, options.json)
@@ -74,6 +80,11 @@ def _parser() -> ArgumentParser:
     )
     add("--no-masks", action="store_true", help="count everything, also where a data set has masks")
     add("--overwrite", action="store_true", help="replace the file of --json")
+    add(
+        "--corruption",
+        action="store_true",
+        help="instead: print the section train.corruption by which clean labels err as the picks do",
+    )
     add("--missing-as-empty", action="store_true", help="a tomogram without a list of picks has no picks")
     return result
 
@@ -213,6 +224,26 @@ def _evaluation_options(options: Namespace, settings: _Settings, class_names: Se
         molecular_weights_kda=weights,
         voxel_size_angstrom=settings.voxel_size_angstrom,
     )
+
+
+def _say_corruption(
+    options: Namespace, settings: _Settings, truth: dict[str, Particles], picks: dict[str, Particles]
+) -> None:
+    """Print the section `train.corruption` that errs as the picks do."""
+    import yaml
+
+    from robpicker_jax.datasets.lists import agree_on_classes
+    from robpicker_jax.evaluation.label_errors import label_errors
+    from robpicker_jax.system.errors import InputError
+
+    truth, picks, class_names = agree_on_classes(truth, picks, settings.class_names)
+    radii = options.radii or ([s.radius_vox for s in settings.config.data.species] if settings.has_species else None)
+    if radii is None or len(radii) != len(class_names):
+        where = "--corruption"
+        raise InputError("needs a radius for each class", where=where, fix="give --config, or --classes and --radii")
+    section = label_errors(truth, picks, radii, class_names).corruption(settings.config.patches.size)
+    text = yaml.safe_dump({"train": {"corruption": section}}, sort_keys=False, allow_unicode=True)
+    console.print(text.rstrip("\n"), highlight=False, markup=False, soft_wrap=True)
 
 
 def _report(evaluation: Evaluation, path: Path | None) -> None:

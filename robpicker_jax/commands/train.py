@@ -19,8 +19,8 @@ _DESCRIPTION = """\
 Train a particle picker from noisy annotations, pick the test tomograms, evaluate the picks and write a report.
 
 Without --config a small data set is simulated and used. The same command again goes on where it was interrupted; a
-finished run says so. --train.variant supervised trains without the meta networks, for comparison; the reports of runs
-in neighbouring folders that differ in the variant alone show each other.
+finished run says so. --train.beside [supervised] also trains without the meta networks on the same data, in
+WORKDIR-supervised; the reports of runs in neighbouring folders that differ in the variant alone show each other.
 """
 
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_job(config: Config, workdir: Path) -> None:
-    """Do the main job, with garbage collection set for it.
+    """Do the main job, with garbage collection set for it, and after it those that `train.beside` asks for.
 
     Raises:
         InputError: as `main_job.run`.
@@ -45,8 +45,14 @@ def run_job(config: Config, workdir: Path) -> None:
     thresholds = gc.get_threshold()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, *thresholds[1:])
     try:
-        from robpicker_jax.commands import main_job
+        from robpicker_jax.commands import beside, main_job
 
         main_job.run(config, workdir)
+        others = beside.runs_beside(config, workdir)
+        for folder, other in others:
+            beside.announce(other, folder)
+            main_job.run(other, folder)
+        if others:
+            beside.compare(config, workdir, others)
     finally:
         gc.set_threshold(*thresholds)

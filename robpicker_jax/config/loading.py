@@ -28,6 +28,8 @@ from robpicker_jax.system.files import read_text
 
 T = TypeVar("T")
 _LONGEST_SHOWN = 100
+_MOST_VALUES = 1_000_000
+"""Values that a YAML text may stand for with its aliases written out; no configuration comes near."""
 _PATH_FIELDS = {"dir", "density", "mask", "tomograms", "tomogram_names"}
 
 
@@ -64,7 +66,7 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[
         data = {}
     if not isinstance(data, dict):
         raise InputError(f"must hold sections such as data and train, got {type(data).__name__}", where=source)
-    _resolve_paths(data, source.resolve().parent)
+    _resolve_paths(data, source.resolve().parent, source)
     merged = apply_overrides(data, overrides)
     if isinstance(merged.get("data"), dict):
         merged["data"] = with_species(merged["data"])
@@ -75,14 +77,43 @@ def parse_yaml(text: str, where: object) -> Any:
     """YAML as plain values.
 
     Raises:
-        InputError: not YAML, a value that is none of its type (an impossible date), or nesting without end.
+        InputError: not YAML, a value that is none of its type (an impossible date), nesting without end, or aliases that
+            contain themselves or stand for more values than `_MOST_VALUES`.
     """
     try:
-        return yaml.safe_load(text)
+        found = yaml.safe_load(text)
+        count = _written_out(found, {})
     except RecursionError:
         raise InputError("nested too deeply for a configuration", where=where) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise InputError(f"not valid YAML: {error}", where=where) from None
+    if count > _MOST_VALUES:
+        raise InputError(
+            f"its aliases (*name) stand for more than {_MOST_VALUES:,} values", where=where, fix="write the values out"
+        )
+    return found
+
+
+def _written_out(value: Any, known: dict[int, int | None]) -> int:
+    """How many values nested lists and mappings hold, those that aliases repeat counted each time.
+
+    Args:
+        value: what YAML gave.
+        known: id → count of what was counted before; None while it is being counted.
+
+    Raises:
+        ValueError: something contains itself.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = None
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_written_out(each, known) for each in inner)
+    count = known[id(value)]
+    if count is None:
+        raise ValueError("an alias (*name) stands inside what it names")
+    return count
 
 
 def as_plain_values(section: Any) -> dict[str, Any]:
@@ -110,7 +141,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
             raise InputError(f"value {shown!r} is not valid YAML", where=key) from None
         parts = key.split(".")
         if parts[-1] in _PATH_FIELDS and isinstance(value, str):
-            value = str(Path(value).expanduser().resolve())
+            value = _resolved(value, Path(), key)
         _assign(result, parts, value, key)
     return result
 
@@ -203,16 +234,24 @@ def _explain(item: Any) -> str:
     return f"{key}: {message}, got {item['input']!r}"
 
 
-def _resolve_paths(data: Any, folder: Path) -> None:
+def _resolve_paths(data: Any, folder: Path, where: object) -> None:
+    """Make the paths in nested `data` absolute; relative ones are relative to `folder`."""
     if isinstance(data, dict):
         for key, value in data.items():
             if key in _PATH_FIELDS and isinstance(value, str):
-                data[key] = str((folder / Path(value).expanduser()).resolve())
+                data[key] = _resolved(value, folder, f"{where}: {key}")
             else:
-                _resolve_paths(value, folder)
+                _resolve_paths(value, folder, where)
     elif isinstance(data, list):
         for value in data:
-            _resolve_paths(value, folder)
+            _resolve_paths(value, folder, where)
+
+
+def _resolved(text: str, folder: Path, where: str) -> str:
+    try:
+        return str((folder / Path(text).expanduser()).resolve())
+    except (ValueError, RuntimeError, OSError) as error:  # a zero byte, an unknown ~user, links in a circle
+        raise InputError(f"{text!r} cannot be a path: {error}", where=where) from None
 
 
 def _copy(data: Any) -> Any:

@@ -89,7 +89,7 @@ class ModelConfig:
             "what a head of its own makes of that network's features (the paper's), or what a small network of its own "
             "makes of the density, the given label and the prediction"
         ),
-    ] = "tied"
+    ] = "network"
     alpha_channels: Annotated[
         Literal["classes", "one"], about("width of the label correction's alpha; one a class (the paper's), or one")
     ] = "one"
@@ -110,14 +110,14 @@ class ModelConfig:
     weight_reach: Annotated[
         Annotated[float, Gt(1)] | None,
         about("weights lie between 1/r and r before they are normalised; none: the paper's sigmoid, from 0 to 1"),
-    ] = 3.0
+    ] = 2.0
     reweighting_inputs: Annotated[
         Literal["loss", "classes", "composition", "presence"],
         about(
             "what the reweighting network sees of a patch: its loss over the classes its label holds (the paper: its "
             "loss), the losses of these classes one by one, those and which classes they are, or only which classes they are"
         ),
-    ] = "loss"
+    ] = "presence"
     compute_dtype: Annotated[
         Literal["float32", "bfloat16"], about("type of the backbone's arithmetic; parameters and losses stay float32")
     ] = "float32"
@@ -182,6 +182,10 @@ class TrainConfig:
     variant: Annotated[
         Literal["robpicker", "lc_only", "dr_only", "supervised"], about("both meta networks, one of them, or none")
     ] = "robpicker"
+    beside: Annotated[
+        tuple[Literal["robpicker", "lc_only", "dr_only", "supervised"], ...],
+        about("variants to run afterwards on the same data, in WORKDIR-VARIANT; the reports compare them"),
+    ] = ()
     steps: Annotated[PositiveInt, about("training steps")] = 10_000
     batch_size: Annotated[PositiveInt, about("training patches a step")] = 25
     meta_batch_size: Annotated[PositiveInt | None, about("meta patches a step; none: batch_size")] = None

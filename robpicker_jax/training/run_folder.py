@@ -44,6 +44,7 @@ _WRITTEN = (
 # With other values of these a run is still the same training: it may be prolonged, or picked and evaluated differently.
 _FREE = (
     "data.errors",
+    "train.beside",
     "train.steps",
     "train.validate_every",
     "train.checkpoint_every",
@@ -211,7 +212,7 @@ def siblings(workdir: Path, config: Config) -> list[tuple[Path, Config]]:
             continue  # not a run of this program
         alike = replace(
             other,
-            train=replace(other.train, variant=config.train.variant),
+            train=replace(other.train, variant=config.train.variant, beside=config.train.beside),
             # These settings change how a run is computed, not what.
             parallel=config.parallel,
             patches=replace(

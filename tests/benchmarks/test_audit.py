@@ -25,6 +25,27 @@ def test_each_annotation_has_the_fault_that_was_planted() -> None:
     assert faults.tolist() == ["", "", "displaced", "wrong_class", "false"]
 
 
+def test_a_missing_particle_is_found_once() -> None:
+    lost = Particles(np.array([[10.0, 10, 10], [30, 30, 30], [50, 50, 50]]), [1, 1, 2])
+    found = Particles(
+        np.array([[11.0, 10, 10], [10, 11, 10], [30, 30, 35], [52, 50, 50], [90, 90, 90]]), [1, 1, 1, 2, 1]
+    )
+    hits = audit.first_hits(found, lost, (6.0, 1.5))
+    assert hits.tolist() == [True, False, True, False, False]  # the last particle's radius is 1.5
+    # Precision 1 at the first hit and 2/3 at the second; the third particle is never found.
+    assert audit.detection_precision(hits.tolist(), [0.9, 0.8, 0.7, 0.6, 0.5], 3) == pytest.approx((1 + 2 / 3) / 3)
+    assert audit.first_hits(found, lost.select([]), (6.0, 1.5)).tolist() == [False] * 5
+
+
+def test_random_places_hit_missing_particles_as_often_as_their_volumes_say() -> None:
+    lost = Particles(np.array([[20.0, 20, 20], [40, 40, 40]]), [1, 1])
+    listed = Particles(np.array([[40.0, 20, 20]]), [1])
+    near, free = audit.random_hits((61, 61, 61), listed, lost, (8.0,), np.random.default_rng(1))
+    ball, volume = 4 / 3 * np.pi * 8**3, 60.0**3
+    expected = 2 * ball / (volume - ball)
+    assert near / free == pytest.approx(expected, rel=0.09)  # four standard deviations of 100,000 places
+
+
 @pytest.mark.slow
 def test_rows_on_a_tiny_run(tiny_run: Path, tmp_path: Path) -> None:
     audit.main(["--workdir", str(tiny_run), "--seeds", "1", "--json", str(tmp_path / "rows.json")])

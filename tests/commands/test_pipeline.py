@@ -70,8 +70,18 @@ def test_supervised_beside_it_is_compared(
     tiny_run: Path, tiny_config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workdir = tiny_run.parent / "tiny-supervised"
-    arguments = ["--config", str(tiny_config), "--workdir", str(workdir), "--train.variant", "supervised"]
+    arguments = ["--config", str(tiny_config), "--workdir", str(tiny_run), "--train.beside", "[supervised]"]
     assert call(train.main, arguments) == 0
+    said = capsys.readouterr().out
+    assert f"{tiny_run}: this run is finished" in said  # only the run beside it is trained
+    shown = said[said.index("F1 on the test set") :]
+    for line, name in (("ribosome", "ribosome"), ("apoferritin", "apoferritin"), ("macro (mean)", None)):
+        values = []
+        for folder in (tiny_run, workdir):
+            found = json.loads((folder / "evaluation.json").read_text())
+            score = found["macro"] if name is None else next(c for c in found["classes"] if c["name"] == name)
+            values.append("–" if score["f1"] is None else f"{score['f1']:.3f}")
+        assert re.search(rf"{re.escape(line)}\s+{values[0]}\s+{values[1]}", shown)
     assert not (workdir / "data").exists()  # the same data are not made twice
     for folder in (tiny_run, workdir):
         page = (folder / "report" / "index.html").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robpicker_jax.config import config_folder, describe_fields, dump_config, load_config
+from robpicker_jax.config.loading import parse_yaml
 from robpicker_jax.system.errors import InputError
 
 pytestmark = pytest.mark.fast
@@ -67,6 +68,17 @@ def test_names_must_be_unique() -> None:
         load_config(None, ["data.species.1.name=ribosome"])
 
 
+def _doubled(times: int) -> str:
+    """YAML of a few hundred letters whose aliases stand for 2 to the power of `times` values."""
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, times))]
+    return "\n".join([*lines, f"data: *a{times - 1}", ""])
+
+
+def test_aliases_may_repeat_a_value() -> None:
+    found = parse_yaml("inner: &one {name: sgd, steps: [1, 2]}\ncorrection: *one\n", "text")
+    assert found == {"inner": {"name": "sgd", "steps": [1, 2]}, "correction": {"name": "sgd", "steps": [1, 2]}}
+
+
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such configuration"):
         load_config(tmp_path / "absent.yaml")
@@ -75,6 +87,14 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
         ("data: [", "not valid YAML"),
         ("- a\n- b\n", "sections"),
         ("!!python/name:os.system", "YAML"),
+        (_doubled(40), "more than 1,000,000 values"),
+        ("data: &a {b: *a}\n", "inside what it names"),
+        ("data: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("train: {steps: !!int x}\n", "not valid YAML"),
+        ("train: {steps: 2020-13-45}\n", "not valid YAML"),
+        ("train: {steps: " + "9" * 5000 + "}\n", "not valid YAML"),
+        ('data: {dir: "a\\0b"}\n', "dir: .* cannot be a path"),
+        ("data: {dir: ~nobody-has-this-name/x}\n", "dir: .* cannot be a path"),
     ):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match=expected):

@@ -207,7 +207,7 @@ def test_a_correction_network_starts_with_the_given_label_and_uses_all_that_it_s
 
 
 def test_meta_networks_start_by_leaving_labels_and_weights_alone() -> None:
-    correction = build_label_correction(ModelConfig(), 3, 5)
+    correction = build_label_correction(ModelConfig(correction="tied"), 3, 5)
     label = jax.nn.one_hot(jnp.array([0, 1, 2]).reshape(1, 3, 1, 1), 3)
     prediction = jnp.full((1, 3, 1, 1, 3), 1 / 3)
     features = jnp.ones((1, 3, 1, 1, 5))

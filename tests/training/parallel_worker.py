@@ -43,7 +43,12 @@ def networks(device_axis: str | None, batch_norm: bool) -> tuple[Networks, dict[
     # Without batch norm parts of a batch are to equal the whole, so no weight may be relative to its part.
     reach = ModelConfig().weight_reach if batch_norm else None
     model = ModelConfig(
-        reweighting_hidden=5, correction="head", alpha_channels="classes", alpha_bias=-1.0, weight_reach=reach
+        reweighting_hidden=5,
+        reweighting_inputs="loss",
+        correction="head",
+        alpha_channels="classes",
+        alpha_bias=-1.0,
+        weight_reach=reach,
     )
     correction = build_label_correction(model, N_CLASSES, unet.features)
     reweighting = build_data_reweighting(model, device_axis=device_axis)

@@ -38,7 +38,9 @@ def small_networks(batch_norm: bool, dtype: str = "float64") -> tuple[Networks, 
     """A two-level U-Net with its meta networks, and their parameters in `dtype`."""
     shape = UNetShape((4, 6), 1, 0, 1, 1, batch_norm, 0.0, "transposed")
     unet = UNet(shape, N_CLASSES, dtype)
-    model = ModelConfig(reweighting_hidden=20, correction="head", alpha_channels="classes", alpha_bias=-1.0)
+    model = ModelConfig(
+        reweighting_hidden=20, reweighting_inputs="loss", correction="head", alpha_channels="classes", alpha_bias=-1.0
+    )
     correction = build_label_correction(model, N_CLASSES, unet.features)
     reweighting = build_data_reweighting(model)
     params, batch_stats = unet.init(jax.random.key(0, impl="rbg"))

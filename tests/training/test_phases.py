@@ -42,7 +42,7 @@ def phases(log: MetricsLog, model: ModelConfig | None = None, **fields: Any) -> 
     train = TrainConfig(validate_every=2, meta_warmup_steps=8, **fields)
     experiment = object.__new__(Experiment)
     parts = {
-        "config": SimpleNamespace(train=train, model=model or ModelConfig()),
+        "config": SimpleNamespace(train=train, model=model or ModelConfig(correction="tied")),
         "step": bilevel,
         "warmup": plain,
         "teach": teach,
