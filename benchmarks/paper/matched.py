@@ -1,10 +1,11 @@
 """Data sets whose training labels are template matching's picks, in studies that have a section `matched`.
 
     DATA_HASH/{train,meta,val,test}/     the simulated data set's files, linked; of train, the matched lists
-    DATA_HASH/candidates/SPLIT_NAME.npz  the best peaks of each template, without a cut-off, one class for each place
+    DATA_HASH/candidates/SPLIT_NAME.npz  the best peaks of each template for itself, without a cut-off
     DATA_HASH/matched.json               the cut-offs: finished
 
-Cut-offs are chosen on the clean meta tomograms, for each species where F1 is best, and the same for all lists.
+Cut-offs are chosen on the clean meta tomograms, for each template where F1 of its own peaks is best. What they let pass
+competes: where picks of two templates are nearer than the larger of their radii, the better score stays.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from robpicker_jax.commands import main_job
 from robpicker_jax.config import Config, DataConfig
 from robpicker_jax.config.matching_section import MatchingConfig, TemplateConfig
 from robpicker_jax.datasets import OpenedTomogram, TomogramFiles, discover, open_tomogram
+from robpicker_jax.matching import decide_classes
 from robpicker_jax.picking.template_picker import TemplatePicker
 from robpicker_jax.system.files import atomic_path, read_json_object, write_text
 
@@ -38,20 +40,26 @@ class MatchedLists:
 
     Args:
         folder: of the data set, labelled by `label`.
-        names: of the species.
     """
 
-    def __init__(self, folder: Path, names: Sequence[str]) -> None:
-        self._folder, self._names = folder, names
-        self.thresholds: dict[str, float] = read_json_object(folder / _THRESHOLDS)["thresholds"]
-
-    def candidates(self, tomogram: OpenedTomogram) -> Particles:
-        """A tomogram's candidates, below the cut-offs too."""
-        return _read(_path(self._folder, tomogram.files), self._names)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        content = read_json_object(folder / _THRESHOLDS)
+        self.thresholds, self.radii_vox = content["thresholds"], content["radii_vox"]
 
     def picks(self, tomogram: OpenedTomogram) -> Particles:
-        """A tomogram's candidates that the cut-offs let pass."""
-        return _above(self.candidates(tomogram), [self.thresholds[name] for name in self._names])
+        """A tomogram's matched list."""
+        return _decided(_read(_path(self._folder, tomogram.files)), self.thresholds, self.radii_vox)
+
+    def candidates(self, tomogram: OpenedTomogram) -> Particles:
+        """The same with picks of each class below its cut-off, as far as no pick of another class takes their place."""
+        everything = _read(_path(self._folder, tomogram.files))
+        found = []
+        for label in range(1, len(self.thresholds) + 1):
+            lower = [-np.inf if k == label else t for k, t in enumerate(self.thresholds, 1)]
+            decided = _decided(everything, lower, self.radii_vox)
+            found.append(decided.select(decided.labels == label))
+        return Particles.concatenate(found)
 
 
 def label(config: Config, matched: Matched) -> Config:
@@ -60,7 +68,7 @@ def label(config: Config, matched: Matched) -> Config:
     What is finished of it is not done again.
     """
     assert config.data.dir is not None
-    base, names = Path(config.data.dir), [species.name for species in config.data.species]
+    base = Path(config.data.dir)
     settings = matching_config(config, matched)
     text = json.dumps([repr(settings), matched.candidates])
     folder = base.with_name(f"{base.name}_{hashlib.sha256(text.encode()).hexdigest()[:8]}")
@@ -68,27 +76,32 @@ def label(config: Config, matched: Matched) -> Config:
     if (folder / _THRESHOLDS).exists():
         return found
     splits = discover(base)
-    most = round(matched.candidates * max(species.copies for species in config.data.species))
-    picker: TemplatePicker | None = None
+    most = [round(matched.candidates * species.copies) for species in config.data.species]
+    # One picker for each template, so that none forbids another's peaks before the cut-offs are known.
+    alone = [replace(settings, templates=(template,)) for template in settings.templates]
+    pickers = [TemplatePicker(each).candidates(count) for each, count in zip(alone, most, strict=True)]
     for files in (each for split in _SPLITS for each in splits[split]):
         path = _path(folder, files)
         if not path.exists():
-            picker = picker or TemplatePicker(settings).candidates(most)
-            with open_tomogram(files, picker.data, mode="streamed") as tomogram:
-                _write(path, picker.pick(tomogram, mask=tomogram.mask))
+            with open_tomogram(files, config.data) as tomogram:
+                lists = [picker.pick(tomogram, mask=tomogram.mask) for picker in pickers]
+            _write(path, [each.with_(labels=np.full(len(each), k)) for k, each in enumerate(lists, 1)])
     meta = [open_tomogram(files, config.data) for files in splits["meta"]]
-    clean = main_job.evaluate(config, meta[0], meta, {t.name: _read(_path(folder, t.files), names) for t in meta})
+    clean = main_job.evaluate(config, meta[0], meta, {t.name: _read(_path(folder, t.files)) for t in meta})
     thresholds = best_thresholds(clean)
+    radii = [picker.matcher.extraction[0].radius_vox for picker in pickers]
     for files in (each for split in splits.values() for each in split):
         (folder / files.split).mkdir(parents=True, exist_ok=True)
         for path in files.volume_path.parent.glob(f"{files.name}*"):
             if files.split != "train" or path != files.annotation_path:
                 _link(path, folder / files.split / path.name)
         if files.split == "train":
-            listed = _above(_read(_path(folder, files), names), thresholds)
+            listed = _decided(_read(_path(folder, files)), thresholds, radii)
+            names = np.array([species.name for species in config.data.species])
+            listed = listed.with_(class_names=names[listed.labels - 1])
             write_annotations(folder / "train" / f"{files.name}_objl.xml", listed)
-    chosen = dict(zip(names, thresholds, strict=True))
-    write_text(folder / _THRESHOLDS, json.dumps({"thresholds": chosen}, indent=1) + "\n")
+    content = {"thresholds": thresholds, "radii_vox": radii}
+    write_text(folder / _THRESHOLDS, json.dumps(content, indent=1) + "\n")
     return found
 
 
@@ -125,36 +138,28 @@ def _path(folder: Path, files: TomogramFiles) -> Path:
     return folder / "candidates" / f"{files.split}_{files.name}.npz"
 
 
-def _write(path: Path, particles: Particles) -> None:
-    scores, rotations = particles.scores, particles.rotations
-    if scores is None or rotations is None:  # no pick at all
-        scores, rotations = np.zeros(0), np.zeros((0, 3, 3))
+def _write(path: Path, lists: Sequence[Particles]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.savez(
             stream,
-            positions_vox=particles.positions_vox,
-            labels=particles.labels,
-            scores=scores,
-            rotations=rotations,
+            positions_vox=np.concatenate([each.positions_vox for each in lists]),
+            labels=np.concatenate([each.labels for each in lists]),
+            scores=np.concatenate([np.zeros(0) if each.scores is None else each.scores for each in lists]),
         )
 
 
-def _read(path: Path, names: Sequence[str]) -> Particles:
+def _read(path: Path) -> Particles:
     with np.load(path) as columns:
-        labels = columns["labels"]
-        return Particles(
-            columns["positions_vox"],
-            labels,
-            scores=columns["scores"],
-            rotations=columns["rotations"],
-            class_names=np.array(names)[labels - 1],
-        )
+        return Particles(columns["positions_vox"], columns["labels"], scores=columns["scores"])
 
 
-def _above(particles: Particles, thresholds: Sequence[float]) -> Particles:
+def _decided(particles: Particles, thresholds: Sequence[float], radii_vox: Sequence[float]) -> Particles:
+    """The picks of all templates that reach the cut-off of theirs, one class for each place."""
     assert particles.scores is not None
-    return particles.select(particles.scores >= np.array(thresholds)[particles.labels - 1])
+    labels = range(1, len(thresholds) + 1)
+    reached = particles.select(particles.scores >= np.array(thresholds)[particles.labels - 1])
+    return decide_classes([reached.select(reached.labels == label) for label in labels], radii_vox)
 
 
 def _link(source: Path, target: Path) -> None:

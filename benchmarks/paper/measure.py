@@ -109,12 +109,11 @@ def _listed(config: Config, folder: Path, further: Row, matched: Matched | None)
     """Measure lists that nothing was trained for: the matched ones, or the true ones."""
     assert matched is not None
     assert config.data.dir is not None
-    names = [species.name for species in config.data.species]
     test = matching.open_test(config)
     if further["picks"] == "truth":
         lists = candidates = {tomogram.name: tomogram.particles for tomogram in test if tomogram.particles is not None}
     else:
-        found = matching.MatchedLists(Path(config.data.dir), names)
+        found = matching.MatchedLists(Path(config.data.dir))
         lists = {tomogram.name: found.picks(tomogram) for tomogram in test}
         candidates = {tomogram.name: found.candidates(tomogram) for tomogram in test}
     evaluation = main_job.evaluate(config, test[0], test, lists)

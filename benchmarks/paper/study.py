@@ -79,12 +79,12 @@ class Changes:
 class Matched:
     """Template matching in a study: its lists are the training labels, and averages are made of what each case picks.
 
-    The templates are the species themselves, weighed with the tilts and the CTF of the simulation. Each species' list
-    begins where F1 on the meta tomograms is best.
+    The templates are the species themselves, weighed with the tilts and the CTF of the simulation. Cut-offs are those with
+    the best F1 on the meta tomograms.
 
     Attributes:
         angle_step_deg: of the search.
-        candidates: peaks that a template gives at most for each particle of its species that a tomogram has.
+        candidates: peaks that a template gives at most in a tomogram, over the number of its species' particles there.
         averaged: the species that are averaged.
         share: how many of the best-scored picks are averaged, over the number of the species' particles in the test
             tomograms: all cases average equally many.
