@@ -81,7 +81,9 @@ def collect(study: Study, out: Path, *, command: str, former: Mapping[str, Any] 
             }
             for name, change in study.file.cases.items()
         },
-        "matched": None if study.file.matched is None else asdict(study.file.matched),
+        "matched": {
+            name: asdict(matched) for name in study.file.data_sets if (matched := study.matched(name)) is not None
+        },
         "metrics_version": METRICS_VERSION,
         "metrics": _by_case(study, finished, _metrics),
         "curves": _all_curves(study, finished, former if former and is_current(former) else {}),

@@ -1,11 +1,12 @@
 """Data sets whose training labels are template matching's picks, in studies that have a section `matched`.
 
     DATA_HASH/{train,meta,val,test}/     the simulated data set's files, linked; of train, the matched lists
-    DATA_HASH/candidates/SPLIT_NAME.npz  the best peaks of each template for itself, without a cut-off
-    DATA_HASH/matched.json               the cut-offs: finished
+    DATA_HASH/candidates/SPLIT_NAME.npz  the best peaks of each template for itself, and its cut-off by their statistics
+    DATA_HASH/matched.json               cut-offs of all tomograms, and radii: finished
 
-Cut-offs are chosen on the clean meta tomograms, for each template where F1 of its own peaks is best. What they let pass
-competes: where picks of two templates are nearer than the larger of their radii, the better score stays.
+Cut-offs are those of `robpicker match` (`--cutoff extreme`), or chosen on the clean meta tomograms, for each template where
+F1 of its own peaks is best. What they let pass competes: where picks of two templates are nearer than the larger of their
+radii, the better score stays.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from robpicker_jax.commands import main_job
 from robpicker_jax.config import Config, DataConfig
 from robpicker_jax.config.matching_section import MatchingConfig, TemplateConfig
 from robpicker_jax.datasets import OpenedTomogram, TomogramFiles, discover, open_tomogram
-from robpicker_jax.matching import decide_classes
+from robpicker_jax.matching import TemplateMatch, decide_classes, find_peaks
+from robpicker_jax.matching.extraction import extreme_cutoff
 from robpicker_jax.picking.template_picker import TemplatePicker
 from robpicker_jax.system.files import atomic_path, read_json_object, write_text
 
@@ -45,19 +47,23 @@ class MatchedLists:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         content = read_json_object(folder / _THRESHOLDS)
-        self.thresholds, self.radii_vox = content["thresholds"], content["radii_vox"]
+        self._thresholds, self._radii_vox = content["thresholds"], content["radii_vox"]
 
     def picks(self, tomogram: OpenedTomogram) -> Particles:
         """A tomogram's matched list."""
-        return _decided(_read(_path(self._folder, tomogram.files)), self.thresholds, self.radii_vox)
+        return _decided(_read(_path(self._folder, tomogram.files)), self._of(tomogram), self._radii_vox)
+
+    def _of(self, tomogram: OpenedTomogram) -> list[float]:
+        """A tomogram's cut-offs."""
+        return self._thresholds or _cutoffs(_path(self._folder, tomogram.files))
 
     def candidates(self, tomogram: OpenedTomogram) -> Particles:
         """The same with picks of each class below its cut-off, as far as no pick of another class takes their place."""
-        everything = _read(_path(self._folder, tomogram.files))
+        everything, thresholds = _read(_path(self._folder, tomogram.files)), self._of(tomogram)
         found = []
-        for label in range(1, len(self.thresholds) + 1):
-            lower = [-np.inf if k == label else t for k, t in enumerate(self.thresholds, 1)]
-            decided = _decided(everything, lower, self.radii_vox)
+        for label in range(1, len(thresholds) + 1):
+            lower = [-np.inf if k == label else t for k, t in enumerate(thresholds, 1)]
+            decided = _decided(everything, lower, self._radii_vox)
             found.append(decided.select(decided.labels == label))
         return Particles.concatenate(found)
 
@@ -70,7 +76,7 @@ def label(config: Config, matched: Matched) -> Config:
     assert config.data.dir is not None
     base = Path(config.data.dir)
     settings = matching_config(config, matched)
-    text = json.dumps([repr(settings), matched.candidates])
+    text = json.dumps([repr(settings), matched.candidates, matched.cutoff])
     folder = base.with_name(f"{base.name}_{hashlib.sha256(text.encode()).hexdigest()[:8]}")
     found = replace(config, data=replace(config.data, dir=str(folder)))
     if (folder / _THRESHOLDS).exists():
@@ -84,11 +90,17 @@ def label(config: Config, matched: Matched) -> Config:
         path = _path(folder, files)
         if not path.exists():
             with open_tomogram(files, config.data) as tomogram:
-                lists = [picker.pick(tomogram, mask=tomogram.mask) for picker in pickers]
-            _write(path, [each.with_(labels=np.full(len(each), k)) for k, each in enumerate(lists, 1)])
-    meta = [open_tomogram(files, config.data) for files in splits["meta"]]
-    clean = main_job.evaluate(config, meta[0], meta, {t.name: _read(_path(folder, t.files)) for t in meta})
-    thresholds = best_thresholds(clean)
+                found_there = [picker.matcher.match(tomogram, mask=tomogram.mask).templates[0] for picker in pickers]
+            cutoffs = [_cutoff(each, picker) for each, picker in zip(found_there, pickers, strict=True)]
+            labelled = [
+                each.particles.with_(labels=np.full(len(each.particles), k)) for k, each in enumerate(found_there, 1)
+            ]
+            _write(path, labelled, cutoffs)
+    thresholds: list[float] = []
+    if matched.cutoff == "clean":
+        meta = [open_tomogram(files, config.data) for files in splits["meta"]]
+        peaks = {tomogram.name: _read(_path(folder, tomogram.files)) for tomogram in meta}
+        thresholds = best_thresholds(main_job.evaluate(config, meta[0], meta, peaks))
     radii = [picker.matcher.extraction[0].radius_vox for picker in pickers]
     for files in (each for split in splits.values() for each in split):
         (folder / files.split).mkdir(parents=True, exist_ok=True)
@@ -96,7 +108,8 @@ def label(config: Config, matched: Matched) -> Config:
             if files.split != "train" or path != files.annotation_path:
                 _link(path, folder / files.split / path.name)
         if files.split == "train":
-            listed = _decided(_read(_path(folder, files)), thresholds, radii)
+            path = _path(folder, files)
+            listed = _decided(_read(path), thresholds or _cutoffs(path), radii)
             names = np.array([species.name for species in config.data.species])
             listed = listed.with_(class_names=names[listed.labels - 1])
             write_annotations(folder / "train" / f"{files.name}_objl.xml", listed)
@@ -106,8 +119,8 @@ def label(config: Config, matched: Matched) -> Config:
 
 
 def matching_config(config: Config, matched: Matched) -> MatchingConfig:
-    """Template matching with the species themselves, weighed as the simulation's tilt series is."""
-    simulation = config.simulation
+    """Template matching with the species themselves."""
+    simulation, weighed = config.simulation, matched.weighing == "ctf"
     return MatchingConfig(
         templates=tuple(
             TemplateConfig(species.name, f"phantom:{species.phantom}" if species.phantom else str(species.density))
@@ -116,8 +129,8 @@ def matching_config(config: Config, matched: Matched) -> MatchingConfig:
         voxel_size_angstrom=simulation.voxel_size_angstrom,
         contrast="dark" if simulation.dark_particles else "bright",
         tilts_deg=(-simulation.tilt_max_deg, simulation.tilt_max_deg),
-        tilt_step_deg=simulation.tilt_step_deg,
-        defocus_um=simulation.defocus_um or None,
+        tilt_step_deg=simulation.tilt_step_deg if weighed else None,
+        defocus_um=(simulation.defocus_um or None) if weighed else None,
         phase_flipped=simulation.ctf_correction == "phase_flip",
         voltage_kv=simulation.voltage_kv,
         spherical_aberration_mm=simulation.spherical_aberration_mm,
@@ -126,11 +139,11 @@ def matching_config(config: Config, matched: Matched) -> MatchingConfig:
     )
 
 
-def open_test(config: Config) -> list[OpenedTomogram]:
-    """The annotated test tomograms of a data set."""
+def open_annotated(config: Config, split: str) -> list[OpenedTomogram]:
+    """The annotated tomograms of a split of a data set."""
     data: DataConfig = config.data
     assert data.dir is not None
-    opened = [open_tomogram(files, data) for files in discover(data.dir)["test"]]
+    opened = [open_tomogram(files, data) for files in discover(data.dir)[split]]
     return [tomogram for tomogram in opened if tomogram.particles is not None]
 
 
@@ -138,7 +151,13 @@ def _path(folder: Path, files: TomogramFiles) -> Path:
     return folder / "candidates" / f"{files.split}_{files.name}.npz"
 
 
-def _write(path: Path, lists: Sequence[Particles]) -> None:
+def _cutoff(found: TemplateMatch, picker: TemplatePicker) -> float:
+    """The score that the statistics of all peaks of a template's map would let pass."""
+    (extraction,) = picker.matcher.extraction
+    return extreme_cutoff(find_peaks(found.scores, replace(extraction, max_picks=None)).scores, 1.0)
+
+
+def _write(path: Path, lists: Sequence[Particles], cutoffs: Sequence[float]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.savez(
@@ -146,6 +165,7 @@ def _write(path: Path, lists: Sequence[Particles]) -> None:
             positions_vox=np.concatenate([each.positions_vox for each in lists]),
             labels=np.concatenate([each.labels for each in lists]),
             scores=np.concatenate([np.zeros(0) if each.scores is None else each.scores for each in lists]),
+            cutoffs=np.array(cutoffs),
         )
 
 
@@ -154,11 +174,22 @@ def _read(path: Path) -> Particles:
         return Particles(columns["positions_vox"], columns["labels"], scores=columns["scores"])
 
 
+def _cutoffs(path: Path) -> list[float]:
+    with np.load(path) as columns:
+        return [float(value) for value in columns["cutoffs"]]
+
+
+def above(particles: Particles, thresholds: Sequence[float]) -> Particles:
+    """The picks whose score reaches the threshold of their class."""
+    if not len(particles):
+        return particles
+    assert particles.scores is not None
+    return particles.select(particles.scores >= np.array(thresholds)[particles.labels - 1])
+
+
 def _decided(particles: Particles, thresholds: Sequence[float], radii_vox: Sequence[float]) -> Particles:
     """The picks of all templates that reach the cut-off of theirs, one class for each place."""
-    assert particles.scores is not None
-    labels = range(1, len(thresholds) + 1)
-    reached = particles.select(particles.scores >= np.array(thresholds)[particles.labels - 1])
+    labels, reached = range(1, len(thresholds) + 1), above(particles, thresholds)
     return decide_classes([reached.select(reached.labels == label) for label in labels], radii_vox)
 
 

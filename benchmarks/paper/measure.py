@@ -109,19 +109,21 @@ def _listed(config: Config, folder: Path, further: Row, matched: Matched | None)
     """Measure lists that nothing was trained for: the matched ones, or the true ones."""
     assert matched is not None
     assert config.data.dir is not None
-    test = matching.open_test(config)
+    meta, test = (matching.open_annotated(config, split) for split in ("meta", "test"))
     if further["picks"] == "truth":
-        lists = candidates = {tomogram.name: tomogram.particles for tomogram in test if tomogram.particles is not None}
+        lists = strict = candidates = {t.name: t.particles for t in test if t.particles is not None}
     else:
         found = matching.MatchedLists(Path(config.data.dir))
+        on_meta = main_job.evaluate(config, meta[0], meta, {t.name: found.picks(t) for t in meta})
         lists = {tomogram.name: found.picks(tomogram) for tomogram in test}
+        strict = {name: matching.above(each, best_thresholds(on_meta)) for name, each in lists.items()}
         candidates = {tomogram.name: found.candidates(tomogram) for tomogram in test}
-    evaluation = main_job.evaluate(config, test[0], test, lists)
+    plain, calibrated = (main_job.evaluate(config, test[0], test, each) for each in (lists, strict))
     small = smaller_half(config.data.species)
     return {
-        "species": [{"name": score.name, "group": score.group} for score in evaluation.classes],
-        "metrics": _scores("plain", evaluation, small)
-        | _scores("calibrated", evaluation, small)  # the cut-offs come from the meta tomograms already
+        "species": [{"name": score.name, "group": score.group} for score in plain.classes],
+        "metrics": _scores("plain", plain, small)
+        | _scores("calibrated", calibrated, small)
         | average_metrics(config, matched, test, candidates),
         "state": {"chosen_by": config.evaluation.choose_by},
         "curves": {"training": [], "validation": []},

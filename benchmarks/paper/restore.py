@@ -16,7 +16,6 @@ from benchmarks.paper.collect import is_current
 from benchmarks.paper.runner import folder_of, say
 from benchmarks.paper.study import RESULT, Changes, Matched, Run, Scale, Study, StudyFile, changed, fingerprint
 from robpicker_jax.config import as_plain_values
-from robpicker_jax.config.loading import validated
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
 
@@ -82,16 +81,20 @@ def _results(content: Mapping[str, Any], scale: Scale, source: Path) -> list[tup
 
 def _study(content: Mapping[str, Any], scale: Scale, source: Path) -> Study:
     """The study as it was when the record was written."""
+    matched = content.get("matched", {})
     file = StudyFile(
         title="",
         question="",
-        data_sets={name: Changes("", settings) for name, settings in content["data_set_settings"].items()},
+        data_sets={
+            name: Changes("", settings, matched=matched.get(name, {}))
+            for name, settings in content["data_set_settings"].items()
+        },
         cases={
             name: Changes("", case["settings"], picks=case.get("picks", "model"))
             for name, case in content["cases"].items()
         },
         references=(),
-        matched=validated(Matched, content["matched"], source) if content.get("matched") else None,
+        matched=Matched() if matched else None,
     )
     return Study(content["study"], scale, file, changed(content["settings"], {}), source)
 

@@ -60,6 +60,7 @@ class Changes:
         shown: whether figures that would become crowded show it.
         picks: of a case: whose picks are judged, the trained model's; in studies that match templates also the matched
             lists themselves, or the true particles. The last two train nothing.
+        matched: of a data set: what of the study's template matching is otherwise there.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -69,6 +70,7 @@ class Changes:
     full: dict[str, Any] = field(default_factory=dict)
     shown: bool = True
     picks: Picks = "model"
+    matched: dict[str, Any] = field(default_factory=dict)
 
     def at(self, scale: Scale) -> dict[str, Any]:
         """The settings at a scale."""
@@ -79,11 +81,12 @@ class Changes:
 class Matched:
     """Template matching in a study: its lists are the training labels, and averages are made of what each case picks.
 
-    The templates are the species themselves, weighed with the tilts and the CTF of the simulation. Cut-offs are those with
-    the best F1 on the meta tomograms.
+    The templates are the species themselves.
 
     Attributes:
         angle_step_deg: of the search.
+        weighing: of the templates: a binary wedge, or every tilt with the CTF of the simulation.
+        cutoff: by the statistics of each tomogram's peaks, or where F1 on the clean meta tomograms is best.
         candidates: peaks that a template gives at most in a tomogram, over the number of its species' particles there.
         averaged: the species that are averaged.
         share: how many of the best-scored picks are averaged, over the number of the species' particles in the test
@@ -94,6 +97,8 @@ class Matched:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     angle_step_deg: float = 15.0
+    weighing: Literal["wedge", "ctf"] = "wedge"
+    cutoff: Literal["statistics", "clean"] = "statistics"
     candidates: float = 2.5
     averaged: tuple[str, ...] = ()
     share: float = 0.8
@@ -192,11 +197,23 @@ class Study:
         check(config, where)
         return config
 
+    def matched(self, data_set: str) -> Matched | None:
+        """How a data set's labels are matched; None where the study matches no templates.
+
+        Raises:
+            InputError: an entry that there is not.
+        """
+        if self.file.matched is None:
+            return None
+        entries = asdict(self.file.matched) | self.file.data_sets[data_set].matched
+        return validated(Matched, entries, f"{self.source}, data_sets.{data_set}.matched")
+
     def further(self, run: Run) -> dict[str, Any]:
         """What a run depends on beside its configuration, as JSON has it; empty where the study matches no templates."""
-        if self.file.matched is None:
+        matched = self.matched(run.data_set)
+        if matched is None:
             return {}
-        further = {"picks": self.file.cases[run.case].picks, "matched": asdict(self.file.matched)}
+        further = {"picks": self.file.cases[run.case].picks, "matched": asdict(matched)}
         return dict(json.loads(json.dumps(further)))
 
     def fingerprint(self, run: Run) -> str:
@@ -215,9 +232,10 @@ class Study:
         for name, case in self.file.cases.items():
             if case.picks != "model" and self.file.matched is None:
                 raise InputError("the study matches no templates", where=f"{self.source}, cases.{name}.picks")
-        averaged = set() if self.file.matched is None else set(self.file.matched.averaged)
         for run in self.runs([0]):
-            unknown = averaged - {species.name for species in self.config(run).data.species}
+            matched, config = self.matched(run.data_set), self.config(run)
+            averaged = set() if matched is None else set(matched.averaged)
+            unknown = averaged - {species.name for species in config.data.species}
             if unknown:
                 raise InputError(f"{min(unknown)!r} is no species", where=f"{self.source}, matched.averaged")
 

@@ -112,14 +112,19 @@ def test_cut_offs_come_before_templates_compete(tmp_path: Path) -> None:
         Particles([[10, 10, 10]], [1], scores=[0.4]),
         Particles([[10, 11, 10], [30, 10, 10]], [2, 2], scores=[0.5, 0.7]),
     )
-    _write(tmp_path / "data" / "candidates" / f"train_{files.name}.npz", at)
-    (tmp_path / "data" / "matched.json").write_text(json.dumps({"thresholds": [0.3, 0.6], "radii_vox": [5.0, 3.0]}))
+    _write(tmp_path / "data" / "candidates" / f"train_{files.name}.npz", at, [0.3, 0.6])
+    by_clean = {"thresholds": [0.3, 0.6], "radii_vox": [5.0, 3.0]}
+    (tmp_path / "data" / "matched.json").write_text(json.dumps(by_clean | {"thresholds": []}))
     lists = MatchedLists(tmp_path / "data")
     with open_tomogram(files, config.data) as tomogram:
         assert lists.picks(tomogram).labels.tolist() == [2, 1]
+        (tmp_path / "data" / "matched.json").write_text(json.dumps(by_clean))
+        lists = MatchedLists(tmp_path / "data")
+        assert lists.picks(tomogram).labels.tolist() == [2, 1]
         candidates = lists.candidates(tomogram)
         assert sorted(candidates.labels.tolist()) == [1, 2, 2]
-    settings = matching_config(config, Matched())
+    assert matching_config(config, Matched()).tilt_step_deg is None
+    settings = matching_config(config, Matched(weighing="ctf"))
     assert settings.voxel_size_angstrom == config.simulation.voxel_size_angstrom
     assert [each.density for each in settings.templates] == ["phantom:ribosome", "phantom:apoferritin"]
     assert settings.phase_flipped
