@@ -9,7 +9,8 @@ import numpy as np
 
 from robpicker_jax.config.matching_section import MatchingConfig
 from robpicker_jax.matching.extraction import Extraction, rim
-from robpicker_jax.matching.matcher import Matcher, MatchSettings
+from robpicker_jax.matching.matcher import Matcher
+from robpicker_jax.matching.settings import MatchSettings
 from robpicker_jax.matching.templates import Template, TemplateRecipe
 from robpicker_jax.molecules import phantom_density
 from robpicker_jax.rotations import TiltScheme, rotation_count
