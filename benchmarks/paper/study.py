@@ -217,8 +217,9 @@ class Study:
         if matched is None:
             return {}
         case = self.file.cases[run.case]
-        further = {"picks": case.picks, "matched": asdict(matched)}
-        further |= {"corruption": case.corruption} if case.corruption != "stated" else {}
+        further: dict[str, Any] = {"picks": case.picks, "matched": asdict(matched)}
+        if case.corruption != "stated":
+            further["corruption"] = case.corruption
         return dict(json.loads(json.dumps(further)))
 
     def fingerprint(self, run: Run) -> str:
