@@ -165,7 +165,8 @@ def averages_figure(record: Record) -> Figure | None:
         axes.set_xlabel("resolution, Å")
         axes.set_ylim(-0.03, 1.03)
     for axes, data_set in zip(grid[:, 0], rows, strict=True):
-        axes.set_ylabel(f"FSC, {short(record.data_sets[data_set].partition(':')[0], 34)}")
+        kind = record.data_sets[data_set].partition(":")[0]
+        axes.set_ylabel(f"FSC, {short(kind, 34)}")
     handles = grid[0, 0].get_legend_handles_labels()[0]
     legend_below(figure, handles, 4, title="full: with the true map; dotted: of the two halves")
     return figure
