@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robpicker_jax.commands.cli import configured_parser, parse_configured
+from robpicker_jax.commands.cli import configured_parser, split_overrides
 
 if TYPE_CHECKING:
     from robpicker_jax.config import Config
@@ -28,12 +29,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = configured_parser("train", _DESCRIPTION)
     parser.add_argument("--workdir", metavar="DIR", type=Path, help="folder of the run; default: runs/NAME[-VARIANT]")
-    options, config = parse_configured(parser, list(arguments or ()))
+    parser.add_argument(
+        "--init-from",
+        metavar="RUN_OR_FILE",
+        help="fine-tune a trained model: train.init_from, with a third of the configuration's steps and 0.3 of its learning "
+        "rate, unless flags say otherwise",
+    )
+    rest, overrides = split_overrides(list(arguments or ()))
+    options = parser.parse_args(rest)
+    config = _configuration(options, overrides)
     # After parsing, so that --help and bad arguments answer at once.
     from robpicker_jax.training import run_folder
 
     run_job(config, options.workdir or run_folder.default_workdir(config.train.variant, options.config))
     return 0
+
+
+def _configuration(options: Namespace, overrides: list[str]) -> Config:
+    """The configuration, of a fine-tuning with its short schedule."""
+    import json
+
+    from robpicker_jax.config import load_config
+
+    config = load_config(options.config, overrides)
+    if options.init_from is None:
+        return config
+    from robpicker_jax.training.starting import shorter
+
+    given = {override.partition("=")[0] for override in overrides}
+    short = [f"{key}={json.dumps(value)}" for key, value in shorter(config.train).items() if key not in given]
+    return load_config(options.config, [*overrides, *short, f"train.init_from={json.dumps(options.init_from)}"])
 
 
 def run_job(config: Config, workdir: Path) -> None:
@@ -46,7 +71,9 @@ def run_job(config: Config, workdir: Path) -> None:
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, *thresholds[1:])
     try:
         from robpicker_jax.commands import beside, main_job
+        from robpicker_jax.training.starting import with_network_of_start
 
+        config = with_network_of_start(config, workdir)
         main_job.run(config, workdir)
         others = beside.runs_beside(config, workdir)
         for folder, other in others:

@@ -213,6 +213,16 @@ class TrainConfig:
     held_out_share: Annotated[
         float, Gt(0), Le(0.5), about("share of a meta tomogram's longest axis that meta_held_out: space keeps")
     ] = 0.25
+    init_from: Annotated[
+        str | None,
+        about(
+            "a run's folder or a model.rpk, whose network training begins with; none: with random parameters. "
+            "--init-from sets a short schedule too"
+        ),
+    ] = None
+    frozen: Annotated[
+        tuple[str, ...], about("layers of the network that are not trained, by name or pattern, such as encoder*")
+    ] = ()
     fine_tune_steps: Annotated[
         Count, about("last steps, on meta patches alone, at a tenth of the learning rate; 0: none")
     ] = 0

@@ -43,8 +43,8 @@ def check(config: Config, source: str | Path = "") -> None:
     if isinstance(config.data.lists, dict):
         for name in config.data.lists:
             if name not in {entry.name for entry in species}:
-                known = ", ".join(entry.name for entry in species)
-                fail(f"data.lists.{name}", "no such species", f"data.species has {known}")
+                listed = ", ".join(entry.name for entry in species)
+                fail(f"data.lists.{name}", "no such species", f"data.species has {listed}")
     for name in config.picking.min_scores:
         if name not in (known := [entry.name for entry in species]):
             fail("picking.min_scores", f"no species {name!r}", f"the species are {', '.join(known)}")

@@ -52,6 +52,7 @@ from robpicker_jax.system.compilation import jit
 from robpicker_jax.system.registry import look_up
 from robpicker_jax.training import objective
 from robpicker_jax.training.corruption import CorruptionRates, corruption_rates
+from robpicker_jax.training.freezing import check_frozen, with_frozen
 from robpicker_jax.training.losses import LossValues, build_loss
 from robpicker_jax.training.objective import Batch, InnerAux, Networks, NetworkState, robpicker_problem
 from robpicker_jax.training.optimizers import build_optimizer, schedule_of
@@ -200,6 +201,7 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
         averaged = _average_decay(train, config.model) > 0
         start = jax.jit(lambda: _fresh_state(init, problem, meta_optimizers, train, averaged=averaged))
         state = parallel.replicate(start(), mesh)
+    check_frozen(state.params, train.frozen)
     problem = accumulated(problem, devices.micro_batches)
     rates = corruption_rates(train.corruption, config.data.species)
     step, warmup, teach = _steps(problem, trained, meta_optimizers, train, config.model, rates, pmap=pmap)
@@ -253,14 +255,15 @@ def _mesh(train: TrainConfig, devices: ParallelConfig) -> Mesh:
 
 def _problem(networks: Networks, train: TrainConfig, model: ModelConfig, device_axis: str | None) -> BilevelProblem:
     """RobPicker's problem with the loss, the stops and the inner optimiser of a configuration."""
+    optimizer = build_optimizer(
+        train.inner,
+        train.main_steps * train.inner_steps,
+        train.fine_tune_steps * train.inner_steps,
+        updates_per_step=train.inner_steps,
+    )
     problem = robpicker_problem(
         networks,
-        build_optimizer(
-            train.inner,
-            train.main_steps * train.inner_steps,
-            train.fine_tune_steps * train.inner_steps,
-            updates_per_step=train.inner_steps,
-        ),
+        with_frozen(optimizer, train.frozen),
         build_loss(train, device_axis=device_axis),
         stop_gradient_label=train.stop_gradient_label,
         stop_gradient_weight=train.stop_gradient_weight,
