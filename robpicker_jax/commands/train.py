@@ -22,6 +22,10 @@ Train a particle picker from noisy annotations, pick the test tomograms, evaluat
 Without --config a small data set is simulated and used. The same command again goes on where it was interrupted; a
 finished run says so. --train.beside [supervised] also trains without the meta networks on the same data, in
 WORKDIR-supervised; the reports of runs in neighbouring folders that differ in the variant alone show each other.
+
+--folds 5 trains and tests five times, each time with other test tomograms, on all annotated tomograms of the data set
+(of those that a fold does not test, one in eight is its meta set), in WORKDIR/fold_1 …, and writes one summary,
+WORKDIR/cross_validation.json. It is gone on with in the same way; --fold 2 does that fold alone.
 """
 
 
@@ -35,13 +39,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="fine-tune a trained model: train.init_from, with a third of the configuration's steps and 0.3 of its learning "
         "rate, unless flags say otherwise",
     )
+    parser.add_argument("--folds", metavar="N", type=int, help="cross-validate over so many folds of the tomograms")
+    parser.add_argument("--fold", metavar="K", type=int, help="with --folds: do fold K alone, from 1")
     rest, overrides = split_overrides(list(arguments or ()))
     options = parser.parse_args(rest)
     config = _configuration(options, overrides)
     # After parsing, so that --help and bad arguments answer at once.
     from robpicker_jax.training import run_folder
 
-    run_job(config, options.workdir or run_folder.default_workdir(config.train.variant, options.config))
+    workdir = options.workdir or run_folder.default_workdir(config.train.variant, options.config)
+    if options.folds is None and options.fold is None:
+        run_job(config, workdir)
+        return 0
+    from robpicker_jax.commands.cross_validation import cross_validate
+    from robpicker_jax.system.errors import InputError
+
+    if options.folds is None:
+        raise InputError("needs the number of folds", where="--fold", fix="give --folds as well")
+    cross_validate(config, workdir, options.folds, run_job, only=options.fold)
     return 0
 
 

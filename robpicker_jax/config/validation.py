@@ -27,7 +27,8 @@ def check(config: Config, source: str | Path = "") -> None:
         fail("data.species", "no species", "list at least one {name, radius_angstrom}")
     if len(species) > MAX_SPECIES:
         fail("data.species", f"{len(species)} species, but label maps hold {MAX_SPECIES} at most")
-    for name, count in Counter(entry.name for entry in species).items():
+    names = [entry.name for entry in species]
+    for name, count in Counter(names).items():
         if count > 1:
             fail("data.species", f"the name {name!r} is given {count} times", "make the names unique")
     for index, entry in enumerate(species):
@@ -42,12 +43,11 @@ def check(config: Config, source: str | Path = "") -> None:
             fail(key, "shape labels need a mask, density or phantom", "add one, or set data.train_labels: sphere")
     if isinstance(config.data.lists, dict):
         for name in config.data.lists:
-            if name not in {entry.name for entry in species}:
-                listed = ", ".join(entry.name for entry in species)
-                fail(f"data.lists.{name}", "no such species", f"data.species has {listed}")
+            if name not in names:
+                fail(f"data.lists.{name}", "no such species", f"data.species has {', '.join(names)}")
     for name in config.picking.min_scores:
-        if name not in (known := [entry.name for entry in species]):
-            fail("picking.min_scores", f"no species {name!r}", f"the species are {', '.join(known)}")
+        if name not in names:
+            fail("picking.min_scores", f"no species {name!r}", f"the species are {', '.join(names)}")
     try:
         re.compile(config.data.name_pattern or "")
     except re.error as error:
