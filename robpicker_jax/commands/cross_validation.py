@@ -14,7 +14,7 @@ from rich.table import Table
 
 from robpicker_jax import parallel
 from robpicker_jax.commands import run_state
-from robpicker_jax.config import Config
+from robpicker_jax.config import Config, SplitsConfig
 from robpicker_jax.datasets import SPLITS, dataset
 from robpicker_jax.datasets.copick_project import is_project
 from robpicker_jax.datasets.folds import Fold, annotated, assign_folds, link_fold
@@ -61,8 +61,10 @@ def fold_dir(workdir: Path, number: int) -> Path:
 
 
 def fold_config(config: Config, workdir: Path, number: int) -> Config:
-    """The configuration of a fold's run."""
-    return replace(config, data=replace(config.data, dir=str((workdir / f"fold_{number}_data").resolve())))
+    """The configuration of a fold's run; its folder of links says by itself what each tomogram is for."""
+    folder = str((workdir / f"fold_{number}_data").resolve())
+    data = replace(config.data, dir=folder, splits=SplitsConfig(), volumes=None, lists=())
+    return replace(config, data=data)
 
 
 def prepare(config: Config, workdir: Path, count: int) -> list[Fold]:

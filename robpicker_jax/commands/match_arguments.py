@@ -69,7 +69,7 @@ def match_parser() -> ArgumentParser:
     add("--tile", metavar="VOX", type=int, default=192, help="largest edge of a tile; default: 192")
     add("--memory-limit-gib", metavar="G", type=float, help="memory that turned templates and a tile may take; default: "
         "half of what is free")  # fmt: skip
-    add("--workers", metavar="N", type=int, help="threads of the exact search; default: one for each device")
+    add("--workers", metavar="N", type=int, help="threads; default: one for each device, or CPU core")
     group = result.add_argument_group("picks")
     add = group.add_argument
     add("--distance", metavar="A[,…]", help="smallest distance of picks, Å; default: the particle's radius")
@@ -178,37 +178,18 @@ def tilt_scheme(options: argparse.Namespace) -> TiltScheme | None:
     Raises:
         InputError: a dose or defocus without a step.
     """
-    import numpy as np
+    from robpicker_jax.matching.building import scheme_of
 
-    from robpicker_jax.rotations import TiltScheme
-
-    limits, transfer = tilt_range(options.tilts), transfer_of(options)
-    if options.tilt_step is None:
-        if options.dose_per_tilt is not None or transfer is not None:
-            raise InputError("dose and CTF are weighed tilt by tilt", where="--tilt-step", fix="give it")
-        return None
-    if limits is None:
-        raise InputError("a tilt step needs a tilt range", where="--tilt-step", fix="give --tilts too")
-    angles = np.arange(limits[0], limits[1] + 1e-6, options.tilt_step)
-    doses = None
-    if options.dose_per_tilt is not None:
-        order = np.argsort(np.abs(angles), kind="stable")
-        received = np.empty(len(angles))
-        received[order] = np.arange(len(angles)) * options.dose_per_tilt
-        doses = tuple(received.tolist())
-    return TiltScheme(tuple(angles.tolist()), doses, None if transfer is None else (transfer,))
+    return scheme_of(tilt_range(options.tilts), options.tilt_step, options.dose_per_tilt, transfer_of(options))
 
 
 def match_settings(options: argparse.Namespace) -> MatchSettings:
     """The settings of the search."""
-    import jax
-
     from robpicker_jax.matching import MatchSettings
+    from robpicker_jax.matching.building import free_memory_share
     from robpicker_jax.rotations import rotation_count
-    from robpicker_jax.system.memory import device_bytes
 
-    free = device_bytes(jax.devices()[0], free=True)
-    limit = None if free is None else free // 2
+    limit = free_memory_share()
     if options.memory_limit_gib is not None:
         limit = int(options.memory_limit_gib * 2**30)
     with located("--angle-step"):
@@ -236,8 +217,8 @@ def templates(options: argparse.Namespace, voxel_size_angstrom: float) -> list[T
         InputError: a map that cannot be used, or values that do not fit.
     """
     from robpicker_jax.matching import TemplateRecipe
-    from robpicker_jax.molecules import phantom_density
-    from robpicker_jax.volumes import read_volume, volume_stem
+    from robpicker_jax.matching.building import PHANTOM, template_of
+    from robpicker_jax.volumes import volume_stem
 
     sources = options.template.split(",")
     count = len(sources)
@@ -248,7 +229,6 @@ def templates(options: argparse.Namespace, voxel_size_angstrom: float) -> list[T
     groups = listed(options.symmetry, count, str, "--symmetry")
     result = []
     for source, name, diameter, symmetry in zip(sources, names, diameters, groups, strict=True):
-        kind, _, phantom = source.partition(":")
         recipe = TemplateRecipe(
             diameter_angstrom=diameter,
             low_pass_angstrom=options.low_pass,
@@ -258,17 +238,11 @@ def templates(options: argparse.Namespace, voxel_size_angstrom: float) -> list[T
             symmetry=symmetry or "C1",
             centre=not options.no_centre,
         )
-        if kind == "phantom" and phantom:
-            fine = voxel_size_angstrom / 2
-            result.append(recipe.make(name or phantom, phantom_density(phantom, fine), fine, voxel_size_angstrom))
-            continue
-        volume = read_volume(source)
-        size = options.template_voxel or volume.voxel_size_angstrom
-        if size is None:
-            raise InputError(
-                "the header does not give the voxel size (it says 0 or 1)", where=source, fix="give --template-voxel"
-            )
-        result.append(recipe.make(name or volume_stem(Path(source)), volume.data, size, voxel_size_angstrom))
+        phantom = source.removeprefix(PHANTOM) if source.startswith(PHANTOM) else ""
+        called = name or phantom or volume_stem(Path(source))
+        result.append(
+            template_of(source, called, recipe, voxel_size_angstrom, map_voxel_angstrom=options.template_voxel)
+        )
     return result
 
 

@@ -8,9 +8,12 @@ nearly the same picks in a fraction of the time. `search_volume` goes through a 
 from robpicker_jax.matching.cascade import CascadeSearch, CascadeSettings, build_cascade
 from robpicker_jax.matching.exact import ExactSearch
 from robpicker_jax.matching.extraction import Extraction, Peaks, decide_classes, find_peaks
-from robpicker_jax.matching.matcher import Matcher, MatchSettings, TemplateMatch, TomogramMatch
+from robpicker_jax.matching.matcher import Matcher
+from robpicker_jax.matching.matches import TemplateMatch, TomogramMatch
+from robpicker_jax.matching.plan import MatchPlan
 from robpicker_jax.matching.refinement import refined
 from robpicker_jax.matching.search import search_volume
+from robpicker_jax.matching.settings import MatchSettings
 from robpicker_jax.matching.templates import Template, TemplateRecipe, ball_mask, shape_mask
 from robpicker_jax.matching.tiles import MapStore, Tiling
 
@@ -20,6 +23,7 @@ __all__ = [
     "ExactSearch",
     "Extraction",
     "MapStore",
+    "MatchPlan",
     "MatchSettings",
     "Matcher",
     "Peaks",

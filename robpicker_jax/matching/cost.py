@@ -14,15 +14,15 @@ class Cost:
     """Work and memory of a search.
 
     Attributes:
-        edge: size of the template's box, voxels.
+        window: size of the template's window, voxels.
         units: units of work of a tile, for the progress bar.
         held: bytes that the search takes as long as it is there.
         per_core: bytes that a tile takes further, for each voxel of its core.
-        per_tile: likewise for each voxel of the tile, which the template's box makes larger.
+        per_tile: likewise for each voxel of the tile, which the template's window makes larger.
         fixed: likewise, whatever the tile's size.
     """
 
-    edge: int
+    window: int
     units: int
     held: int
     per_core: int
@@ -31,5 +31,5 @@ class Cost:
 
     def bytes(self, core_zyx: Sequence[int]) -> int:
         """The most memory that a tile takes beside what the search holds, on all devices together."""
-        tile = math.prod(tile_shape(core_zyx, self.edge))
+        tile = math.prod(tile_shape(core_zyx, self.window))
         return self.per_core * math.prod(core_zyx) + self.per_tile * tile + self.fixed

@@ -14,6 +14,7 @@ from robpicker_jax.matching import correlation
 from robpicker_jax.matching.correlation import Filter, Scores
 from robpicker_jax.matching.cost import Cost
 from robpicker_jax.matching.templates import Template
+from robpicker_jax.system.cores import usable_cores
 
 _CHUNK = 32  # rotations in one call: one compilation, and progress every few seconds
 
@@ -30,8 +31,9 @@ def exact_cost(
     """
     fine = 4 * (correlation.OVERSAMPLING * template.edge) ** 3 * (2 if template.turns else 1)
     count = _count(workers)
+    first, last = template.window
     return Cost(
-        template.edge,
+        last - first,
         angles,
         count * fine,
         count * (12 + 8 * statistics + 8 * batch),
@@ -40,7 +42,10 @@ def exact_cost(
 
 
 def _count(workers: int | None) -> int:
-    return max(1, workers or len(jax.local_devices()))
+    """Threads: one for each device, or for each core where the only device is a CPU."""
+    devices = jax.local_devices()
+    single = len(devices) == 1 and devices[0].platform == "cpu"
+    return max(1, workers or (usable_cores() if single else len(devices)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +61,7 @@ class ExactSearch:
         wedge: centred weights of the template's box; none: all ones.
         statistics: whether mean and standard deviation over angles are kept for each voxel.
         batch: rotations at once on a device; 1 is best on CPUs.
-        workers: threads; by default one for each device.
+        workers: threads; none: one for each device, or for each core where the only device is a CPU.
     """
 
     template: Template
@@ -88,7 +93,7 @@ class ExactSearch:
         """The maps of a core.
 
         Args:
-            tile: float32 of shape `tile_shape(core_zyx, edge)`, see `correlation`.
+            tile: float32 of shape `tile_shape(core_zyx, window)`, see `correlation`.
             core_zyx: shape of the core.
             on_angles: called with the number of rotations just done.
 
@@ -122,14 +127,14 @@ class ExactSearch:
         numbers: np.ndarray,
         on_angles: OnAngles | None,
     ) -> Scores:
-        shape = correlation.tile_shape(core, self.template.edge)
+        window = self.template.window
+        shape = correlation.tile_shape(core, window[1] - window[0])
         assert tile.shape == shape
         chunk = self.batch * max(1, min(_CHUNK, len(numbers)) // self.batch)
         with jax.default_device(device):
             source = jax.device_put(self.source, device)
-            spectrum, squared, inverse = correlation.prepared_tile(
-                jax.device_put(tile, device), source.mask / source.mask.sum(), core=core
-            )
+            weights = (source.mask / source.mask.sum())[(slice(*window),) * 3]
+            spectrum, squared, inverse = correlation.prepared_tile(jax.device_put(tile, device), weights, core=core)
             scores = correlation.empty_scores(core, self.statistics)
             for first in range(0, len(numbers), chunk):
                 now = numbers[first : first + chunk]
@@ -146,6 +151,7 @@ class ExactSearch:
                     jnp.asarray(indices),
                     shape=shape,
                     core=core,
+                    window=window,
                     turns=self.template.turns,
                     statistics=self.statistics,
                     batch=self.batch,

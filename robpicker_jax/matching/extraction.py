@@ -114,7 +114,7 @@ def find_peaks(
     heights = scores[local]
     order = np.lexsort((np.arange(len(heights)), -heights))
     voxels, heights = voxels[order], heights[order]
-    kept = _apart(voxels, settings.radius_vox)
+    kept = apart(voxels, settings.radius_vox)
     voxels, heights = voxels[kept], heights[kept]
     cutoff = -math.inf
     if settings.cutoff == "gaussian":
@@ -141,7 +141,7 @@ def _tophat(scores: np.ndarray) -> np.ndarray:
     return np.asarray(scipy.ndimage.white_tophat(scores, footprint=scipy.ndimage.generate_binary_structure(3, 1)))
 
 
-def _apart(voxels: np.ndarray, radius: float) -> np.ndarray:
+def apart(voxels: np.ndarray, radius: float) -> np.ndarray:
     """Which points are kept when each, in order, forbids the later ones nearer than the radius; int (m,)."""
     if not len(voxels):
         return np.zeros(0, np.intp)

@@ -18,6 +18,8 @@ from robpicker_jax.rotations.symmetry import nearest_equivalent
 
 _TOGETHER = 16  # voxels in one call
 _HALVINGS = 3  # an eighth of the search's step in the end
+ROUNDS = 1 + _HALVINGS
+"""Rounds of the refinement of orientations; one where positions alone are refined."""
 _SIDE = 0.5  # voxels to either side of a position
 
 
@@ -96,6 +98,8 @@ def refined(
     """
     n = len(peaks)
     if not n:
+        if on_rounds is not None:
+            on_rounds(ROUNDS if step_deg is not None else 1)
         return Particles.empty()
     source, rows = build_filter(template, wedge), np.arange(n)
     current, shifts = np.array(rotations, np.float64), np.zeros((n, 3))

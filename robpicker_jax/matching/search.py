@@ -57,8 +57,8 @@ def search_volume(
         The maps by name, (z, y, x), see `ExactSearch.tile`.
     """
     kept = store or MapStore(tiling.shape_zyx, search.maps)
-    edge, core = search.template.edge, tiling.core_zyx
-    shape = tile_shape(core, edge)
+    core, (first, last) = tiling.core_zyx, search.template.window
+    before, shape = search.template.edge // 2 - first, tile_shape(core, last - first)
     for start in list(kept.waiting(tiling)):
         region, _ = tiling.region(start)
         if mask is not None and not mask[region].any():
@@ -69,16 +69,18 @@ def search_volume(
             if on_units is not None:
                 on_units(search.cost.units)
             continue
-        box = read_box(volume, [first - edge // 2 for first in start], shape)
+        box = read_box(volume, [at - before for at in start], shape)
         kept.put(tiling, start, search.tile(box, core, on_units))
     return kept.maps
 
 
-def core_for(cost: Cost, shape_zyx: tuple[int, int, int], memory_bytes: int | None, largest: int = 256) -> Tiling:
+def core_for(
+    cost: Cost, shape_zyx: tuple[int, int, int], memory_bytes: int | None, largest: int = 256, rim_vox: int = 0
+) -> Tiling:
     """The division with the largest tiles that fit into a part of memory, up to an edge of `largest` voxels."""
     edge = largest
-    tiling = Tiling.of(shape_zyx, edge)
+    tiling = Tiling.of(shape_zyx, edge, rim_vox)
     while memory_bytes is not None and edge > 32 and cost.bytes(tiling.core_zyx) > memory_bytes:
         edge = int(edge * 0.8)
-        tiling = Tiling.of(shape_zyx, edge)
+        tiling = Tiling.of(shape_zyx, edge, rim_vox)
     return tiling

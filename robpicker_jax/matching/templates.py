@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import scipy
@@ -55,6 +56,12 @@ class Template:
     def edge(self) -> int:
         """Size of the box, voxels."""
         return int(self.density.shape[0])
+
+    @cached_property
+    def window(self) -> tuple[int, int]:
+        """First voxel, along each axis, that the mask touches, and the one after the last; all where the mask turns."""
+        touched = np.argwhere(self.mask > 0)
+        return (0, self.edge) if self.turns else (int(touched.min()), int(touched.max()) + 1)
 
     def mirrored(self) -> Template:
         """The mirror image (x reversed about the centre), to check the hand of tomograms: it should match worse."""
@@ -171,7 +178,7 @@ class TemplateRecipe:
             extent_angstrom = self.diameter_angstrom / 2
         radius = extent_angstrom / voxel_size_angstrom
         reach = radius * (self.mask_ratio if self.mask == "sphere" else 1.0) + 3 * self.soft_vox
-        edge = 2 * math.ceil(reach + 1) + 1
+        edge = int(scipy.fft.next_fast_len(2 * math.ceil(reach + 1) + 1, real=True))
         scale = voxel_size_angstrom / map_voxel_angstrom
         sampled = scipy.ndimage.affine_transform(
             box, np.full(3, scale), offset=centre - scale * (edge // 2), output_shape=(edge,) * 3, order=3

@@ -48,30 +48,35 @@ class Tiling:
     Attributes:
         shape_zyx: the volume.
         core_zyx: shape of a core.
+        rim_vox: width of the rim along the faces that no core covers.
     """
 
     shape_zyx: tuple[int, int, int]
     core_zyx: tuple[int, int, int]
+    rim_vox: int = 0
 
     @classmethod
-    def of(cls, shape_zyx: Sequence[int], largest: int) -> Tiling:
+    def of(cls, shape_zyx: Sequence[int], largest: int, rim_vox: int = 0) -> Tiling:
         """Cores of about equal size whose edges are at most `largest` voxels."""
         edges = []
         for size in shape_zyx:
-            parts = math.ceil(size / max(1, largest))
-            edges.append(math.ceil(size / parts))
+            inner = max(1, size - 2 * rim_vox)
+            parts = math.ceil(inner / max(1, largest))
+            edges.append(math.ceil(inner / parts))
         z, y, x = shape_zyx
-        return cls((int(z), int(y), int(x)), (edges[0], edges[1], edges[2]))
+        return cls((int(z), int(y), int(x)), (edges[0], edges[1], edges[2]), rim_vox)
 
     @property
     def starts(self) -> list[tuple[int, int, int]]:
         """First voxel of each core, z y x."""
-        axes = [range(0, size, edge) for size, edge in zip(self.shape_zyx, self.core_zyx, strict=True)]
+        rim = self.rim_vox
+        axes = [range(rim, size - rim, edge) for size, edge in zip(self.shape_zyx, self.core_zyx, strict=True)]
         return [(z, y, x) for z in axes[0] for y in axes[1] for x in axes[2]]
 
     def region(self, start: Sequence[int]) -> tuple[tuple[slice, slice, slice], tuple[slice, slice, slice]]:
         """Where a core lies in the volume, and which part of the core that is."""
-        ends = [min(a + e, s) for a, e, s in zip(start, self.core_zyx, self.shape_zyx, strict=True)]
+        rim = self.rim_vox
+        ends = [min(a + e, s - rim) for a, e, s in zip(start, self.core_zyx, self.shape_zyx, strict=True)]
         z, y, x = (slice(a, b) for a, b in zip(start, ends, strict=True))
         cz, cy, cx = (slice(0, b - a) for a, b in zip(start, ends, strict=True))
         return (z, y, x), (cz, cy, cx)
@@ -102,6 +107,7 @@ class MapStore:
         types = {name: np.dtype(np.int32 if name == "angles" else np.float32) for name in self.names}
         if self.folder is None:
             self.maps = {name: np.zeros(self.shape_zyx, kind) for name, kind in types.items()}
+            self._mark_empty()
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         self._text = json.dumps([list(self.shape_zyx), list(self.names), self.settings], sort_keys=True, default=str)
@@ -119,6 +125,12 @@ class MapStore:
                 name: np.lib.format.open_memmap(self._path(name), "w+", kind, self.shape_zyx)
                 for name, kind in types.items()
             }
+            self._mark_empty()
+
+    def _mark_empty(self) -> None:
+        """Say that no angle has been found yet: in the rim none will be."""
+        if "angles" in self.maps:
+            self.maps["angles"][:] = -1
 
     @property
     def _record(self) -> Path:

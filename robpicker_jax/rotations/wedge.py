@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from robpicker_jax.system.errors import InputError
 
-_B_PER_DOSE = 4.0  # Å² of B-factor for each electron per Å², the customary value
+B_PER_DOSE = 4.0
+"""Å² of B-factor for each electron per Å², the customary value."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,24 @@ def tilt_weights(edge: int, voxel_size_angstrom: float, scheme: TiltScheme) -> N
     Returns:
         float32 (edge, edge, edge), centred; negative where the CTF is.
     """
+    weights, largest = unscaled_tilt_weights(edge, voxel_size_angstrom, scheme)
+    return np.asarray(weights / largest, np.float32)
+
+
+def tilt_parting(angles_rad: NDArray[np.float64]) -> float:
+    """Fourier voxels from the tilt axis from which planes one voxel thick do not overlap with their neighbours."""
+    spacing = float(np.diff(np.sort(angles_rad)).min()) if len(angles_rad) > 1 else math.pi
+    return 1 / max(spacing, 1e-3)
+
+
+def unscaled_tilt_weights(
+    edge: int, voxel_size_angstrom: float, scheme: TiltScheme
+) -> tuple[NDArray[np.float64], float]:
+    """`tilt_weights` before they are divided by their largest magnitude, and that magnitude; 1 where all is 0."""
     kz, ky, kx = _frequencies(edge)
     per_angstrom = 1 / (edge * voxel_size_angstrom)
     angles = np.deg2rad(np.asarray(scheme.angles_deg, float))
-    spacing = float(np.diff(np.sort(angles)).min()) if len(angles) > 1 else math.pi
-    parting = 1 / max(spacing, 1e-3)  # in Fourier voxels
+    parting = tilt_parting(angles)
     weights = np.zeros((edge,) * 3)
     for index, angle in enumerate(angles):
         across = kx * math.cos(angle) + kz * math.sin(angle)
@@ -119,11 +133,10 @@ def tilt_weights(edge: int, voxel_size_angstrom: float, scheme: TiltScheme) -> N
         if scheme.transfers is not None:
             transfer = scheme.transfers[index if len(scheme.transfers) > 1 else 0](radius)
         if scheme.doses is not None:
-            transfer = transfer * np.exp(-(_B_PER_DOSE * scheme.doses[index] / 4) * radius**2)
+            transfer = transfer * np.exp(-(B_PER_DOSE * scheme.doses[index] / 4) * radius**2)
         weights += slab * transfer
     weights[kz**2 + ky**2 + kx**2 > (edge / 2) ** 2] = 0
-    largest = np.abs(weights).max()
-    return np.asarray(weights / (largest if largest > 0 else 1), np.float32)
+    return weights, float(np.abs(weights).max()) or 1.0
 
 
 def half_layout(weights: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 from robpicker_jax.averaging.weights import Transfer, weight
-from robpicker_jax.rotations import binary_wedge
+from robpicker_jax.rotations import TiltScheme, binary_wedge, tilt_weights
 from robpicker_jax.system.errors import InputError
 
 EDGE = 32
@@ -46,6 +48,20 @@ def test_ctf_multiplies_by_the_length_alone() -> None:
     k = np.array([[3.0, 4.0, 0.0], [0.0, 0.0, 5.0], [0.0, 10.0, 0.0]])
     expected = np.sin(40 * np.array([5, 5, 10]) / (EDGE * 10.0))
     assert_allclose(weights(transfer, k), expected, atol=1e-4)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("doses", [None, tuple(3.0 * np.arange(7))])
+@pytest.mark.parametrize("ctf", [None, lambda f: np.cos(60 * f)])
+def test_tilts_one_by_one_weigh_as_the_stored_box(doses: tuple[float, ...] | None, ctf: object) -> None:
+    scheme = TiltScheme(tuple(np.linspace(-60, 50, 7)), doses, None if ctf is None else (ctf,))  # type: ignore[arg-type]
+    axis = np.arange(EDGE) - EDGE // 2
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    stored = tilt_weights(EDGE, 10.0, scheme)
+    transfer = Transfer(-60.0, 50.0, ctf=ctf, tilts=replace(scheme, transfers=None))  # type: ignore[arg-type]
+    found = weights(transfer, np.stack([x, y, z], -1).reshape(-1, 3)).reshape(stored.shape)
+    assert_allclose(found, stored, atol=1e-4)
+    assert (stored > 0).mean() > 0.05
 
 
 @pytest.mark.parametrize(("low", "high"), [(60.0, -60.0), (-95.0, 60.0), (10.0, 10.0)])

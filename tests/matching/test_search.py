@@ -84,7 +84,7 @@ def test_empty_space_has_no_score() -> None:
 
 def test_a_stopped_search_goes_on_and_other_settings_begin_anew(tmp_path: Path) -> None:
     tiling = Tiling.of((9, 10, 11), 6)
-    search = ExactSearch(template(), ROTATIONS)
+    search = ExactSearch(template(), ROTATIONS, workers=1)
     whole = search_volume(NOISE, search, tiling)
     seen = []
 
@@ -123,6 +123,21 @@ def test_tiles_that_the_mask_leaves_out_are_not_searched() -> None:
     np.testing.assert_array_equal(maps["scores"][:, :, 6:], 0)
     np.testing.assert_array_equal(maps["angles"][:, :, 6:], -1)
     assert sum(seen) == len(Tiling.of((9, 10, 11), 6).starts) * len(ROTATIONS)
+
+
+def test_a_rim_is_not_searched() -> None:
+    rim = (slice(2, -2),) * 3
+    search = ExactSearch(template(), ROTATIONS)
+    whole = search_volume(NOISE, search, Tiling.of((9, 10, 11), 64))
+    tiling = Tiling.of((9, 10, 11), 4, rim_vox=2)
+    assert tiling.core_zyx == (3, 3, 4)
+    maps = search_volume(NOISE, search, tiling)
+    np.testing.assert_allclose(maps["scores"][rim], whole["scores"][rim], atol=1e-5)
+    np.testing.assert_array_equal(maps["angles"][rim], whole["angles"][rim])
+    outside = np.ones((9, 10, 11), bool)
+    outside[rim] = False
+    assert not maps["scores"][outside].any()
+    assert (maps["angles"][outside] == -1).all()
 
 
 def test_boxes_have_zeros_beyond_the_faces() -> None:

@@ -363,6 +363,19 @@ def test_remat_changes_memory_and_nothing_else(name: str) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), gradient(True), gradient(False))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_scores_are_near_those_of_float32(name: str) -> None:
+    edge = 32 if name == "flexunet" else 16
+    image = jax.random.normal(key(1), (1, edge, edge, edge, 1))
+    params, stats = tiny(name).init(key())
+    wide, narrow = (
+        np.asarray(jax.jit(tiny(name, compute_dtype=dtype).apply, static_argnums=3)(params, stats, image, False)[1])
+        for dtype in ("float32", "bfloat16")
+    )
+    assert 0 < np.abs(narrow - wide).max() < 0.1 * np.abs(wide).max()
+
+
 TRAINED: dict[str, tuple[dict[str, Any], str]] = {
     "deepict": ({}, "{depth: 1, initial_features: 2, decoder_dropout: 0.3}"),
     "flexunet": ({"widths": [2, 2, 3, 3, 4]}, "{blocks: [1, 1, 1, 1], shortcut_gradient: true}"),
