@@ -272,7 +272,7 @@ def test_hypergradients_of_the_modules_are_central_differences(
 
         h = 1e-6  # so small that hardly a relu changes its side
         measured = float(value(moved(h)) - value(moved(-h))) / (2 * h)
-        assert norm == pytest.approx(measured, rel=1e-4, abs=1e-9), name
+        assert norm == pytest.approx(measured, rel=1e-4, abs=1e-9), (name, norm, measured)
 
 
 def test_all_evaluations_of_a_step_see_one_mixture(float64: None) -> None:
