@@ -294,6 +294,7 @@ def test_all_evaluations_of_a_step_see_one_mixture(float64: None) -> None:
     assert np.linalg.norm(differences) == pytest.approx(np.linalg.norm(exact), rel=0.01)
 
 
+@pytest.mark.slow
 def test_each_module_may_have_its_own_meta_batch(float64: None) -> None:
     networks, trees, meta = published("labels", "distribution")
     meta = {name: meta[name] for name in ("class_weights", "correction", "voxel_weights")}
