@@ -62,10 +62,14 @@ def fold_dir(workdir: Path, number: int) -> Path:
 
 
 def fold_config(config: Config, workdir: Path, number: int, fold: Fold) -> Config:
-    """The configuration of a fold's run: of a flat folder, other splits; of other data sets, a folder of links."""
+    """The configuration of a fold's run: of a flat folder, other splits; of other data sets, a folder of links.
+
+    The links say by themselves what each tomogram is for and which lists are its own.
+    """
     if config.data.dir is not None and check_layout(Path(config.data.dir), config.data):
         return replace(config, data=replace(config.data, splits=SplitsConfig(fold.train, fold.meta, (), fold.test)))
-    return replace(config, data=replace(config.data, dir=str((workdir / f"fold_{number}_data").resolve())))
+    folder = str((workdir / f"fold_{number}_data").resolve())
+    return replace(config, data=replace(config.data, dir=folder, volumes=None, lists=()))
 
 
 def prepare(config: Config, workdir: Path, count: int) -> list[Fold]:
