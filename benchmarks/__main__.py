@@ -41,6 +41,7 @@ SUITE = (
     "labels",
     "audit",
     "matching",
+    "backbones",
 )
 LONG = ("shrec_lookalike",)
 ACCELERATOR = ("step", "hypergradients", "inference", "convolution", "layers", "scaling", "matching", "input")

@@ -125,6 +125,7 @@ def _flexunet(net: FlexUNet, of: _Layers, image: Tensor) -> tuple[Tensor, Tensor
             y = layer(functional.relu(layer(x, f"{name}/first", stride)), f"{name}/second")
             if stride == 2:
                 short = functional.avg_pool3d(x, 1, stride=2)
+                short = short if net.shortcut_gradient else short.detach()
                 x = torch.cat([short, short.new_zeros(len(x), y.shape[1] - x.shape[1], *short.shape[2:])], 1)
             x = functional.relu(y + x)
         maps.append(x)

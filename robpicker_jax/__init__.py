@@ -9,6 +9,7 @@ In a notebook:
 | name | what it does |
 | --- | --- |
 | `load_model` | a trained `Model`: `.pick`, `.segment`, `.with_options`, `.save` |
+| `init`, `write_tomograms` | a configuration for your own data, and a folder of tomograms from arrays |
 | `train`, `simulate` | the main job, and a simulated data set, from a configuration |
 | `read_particles`, `write_particles` | particle lists of every supported format, as `Particles` |
 | `open_volume`, `read_volume` | tomograms: MRC, TIFF, OME-Zarr |
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from robpicker_jax.annotations import Particles
     from robpicker_jax.annotations import read_annotations as read_particles
     from robpicker_jax.annotations import write_annotations as write_particles
-    from robpicker_jax.commands.notebook import Model, evaluate, load_model, simulate, train
+    from robpicker_jax.commands.notebook import Model, evaluate, init, load_model, simulate, train, write_tomograms
     from robpicker_jax.config import load_config
     from robpicker_jax.system.errors import InputError
     from robpicker_jax.volumes import open_volume, read_volume
@@ -42,6 +43,7 @@ __all__ = [
     "Particles",
     "__version__",
     "evaluate",
+    "init",
     "load_config",
     "load_model",
     "open_volume",
@@ -50,6 +52,7 @@ __all__ = [
     "simulate",
     "train",
     "write_particles",
+    "write_tomograms",
 ]
 
 make_lazy(__name__, ORIGINS)

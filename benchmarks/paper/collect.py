@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.paper.runner import folder_of, read_result, say
-from benchmarks.paper.study import METRICS_VERSION, RESULT, Run, Study, fingerprint, without_folder
+from benchmarks.paper.study import METRICS_VERSION, RESULT, Run, Study, without_folder
 from robpicker_jax.config import META_NETWORKS, Config, as_plain_values
 from robpicker_jax.config.loading import validated
 from robpicker_jax.system.errors import InputError
@@ -42,7 +43,7 @@ def collect(study: Study, out: Path, *, command: str, former: Mapping[str, Any] 
     changed = 0
     for run in study.runs(seeds_present(study, out)):
         result = read_result(folder_of(out, study, run))
-        if result is not None and result["fingerprint"] == fingerprint(study.config(run)):
+        if result is not None and result["fingerprint"] == study.fingerprint(run):
             finished[run] = result
         elif result is not None:
             changed += 1
@@ -72,8 +73,16 @@ def collect(study: Study, out: Path, *, command: str, former: Mapping[str, Any] 
         "data_sets": {name: change.label for name, change in study.file.data_sets.items()},
         "data_set_settings": {name: change.at(study.scale) for name, change in study.file.data_sets.items()},
         "cases": {
-            name: {"label": change.label, "settings": change.at(study.scale), "shown": change.shown}
+            name: {
+                "label": change.label,
+                "settings": change.at(study.scale),
+                "shown": change.shown,
+                "picks": change.picks,
+            }
             for name, change in study.file.cases.items()
+        },
+        "matched": {
+            name: asdict(matched) for name in study.file.data_sets if (matched := study.matched(name)) is not None
         },
         "metrics_version": METRICS_VERSION,
         "metrics": _by_case(study, finished, _metrics),

@@ -1,4 +1,4 @@
-"""Figures of a study, drawn from its record, after the paper's figures 2, 3 and 6."""
+"""Figures of a study, drawn from its record, after the paper's figures 2, 3, 5 and 6."""
 
 from __future__ import annotations
 
@@ -135,11 +135,46 @@ def data_sets_figure(record: Record) -> Figure | None:
     return figure
 
 
+def averages_figure(record: Record) -> Figure | None:
+    """FSC of averages of equally many picks, mean over seeds (after figure 5): of halves, and with the true map."""
+    panels = [(name, species) for name in record.data_sets for species in record.averaged(name)]
+    if not panels:
+        return None
+    figure = _figure(9.6, 2.7 * math.ceil(len(panels) / 3) + 0.7)
+    colours, _ = _looks(record)
+    grid = figure.subplots(math.ceil(len(panels) / 3), min(3, len(panels)), sharey=True, squeeze=False).ravel()
+    voxel = record.content["settings"]["simulation"]["voxel_size_angstrom"]
+    for axes, (data_set, species) in zip(grid, panels, strict=False):
+        for case in record.cases(data_set):
+            edge = record.mean(data_set, case, f"average/edge/{species}").mean
+            if math.isnan(edge):
+                continue
+            for kind, style in (("truth", "-"), ("halves", ":")):
+                shells = np.arange(1, int(edge) // 2)
+                curve = [record.mean(data_set, case, f"fsc {kind}/{species}/{shell:02d}").mean for shell in shells]
+                label = short(record.label(case), 44) if kind == "truth" else None
+                axes.plot(shells / (edge * voxel), curve, style, color=colours[case], lw=1.3, label=label)
+        for level in (0.5, 0.143):
+            axes.axhline(level, color=FAINT, lw=0.8)
+        ticks = [1 / a for a in (100, 60, 45, 35, 28) if a >= 2 * voxel]
+        axes.set_xticks(ticks, [f"{1 / tick:.0f}" for tick in ticks])
+        axes.set_title(species if len(record.data_sets) == 1 else f"{species}\n{short(record.data_sets[data_set], 40)}")
+        axes.set_xlabel("resolution, Å")
+        axes.set_ylim(-0.03, 1.03)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    grid[0].set_ylabel("FSC")
+    handles = grid[0].get_legend_handles_labels()[0]
+    legend_below(figure, handles, 4, title="full: with the true map; dotted: of the two halves")
+    return figure
+
+
 FIGURES: dict[str, Callable[[Record], Any]] = {
     "curves": curves_figure,
     "species": species_figure,
     "differences": differences_figure,
     "data_sets": data_sets_figure,
+    "averages": averages_figure,
 }
 """Name in a study's file → figure of its record; None where there is nothing to show."""
 

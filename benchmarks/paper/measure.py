@@ -17,13 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.paper.study import JOB, METRICS_VERSION, RESULT, fingerprint, without_folder
+from benchmarks.paper import matched as matching
+from benchmarks.paper.averages import average_metrics
+from benchmarks.paper.runner import read_further
+from benchmarks.paper.study import JOB, METRICS_VERSION, RESULT, Matched, fingerprint, without_folder
+from benchmarks.paper.thresholds import best_thresholds
 from robpicker_jax.annotations import Particles
 from robpicker_jax.commands import main_job
-from robpicker_jax.config import Config, Species, as_plain_values, load_config
+from robpicker_jax.config import Config, Species, as_plain_values, load_config, validated
 from robpicker_jax.datasets import OpenedTomogram
 from robpicker_jax.evaluation import Evaluation
-from robpicker_jax.evaluation.curves import PrecisionRecallCurve
 from robpicker_jax.picking.model_picker import ModelPicker
 from robpicker_jax.simulation import DatasetRecipe, simulate_dataset
 from robpicker_jax.system.errors import InputError
@@ -44,16 +47,13 @@ def carry_out(folder: Path) -> dict[str, Any]:
         InputError: another process is at it, the configuration is impossible, or the training diverged.
     """
     with only_one(folder / ".lock", wait=False):
-        config = load_config(folder / JOB)
-        _simulate(config)
+        config, further = load_config(folder / JOB), read_further(folder)
+        matched = validated(Matched, further["matched"], folder) if further else None
+        with _simulated(config):
+            config = config if matched is None else matching.label(config, matched)
         began = time.monotonic()
-        config = main_job.start(config, folder)
-        data = main_job.load_data(config, folder)
-        experiment, batches = main_job.plan(config, folder, data, config.parallel.micro_batches)
-        job = main_job.Job(experiment.config, folder, data, experiment, main_job.validation_tomograms(data))
-        trained = main_job.train(job, batches)
-        picker = main_job.keep_model(job, trained)
-        result = _result(job, trained, picker, time.monotonic() - began)
+        measured = _trained(config, folder, matched) if _trains(further) else _listed(config, folder, further, matched)
+        result = measured | _provenance(folder, further, time.monotonic() - began)
         write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")
         for kept in ("checkpoints", "tensorboard"):  # a study of hundreds of runs would fill the disk with them
             shutil.rmtree(folder / kept, ignore_errors=True)
@@ -80,18 +80,62 @@ def only_one(path: Path, *, wait: bool = True) -> Iterator[None]:
         yield
 
 
-def _simulate(config: Config) -> None:
+@contextmanager
+def _simulated(config: Config) -> Iterator[None]:
+    """The data set is there, and nobody else is at it."""
     if config.data.dir is None:
         raise InputError("data.dir: a run of a study needs the place of its data")
     folder = Path(config.data.dir)
     with only_one(folder.with_suffix(".lock")):
         simulate_dataset(DatasetRecipe(config.data.species, config.simulation, config.label_noise), folder)
+        yield
 
 
-def _result(job: main_job.Job, trained: FitResult, picker: ModelPicker, seconds: float) -> dict[str, Any]:
+def _trains(further: Row) -> bool:
+    return bool(further.get("picks", "model") == "model")
+
+
+def _trained(config: Config, folder: Path, matched: Matched | None) -> dict[str, Any]:
+    """Train, pick, and measure."""
+    config = main_job.start(config, folder)
+    data = main_job.load_data(config, folder)
+    experiment, batches = main_job.plan(config, folder, data, config.parallel.micro_batches)
+    job = main_job.Job(experiment.config, folder, data, experiment, main_job.validation_tomograms(data))
+    trained = main_job.train(job, batches)
+    return _result(job, trained, main_job.keep_model(job, trained), matched)
+
+
+def _listed(config: Config, folder: Path, further: Row, matched: Matched | None) -> dict[str, Any]:
+    """Measure lists that nothing was trained for: the matched ones, or the true ones."""
+    assert matched is not None
+    assert config.data.dir is not None
+    meta, test = (matching.open_annotated(config, split) for split in ("meta", "test"))
+    if further["picks"] == "truth":
+        lists = strict = candidates = {t.name: t.particles for t in test if t.particles is not None}
+    else:
+        found = matching.MatchedLists(Path(config.data.dir))
+        on_meta = main_job.evaluate(config, meta[0], meta, {t.name: found.picks(t) for t in meta})
+        lists = {tomogram.name: found.picks(tomogram) for tomogram in test}
+        strict = {name: matching.above(each, best_thresholds(on_meta)) for name, each in lists.items()}
+        candidates = {tomogram.name: found.candidates(tomogram) for tomogram in test}
+    plain, calibrated = (main_job.evaluate(config, test[0], test, each) for each in (lists, strict))
+    small = smaller_half(config.data.species)
+    return {
+        "species": [{"name": score.name, "group": score.group} for score in plain.classes],
+        "metrics": _scores("plain", plain, small)
+        | _scores("calibrated", calibrated, small)
+        | average_metrics(config, matched, test, candidates),
+        "state": {"chosen_by": config.evaluation.choose_by},
+        "curves": {"training": [], "validation": []},
+    }
+
+
+def _result(job: main_job.Job, trained: FitResult, picker: ModelPicker, matched: Matched | None) -> dict[str, Any]:
     config, rows = job.config, read_metrics(job.workdir / "metrics.jsonl")
     thresholds = best_thresholds(main_job.evaluate_picks(job, picker, job.data.meta))
-    plain, calibrated = _scored(job, picker, thresholds)
+    test: list[OpenedTomogram] = [t for t in job.data.open("test") if t.particles is not None]
+    picks, strict = _picked(picker, thresholds, test)
+    plain, calibrated = (main_job.evaluate(config, job.data, test, each) for each in (picks, strict))
     names = [species.name for species in config.data.species]
     small = smaller_half(config.data.species)
     training = [row for row in rows if row["kind"] == "train"]
@@ -101,19 +145,28 @@ def _result(job: main_job.Job, trained: FitResult, picker: ModelPicker, seconds:
     metrics |= {key: _number(value) for key, value in validation[-1].items() if key.startswith("correction/")}
     rate = np.median([row["patches_per_second"] for row in training])
     metrics["seconds_per_update"] = config.train.batch_size / float(rate)
-    versions = run_folder.versions()
+    if matched is not None:
+        metrics |= average_metrics(config, matched, test, picks)
     return {
-        "fingerprint": fingerprint(load_config(job.workdir / JOB)),
-        "config": as_plain_values(without_folder(load_config(job.workdir / JOB))),
         "species": [{"name": score.name, "group": score.group} for score in plain.classes],
         "metrics": metrics,
-        "metrics_version": METRICS_VERSION,
         "thresholds": dict(zip(names, thresholds, strict=True)),
         "state": {"chosen_by": config.evaluation.choose_by, "step": trained.best_step, "of": config.train.steps},
         "curves": {
             "training": thinned(training, config.train.steps),
             "validation": [{k: _number(v) for k, v in row.items() if k != "kind"} for row in validation],
         },
+    }
+
+
+def _provenance(folder: Path, further: Row, seconds: float) -> dict[str, Any]:
+    """What a result was made from, by what, and how long it took."""
+    config, versions = load_config(folder / JOB), run_folder.versions()
+    return {
+        "fingerprint": fingerprint(config, further),
+        "further": further,
+        "config": as_plain_values(without_folder(config)),
+        "metrics_version": METRICS_VERSION,
         "seconds": seconds,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": versions["machine"],
@@ -129,28 +182,10 @@ def smaller_half(species: Sequence[Species]) -> list[str]:
     return [each.name for each in ranked[: (len(ranked) + 1) // 2]]
 
 
-def best_thresholds(evaluation: Evaluation) -> list[float]:
-    """Smallest score of each class, from the evaluated tomograms: where F1 is best, halfway to the next pick's score below.
-
-    The score of the worst pick worth keeping would be too strict: on other tomograms some good picks score a little
-    lower. Where no pick is worth dropping, or none can be ranked, the threshold is 0.
-    """
-    return [_best_threshold(score.curve) for score in evaluation.classes]
-
-
-def _best_threshold(curve: PrecisionRecallCurve | None) -> float:
-    if curve is None or not len(curve.thresholds):
-        return 0.0
-    total = curve.precision + curve.recall
-    f1 = np.divide(2 * curve.precision * curve.recall, total, out=np.zeros_like(total), where=total > 0)
-    last = int(np.flatnonzero(np.isclose(f1, f1.max()))[-1])  # thresholds fall: of equal ones, the lowest
-    below = curve.thresholds[last + 1 :]
-    return float((curve.thresholds[last] + below[0]) / 2) if len(below) else 0.0
-
-
-def _scored(job: main_job.Job, picker: ModelPicker, thresholds: Sequence[float]) -> tuple[Evaluation, Evaluation]:
-    """The test tomograms, picked once, judged as they are and with the thresholds."""
-    test: list[OpenedTomogram] = [t for t in job.data.open("test") if t.particles is not None]
+def _picked(
+    picker: ModelPicker, thresholds: Sequence[float], test: Sequence[OpenedTomogram]
+) -> tuple[dict[str, Particles], dict[str, Particles]]:
+    """The picks of the test tomograms, as they are and with the thresholds; segmented once."""
     strict = picker.with_min_scores(thresholds)
     plain: dict[str, Particles] = {}
     calibrated: dict[str, Particles] = {}
@@ -158,8 +193,7 @@ def _scored(job: main_job.Job, picker: ModelPicker, thresholds: Sequence[float])
         segmentation = picker.segment(tomogram)
         plain[tomogram.name] = picker.picks_of(segmentation, mask=tomogram.mask)
         calibrated[tomogram.name] = strict.picks_of(segmentation, mask=tomogram.mask)
-    one, other = (main_job.evaluate(job.config, job.data, test, picks) for picks in (plain, calibrated))
-    return one, other
+    return plain, calibrated
 
 
 def _scores(prefix: str, evaluation: Evaluation, small: Sequence[str]) -> dict[str, float | None]:

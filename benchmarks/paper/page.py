@@ -108,6 +108,9 @@ def _section(record: Record, images: Sequence[Path], findings: str) -> str:
         if meta:
             parts.append("Label correction and weights at the end of training:\n")
             parts.append("\n".join(_meta(record, data_set, meta)) + "\n")
+        for species in record.averaged(data_set):
+            parts.append(f"Averages of {species}, in Å except where said otherwise; smaller is better:\n")
+            parts.append("\n".join(_averages(record, data_set, species)) + "\n")
     return "\n".join(parts)
 
 
@@ -162,6 +165,27 @@ def _meta(record: Record, data_set: str, cases: Sequence[str]) -> Iterator[str]:
         yield _line([record.label(case), *(_value(record.mean(data_set, case, metric)) for metric in known.values())])
 
 
+def _averages(record: Record, data_set: str, species: str) -> Iterator[str]:
+    columns = {
+        "picks": "number",
+        "of them right": "right",
+        "FSC 0.143 of halves": "halves 0.143",
+        "FSC 0.5 of halves": "halves 0.5",
+        "FSC 0.5 with the true map": "truth 0.5",
+    }
+    reference = next(iter(record.references(data_set)), None)
+    against = [] if reference is None else [f"its difference to {record.label(reference)}"]
+    yield from _head(["case", "seeds", *columns, *against])
+    for case in record.cases(data_set):
+        means = [record.mean(data_set, case, f"average/{metric}/{species}") for metric in columns.values()]
+        forms = ("{:.0f}", "{:.2f}", "{:.1f}", "{:.1f}", "{:.1f}")
+        cells = ["–" if math.isnan(m.mean) else form.format(m.mean) for m, form in zip(means, forms, strict=True)]
+        if reference is not None:
+            found = record.difference(data_set, case, f"average/truth 0.5/{species}", reference)
+            cells.append("–" if case == reference else _change(found, brief=True, digits=1))
+        yield _line([record.label(case), str(means[-1].n), *cells])
+
+
 def _head(names: Sequence[str]) -> Iterator[str]:
     yield _line(names)
     yield _line(["---", *["---:"] * (len(names) - 1)])
@@ -175,13 +199,13 @@ def _value(found: Estimate) -> str:
     return "–" if math.isnan(found.mean) else f"{found.mean:.3f}"
 
 
-def _change(found: Estimate, *, brief: bool) -> str:
+def _change(found: Estimate, *, brief: bool, digits: int = 3) -> str:
     """A difference with its intervals; the bootstrap's is left out of a brief one."""
     if math.isnan(found.mean):
         return "–"
-    mean = f"{found.mean:+.3f}"
+    mean = f"{found.mean:+.{digits}f}"
     mean = f"**{mean}**" if found.is_clear else mean
     if found.t is None or found.bootstrap is None:
         return mean
-    text = f"{mean} [{found.t[0]:+.3f}, {found.t[1]:+.3f}]"
+    text = f"{mean} [{found.t[0]:+.{digits}f}, {found.t[1]:+.{digits}f}]"
     return text if brief else f"{text} ({found.bootstrap[0]:+.3f}, {found.bootstrap[1]:+.3f})"

@@ -90,6 +90,11 @@ class Record:
             case for case in self.cases(data_set) if any(name.startswith(kinds) for name in finished[case]["values"])
         ]
 
+    def averaged(self, data_set: str) -> list[str]:
+        """Species of which averages are recorded."""
+        values = [case["values"] for case in self.content["metrics"][data_set].values()]
+        return [name for name in self.species if any(f"average/edge/{name}" in known for known in values)]
+
     def curves(self, data_set: str) -> dict[str, dict[str, list[list[float]]]]:
         """Mean curves of the cases with meta networks, where the study draws them: case → name → [[step, value], …]."""
         found: dict[str, dict[str, list[list[float]]]] = self.content["curves"].get(data_set, {})

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.paper.collect import is_current
 from benchmarks.paper.runner import folder_of, say
-from benchmarks.paper.study import RESULT, Changes, Run, Scale, Study, StudyFile, changed, fingerprint
+from benchmarks.paper.study import RESULT, Changes, Matched, Run, Scale, Study, StudyFile, changed, fingerprint
 from robpicker_jax.config import as_plain_values
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
@@ -59,7 +59,7 @@ def restore(study: Study, record: Path, out: Path) -> int:
 
 def _is_of(study: Study, run: Run, recorded: str) -> bool:
     known = run.data_set in study.file.data_sets and run.case in study.file.cases
-    return known and fingerprint(study.config(run)) == recorded
+    return known and study.fingerprint(run) == recorded
 
 
 def _results(content: Mapping[str, Any], scale: Scale, source: Path) -> list[tuple[Run, dict[str, Any]]]:
@@ -81,12 +81,20 @@ def _results(content: Mapping[str, Any], scale: Scale, source: Path) -> list[tup
 
 def _study(content: Mapping[str, Any], scale: Scale, source: Path) -> Study:
     """The study as it was when the record was written."""
+    matched = content.get("matched", {})
     file = StudyFile(
         title="",
         question="",
-        data_sets={name: Changes("", settings) for name, settings in content["data_set_settings"].items()},
-        cases={name: Changes("", case["settings"]) for name, case in content["cases"].items()},
+        data_sets={
+            name: Changes("", settings, matched=matched.get(name, {}))
+            for name, settings in content["data_set_settings"].items()
+        },
+        cases={
+            name: Changes("", case["settings"], picks=case.get("picks", "model"))
+            for name, case in content["cases"].items()
+        },
         references=(),
+        matched=Matched() if matched else None,
     )
     return Study(content["study"], scale, file, changed(content["settings"], {}), source)
 
@@ -94,8 +102,10 @@ def _study(content: Mapping[str, Any], scale: Scale, source: Path) -> Study:
 def _result(former: Study, run: Run, metrics: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
     config = former.config(run)
     config = replace(config, data=replace(config.data, dir=None))
+    further = former.further(run)
     return {
-        "fingerprint": fingerprint(config),
+        "fingerprint": fingerprint(config, further),
+        "further": further,
         "config": as_plain_values(config),
         "species": content["species"],
         "metrics": metrics,

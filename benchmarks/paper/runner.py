@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.paper.study import JOB, LOG, METRICS_VERSION, RESULT, Run, Study, fingerprint
+from benchmarks.paper.study import FURTHER, JOB, LOG, METRICS_VERSION, RESULT, Run, Study, fingerprint
 from robpicker_jax.config import Config, dump_config, load_config
 from robpicker_jax.config.loading import validated
 from robpicker_jax.simulation import DatasetRecipe
 from robpicker_jax.simulation.manifest import settings_of
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.system.files import write_text
+from robpicker_jax.system.files import read_json_object, write_text
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,10 +57,17 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     if result.get("metrics_version", 0) != METRICS_VERSION:
         return result | {"fingerprint": "other metrics"}
     try:
-        result["fingerprint"] = fingerprint(validated(Config, result["config"], folder / RESULT))
+        config = validated(Config, result["config"], folder / RESULT)
+        result["fingerprint"] = fingerprint(config, result.get("further"))
     except InputError:
         result["fingerprint"] = "unknown"
     return result
+
+
+def read_further(folder: Path) -> dict[str, Any]:
+    """What a run depends on beside its configuration; empty where it was prepared without such."""
+    path = folder / FURTHER
+    return read_json_object(path) if path.exists() else {}
 
 
 class Runner:
@@ -98,7 +105,7 @@ class Runner:
         known = self._finished_anywhere()
         missing, changed = [], []
         for run in self.study.runs(self.seeds):
-            folder, wanted = folder_of(self.out, self.study, run), fingerprint(self.study.config(run))
+            folder, wanted = folder_of(self.out, self.study, run), self.study.fingerprint(run)
             if self._is_changed(folder, wanted):
                 changed.append((run, folder))
             elif read_result(folder) is not None:
@@ -171,6 +178,8 @@ class Runner:
     def _prepare(self, folder: Path, run: Run) -> None:
         config = self.study.config(run)
         data = data_folder(config, self.out / "data").resolve()
+        if further := self.study.further(run):
+            write_text(folder / FURTHER, json.dumps(further, indent=1) + "\n")
         write_text(folder / JOB, dump_config(replace(config, data=replace(config.data, dir=str(data)))))
 
     def _execute(self, folder: Path, cores: str) -> int:
@@ -198,7 +207,7 @@ class Runner:
         if not (folder / JOB).exists():
             return False
         try:
-            return fingerprint(load_config(folder / JOB)) != wanted
+            return fingerprint(load_config(folder / JOB), read_further(folder)) != wanted
         except InputError:
             return True
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -27,11 +27,12 @@ from robpicker_jax.config.validation import check
 from robpicker_jax.system.errors import InputError
 
 FOLDER = Path(__file__).resolve().parent
-ORDER = ("main", "ablation", "noise", "imbalance", "meta_size", "loss", "hypergradient")
+ORDER = ("main", "ablation", "noise", "template_matching", "imbalance", "meta_size", "loss", "hypergradient")
 """The studies in the order in which they are reported; others follow by name."""
 
-JOB, RESULT, LOG = "job.yaml", "result.json", "log.txt"
-"""Files of a run: its configuration, what came out of it (written last), and what it said."""
+JOB, FURTHER, RESULT, LOG = "job.yaml", "further.json", "result.json", "log.txt"
+"""Files of a run: its configuration, what it depends on beside it (where there is such), what came out of it (written
+last), and what it said."""
 
 METRICS_VERSION = 1
 """What the figures of a run mean: counted up with every change of picking, evaluation or measurement that moves them.
@@ -41,7 +42,8 @@ Runs and records carry it; one without it is of version 0. Figures of different 
 
 Scale = Literal["cpu", "full"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
-Figure = Literal["curves", "species", "differences", "data_sets"]
+Figure = Literal["curves", "species", "differences", "data_sets", "averages"]
+Picks = Literal["model", "matching", "truth"]
 
 _COUNTS = ("steps", "fine_tune_steps", "meta_warmup_steps")  # these may be 0, the intervals may not
 _INTERVALS = ("validate_every", "checkpoint_every", "log_every")
@@ -56,6 +58,9 @@ class Changes:
         settings: dotted key → value, at both scales.
         cpu, full: the same at one scale; they win.
         shown: whether figures that would become crowded show it.
+        picks: of a case: whose picks are judged, the trained model's; in studies that match templates also the matched
+            lists themselves, or the true particles. The last two train nothing.
+        matched: of a data set: what of the study's template matching is otherwise there.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -64,10 +69,41 @@ class Changes:
     cpu: dict[str, Any] = field(default_factory=dict)
     full: dict[str, Any] = field(default_factory=dict)
     shown: bool = True
+    picks: Picks = "model"
+    matched: dict[str, Any] = field(default_factory=dict)
 
     def at(self, scale: Scale) -> dict[str, Any]:
         """The settings at a scale."""
         return self.settings | (self.cpu if scale == "cpu" else self.full)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Template matching in a study: its lists are the training labels, and averages are made of what each case picks.
+
+    The templates are the species themselves.
+
+    Attributes:
+        angle_step_deg: of the search.
+        weighing: of the templates: a binary wedge, or every tilt with the CTF of the simulation.
+        cutoff: by the statistics of each tomogram's peaks, or where F1 on the clean meta tomograms is best.
+        candidates: peaks that a template gives at most in a tomogram, over the number of its species' particles there.
+        averaged: the species that are averaged.
+        share: how many of the best-scored picks are averaged, over the number of the species' particles in the test
+            tomograms: all cases average equally many.
+        average_step_deg: angular step of the alignment's global search.
+        iterations: alignments.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    angle_step_deg: float = 15.0
+    weighing: Literal["wedge", "ctf"] = "wedge"
+    cutoff: Literal["statistics", "clean"] = "statistics"
+    candidates: float = 2.5
+    averaged: tuple[str, ...] = ()
+    share: float = 0.8
+    average_step_deg: float = 20.0
+    iterations: int = 2
 
 
 @dataclass(frozen=True)
@@ -80,6 +116,7 @@ class StudyFile:
         references: the cases that all others are compared with, seed by seed.
         figures: which figures are drawn.
         settings, cpu, full: changes for the whole study.
+        matched: template matching in place of label noise; None: none.
         paper: what the paper reports, as Markdown.
         findings: what was found, as Markdown by scale; written by hand after the study.
     """
@@ -94,6 +131,7 @@ class StudyFile:
     settings: dict[str, Any] = field(default_factory=dict)
     cpu: dict[str, Any] = field(default_factory=dict)
     full: dict[str, Any] = field(default_factory=dict)
+    matched: Matched | None = None
     paper: str = ""
     findings: dict[Scale, str] = field(default_factory=dict)
 
@@ -159,6 +197,29 @@ class Study:
         check(config, where)
         return config
 
+    def matched(self, data_set: str) -> Matched | None:
+        """How a data set's labels are matched; None where the study matches no templates.
+
+        Raises:
+            InputError: an entry that there is not.
+        """
+        if self.file.matched is None:
+            return None
+        entries = asdict(self.file.matched) | self.file.data_sets[data_set].matched
+        return validated(Matched, entries, f"{self.source}, data_sets.{data_set}.matched")
+
+    def further(self, run: Run) -> dict[str, Any]:
+        """What a run depends on beside its configuration, as JSON has it; empty where the study matches no templates."""
+        matched = self.matched(run.data_set)
+        if matched is None:
+            return {}
+        further = {"picks": self.file.cases[run.case].picks, "matched": asdict(matched)}
+        return dict(json.loads(json.dumps(further)))
+
+    def fingerprint(self, run: Run) -> str:
+        """Short hash of all that a run's result depends on."""
+        return fingerprint(self.config(run), self.further(run))
+
     def check(self) -> None:
         """Refuse a study that names an unknown reference, or has a case that cannot be configured.
 
@@ -168,8 +229,15 @@ class Study:
         for name in self.file.references:
             if name not in self.file.cases:
                 raise InputError(f"the reference {name!r} is no case", where=self.source)
+        for name, case in self.file.cases.items():
+            if case.picks != "model" and self.file.matched is None:
+                raise InputError("the study matches no templates", where=f"{self.source}, cases.{name}.picks")
         for run in self.runs([0]):
-            self.config(run)
+            matched, config = self.matched(run.data_set), self.config(run)
+            averaged = set() if matched is None else set(matched.averaged)
+            unknown = averaged - {species.name for species in config.data.species}
+            if unknown:
+                raise InputError(f"{min(unknown)!r} is no species", where=f"{self.source}, matched.averaged")
 
     def smaller(self, extra: Mapping[str, Any]) -> Study:
         """One data set and two cases, one with meta networks and one without where there are both, with `extra` settings."""
@@ -245,9 +313,11 @@ def without_folder(config: Config) -> Config:
     return replace(config, data=replace(config.data, dir=None))
 
 
-def fingerprint(config: Config) -> str:
-    """Short hash of all settings that a result depends on."""
+def fingerprint(config: Config, further: Mapping[str, Any] | None = None) -> str:
+    """Short hash of all settings that a result depends on: the configuration, and what there is beside it."""
     text = json.dumps(as_plain_values(without_folder(config)), sort_keys=True)
+    if further:
+        text += json.dumps(further, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -18,7 +18,7 @@ from robpicker_jax.auditing.cleaning import cleaned, suspected
 from robpicker_jax.auditing.scoring import KINDS
 from robpicker_jax.config import DataConfig
 from robpicker_jax.datasets import TomogramFiles
-from robpicker_jax.datasets.discovery import SHARED_LIST
+from robpicker_jax.datasets.pairing import SHARED_LIST
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
 from robpicker_jax.system.notes import gathered_notes
@@ -69,7 +69,7 @@ class AuditedList:
     @property
     def cleaned_name(self) -> str:
         """File name of the cleaned list: the source's own, or, of a list for a whole folder, that of the tomogram."""
-        if SHARED_LIST.match(self.source.name):
+        if SHARED_LIST.match(self.source.name) or self.source in self.files.shared:
             return f"{self.files.name}_objl{self.source.suffix}"
         return self.source.name
 

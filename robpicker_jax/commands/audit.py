@@ -48,14 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     min_scores = _min_scores(options.min_score)
     check_outputs(files.outputs(options.out), overwrite=options.overwrite, fix=_OTHERWISE)
-    picker = _with_options_of_run(model_picker(options.workdir, overrides), options.workdir)
+    picker = _with_options_of_run(model_picker(options.workdir, overrides), options)
     auditor = examine.Auditor(picker, options.displaced, options.least_probability)
     queue = queued(_annotated(options.data, options.split, picker.data, picker.class_names), options, picker)
     lists = _read_lists(queue, picker)
     if options.apply:
         for entry in lists:
             entry.check_writable()
-    read = [path for entry in lists for path in (entry.files.volume_path, entry.files.annotation_path)]
+    names = picker.class_names
+    read = [path for entry in lists for path in (entry.files.volume_path, *(p for _, p in entry.files.lists(names)))]
     written = files.outputs(options.out, lists if options.apply else ())
     check_outputs(written, inputs=read, overwrite=options.overwrite, fix=_OTHERWISE)
     bounds = [
@@ -71,7 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> ArgumentParser:
     result = model_parser("audit", _DESCRIPTION)
     add = result.add_argument
-    add("--data", metavar="DIR", type=Path, required=True, help="the data set whose annotations are audited")
+    add(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help="the data set whose annotations are audited; default: the one that the run was trained on",
+    )
     add(
         "--split",
         metavar="NAME",
@@ -130,19 +136,35 @@ def _min_scores(given: Sequence[str]) -> dict[str, float]:
     return scores
 
 
-def _with_options_of_run(picker: ModelPicker, workdir: Path) -> ModelPicker:
-    """The picker, reading lists as its run did, where the command line does not say otherwise; a model does not tell."""
+def _with_options_of_run(picker: ModelPicker, options: argparse.Namespace) -> ModelPicker:
+    """The picker, reading lists as its run did, where the command line does not say otherwise; a model does not tell.
+
+    Without `--data`, that becomes the run's.
+
+    Raises:
+        InputError: no `--data`, and a run that simulated its data or a model that is none.
+    """
+    from robpicker_jax.datasets.configured import is_own
+    from robpicker_jax.datasets.flat_folder import describes_flat
+    from robpicker_jax.system.errors import InputError
     from robpicker_jax.training.run_folder import read_config
 
-    data = picker.data
-    if not (workdir / "config.yaml").is_file():
+    data, workdir = picker.data, options.workdir
+    trained = read_config(workdir).data if (workdir / "config.yaml").is_file() else None
+    if options.data is None:
+        own = workdir / "data"
+        options.data = own if own.is_dir() else Path(trained.dir) if trained is not None and trained.dir else None
+    if options.data is None:
+        raise InputError("no data set", where=workdir, fix="give --data DIR")
+    if trained is None:
         return picker
-    trained = read_config(workdir).data
     data = replace(
         data,
         annotation_options=data.annotation_options or trained.annotation_options,
         name_pattern=data.name_pattern or trained.name_pattern,
     )
+    if is_own(options.data, trained) and not describes_flat(data):
+        data = replace(data, splits=trained.splits, lists=trained.lists, volumes=trained.volumes)
     return replace(picker, model=replace(picker.model, card=replace(picker.model.card, data=data)))
 
 

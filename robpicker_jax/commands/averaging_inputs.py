@@ -157,7 +157,7 @@ def _sources(options: Namespace, config: Config) -> tuple[list[Source], float]:
     ctf, limits = transfer_of(options), (options.tilts[0], options.tilts[1])
     with located("--tilts"):
         transfer = Transfer(*limits, ctf=ctf)
-    scheme = tilt_scheme(options, limits, None, needs_step=False)
+    scheme = tilt_scheme(options, limits, None)  # a CTF does without a step
     transfer = replace(transfer, tilts=scheme)
     stamped = [(name, reader, content_stamp(reader.path)) for name, reader in readers.items()]
     return [Source(name, reader, transfer, stamp) for name, reader, stamp in stamped], voxel_size

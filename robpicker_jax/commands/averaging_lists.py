@@ -15,8 +15,11 @@ from robpicker_jax.annotations.conversion import parse_options
 from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import options_for
 from robpicker_jax.averaging import Source
-from robpicker_jax.config import Config
+from robpicker_jax.config import Config, DataConfig
+from robpicker_jax.datasets import dataset
+from robpicker_jax.datasets.configured import is_own
 from robpicker_jax.datasets.discovery import SPLITS, tomograms_in
+from robpicker_jax.datasets.flat_folder import describes_flat
 from robpicker_jax.datasets.lists import agree_on_classes, list_name, read_lists
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import VolumeReader
@@ -32,6 +35,7 @@ class _Reading:
     voxel_size_angstrom: float
     rule: NameRule
     readers: Mapping[str, VolumeReader]
+    data: DataConfig
 
     @property
     def labels(self) -> dict[str, int] | None:
@@ -57,6 +61,7 @@ def read_picks(
         voxel_size_angstrom,
         NameRule.of(config.data.name_pattern, "data.name_pattern"),
         {source.name: source.reader for source in sources},
+        config.data,
     )
     parts: dict[str, Particles] = {}
     of: dict[str, tuple[str, Path]] = {}
@@ -100,9 +105,11 @@ def _read(path: Path, reading: _Reading) -> Iterator[tuple[str, Particles]]:
     if path.is_file():
         yield from _of_file(path, reading)
         return
-    for folder in _folders(path, reading):
+    for folder, split in _folders(path, reading):
         lists = read_lists(
             folder,
+            split=split,
+            data=reading.data,
             fmt=reading.fmt,
             voxel_size_angstrom=reading.voxel_size_angstrom,
             class_names=reading.class_names,
@@ -115,19 +122,23 @@ def _read(path: Path, reading: _Reading) -> Iterator[tuple[str, Particles]]:
                 yield matching[0], particles
 
 
-def _folders(path: Path, reading: _Reading) -> list[Path]:
-    """Those splits of a data set that hold one of the tomograms; the folder itself where it is no data set."""
+def _folders(path: Path, reading: _Reading) -> list[tuple[Path, str]]:
+    """Those splits of a data set that hold one of the tomograms, by folder and name; the folder itself where it is none."""
+    if is_own(path, reading.data) and describes_flat(reading.data):
+        found = dataset(path, reading.data)
+        return [(path, split) for split in SPLITS if any(_is_named(files.name, reading) for files in found[split])]
     splits = [path / name for name in (*SPLITS, "valid") if (path / name).is_dir()]
     if not splits:
-        return [path]
+        return [(path, "test")]
     return [
-        folder
+        (folder, "test")
         for folder in splits
-        if any(
-            reading.rule.matching(files.name, reading.readers)
-            for files in tomograms_in(folder, annotations=False, rule=reading.rule)
-        )
+        if any(_is_named(files.name, reading) for files in tomograms_in(folder, annotations=False, rule=reading.rule))
     ]
+
+
+def _is_named(name: str, reading: _Reading) -> bool:
+    return bool(reading.rule.matching(name, reading.readers))
 
 
 def _of_file(path: Path, reading: _Reading) -> Iterator[tuple[str, Particles]]:

@@ -67,7 +67,7 @@ def _examine(options: Namespace, overrides: list[str]) -> tuple[Path, Diagnosis]
 
     config = load_config(options.config, overrides)
     # The embedded default's species are not the user's, nor are they when the flags only say how lists are read.
-    about_lists = (f"{KEY}.", "data.name_pattern=")
+    about_lists = (f"{KEY}.", "data.name_pattern=", "data.splits.", "data.lists", "data.volumes=")
     is_users = options.config is not None or not all(override.startswith(about_lists) for override in overrides)
     data = options.data or (Path(config.data.dir) if config.data.dir else None)
     if data is None:
@@ -79,6 +79,7 @@ def _examine(options: Namespace, overrides: list[str]) -> tuple[Path, Diagnosis]
             voxel_size_angstrom=options.voxel_size,
             annotation_options=config.data.annotation_options,
             name_pattern=config.data.name_pattern,
+            layout=config.data,
             resources_too=not options.no_resources,
             on_tomogram=lambda name, _: show(f"examined {name}"),
         )

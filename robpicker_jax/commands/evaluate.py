@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from robpicker_jax.annotations import Particles
     from robpicker_jax.annotations.names import NameRule
-    from robpicker_jax.config import Config
+    from robpicker_jax.config import Config, DataConfig
     from robpicker_jax.evaluation import Evaluation, EvaluationOptions
 
 _DESCRIPTION = """\
@@ -45,13 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, read the lists and the masks, compare, report."""
     rest, overrides = split_overrides(list(arguments or ()))
     options = _parser().parse_args(rest)
-    _check_output(options)
     settings = _settings(options, overrides)
+    _check_output(options, settings.config.data)
     truth, picks = _read(options, settings)
     if options.corruption:
         _say_corruption(options, settings, truth, picks)
         return 0
-    regions = None if options.no_masks else _masks(options, truth, settings.names)
+    regions = None if options.no_masks else _masks(options, truth, settings.names, settings.config.data)
     evaluation = _compare(options, settings, truth, picks, regions)
     _report(evaluation, options.json)
     return 0
@@ -98,13 +98,15 @@ def _parser() -> ArgumentParser:
     return result
 
 
-def _check_output(options: Namespace) -> None:
+def _check_output(options: Namespace, data: DataConfig) -> None:
     """Refuse, before anything is compared, to replace what stands at --json."""
     from robpicker_jax.datasets.lists import files_read
     from robpicker_jax.system.outputs import check_outputs
 
     if options.json is not None:
-        read = [file for path in (options.truth, options.picks, options.masks) if path for file in files_read(path)]
+        read = [
+            file for path in (options.truth, options.picks, options.masks) if path for file in files_read(path, data)
+        ]
         check_outputs([options.json], inputs=[options.config, *read], overwrite=options.overwrite)
 
 
@@ -142,7 +144,9 @@ def _settings(options: Namespace, overrides: list[str]) -> _Settings:
         config=config,
         has_species=has_species,
         class_names=[species.name for species in config.data.species] if has_species else options.classes,
-        voxel_size_angstrom=header_voxel_size(options.truth, split=options.split, configured=configured),
+        voxel_size_angstrom=header_voxel_size(
+            options.truth, split=options.split, configured=configured, data=config.data
+        ),
         names=NameRule.of(config.data.name_pattern, "data.name_pattern"),
     )
 
@@ -158,6 +162,7 @@ def _read(options: Namespace, settings: _Settings) -> tuple[dict[str, Particles]
         "class_names": settings.class_names,
         "rule": settings.names,
         "copick": settings.config.data.copick,
+        "data": settings.config.data,
     }
     how = settings.config.data.annotation_options | parse_options(options.truth_option, "--truth-option")
     truth = read_lists(options.truth, fmt=options.truth_format, options=how, **reading)
@@ -169,12 +174,14 @@ def _read(options: Namespace, settings: _Settings) -> tuple[dict[str, Particles]
     return truth, picks
 
 
-def _masks(options: Namespace, truth: Mapping[str, Particles], rule: NameRule) -> dict[str, np.ndarray] | None:
+def _masks(
+    options: Namespace, truth: Mapping[str, Particles], rule: NameRule, data: DataConfig
+) -> dict[str, np.ndarray] | None:
     """The masks of the sample by tomogram, None where there are none."""
     from robpicker_jax.datasets.masks import masks_beside, read_masks
 
     if options.masks is None:
-        masks = masks_beside(options.truth, split=options.split)
+        masks = masks_beside(options.truth, split=options.split, data=data)
     else:
         masks = read_masks(options.masks, truth, split=options.split, rule=rule)
     bare = [name for name in truth if name not in masks]

@@ -7,6 +7,7 @@ ORIGINS = {
     "Model": "commands.notebook:Model",
     "Particles": "annotations:Particles",
     "evaluate": "commands.notebook:evaluate",
+    "init": "commands.notebook:init",
     "load_config": "config:load_config",
     "load_model": "commands.notebook:load_model",
     "open_volume": "volumes:open_volume",
@@ -15,5 +16,6 @@ ORIGINS = {
     "simulate": "commands.notebook:simulate",
     "train": "commands.notebook:train",
     "write_particles": "annotations:write_annotations",
+    "write_tomograms": "commands.notebook:write_tomograms",
 }
 """Name → "module:attribute", the module relative to the package."""

@@ -369,9 +369,12 @@ def evaluate_picks(job: Job, picker: ModelPicker, tomograms: list[OpenedTomogram
 
 
 def evaluate(
-    config: Config, data: TrainingData, tomograms: Sequence[OpenedTomogram], picks: Mapping[str, Particles]
+    config: Config,
+    data: TrainingData | OpenedTomogram,
+    tomograms: Sequence[OpenedTomogram],
+    picks: Mapping[str, Particles],
 ) -> Evaluation:
-    """Compare picks with the annotations of their tomograms, by the configuration's rule."""
+    """Compare picks with the annotations of their tomograms, by the configuration's rule; `data` tells the voxel size."""
     from robpicker_jax import evaluation
 
     truth = {tomogram.name: _particles(tomogram) for tomogram in tomograms}

@@ -166,14 +166,11 @@ def tilt_range(text: str) -> tuple[float, float] | None:
 
 def match_settings(options: argparse.Namespace) -> MatchSettings:
     """The settings of the search."""
-    import jax
-
     from robpicker_jax.matching import MatchSettings
+    from robpicker_jax.matching.building import free_memory_share
     from robpicker_jax.rotations import rotation_count
-    from robpicker_jax.system.memory import device_bytes
 
-    free = device_bytes(jax.devices()[0], free=True)
-    limit = None if free is None else free // 2
+    limit = free_memory_share()
     if options.memory_limit_gib is not None:
         limit = int(options.memory_limit_gib * 2**30)
     with located("--angle-step"):
@@ -201,8 +198,8 @@ def templates(options: argparse.Namespace, voxel_size_angstrom: float) -> list[T
         InputError: a map that cannot be used, or values that do not fit.
     """
     from robpicker_jax.matching import TemplateRecipe
-    from robpicker_jax.molecules import phantom_density
-    from robpicker_jax.volumes import read_volume, volume_stem
+    from robpicker_jax.matching.building import PHANTOM, template_of
+    from robpicker_jax.volumes import volume_stem
 
     sources = options.template.split(",")
     count = len(sources)
@@ -213,7 +210,6 @@ def templates(options: argparse.Namespace, voxel_size_angstrom: float) -> list[T
     groups = listed(options.symmetry, count, str, "--symmetry")
     result = []
     for source, name, diameter, symmetry in zip(sources, names, diameters, groups, strict=True):
-        kind, _, phantom = source.partition(":")
         recipe = TemplateRecipe(
             diameter_angstrom=diameter,
             low_pass_angstrom=options.low_pass,
@@ -223,17 +219,11 @@ def templates(options: argparse.Namespace, voxel_size_angstrom: float) -> list[T
             symmetry=symmetry or "C1",
             centre=not options.no_centre,
         )
-        if kind == "phantom" and phantom:
-            fine = voxel_size_angstrom / 2
-            result.append(recipe.make(name or phantom, phantom_density(phantom, fine), fine, voxel_size_angstrom))
-            continue
-        volume = read_volume(source)
-        size = options.template_voxel or volume.voxel_size_angstrom
-        if size is None:
-            raise InputError(
-                "the header does not give the voxel size (it says 0 or 1)", where=source, fix="give --template-voxel"
-            )
-        result.append(recipe.make(name or volume_stem(Path(source)), volume.data, size, voxel_size_angstrom))
+        phantom = source.removeprefix(PHANTOM) if source.startswith(PHANTOM) else ""
+        called = name or phantom or volume_stem(Path(source))
+        result.append(
+            template_of(source, called, recipe, voxel_size_angstrom, map_voxel_angstrom=options.template_voxel)
+        )
     return result
 
 

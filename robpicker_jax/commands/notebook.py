@@ -269,6 +269,91 @@ def simulate(config: Config | PathLike | None = None, *, out: PathLike, override
     return folder
 
 
+def init(
+    folder: PathLike,
+    *,
+    out: PathLike | None = None,
+    species: Mapping[str, float | None] | None = None,
+    meta: Sequence[str] = (),
+    test: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Write a commented configuration for the tomograms and lists in a folder, as `robpicker init` does.
+
+    Args:
+        folder: the tomograms and lists, a data set, a copick project, or a project of RELION, Warp or others.
+        out: the configuration's file; default: `robpicker.yaml` in the folder.
+        species: radius in Å by name, in the order of class labels; None where it is to be estimated.
+        meta, test: tomograms that are annotated with care, and those to be picked; by default proposed.
+        overrides: "dotted.key=value" strings, which go before what is proposed.
+        overwrite: replace an earlier file.
+
+    Returns:
+        The file, which `train` takes.
+
+    Raises:
+        InputError: what cannot be found out and has to be said, or a file that exists.
+    """
+    from robpicker_jax.proposal import propose
+    from robpicker_jax.system.files import write_text
+    from robpicker_jax.system.outputs import check_outputs
+
+    path = Path(folder) / "robpicker.yaml" if out is None else Path(out)
+    check_outputs([path], overwrite=overwrite)
+    named = ",".join(name if radius is None else f"{name}:{radius}" for name, radius in (species or {}).items())
+    write_text(path, propose(Path(folder), path, species=named, meta=meta, test=test, overrides=overrides).text)
+    return path
+
+
+def write_tomograms(
+    folder: PathLike,
+    volumes: Mapping[str, ArrayLike],
+    particles: Mapping[str, Particles] | None = None,
+    *,
+    voxel_size: float,
+    overwrite: bool = False,
+) -> Path:
+    """Write arrays and their particles as a flat folder of tomograms, which `init` takes.
+
+    Args:
+        folder: the folder, which is made.
+        volumes: densities (z, y, x) by name.
+        particles: particles of those that are annotated, by name; `Particles(positions_xyz_vox, labels)`.
+        voxel_size: edge of a voxel in Å.
+        overwrite: replace earlier files.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: an array that is no tomogram, particles of an unknown tomogram or outside of it, or files that exist.
+    """
+    from robpicker_jax.annotations import write_annotations
+    from robpicker_jax.annotations.bounds import check_inside
+    from robpicker_jax.system.outputs import check_outputs
+    from robpicker_jax.volumes import write_mrc
+
+    folder, given = Path(folder), particles or {}
+    for name in given:
+        if name not in volumes:
+            raise InputError(f"no tomogram {name!r}", where="particles", fix=f"there are {', '.join(volumes)}")
+    arrays = {name: np.asarray(volume) for name, volume in volumes.items()}
+    for name, array in arrays.items():
+        if array.ndim != 3 or not np.isfinite(array).all():
+            raise InputError(f"{name}: an array of shape {array.shape}", fix="give finite densities (z, y, x)")
+        if name in given:
+            check_inside(given[name].positions_vox, array.shape, Path(name), voxel_size)
+    lists = {name: folder / f"{name}.csv" for name in given}
+    check_outputs([*(folder / f"{name}.mrc" for name in arrays), *lists.values()], overwrite=overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in arrays.items():
+        write_mrc(folder / f"{name}.mrc", array, voxel_size)
+    for name, path in lists.items():
+        write_annotations(path, given[name], fmt="csv")
+    return folder
+
+
 def evaluate(
     truth: ParticleLists,
     picks: ParticleLists,

@@ -72,41 +72,18 @@ def transfer_of(options: Namespace) -> Transfer | None:
     return magnitude
 
 
-def tilt_scheme(
-    options: Namespace, limits: tuple[float, float] | None, transfer: Transfer | None, *, needs_step: bool = True
-) -> TiltScheme | None:
-    """The tilts of `--tilt-step`, with dose and CTF; None without it.
-
-    Args:
-        options: of `add_tilts`.
-        limits: smallest and largest tilt, degrees.
-        transfer: the CTF.
-        needs_step: whether a CTF is refused without a step.
+def tilt_scheme(options: Namespace, limits: tuple[float, float] | None, transfer: Transfer | None) -> TiltScheme | None:
+    """The tilts of `add_tilts`, with dose and CTF; None without a step between them.
 
     Raises:
-        InputError: numbers that are none, a dose without a step, or a step without a range.
+        InputError: numbers that are none, a dose or CTF without a step, or a step without a range.
     """
-    import numpy as np
+    from robpicker_jax.rotations import scheme_of
 
-    from robpicker_jax.rotations import TiltScheme
-
-    if options.tilt_step is None:
-        if options.dose_per_tilt is not None or (needs_step and transfer is not None):
-            raise InputError("dose and CTF are weighed tilt by tilt", where="--tilt-step", fix="give it")
-        return None
-    step = positive(options.tilt_step, "--tilt-step")
-    if limits is None or step is None:
-        raise InputError("a tilt step needs a tilt range", where="--tilt-step", fix="give --tilts too")
-    angles = np.arange(limits[0], limits[1] + 1e-6, step)
-    doses = None
-    if options.dose_per_tilt is not None:
-        if not 0 <= options.dose_per_tilt < math.inf:
-            raise InputError(f"{options.dose_per_tilt:g} is too small", where="--dose-per-tilt", fix="give at least 0")
-        order = np.argsort(np.abs(angles), kind="stable")
-        received = np.empty(len(angles))
-        received[order] = np.arange(len(angles)) * options.dose_per_tilt
-        doses = tuple(received.tolist())
-    return TiltScheme(tuple(angles.tolist()), doses, None if transfer is None else (transfer,))
+    step, dose = positive(options.tilt_step, "--tilt-step"), options.dose_per_tilt
+    if dose is not None and not 0 <= dose < math.inf:
+        raise InputError(f"{dose:g} is too small", where="--dose-per-tilt", fix="give at least 0")
+    return scheme_of(limits, step, dose, transfer)
 
 
 def positive(value: float | None, flag: str) -> float | None:

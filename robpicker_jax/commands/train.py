@@ -21,6 +21,10 @@ Train a particle picker from noisy annotations, pick the test tomograms, evaluat
 Without --config a small data set is simulated and used. The same command again goes on where it was interrupted; a
 finished run says so. --train.beside [supervised] also trains without the meta networks on the same data, in
 WORKDIR-supervised; the reports of runs in neighbouring folders that differ in the variant alone show each other.
+
+--folds 5 trains and tests five times, each time with other test tomograms, on all annotated tomograms of the data set
+(of those that a fold does not test, one in eight is its meta set), in WORKDIR/fold_1 …, and writes one summary,
+WORKDIR/cross_validation.json. It is gone on with in the same way; --fold 2 does that fold alone.
 """
 
 
@@ -28,11 +32,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = configured_parser("train", _DESCRIPTION)
     parser.add_argument("--workdir", metavar="DIR", type=Path, help="folder of the run; default: runs/NAME[-VARIANT]")
+    parser.add_argument("--folds", metavar="N", type=int, help="cross-validate over so many folds of the tomograms")
+    parser.add_argument("--fold", metavar="K", type=int, help="with --folds: do fold K alone, from 1")
     options, config = parse_configured(parser, list(arguments or ()))
     # After parsing, so that --help and bad arguments answer at once.
     from robpicker_jax.training import run_folder
 
-    run_job(config, options.workdir or run_folder.default_workdir(config.train.variant, options.config))
+    workdir = options.workdir or run_folder.default_workdir(config.train.variant, options.config)
+    if options.folds is None and options.fold is None:
+        run_job(config, workdir)
+        return 0
+    from robpicker_jax.commands.cross_validation import cross_validate
+    from robpicker_jax.system.errors import InputError
+
+    if options.folds is None:
+        raise InputError("needs the number of folds", where="--fold", fix="give --folds as well")
+    cross_validate(config, workdir, options.folds, run_job, only=options.fold)
     return 0
 
 

@@ -7,11 +7,13 @@ from robpicker_jax.config.data_sections import (
     LabelNoiseConfig,
     SimulationConfig,
     Species,
+    SplitsConfig,
 )
 from robpicker_jax.config.loading import (
     apply_overrides,
     as_plain_values,
     config_folder,
+    config_of,
     default_config_path,
     describe_fields,
     dump_config,
@@ -19,6 +21,7 @@ from robpicker_jax.config.loading import (
     validated,
 )
 from robpicker_jax.config.picking_sections import EvaluationConfig, InferenceConfig, PickingConfig
+from robpicker_jax.config.radii import with_radii
 from robpicker_jax.config.schema import Config
 from robpicker_jax.config.training_sections import (
     META_NETWORKS,
@@ -47,13 +50,16 @@ __all__ = [
     "PickingConfig",
     "SimulationConfig",
     "Species",
+    "SplitsConfig",
     "TrainConfig",
     "apply_overrides",
     "as_plain_values",
     "config_folder",
+    "config_of",
     "default_config_path",
     "describe_fields",
     "dump_config",
     "load_config",
     "validated",
+    "with_radii",
 ]

@@ -20,7 +20,11 @@ class Species:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: Annotated[str, about("name of the species, as reports and files show it")]
-    radius_vox: Annotated[Positive, about("radius of its sphere label, voxels")]
+    radius_vox: Annotated[Positive, about("radius of its sphere label, voxels; or give radius_angstrom")]
+    radius_angstrom: Annotated[
+        Positive | None,
+        about("the same in angstrom: read with the voxel size of data (or simulation), and kept as radius_vox"),
+    ] = None
     phantom: Annotated[str | None, about("built-in analytic phantom to simulate it from")] = None
     density: Annotated[str | None, about("MRC density map to simulate it from (relative to the config file)")] = None
     mask: Annotated[str | None, about("MRC mask for shape labels; without one it is made from the density")] = None
@@ -30,6 +34,17 @@ class Species:
     min_cluster_vox: Annotated[
         PositiveInt | None, about("smallest cluster kept as a pick, voxels; none: as picking.min_cluster_vox has it")
     ] = None
+
+
+@dataclass(frozen=True)
+class SplitsConfig:
+    """What each tomogram is for, where `data.dir` is a flat folder: names, or patterns such as 'TS_0*'."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    train: Annotated[tuple[str, ...], about("tomograms to train on; none: all others that have a list")] = ()
+    meta: Annotated[tuple[str, ...], about("tomograms that are annotated with care")] = ()
+    val: Annotated[tuple[str, ...], about("tomograms that choose the best model")] = ()
+    test: Annotated[tuple[str, ...], about("tomograms to pick; none: all others that have no list")] = ()
 
 
 @dataclass(frozen=True)
@@ -56,8 +71,24 @@ class DataConfig:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     dir: Annotated[
         str | None,
-        about("folder with train/ meta/ [val/] test/, or a copick_config.json; none: simulate one in the workdir"),
+        about(
+            "folder with train/ meta/ [val/] test/, or a flat folder of tomograms (data.splits), or a copick_config.json; "
+            "none: simulate one in the workdir"
+        ),
     ] = None
+    splits: Annotated[SplitsConfig, about("what each tomogram of a flat folder is for")] = field(
+        default_factory=SplitsConfig
+    )
+    volumes: Annotated[
+        str | None,
+        about("which files of a flat folder are its tomograms: a pattern such as '*_10.00Apx.mrc'; none: all"),
+    ] = None
+    lists: Annotated[
+        tuple[str, ...] | str | dict[str, str],
+        about(
+            "where the particle lists are, if not beside the tomograms: files and folders, or {CLASS: file or folder}"
+        ),
+    ] = field(default=(), hash=False)
     species: Annotated[tuple[Species, ...], about("the species, in the order of their class labels")] = ()
     voxel_size_angstrom: Annotated[Positive | None, about("voxel size; needed when MRC headers do not say")] = None
     train_labels: Annotated[

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from robpicker_jax.config.copick_species import with_species
 from robpicker_jax.config.data_sections import Species
 from robpicker_jax.config.derived import with_derived
+from robpicker_jax.config.radii import replaced_radii, with_radii
 from robpicker_jax.config.schema import Config
 from robpicker_jax.config.validation import check
 from robpicker_jax.system.errors import InputError
@@ -31,6 +32,8 @@ _LONGEST_SHOWN = 100
 _MOST_VALUES = 1_000_000
 """Values that a YAML text may stand for with its aliases written out; no configuration comes near."""
 _PATH_FIELDS = {"dir", "density", "mask", "tomograms", "tomogram_names"}
+_PATHS_FIELD = "lists"
+"""A path, several, or some by name."""
 
 
 _adapter: Callable[..., TypeAdapter[Any]] = cache(TypeAdapter)
@@ -67,10 +70,18 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[
     if not isinstance(data, dict):
         raise InputError(f"must hold sections such as data and train, got {type(data).__name__}", where=source)
     _resolve_paths(data, source.resolve().parent, source)
-    merged = apply_overrides(data, overrides)
-    if isinstance(merged.get("data"), dict):
-        merged["data"] = with_species(merged["data"])
-    return _build(merged, source)
+    return _build(apply_overrides(data, overrides), source)
+
+
+def config_of(values: Mapping[str, Any], source: Path) -> Config:
+    """Nested plain values, as the file `source` would hold them, as a checked configuration.
+
+    Raises:
+        InputError: as `load_config`.
+    """
+    data: dict[str, Any] = _copy(values)
+    _resolve_paths(data, source.resolve().parent, source)
+    return _build(data, source)
 
 
 def parse_yaml(text: str, where: object) -> Any:
@@ -142,7 +153,11 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         parts = key.split(".")
         if parts[-1] in _PATH_FIELDS and isinstance(value, str):
             value = _resolved(value, Path(), key)
+        elif _PATHS_FIELD in parts[-2:]:
+            value = _all_resolved(value, Path(), key)
         _assign(result, parts, value, key)
+    for key in replaced_radii([override.partition("=")[0] for override in overrides]):
+        _assign(result, key.split("."), None, key)
     return result
 
 
@@ -214,8 +229,10 @@ def validated(cls: type[T], data: Mapping[str, Any], source: str | Path) -> T:
         raise InputError(messages[0] + more, where=source) from None
 
 
-def _build(data: Mapping[str, Any], source: Path) -> Config:
-    config = validated(Config, with_derived(data), source)
+def _build(data: dict[str, Any], source: Path) -> Config:
+    if isinstance(data.get("data"), dict):
+        data["data"] = with_species(data["data"])
+    config = validated(Config, with_derived(with_radii(data, source)), source)
     check(config, source)
     return config
 
@@ -230,7 +247,7 @@ def _explain(item: Any) -> str:
         return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else "; see --help for the valid keys")
     message = item["msg"][0].lower() + item["msg"][1:]
     if item["type"] == "missing":
-        return f"{key}: missing; give it a value"
+        return f"{key}: missing; give it a value" + (", or radius_angstrom" if key.endswith(".radius_vox") else "")
     return f"{key}: {message}, got {item['input']!r}"
 
 
@@ -240,11 +257,21 @@ def _resolve_paths(data: Any, folder: Path, where: object) -> None:
         for key, value in data.items():
             if key in _PATH_FIELDS and isinstance(value, str):
                 data[key] = _resolved(value, folder, f"{where}: {key}")
+            elif key == _PATHS_FIELD:
+                data[key] = _all_resolved(value, folder, f"{where}: {key}")
             else:
                 _resolve_paths(value, folder, where)
     elif isinstance(data, list):
         for value in data:
             _resolve_paths(value, folder, where)
+
+
+def _all_resolved(value: Any, folder: Path, where: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _all_resolved(path, folder, where) for name, path in value.items()}
+    if isinstance(value, list):
+        return [_all_resolved(path, folder, where) for path in value]
+    return _resolved(value, folder, where) if isinstance(value, str) else value
 
 
 def _resolved(text: str, folder: Path, where: str) -> str:

@@ -24,10 +24,11 @@ def check(config: Config, source: str | Path = "") -> None:
 
     species = config.data.species
     if not species:
-        fail("data.species", "no species", "list at least one {name, radius_vox}")
+        fail("data.species", "no species", "list at least one {name, radius_angstrom}")
     if len(species) > MAX_SPECIES:
         fail("data.species", f"{len(species)} species, but label maps hold {MAX_SPECIES} at most")
-    for name, count in Counter(entry.name for entry in species).items():
+    names = [entry.name for entry in species]
+    for name, count in Counter(names).items():
         if count > 1:
             fail("data.species", f"the name {name!r} is given {count} times", "make the names unique")
     for index, entry in enumerate(species):
@@ -40,9 +41,13 @@ def check(config: Config, source: str | Path = "") -> None:
             fail(key, "shape labels need a mask, density or phantom", "add one, or set data.meta_labels: sphere")
         if config.data.train_labels == "shape" and not (entry.phantom or entry.density or entry.mask):
             fail(key, "shape labels need a mask, density or phantom", "add one, or set data.train_labels: sphere")
+    if isinstance(config.data.lists, dict):
+        for name in config.data.lists:
+            if name not in names:
+                fail(f"data.lists.{name}", "no such species", f"data.species has {', '.join(names)}")
     for name in config.picking.min_scores:
-        if name not in (known := [entry.name for entry in species]):
-            fail("picking.min_scores", f"no species {name!r}", f"the species are {', '.join(known)}")
+        if name not in names:
+            fail("picking.min_scores", f"no species {name!r}", f"the species are {', '.join(names)}")
     try:
         re.compile(config.data.name_pattern or "")
     except re.error as error:

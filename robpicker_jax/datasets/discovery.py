@@ -21,21 +21,18 @@ their tomograms.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from robpicker_jax.annotations import suffixes
 from robpicker_jax.annotations.names import NameRule
+from robpicker_jax.datasets.pairing import DEFAULT_RULE, Lists, annotation_stem, letters, pairs
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import VOLUME_SUFFIXES, is_volume, volume_stem
 
 SPLITS = ("train", "meta", "val", "test")
 _FOLDERS = {"train": "train", "meta": "meta", "val": "val", "valid": "val", "test": "test"}
 _NOT_TOMOGRAMS = ("_target", "_mask")
-SHARED_LIST = re.compile(r"(objl|object_list|particles|optimi[sz]ation_set)([_.-].*)?$")
-DEFAULT_RULE = NameRule()
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,7 @@ class TomogramFiles:
             the list of the whole folder serves.
         folder_lists: where it has none of these, further lists of the folder: (name, list). Those that are called like a
             class are that class's for the whole folder.
+        shared: those of its lists that hold other tomograms' particles too, whatever they are called.
     """
 
     name: str
@@ -64,49 +62,46 @@ class TomogramFiles:
     mask_path: Path | None = None
     class_lists: tuple[tuple[str, Path], ...] = ()
     folder_lists: tuple[tuple[str, Path], ...] = ()
+    shared: tuple[Path, ...] = ()
 
     def lists(self, class_names: Sequence[str]) -> tuple[tuple[str, Path], ...]:
         """The lists of its particles: ("", its own list), or (class, list) for each class that has one; none are empty."""
-        known = {_letters(name): name for name in class_names}
+        known = {letters(name): name for name in class_names}
         by_class: tuple[tuple[str, Path], ...] = ()
         for lists in (self.class_lists, self.folder_lists):
-            by_class = by_class or tuple(
-                (known[_letters(text)], path) for text, path in lists if _letters(text) in known
-            )
+            by_class = by_class or tuple((known[letters(text)], path) for text, path in lists if letters(text) in known)
         if by_class or self.annotation_path is None:
             return by_class
         return (("", self.annotation_path),)
 
     def with_list(self, path: Path) -> TomogramFiles:
         """The tomogram with another list in place of all that it has."""
-        return replace(self, annotation_path=path, class_lists=(), folder_lists=())
+        return replace(self, annotation_path=path, class_lists=(), folder_lists=(), shared=())
 
 
 def class_of_stem(stem: str, class_names: Sequence[str]) -> tuple[str, str]:
     """A file's name without suffix as (tomogram, class), where it ends in one of the classes; else (stem, "")."""
-    known = {_letters(name): name for name in class_names}
+    known = {letters(name): name for name in class_names}
     for cut in (i for i, character in enumerate(stem) if character == "_"):
-        if cut and (name := known.get(_letters(stem[cut + 1 :]))):
+        if cut and (name := known.get(letters(stem[cut + 1 :]))):
             return stem[:cut], name
     return stem, ""
 
 
 def is_of_folder(path: Path, class_name: str) -> bool:
     """Whether a list is that of a class for the whole folder, `{class}.star`, and not one tomogram's."""
-    return _letters(_annotation_stem(path.name) or "") == _letters(class_name)
+    return letters(annotation_stem(path.name) or "") == letters(class_name)
 
 
-def _letters(name: str) -> str:
-    """A class's name as it may stand in a file's name."""
-    return "".join(character for character in name.lower() if character.isalnum())
-
-
-def discover(directory: str | Path, *, name_pattern: str | None = None) -> dict[str, list[TomogramFiles]]:
+def discover(
+    directory: str | Path, *, name_pattern: str | None = None, annotations: bool = True
+) -> dict[str, list[TomogramFiles]]:
     """Find the tomograms of a data set.
 
     Args:
         directory: the data set's folder.
         name_pattern: what of a name counts where lists are found by it, as `data.name_pattern` has it.
+        annotations: look for the lists beside the volumes.
 
     Returns:
         The tomograms of each of the four splits, by name; a split that is absent is an empty list. Tomograms without
@@ -125,10 +120,10 @@ def discover(directory: str | Path, *, name_pattern: str | None = None) -> dict[
         raise InputError(
             "no train, meta, val or test folder in it",
             where=directory,
-            fix="put the tomograms into train/, meta/, test/",
+            fix="put the tomograms into train/, meta/, test/, or say with data.splits what each is for",
         )
     for folder in folders:
-        found[_FOLDERS[folder]] += _in_folder(directory / folder, _FOLDERS[folder], rule=rule)
+        found[_FOLDERS[folder]] += _in_folder(directory / folder, _FOLDERS[folder], rule=rule, annotations=annotations)
     if not any(found.values()):
         raise InputError(
             f"no volume in {', '.join(f'{name}/' for name in folders)}",
@@ -176,13 +171,18 @@ def tomograms_in(folder: Path, *, annotations: bool = True, rule: NameRule = DEF
     return _in_folder(folder, "", annotations=annotations, rule=rule)
 
 
+def has_split_folders(path: Path) -> bool:
+    """Whether a folder is laid out as a data set."""
+    return any((path / name).is_dir() for name in _FOLDERS)
+
+
 def split_folder(path: Path, split: str) -> Path:
     """The folder of one split of a data set; `path` itself where it is no data set.
 
     Raises:
         InputError: a data set without this split.
     """
-    if not any((path / name).is_dir() for name in _FOLDERS):
+    if not has_split_folders(path):
         return path
     for name, meant in _FOLDERS.items():
         if split in (name, meant) and (path / name).is_dir():
@@ -207,121 +207,21 @@ def _in_folder(
     volumes = [path for path in files.values() if is_volume(path)]
     beside = {volume_stem(path): path for path in volumes if volume_stem(path).endswith(_NOT_TOMOGRAMS)}
     tomograms = [path for path in volumes if not volume_stem(path).endswith(_NOT_TOMOGRAMS)]
-    shared = [path for name, path in files.items() if (stem := _annotation_stem(name)) and SHARED_LIST.match(stem)]
     stems = {volume_stem(path) for path in tomograms}
-    shared = [path for path in shared if _annotation_stem(path.name) not in stems]
-    by_rule = _class_lists_by_rule(files, stems, rule) if annotations else {}
-    of_folder = _class_lists_of_folder(files, stems) if annotations else ()
-    found = []
     if only is not None:
         tomograms = [files[only]] if only in files else [folder / only]
-    for path in tomograms:
-        name = volume_stem(path)
-        annotation: Path | None = None
-        by_class: tuple[tuple[str, Path], ...] = ()
-        if annotations:
-            annotation = _annotation_of(name, files) or _annotation_by_rule(name, files, stems, rule)
-            if annotation is None:
-                by_class = _class_lists(name, files, stems) + tuple(by_rule.get(rule.key(name), ()))
-                annotation = _only(shared, folder, "lists for the whole folder")
+    names = [volume_stem(path) for path in tomograms]
+    paired = pairs(names, stems, files, rule, folder) if annotations else {}
+    found = []
+    for path, name in zip(tomograms, names, strict=True):
+        lists = paired.get(name, Lists())
         target, mask = beside.get(f"{name}_target"), beside.get(f"{name}_mask")
-        further = of_folder if annotation is None and not by_class else ()
-        found.append(TomogramFiles(name, split, path, annotation, target, mask, by_class, further))
+        found.append(
+            TomogramFiles(
+                name, split, path, lists.own, target, mask, class_lists=lists.by_class, folder_lists=lists.of_folder
+            )
+        )
     return found
-
-
-def list_suffix(name: str) -> str | None:
-    """The longest suffix of an annotation format that a file's name ends in; None where it is no particle list."""
-    return max((suffix for suffix in suffixes() if name.lower().endswith(suffix)), key=len, default=None)
-
-
-def _annotation_stem(name: str) -> str | None:
-    suffix = list_suffix(name)
-    return None if suffix is None else name[: -len(suffix)]
-
-
-def _annotation_of(name: str, files: Mapping[str, Path]) -> Path | None:
-    """The annotation file of one tomogram: DeepFinder's names first, in the order of the module's table."""
-    stems = [name, f"tomo{name}"]
-    if name.isdigit():
-        stems += [f"{name:0>4}", f"tomo{name:0>4}"]
-    stems = list(dict.fromkeys(stems))
-    for stem in stems:
-        if f"{stem}_objl.xml" in files:
-            return files[f"{stem}_objl.xml"]
-    for marker in ("_objl", ""):
-        names = {f"{stem}{marker}{suffix}" for stem in stems for suffix in suffixes()}
-        candidates = [path for file_name, path in files.items() if file_name in names and not is_volume(path)]
-        if candidates:
-            return _only(candidates, candidates[0].parent, f"annotation files for tomogram {name}")
-    return None
-
-
-def _class_lists(name: str, files: Mapping[str, Path], stems: Set[str]) -> tuple[tuple[str, Path], ...]:
-    """Lists called `{name}_{something}`, by the something; not those that go with a volume of a longer name."""
-    found = []
-    for file_name, path in files.items():
-        stem = _annotation_stem(file_name)
-        stem = None if stem is None or is_volume(path) else stem.removesuffix("_objl")
-        if stem is None or not stem.startswith(f"{name}_") or SHARED_LIST.match(stem):
-            continue
-        longer = any(len(other) > len(name) and (stem == other or stem.startswith(f"{other}_")) for other in stems)
-        rest = stem[len(name) + 1 :]
-        if not longer and rest and rest != "truth":
-            found.append((rest, path))
-    return tuple(found)
-
-
-def _class_lists_by_rule(
-    files: Mapping[str, Path], stems: Set[str], rule: NameRule
-) -> dict[str, list[tuple[str, Path]]]:
-    """Lists called `{name}_{something}` of a name that means a tomogram without being a volume's, by the rule's key of it."""
-    keys = {rule.key(stem) for stem in stems}
-    found: dict[str, list[tuple[str, Path]]] = {}
-    for file_name, path in files.items():
-        stem = _annotation_stem(file_name)
-        stem = None if stem is None or is_volume(path) or SHARED_LIST.match(stem) else stem.removesuffix("_objl")
-        if not stem or stem in stems:
-            continue
-        cuts = [i for i, character in enumerate(stem) if character == "_" and i]
-        if any(stem[:cut] in stems for cut in cuts):
-            continue
-        for cut in reversed(cuts):  # the closest to the whole name first
-            key, rest = rule.key(stem[:cut]), stem[cut + 1 :]
-            if key in keys and rest and rest != "truth":
-                found.setdefault(key, []).append((rest, path))
-                break
-    return found
-
-
-def _class_lists_of_folder(files: Mapping[str, Path], stems: Set[str]) -> tuple[tuple[str, Path], ...]:
-    """Lists that may be one class's for the whole folder, `{class}.star`, by that name; which of them are, classes tell."""
-    found = []
-    for file_name, path in files.items():
-        stem = _annotation_stem(file_name)
-        if stem and stem not in stems and not is_volume(path) and not SHARED_LIST.match(stem):
-            found.append((stem, path))
-    return tuple(found)
-
-
-def _annotation_by_rule(name: str, files: Mapping[str, Path], stems: Set[str], rule: NameRule) -> Path | None:
-    """The list whose name means this tomogram without being equal to it, unless it is another volume's by its name."""
-    candidates: dict[Path, str] = {}
-    for file_name, path in files.items():
-        stem = _annotation_stem(file_name)
-        stem = None if stem is None or SHARED_LIST.match(stem) else stem.removesuffix("_objl")
-        if stem and stem not in stems and not is_volume(path):
-            candidates[path] = stem
-    meant = rule.matching(name, candidates.values())
-    found = [path for path, stem in candidates.items() if stem in meant]
-    return _only(found, files[next(iter(files))].parent, f"annotation files for tomogram {name}") if found else None
-
-
-def _only(candidates: Sequence[Path], folder: Path, what: str) -> Path | None:
-    if len(candidates) > 1:
-        names = ", ".join(path.name for path in candidates)
-        raise InputError(f"several {what}: {names}", where=folder, fix="keep one of them")
-    return candidates[0] if candidates else None
 
 
 def _refuse_repeats(tomograms: Sequence[TomogramFiles], split: str) -> None:

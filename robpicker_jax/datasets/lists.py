@@ -14,17 +14,13 @@ import numpy as np
 from robpicker_jax.annotations import Particles, read_annotations, suffixes
 from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import options_for
-from robpicker_jax.config import CopickConfig
+from robpicker_jax.config import CopickConfig, DataConfig
+from robpicker_jax.datasets.configured import is_own, one_split
 from robpicker_jax.datasets.copick_project import is_project, project_tomograms
-from robpicker_jax.datasets.discovery import (
-    DEFAULT_RULE,
-    TomogramFiles,
-    class_of_stem,
-    list_suffix,
-    split_folder,
-    tomograms_in,
-)
+from robpicker_jax.datasets.discovery import TomogramFiles, class_of_stem, split_folder
+from robpicker_jax.datasets.given_lists import list_paths
 from robpicker_jax.datasets.headers import agreed_voxel_size
+from robpicker_jax.datasets.pairing import DEFAULT_RULE, list_suffix
 from robpicker_jax.datasets.particle_lists import read_list
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import is_volume, open_volume
@@ -44,6 +40,7 @@ def read_lists(
     rule: NameRule = DEFAULT_RULE,
     truth: bool = True,
     copick: CopickConfig | None = None,
+    data: DataConfig | None = None,
 ) -> dict[str, Particles]:
     """Read the particle lists of a file or folder, by tomogram.
 
@@ -64,6 +61,7 @@ def read_lists(
         rule: which names mean the same tomogram.
         truth: whether `{name}_truth…` goes before others; without, it is read only where it is a tomogram's only list
             in a folder without volumes.
+        data: a configuration's section, by which the data set that it names is read: its splits and its lists.
         copick: of a copick project, named by its configuration: whose picks of which runs; the options `user` and
             `session` go before it.
 
@@ -111,9 +109,9 @@ def read_lists(
     if _holds_copick(path):
         picks = read(path)
         return _by_tomogram(picks, str(picks.tomograms[0]) if picks.tomograms is not None and len(picks) else path.name)
+    if tomograms := one_split(path, split, data, rule=rule):
+        return _beside_volumes(path, tomograms, read_beside, class_names or (), truth=truth)
     folder = split_folder(path, split)
-    if tomograms := tomograms_in(folder, rule=rule):
-        return _beside_volumes(folder, tomograms, read_beside, class_names or (), truth=truth)
     found: dict[str, Particles] = {}
     by_class: dict[str, set[str]] = {}
     for (name, species), file in _choose(folder, class_names or (), truth=truth).items():
@@ -134,14 +132,19 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def files_read(path: str | Path) -> list[Path]:
+def files_read(path: str | Path, data: DataConfig | None = None) -> list[Path]:
     """The lists and volumes that a file or folder of lists, or a data set with its splits, holds; others are no input.
 
-    Of JSON files, copick's picks and projects are.
+    Of JSON files, copick's picks and projects are. Of the data set that a configuration names, those that it calls its
+    lists are, too.
     """
     path = Path(path)
     if not path.is_dir():
         return [path]
+    if data is not None and data.lists and is_own(path, data):
+        return files_read(path) + [
+            file for _, given in list_paths(data) if given.exists() for file in files_read(given)
+        ]
     folders = [path, *(path / name for name in ("train", "meta", "val", "valid", "test") if (path / name).is_dir())]
     return [file for folder in folders for file in folder.iterdir() if is_volume(file) or _is_list(file)]
 
@@ -157,7 +160,9 @@ def _is_list(file: Path) -> bool:
     return isinstance(content, dict) and ("points" in content or "pickable_objects" in content)
 
 
-def header_voxel_size(path: str | Path, *, split: str = "test", configured: float | None = None) -> float | None:
+def header_voxel_size(
+    path: str | Path, *, split: str = "test", configured: float | None = None, data: DataConfig | None = None
+) -> float | None:
     """Voxel size in Å that the volumes beside the lists and the configuration agree on; None where it is not known.
 
     Raises:
@@ -166,7 +171,7 @@ def header_voxel_size(path: str | Path, *, split: str = "test", configured: floa
     path = Path(path)
     if not path.is_dir():
         return configured
-    return agreed_voxel_size(tomograms_in(split_folder(path, split), annotations=False), configured)
+    return agreed_voxel_size(one_split(path, split, data, annotations=False), configured)
 
 
 def pair_tomograms(
@@ -271,7 +276,8 @@ def _beside_volumes(
     found: dict[str, Particles] = {}
     endings = suffixes() if truth else ()
     for tomogram in tomograms:
-        clean = [file for suffix in endings if (file := folder / f"{tomogram.name}_truth_objl{suffix}").is_file()]
+        beside = tomogram.volume_path.parent
+        clean = [file for suffix in endings if (file := beside / f"{tomogram.name}_truth_objl{suffix}").is_file()]
         if not clean and not tomogram.lists(class_names):
             continue
         files = tomogram.with_list(clean[0]) if clean else tomogram

@@ -11,18 +11,24 @@ from numpy.typing import NDArray
 from robpicker_jax.annotations import Particles
 from robpicker_jax.annotations.bounds import inside
 from robpicker_jax.annotations.names import NameRule
-from robpicker_jax.datasets.discovery import DEFAULT_RULE, split_folder, tomograms_in
+from robpicker_jax.config import DataConfig
+from robpicker_jax.datasets.configured import one_split
+from robpicker_jax.datasets.discovery import split_folder
+from robpicker_jax.datasets.pairing import DEFAULT_RULE
 from robpicker_jax.datasets.stored_maps import load_mask
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import is_volume, open_volume, read_mask, volume_stem
 
 
-def masks_beside(truth: str | Path, *, split: str = "test") -> dict[str, NDArray[np.bool_]]:
+def masks_beside(
+    truth: str | Path, *, split: str = "test", data: DataConfig | None = None
+) -> dict[str, NDArray[np.bool_]]:
     """The masks `{name}_mask.mrc` that a data set, or a folder of volumes, keeps beside its tomograms.
 
     Args:
         truth: the folder; for a file there are none.
         split: which split of a data set.
+        data: a configuration's section, by which the data set that it names is divided.
 
     Returns:
         bool (z, y, x) by tomogram, for those that have one.
@@ -34,7 +40,7 @@ def masks_beside(truth: str | Path, *, split: str = "test") -> dict[str, NDArray
     if not truth.is_dir():
         return {}
     found = {}
-    for tomogram in tomograms_in(split_folder(truth, split), annotations=False):
+    for tomogram in one_split(truth, split, data, annotations=False):
         if tomogram.mask_path is None:
             continue
         with open_volume(tomogram.volume_path) as reader:

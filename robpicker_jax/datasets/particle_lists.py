@@ -15,7 +15,8 @@ from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import options_for
 from robpicker_jax.annotations.registry import NOT_OPENED
 from robpicker_jax.config import DataConfig, Species
-from robpicker_jax.datasets.discovery import DEFAULT_RULE, SHARED_LIST, TomogramFiles, is_of_folder
+from robpicker_jax.datasets.discovery import TomogramFiles, is_of_folder
+from robpicker_jax.datasets.pairing import DEFAULT_RULE, SHARED_LIST
 from robpicker_jax.system.errors import InputError, located
 from robpicker_jax.system.progress import console
 from robpicker_jax.volumes import NO_ORIGIN, Origin, is_volume
@@ -52,10 +53,13 @@ def load_particles(
     """
     species_names = [species.name for species in data.species]
     if not files.lists(species_names):
+        fix = f"put {files.name}_objl.xml (or .star, .csv, …) beside it or move the tomogram to test/"
+        if data.lists:
+            fix = f"add it to the lists of data.lists, or take it out of data.splits.{files.split}"
         raise InputError(
-            f"tomogram without annotations{unknown_lists(files)}",
+            f"tomogram without annotations{'' if data.lists else unknown_lists(files)}",
             where=files.volume_path,
-            fix=f"put {files.name}_objl.xml (or .star, .csv, …) beside it or move the tomogram to test/",
+            fix=fix,
         )
     path = files.lists(species_names)[0][1]
     particles = read_list(
@@ -116,8 +120,8 @@ def read_list(
             allow_empty=True,
             **options_for(path, options, fmt=fmt),
         )
-        of_folder = bool(class_name) and is_of_folder(path, class_name)
-        if of_folder and listed.tomograms is None and len(listed):
+        of_folder = path in files.shared or (bool(class_name) and is_of_folder(path, class_name))
+        if of_folder and listed.tomograms is None and len(listed) and path not in files.shared:
             raise InputError(
                 "does not name tomograms, so that it cannot be a list for the whole folder",
                 where=path,

@@ -76,10 +76,17 @@ def stamps(splits: Mapping[str, Sequence[TomogramFiles]]) -> dict[str, dict[str,
     Raises:
         OSError: a file cannot be read.
     """
-    return {
-        split: {_name(tomogram, path): stamp(path) for tomogram in tomograms for path in _files(tomogram)}
-        for split, tomograms in splits.items()
-    }
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for split, tomograms in splits.items():
+        named: dict[str, Path] = {}
+        for tomogram in tomograms:
+            for path in dict.fromkeys(_files(tomogram)):
+                name = _name(tomogram, path)
+                if name in named:  # as in lists/ribosome/TS_01.star and lists/p97/TS_01.star
+                    name = f"{path.parent.name}/{name}"
+                named[name] = path
+        found[split] = {name: stamp(path) for name, path in named.items()}
+    return found
 
 
 def changed_files(

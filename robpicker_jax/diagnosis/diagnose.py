@@ -33,6 +33,7 @@ from robpicker_jax.system.notes import gathered_notes
 
 _GUESSED_RADIUS_ANGSTROM = 100.0
 _GUESSED_RADIUS_VOX = 6.0
+_LAYOUT = ("splits", "lists", "volumes", "copick", "annotation_options")
 
 
 def diagnose(
@@ -42,6 +43,7 @@ def diagnose(
     voxel_size_angstrom: float | None = None,
     annotation_options: Mapping[str, Any] | None = None,
     name_pattern: str | None = None,
+    layout: DataConfig | None = None,
     resources_too: bool = True,
     on_tomogram: Callable[[str, int], None] | None = None,
 ) -> Diagnosis:
@@ -57,6 +59,7 @@ def diagnose(
         voxel_size_angstrom: voxel size, where neither headers nor configuration know it.
         annotation_options: how lists are read, in place of the configuration's `data.annotation_options`.
         name_pattern: what of a tomogram's name counts, in place of the configuration's `data.name_pattern`.
+        layout: `splits`, `lists` and `volumes` of a flat folder, where there is no configuration.
         resources_too: estimate memory and time, which starts JAX.
         on_tomogram: called with each tomogram's name and the number of tomograms, for progress.
 
@@ -74,7 +77,7 @@ def diagnose(
     if not data.is_dir() and not is_project(data):
         raise InputError("no such folder", where=data)
     try:
-        section = config.data if config is not None else DataConfig()
+        section = config.data if config is not None else _layout(layout)
         splits_ = dataset(data, replace(section, name_pattern=name_pattern))
     except InputError as error:
         what = f"{error.where}: {error.what}" if error.where else error.what
@@ -92,7 +95,7 @@ def diagnose(
     findings += headers.check_headers(observations, configured)
 
     # Without a configuration, the names of lists by class tell the classes.
-    classes_ = [species.name for species in config.data.species] if config else _listed_classes(observations)
+    classes_ = [species.name for species in config.data.species] if config else listed_classes(observations)
     class_labels = {name: k + 1 for k, name in enumerate(classes_)}
     for i, observation in enumerate(observations):
         observations[i], found = read_particles(observation, class_labels, configured, annotation_options, rule)
@@ -132,7 +135,12 @@ def diagnose(
     return Diagnosis(str(data), worst_first(findings), tuple(table), counts)
 
 
-def _listed_classes(observations: Sequence[Observation]) -> list[str]:
+def _layout(given: DataConfig | None) -> DataConfig:
+    """The section without what only a configuration of the user's own can say."""
+    return DataConfig() if given is None else replace(DataConfig(), **{k: getattr(given, k) for k in _LAYOUT})
+
+
+def listed_classes(observations: Sequence[Observation]) -> list[str]:
     """The classes that lists by class are named after, `{name}_{class}.star`; notes that are no list name none."""
     tomograms = [observation.tomogram for observation in observations if observation.tomogram.annotation_path is None]
     lists = [entry for tomogram in tomograms for entry in tomogram.class_lists or tomogram.folder_lists]

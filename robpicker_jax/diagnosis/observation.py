@@ -14,7 +14,7 @@ from robpicker_jax.annotations import Particles
 from robpicker_jax.annotations.bounds import FRACTIONS, in_mask, inside
 from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.datasets import TomogramFiles, load_mask, load_target
-from robpicker_jax.datasets.discovery import DEFAULT_RULE
+from robpicker_jax.datasets.pairing import DEFAULT_RULE
 from robpicker_jax.datasets.particle_lists import read_list, unknown_lists
 from robpicker_jax.diagnosis.findings import Finding, Severity
 from robpicker_jax.diagnosis.hypotheses import (
@@ -140,7 +140,7 @@ def read_particles(
     if not tomogram.lists(list(class_labels)):
         if not needed:
             return observation, []
-        fix = f"put {tomogram.name}_objl.xml (or .star, .csv, …) beside it, or move the volume to test/"
+        fix = f"put {tomogram.name}_objl.xml (or .star, .csv, …) beside it or into data.lists, or take it for test"
         what = f"{observation.name} has no particle list{unknown_lists(tomogram)}"
         return observation, [Finding("error", "no_annotations", what, fix, (observation.name,))]
     voxel_size = voxel_size_angstrom or (header.voxel_size_angstrom if header else None)

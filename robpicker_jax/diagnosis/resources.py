@@ -113,15 +113,16 @@ def check_resources(observations: Sequence[Observation], config: Config) -> list
         findings.append(Finding("warning", "memory", what, fix, (), {"needed_gib": total, "available_gib": have}))
     what = (
         f"{needs.parameters:,} parameters; a step about {needs.step_gib:.2f} GiB and {needs.step_tflop:.3g} TFLOP; "
-        f"{config.train.steps:,} steps about {_duration(needs.train_hours * 3600)}, one tomogram about "
-        f"{_duration(needs.tomogram_minutes * 60)} on this machine ({needs.device}, {needs.gflops:.0f} GFLOP/s assumed; "
+        f"{config.train.steps:,} steps about {duration(needs.train_hours * 3600)}, one tomogram about "
+        f"{duration(needs.tomogram_minutes * 60)} on this machine ({needs.device}, {needs.gflops:.0f} GFLOP/s assumed; "
         "within a factor of 3)"
     )
     findings.append(Finding("info", "resources", what, "", (), {**vars(needs), "available_gib": have}))
     return findings
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words."""
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

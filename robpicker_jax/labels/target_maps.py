@@ -10,7 +10,7 @@ import numpy as np
 from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.config import DataConfig
 from robpicker_jax.datasets import TomogramFiles, agreed_voxel_size, dataset, load_particles
-from robpicker_jax.datasets.discovery import list_suffix
+from robpicker_jax.datasets.pairing import list_suffix
 from robpicker_jax.labels import LabelMaker, label_maker
 from robpicker_jax.system.errors import InputError, located
 from robpicker_jax.system.progress import console, progress

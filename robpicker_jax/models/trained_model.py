@@ -21,9 +21,11 @@ from robpicker_jax.config import (
     ParallelConfig,
     PickingConfig,
     Species,
+    SplitsConfig,
     apply_overrides,
     as_plain_values,
     validated,
+    with_radii,
 )
 from robpicker_jax.datasets.densities import DensityStatistics
 from robpicker_jax.models.backbone import BACKBONES, Backbone, build_backbone, check_edge
@@ -133,7 +135,9 @@ class TrainedModel:
                     fix=f"override {', '.join(_sections())} alone, or train anew",
                 )
         given = as_plain_values(_Applied(card.data, card.inference, card.picking))
-        changed = validated(_Applied, apply_overrides(given, overrides), "")
+        size = card.voxel_size_angstrom or card.data.voxel_size_angstrom
+        wanted = with_radii(apply_overrides(given, overrides), "", stated=("data.voxel_size_angstrom", size))
+        changed = validated(_Applied, wanted, "")
         if len(changed.data.species) != len(card.data.species):
             raise InputError(
                 f"the model knows {len(card.data.species)} species, not {len(changed.data.species)}",
@@ -157,7 +161,17 @@ def portable(data: DataConfig) -> DataConfig:
         for entry in data.species
     )
     copick = replace(data.copick, train=(), meta=(), val=(), test=(), user=None, session=None)
-    return replace(data, dir=None, species=species, annotation_options={}, name_pattern=None, copick=copick)
+    return replace(
+        data,
+        dir=None,
+        species=species,
+        annotation_options={},
+        name_pattern=None,
+        copick=copick,
+        splits=SplitsConfig(),
+        lists=(),
+        volumes=None,
+    )
 
 
 def check_tiles(card: ModelCard) -> None:

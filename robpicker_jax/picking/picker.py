@@ -12,6 +12,7 @@ from robpicker_jax.annotations import Particles
 from robpicker_jax.config import DataConfig
 from robpicker_jax.picking.inference import MemoryBound, Reader
 from robpicker_jax.picking.model_picker import ModelPicker
+from robpicker_jax.picking.template_picker import template_picker
 from robpicker_jax.system.registry import look_up
 from robpicker_jax.training.export import load_trained_model
 
@@ -100,7 +101,7 @@ def model_picker(source: Path, overrides: Sequence[str] = ()) -> ModelPicker:
     return ModelPicker(load_trained_model(source).with_overrides(overrides))
 
 
-PICKERS: dict[str, PickerBuilder] = {"model": model_picker}
+PICKERS: dict[str, PickerBuilder] = {"model": model_picker, "template_matching": template_picker}
 """The pickers by name."""
 
 

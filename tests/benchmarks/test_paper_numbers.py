@@ -11,10 +11,11 @@ import pytest
 import scipy.stats
 
 from benchmarks.paper.collect import as_text, collect
-from benchmarks.paper.measure import at_the_end, best_thresholds, only_one, thinned
+from benchmarks.paper.measure import at_the_end, only_one, thinned
 from benchmarks.paper.record import Record
 from benchmarks.paper.statistics import difference, estimate
 from benchmarks.paper.study import Run
+from benchmarks.paper.thresholds import best_thresholds
 from robpicker_jax.annotations import Particles
 from robpicker_jax.evaluation import EvaluationOptions, evaluate
 from robpicker_jax.system.errors import InputError

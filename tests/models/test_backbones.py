@@ -13,7 +13,11 @@ import pytest
 
 from robpicker_jax.config import ModelConfig, load_config
 from robpicker_jax.models import Backbone, build_backbone
+from robpicker_jax.models.window_attention import apart, from_windows, to_windows
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.training import objective
 from robpicker_jax.training.experiment import build_experiment
+from robpicker_jax.training.losses import dice
 from tests.steps import noise_batches
 from tests.tiny import write_tiny
 
@@ -137,7 +141,9 @@ def reach(network: Any, edge: int) -> list[int]:
     spans = []
     middle = edge // 2 // network.stride * network.stride // network.output_stride
     for at in range(middle, middle + network.stride // network.output_stride):
-        touched = np.flatnonzero(np.asarray(slopes(jnp.asarray(at))))
+        found = np.asarray(slopes(jnp.asarray(at)))
+        assert np.isfinite(found).all()
+        touched = np.flatnonzero(found)
         spans.append(int(touched[-1] - touched[0] + 1))
     return spans
 
@@ -214,14 +220,160 @@ def test_shortcuts_of_type_a_pass_a_gradient_on_request_alone() -> None:
     assert slope(True) > 0
 
 
-def steps(config: Any, n: int = 1) -> tuple[Any, Any, Any]:
-    experiment = build_experiment(config)
+def test_windows_are_cut_and_put_back_and_wrapped_tokens_are_kept_apart() -> None:
+    grid, window, shift = (4, 4, 6), 2, 1
+    tokens = jnp.arange(np.prod(grid)).reshape(1, *grid, 1)
+    windows = to_windows(tokens, window)
+    np.testing.assert_array_equal(windows[0, 1, :, 0].reshape(2, 2, 2), tokens[0, :2, :2, 2:4, 0])
+    np.testing.assert_array_equal(from_windows(windows, grid, window), tokens)
+    # Two tokens of a window of the rolled grid may see each other where they are no further apart than a window's edge.
+    rolled = to_windows(jnp.roll(tokens, [-shift] * 3, (1, 2, 3)), window)[0, ..., 0]
+    at = np.stack(np.unravel_index(np.asarray(rolled), grid), -1)
+    far = (np.abs(at[:, :, None] - at[:, None]) >= window).any(-1)
+    np.testing.assert_array_equal(apart(grid, window, (shift,) * 3), far)
+    assert not apart(grid, window, (0, 0, 0)).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "options", "parts"),
+    [
+        ("flexunet", {"batch_norm": False}, {}, ["model.batch_norm", "flexunet", "leave it out"]),
+        ("flexunet", {"widths": (8, 8)}, {}, ["model.widths", "5 widths"]),
+        ("deepict", {"widths": (8, 8)}, {}, ["model.widths", "deepict"]),
+        ("residual_unet", {"widths": (8,)}, {}, ["model.widths", "two or more"]),
+        ("residual_unet", {}, {"blocks": (1, 1)}, ["blocks", "give 4"]),
+        ("swin_unet", {"widths": (31,)}, {}, ["model.widths", "multiples of 12"]),
+        ("swin_unet", {"convs_per_block": 2}, {}, ["model.convs_per_block", "swin_unet"]),
+        ("deepict", {}, {"preset": "huge"}, ["preset", "example"]),
+    ],
+)
+def test_what_a_network_does_not_have_is_refused(
+    name: str, fields: dict[str, Any], options: dict[str, Any], parts: list[str]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        built(name, model=fields, **options)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_dropout_is_drawn_from_its_key_alone_and_in_training_alone() -> None:
+    network = tiny("deepict")
+    params, stats = network.init(key())
+    image = jax.random.normal(key(1), (1, 8, 8, 8, 1))
+
+    @jax.jit
+    def scores(dropout_key: jax.Array) -> jax.Array:
+        found: jax.Array = network.apply(params, stats, image, True, dropout_key=dropout_key)[1]
+        return found
+
+    first, again, other = (scores(jax.random.PRNGKey(number)) for number in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(np.asarray(first - other)).max() > 1e-3
+    without = network.apply(params, stats, image, True)[1]
+    rate_0 = built("deepict", depth=1, initial_features=2, decoder_dropout=0.0)
+    np.testing.assert_allclose(without, rate_0.apply(params, stats, image, True)[1], atol=1e-6)
+    picked = network.apply(params, stats, image, False, dropout_key=jax.random.PRNGKey(0))[1]
+    np.testing.assert_allclose(picked, network.apply(params, stats, image, False)[1], atol=1e-6)
+
+
+def test_all_evaluations_of_a_step_share_the_dropout_masks() -> None:
+    """A difference of the inner loss along v is ⟨gradient, v⟩: with masks of its own each evaluation would be off."""
+    network = tiny("deepict")
+    networks = objective.Networks(network.apply, unused, unused, dropout=True, head=network.head)
+    inner = objective.inner_loss(networks)
+    params, stats = network.init(key())
     rng = np.random.default_rng(0)
-    before = jax.tree.map(np.asarray, experiment.state)
-    state, metrics = experiment.state, None
-    for _ in range(n):
-        state, metrics = experiment.step(state, *noise_batches(experiment, rng))
-    return before, state, metrics
+    image = jnp.asarray(rng.standard_normal((2, 8, 8, 8, 1), np.float32))
+    batch = objective.Batch(image, jnp.asarray(rng.integers(0, 3, image.shape[:4])), jnp.zeros(2, int))
+    v = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape, np.float32)), params)
+
+    @jax.jit
+    def loss(t: float, number: int) -> tuple[jax.Array, jax.Array]:
+        state = objective.NetworkState(stats, jax.random.PRNGKey(number))
+
+        def at(t: jax.Array) -> jax.Array:
+            moved = jax.tree.map(lambda p, d: p + t * d, params, v)
+            value: jax.Array = inner(moved, {}, state, batch, moved)[0]
+            return value
+
+        return jax.value_and_grad(at)(jnp.asarray(t, jnp.float32))
+
+    step = 1e-3
+    slope = float(loss(0.0, 0)[1])
+    difference = float(loss(step, 0)[0] - loss(-step, 0)[0]) / (2 * step)
+    other = float(loss(step, 0)[0] - loss(-step, 1)[0]) / (2 * step)
+    assert difference == pytest.approx(slope, rel=0.1)
+    assert abs(other - slope) > abs(slope)
+
+
+def unused(*_: Any) -> Any:
+    """A meta network that no step asks for."""
+    raise AssertionError
+
+
+def test_deep_supervision_is_the_weighted_mean_of_the_levels_losses() -> None:
+    rng = np.random.default_rng(0)
+    image = jnp.zeros((2, 4, 4, 4, 1))
+    levels = [jnp.asarray(rng.standard_normal((2, 4, 4, 4, 3), np.float32)) for _ in range(3)]
+    networks = objective.Networks(
+        lambda params, stats, image, **_: (image, params * levels[0], stats),
+        unused,
+        unused,
+        deep=lambda params, stats, image, **_: tuple(params * level for level in levels[1:]),
+    )
+    label = jnp.asarray(rng.integers(0, 3, (2, 4, 4, 4)))
+    batch = objective.Batch(image, label, jnp.zeros(2, int))
+    state = objective.NetworkState({}, jax.random.PRNGKey(0))
+    found, (_, aux) = objective.inner_loss(networks)(jnp.ones(()), {}, state, batch, jnp.ones(()))
+    one_hot = jax.nn.one_hot(label, 3)
+    losses = [np.asarray(dice(jax.nn.softmax(level, axis=-1), one_hot).per_patch) for level in levels]
+    assert float(found) == pytest.approx((4 * losses[0] + 2 * losses[1] + losses[2]).mean() / 7, rel=1e-5)
+    np.testing.assert_allclose(aux.loss, losses[0], rtol=1e-5)  # what is recorded is the finest level's
+
+
+def test_a_residual_network_gives_its_coarser_levels_at_the_images_resolution() -> None:
+    image = jax.ShapeDtypeStruct((2, 8, 8, 16, 1), jnp.float32)
+
+    def shapes(**options: Any) -> list[tuple[int, ...]]:
+        network = built("residual_unet", model={"widths": (2, 3, 4)}, blocks=(1, 1, 1), **options)
+        return [
+            level.shape for level in jax.eval_shape(network.deep_scores, *jax.eval_shape(network.init, key()), image)
+        ]
+
+    assert shapes() == [(2, 8, 8, 16, 3)]  # the level at half resolution; the bottom has no head
+    assert shapes(deep_supervision=False) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_remat_changes_memory_and_nothing_else(name: str) -> None:
+    edge = 32 if name == "flexunet" else 8
+    image = jax.random.normal(key(1), (1, edge, edge, edge, 1))
+    params, stats = tiny(name).init(key())
+
+    def gradient(remat: bool) -> Any:
+        network = tiny(name, remat=remat)
+        dropout_key = jax.random.PRNGKey(5) if network.uses_dropout else None
+
+        def loss(params: Any) -> jax.Array:
+            return (network.apply(params, stats, image, True, dropout_key=dropout_key)[1] ** 2).mean()
+
+        return jax.jit(jax.grad(loss))(params)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), gradient(True), gradient(False))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_scores_are_near_those_of_float32(name: str) -> None:
+    edge = 32 if name == "flexunet" else 16
+    image = jax.random.normal(key(1), (1, edge, edge, edge, 1))
+    params, stats = tiny(name).init(key())
+    wide, narrow = (
+        np.asarray(jax.jit(tiny(name, compute_dtype=dtype).apply, static_argnums=3)(params, stats, image, False)[1])
+        for dtype in ("float32", "bfloat16")
+    )
+    assert 0 < np.abs(narrow - wide).max() < 0.1 * np.abs(wide).max()
 
 
 TRAINED: dict[str, tuple[dict[str, Any], str]] = {
@@ -234,7 +386,7 @@ TRAINED: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(
     "name",
-    ["deepict", "swin_unet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("flexunet", "residual_unet"))],
+    ["deepict", *(pytest.param(name, marks=pytest.mark.slow) for name in ("flexunet", "residual_unet", "swin_unet"))],
 )
 def test_a_bilevel_step_moves_every_parameter(name: str, tmp_path: Path) -> None:
     fields, options = TRAINED[name]
@@ -244,7 +396,9 @@ def test_a_bilevel_step_moves_every_parameter(name: str, tmp_path: Path) -> None
     overrides += [f"model.backbone={name}", f"model.backbone_options={options}"]
     overrides += [f"patches.size={edge}", "patches.shift_vox=2", "inference.tile=null", "inference.overlap_vox=2"]
     overrides += ["train.inner.learning_rate=1e-2", "train.variant=dr_only", "train.meta_lambda=0"]
-    before, state, metrics = steps(load_config(write_tiny(tmp_path / "tiny.yaml"), overrides))
+    experiment = build_experiment(load_config(write_tiny(tmp_path / "tiny.yaml"), overrides))
+    before = jax.tree.map(np.asarray, experiment.state)
+    state, metrics = experiment.step(experiment.state, *noise_batches(experiment, np.random.default_rng(0)))
     assert 0 < float(metrics.hypergradient_norm) < np.inf
     assert np.isfinite(float(metrics.outer_loss))
     same = jax.tree.map(lambda a, b: bool((np.asarray(a) == b).all()), state.params, before.params)

@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from robpicker_jax.models.conv import conv3d, max_pool3d, transposed_conv3d, upsample_nearest3d
+from robpicker_jax.models.conv import (
+    conv3d,
+    max_pool3d,
+    overlapping_max_pool3d,
+    strided_conv3d,
+    transposed_conv3d,
+    upsample_nearest3d,
+)
 
 edges = st.integers(1, 6)
 kernel_edges = st.integers(1, 5)
@@ -145,3 +152,26 @@ def test_nearest_upsampling_repeats_voxels() -> None:
     (x,) = arrays(9, (1, 2, 3, 4, 2))
     expected = np.asarray(x).repeat(2, 1).repeat(2, 2).repeat(2, 3)
     np.testing.assert_array_equal(upsample_nearest3d(x), expected)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_a_strided_convolution_equals_xlas(size: int) -> None:
+    x, kernel, g = arrays(3, (2, 4, 6, 8, 2), (size, size, size, 2, 3), (2, 2, 3, 4, 3))
+    padding = [((size - 1) // 2,) * 2] * 3
+
+    def reference(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        layout = ("NDHWC", "DHWIO", "NDHWC")
+        return lax.conv_general_dilated(x, kernel, (2, 2, 2), padding, dimension_numbers=layout)
+
+    found, pull = jax.vjp(strided_conv3d, x, kernel)
+    expected, expected_pull = jax.vjp(reference, x, kernel)
+    assert_close(found, expected)
+    assert_close(pull(g), expected_pull(g))
+
+
+def test_an_overlapping_max_pool_equals_xlas() -> None:
+    (x,) = arrays(4, (2, 4, 6, 8, 3))
+    padding = ((0, 0), *[(1, 1)] * 3, (0, 0))
+    expected = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 3, 1), (1, 2, 2, 2, 1), padding)
+    np.testing.assert_array_equal(overlapping_max_pool3d(x), expected)
+    np.testing.assert_array_equal(overlapping_max_pool3d(x - 9), expected - 9)  # nothing beyond the edge counts as zero

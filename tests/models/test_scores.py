@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from scipy import ndimage, special
 from robpicker_jax.config import ModelConfig, load_config
 from robpicker_jax.models import BACKBONES, Backbone, Work, class_probabilities
 from robpicker_jax.models.scores import upsampled, with_background
+from robpicker_jax.models.trained_model import ModelCard, TrainedModel
 from robpicker_jax.training.experiment import build_experiment
 from tests.steps import noise_batches
 from tests.tiny import write_tiny
@@ -92,3 +93,8 @@ def test_a_backbone_of_coarser_output_trains_and_segments_at_full_resolution(
     np.testing.assert_allclose(scores, upsampled(coarse, 2), atol=1e-6)
     expected = special.softmax(scores, -1) if head == "softmax" else special.expit(scores)
     np.testing.assert_allclose(experiment.networks.probabilities(scores), expected, atol=1e-5)
+    inference = replace(config.inference, tile=8)
+    card = ModelCard(config.model, config.data, inference, config.picking, None, step=1, score=None)
+    np.testing.assert_allclose(
+        TrainedModel(state.params, {}, card).predict(state.params, {}, image), expected, atol=1e-5
+    )

@@ -1,0 +1,214 @@
+"""From a folder to a configuration, with the reasons beside the values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from robpicker_jax.config import Config, SplitsConfig, apply_overrides, config_of
+from robpicker_jax.datasets import SPLITS
+from robpicker_jax.datasets.copick_project import is_project
+from robpicker_jax.diagnosis.observation import Observation
+from robpicker_jax.proposal import sizes
+from robpicker_jax.proposal.commented import commented_yaml
+from robpicker_jax.proposal.sources import Source, find_source
+from robpicker_jax.proposal.species import Proposed, as_section, observed, parsed, with_radii
+from robpicker_jax.proposal.splits import ProposedSplits, propose_splits
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A configuration for some data.
+
+    Attributes:
+        text: YAML with comments.
+        config: the same, read.
+        inputs: the folders and files that it rests on.
+        lines: what was found, for the terminal.
+    """
+
+    text: str
+    config: Config
+    inputs: tuple[Path, ...]
+    lines: tuple[str, ...]
+
+
+def propose(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    species: str | None = None,
+    lists: Sequence[str] = (),
+    meta: Sequence[str] = (),
+    val: Sequence[str] = (),
+    test: Sequence[str] = (),
+    voxel_size: float | None = None,
+    name_pattern: str | None = None,
+    overrides: Sequence[str] = (),
+) -> Proposal:
+    """Look at a folder and propose a configuration for it; every annotated volume is read once.
+
+    Args:
+        folder: tomograms and lists: a data set, a copick project, or a project of RELION, Warp or others.
+        out: where the configuration will be written; its paths are relative to this.
+        species: NAME:RADIUS,… in Å and in the order of labels; names alone where the radius is to be estimated.
+        lists: where the lists are, PATH or CLASS=PATH, where they are not found.
+        meta, val, test: tomograms of these splits.
+        voxel_size: Å, where headers do not say it.
+        name_pattern: as `data.name_pattern`.
+        overrides: "dotted.key=value", which go before what is proposed.
+
+    Raises:
+        InputError: what cannot be found out and has to be said.
+    """
+    folder, out = Path(folder), Path(out)
+    source = find_source(folder, lists=lists, voxel_size=voxel_size, name_pattern=name_pattern)
+    stated = dict(source.radii_angstrom)
+    given = {name: radius or stated.get(name) for name, radius in parsed(species).items()} or dict(stated)
+    observations, classes = observed(source.tomograms, source.data, list(given), source.voxel_size_angstrom)
+    found, scores = with_radii(observations, classes, given, source.voxel_size_angstrom)
+    if source.radii_angstrom and not species:
+        found = [replace(entry, how="as the project says") for entry in found]
+    proposed = None
+    if source.is_flat:
+        proposed = propose_splits(observations, scores, len(classes), meta=meta, test=test, val=val)
+        observations = [_in_split(o, proposed.splits, bool(o.particles is not None)) for o in observations]
+    values, comments = _data(source, found, proposed, observations, out)
+    radii = [entry.radius_vox for entry in as_section(found, source.voxel_size_angstrom)]
+    shapes = [o.header.shape_zyx for o in observations if o.header and o.tomogram.split in ("train", "meta")]
+    common = {
+        "patches": sizes.patches(radii, shapes),
+        "inference": sizes.inference(radii, sizes.patches(radii, shapes)["size"]),
+    }
+
+    def build(choice: Mapping[str, Any], base: Mapping[str, Any] = values) -> Config:
+        return config_of(apply_overrides({**base, **common, **choice}, overrides), out)
+
+    chosen, estimate = sizes.fitting_network(sizes.networks(radii, len(classes)), build, observations)
+    merged = apply_overrides(
+        {**values, "patches": common["patches"], **chosen, "inference": common["inference"]}, overrides
+    )
+    comments |= _remarks(estimate, sizes.derived_remark(classes, radii))
+    head = [
+        f"Proposed by `robpicker init` for {folder.resolve().name}. Everything may be edited; `robpicker train --help` lists",
+        "all keys.",
+        "",
+        f"command   robpicker doctor --config {out.name}",
+        f"          robpicker train --config {out.name} --workdir RUN",
+    ]
+    text = commented_yaml(merged, comments, head)
+    config = build(chosen)
+    return Proposal(text, config, (folder,), tuple(_lines(found, observations, proposed, estimate)))
+
+
+def _in_split(observation: Observation, splits: SplitsConfig, annotated: bool) -> Observation:
+    from robpicker_jax.annotations.names import NameRule
+
+    rule, name = NameRule(), observation.tomogram.name
+    for split in SPLITS:
+        if any(entry == name or rule.same(entry, name) for entry in getattr(splits, split)):
+            break
+    else:
+        split = "train" if annotated else "test"
+    return replace(observation, tomogram=replace(observation.tomogram, split=split))
+
+
+def _data(
+    source: Source,
+    species: Sequence[Proposed],
+    proposed: ProposedSplits | None,
+    observations: Sequence[Observation],
+    out: Path,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The section `data` and its comments."""
+    data, home = source.data, out.resolve().parent
+    project = is_project(data.dir or "")
+    section: dict[str, Any] = {"dir": _relative(data.dir or "", home)}
+    if data.volumes:
+        section["volumes"] = data.volumes
+    splits = (
+        {} if proposed is None else {s: list(getattr(proposed.splits, s)) for s in ("train", "meta", "val", "test")}
+    )
+    if project:
+        splits["train"] = [o.tomogram.name for o in observations if o.tomogram.split == "train"]
+        section["copick"] = {split: names for split, names in splits.items() if names} | {
+            "voxel_spacing_angstrom": data.copick.voxel_spacing_angstrom,
+            "tomo_type": data.copick.tomo_type,
+        }
+        if data.copick.user is not None:
+            section["copick"] |= {"user": data.copick.user, "session": data.copick.session}
+    elif proposed is not None:
+        section["splits"] = {split: names for split, names in splits.items() if names}
+    if isinstance(data.lists, Mapping):
+        section["lists"] = {name: _relative(path, home) for name, path in data.lists.items()}
+    elif data.lists:
+        paths = [_relative(path, home) for path in ([data.lists] if isinstance(data.lists, str) else data.lists)]
+        section["lists"] = paths[0] if len(paths) == 1 else paths
+    if data.annotation_options:
+        section["annotation_options"] = {"tomograms": _relative(data.annotation_options["tomograms"], home)}
+    if data.name_pattern:
+        section["name_pattern"] = data.name_pattern
+    section["voxel_size_angstrom"] = source.voxel_size_angstrom
+    section |= {"train_labels": "sphere", "meta_labels": "sphere"}
+    section["species"] = [{"name": entry.name, "radius_angstrom": round(entry.radius_angstrom, 2)} for entry in species]
+    counts: dict[str, int] = {}
+    for observation in observations:
+        counts[observation.tomogram.split] = counts.get(observation.tomogram.split, 0) + 1
+    counted = ", ".join(f"{n} {split}" for split, n in counts.items())
+    where = "copick" if project else "splits"
+    why = "" if proposed is None else (
+        f"{counted}. meta should be annotated with the most care; proposed {', '.join(proposed.splits.meta)}: "
+        f"{proposed.reason}. To change it, name others here (names, or patterns such as TS_0*); "
+        + ("runs that are named nowhere are picked" if project
+           else "what is named nowhere is train where it has a list, else test")
+    )  # fmt: skip
+    remarks = {
+        f"data.{where}" if key.startswith("copick") else f"data.{key}": text for key, text in source.remarks.items()
+    }
+    radii = "; ".join(f"{entry.name} {entry.how}" for entry in species)
+    extra = remarks.pop("data.species", "")
+    comments = {
+        "data": "where the tomograms and their lists are, used as they lie",
+        "data.voxel_size_angstrom": "as the headers say",
+        "data.train_labels": "spheres; where a density map or a mask of each species is at hand, meta_labels: shape is cleaner",
+        "data.species": f"in the order of their labels; radii in Å (half the diameter): {radii}"
+        + (f"; {extra}" * bool(extra)),
+        **remarks,
+    }
+    if why:
+        comments[f"data.{where}"] = "; ".join(text for text in (why, remarks.get(f"data.{where}", "")) if text)
+    return {"data": section}, comments
+
+
+def _remarks(estimate: str, derived: str) -> dict[str, str]:
+    return {
+        "patches": "six times the largest radius, in multiples of 16, and no more than the thinnest tomogram",
+        "model": f"the largest of three networks that this machine trains in twelve hours: {estimate}",
+        "train.meta_warmup_steps": "labels and weights are left alone until the network knows the particles",
+        "train.corruption": "the errors that the correction learns to undo, as rough lists usually have them. Your own rates "
+        "are better: compare the rough and the clean list of a meta tomogram (robpicker evaluate --truth CLEAN --picks "
+        "ROUGH): missing = 1 - recall, false_picks = 1 - precision; shift_vox is the error per axis in voxels",
+        "inference": f"what is not said follows the radii: {derived} (picking.min_cluster_vox, picking.min_distance_vox)",
+    }
+
+
+def _lines(
+    species: Sequence[Proposed], observations: Sequence[Observation], proposed: ProposedSplits | None, estimate: str
+) -> list[str]:
+    found = [f"{entry.name}: radius {entry.radius_angstrom:g} Å, {entry.how}" for entry in species]
+    for split in SPLITS:
+        names = [o.tomogram.name for o in observations if o.tomogram.split == split]
+        if names:
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            why = f" ({proposed.reason})" if proposed is not None and split == "meta" else ""
+            found.append(f"{split}: {shown}{why}")
+    return [*found, estimate]
+
+
+def _relative(path: str, home: Path) -> str:
+    """A path relative to the configuration, where that is short."""
+    relative = os.path.relpath(path, home)
+    return path if relative.count("..") > 2 else Path(relative).as_posix()

@@ -1,0 +1,105 @@
+"""Which tomogram is for what: the best fitting list is proposed as the clean one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from robpicker_jax.annotations.names import NameRule
+from robpicker_jax.config import SplitsConfig
+from robpicker_jax.diagnosis.observation import Observation
+from robpicker_jax.system.errors import InputError
+
+_FEWEST_FOR_VAL = 5
+"""So many annotated tomograms there must be before one is kept to choose the best model, and one to be tested on."""
+
+
+@dataclass(frozen=True)
+class ProposedSplits:
+    """The splits, and why.
+
+    Attributes:
+        splits: named tomograms; those of train are the rest.
+        reason: of the choice of meta, in words.
+    """
+
+    splits: SplitsConfig
+    reason: str
+
+
+def propose_splits(
+    observations: Sequence[Observation],
+    scores: Sequence[float],
+    n_species: int,
+    *,
+    meta: Sequence[str] = (),
+    test: Sequence[str] = (),
+    val: Sequence[str] = (),
+) -> ProposedSplits:
+    """Splits of a flat folder or a copick project.
+
+    Args:
+        observations: its tomograms with their particles.
+        scores: how well the list of each fits its density.
+        n_species: number of species, all of which meta needs.
+        meta, test, val: those that the user names.
+
+    Raises:
+        InputError: fewer than two tomograms with particles.
+    """
+    chosen = {*meta, *test, *val}
+    score = {o.tomogram: value for o, value in zip(observations, scores, strict=True)}
+    rule = NameRule()
+    annotated = [o for o in observations if o.particles is not None and len(o.particles)]
+    free = [o for o in annotated if not any(rule.same(o.tomogram.name, name) for name in chosen)]
+    if len(annotated) < 2 or not free:
+        raise InputError(
+            f"{len(annotated)} annotated tomogram{'s' * (len(annotated) != 1)}, and training needs one for train and one "
+            "for meta",
+            where=observations[0].tomogram.volume_path.parent if observations else "",
+            fix="annotate another one, a few particles of each species with care, or say where lists are with --lists",
+        )
+    reason = "as given"
+    if not meta:
+        if len(free) < 2:
+            raise InputError("no tomogram is left for meta", where="--test", fix="name fewer tomograms")
+        ranked = sorted(free, key=lambda o: (_species(o), score[o.tomogram]), reverse=True)
+        best = ranked[0]
+        meta = (_name(best, observations),)
+        free.remove(best)
+        reason = (
+            f"its list fits the density best (the doctor's score {score[best.tomogram]:.1f}"
+            + (f"; next {score[ranked[1].tomogram]:.1f}" if len(ranked) > 1 else "")
+            + (f"; {_species(best)} of {n_species} species" if _species(best) < n_species else "")
+            + ")"
+        )
+    unlisted = len(annotated) < len(observations)
+    if not test and not unlisted and len(free) > 2:
+        last = min(free, key=lambda o: score[o.tomogram])
+        test = (_name(last, observations),)
+        free.remove(last)
+    if not val and len(free) >= _FEWEST_FOR_VAL - 1:
+        second = max(free, key=lambda o: score[o.tomogram])
+        val = (_name(second, observations),)
+        free.remove(second)
+    return ProposedSplits(SplitsConfig((), tuple(meta), tuple(val), tuple(test)), reason)
+
+
+def _species(observation: Observation) -> int:
+    return 0 if observation.particles is None else len(np.unique(observation.particles.labels))
+
+
+def _name(observation: Observation, everything: Sequence[Observation]) -> str:
+    """The short name of a tomogram: without what says how it was made, where that is enough to tell it."""
+    short = _without_endings(observation.tomogram.name)
+    rule = NameRule()
+    alike = [other for other in everything if rule.same(short, other.tomogram.name)]
+    return short if len(alike) == 1 else observation.tomogram.name
+
+
+def _without_endings(name: str) -> str:
+    key = NameRule().key(name)
+    start = name.lower().find(key)
+    return name[start : start + len(key)] if start >= 0 else name
