@@ -33,8 +33,8 @@ from tests.matching.cases import planted, standardised, template
 pytestmark = pytest.mark.fast
 
 SHAPE = (20, 20, 44)
-SCORED = (slice(4, -4),) * 3
-"""Where scores are needed: where picks may lie, 6 voxels from the faces, and two voxels around."""
+SCORED = (slice(5, -5),) * 3
+"""Where scores are needed: where picks may lie, 6 voxels from the faces, and the voxels around."""
 ONES = np.ones((20, 20, 100), np.float32)
 VOXELS = [(10, 10, 9), (9, 10, 33)]
 SETTINGS = MatchSettings(step_deg=40.0, search="exact", tilt_range_deg=None)
@@ -145,7 +145,7 @@ def test_tiles_of_another_mask_are_not_gone_on_with(volume: np.ndarray, tmp_path
         volume, mask=right, folder=tmp_path, stamp="a", on_units=done.append
     )
     expected = exact_scores(volume, template(), covering(40.0))
-    scored = right & inside_faces(4)
+    scored = right & inside_faces(5)
     np.testing.assert_allclose(match.templates[0].scores[scored], expected[scored], atol=1e-5)
     assert len(done) > 2
     done.clear()
@@ -187,22 +187,22 @@ def test_a_search_goes_on_with_the_division_that_it_has(volume: np.ndarray, tmp_
     small = replace(SETTINGS, tile_vox=22, refine=False)
     Matcher([template()], small, [PICKS]).match(volume, folder=tmp_path, stamp="a")
     large = Matcher([template()], replace(small, tile_vox=64), [PICKS])
-    assert large.tiling(SHAPE).core_zyx == (12, 12, 36)
-    assert large.tiling(SHAPE, tmp_path).core_zyx == (12, 12, 18)
+    assert large.tiling(SHAPE).core_zyx == (10, 10, 34)
+    assert large.tiling(SHAPE, tmp_path).core_zyx == (10, 10, 17)
     done: list[int] = []
     large.match(volume, folder=tmp_path, stamp="a", on_units=done.append)
     assert sum(done) == large.units(SHAPE, tmp_path)
     assert done[0] == 2 * len(covering(40.0))
-    assert Matcher([template()], replace(small, tile_vox=16), [PICKS]).tiling(SHAPE, tmp_path).core_zyx == (12, 12, 12)
+    assert Matcher([template()], replace(small, tile_vox=16), [PICKS]).tiling(SHAPE, tmp_path).core_zyx == (10, 10, 12)
 
 
 def test_a_division_that_does_not_fit_any_more_is_made_anew(tmp_path: Path) -> None:
-    shape, core = (20, 20, 100), (12, 12, 92)
+    shape, core = (20, 20, 100), (10, 10, 90)
     MapStore(shape, ("scores",), tmp_path / "blob", {"core": core}).put(
-        Tiling(shape, core, 4), (4, 4, 4), {"scores": ONES}
+        Tiling(shape, core, 5), (5, 5, 5), {"scores": ONES}
     )
     cost = Matcher([template()], SETTINGS, [PICKS]).costs[0]
-    for short, expected in ((0, core), (1, (12, 12, 46))):
+    for short, expected in ((0, core), (1, (10, 10, 45))):
         settings = replace(SETTINGS, memory_bytes=cost.held + cost.bytes(core) - short)
         assert Matcher([template()], settings, [PICKS]).tiling(shape, tmp_path).core_zyx == expected
     assert kept_core(tmp_path / "blob", (20, 20, 101)) is None
