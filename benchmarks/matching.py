@@ -63,7 +63,7 @@ if __name__ == "__main__":
 
 def run(quick: bool) -> Iterator[Row]:
     """Rows of all cases."""
-    large, small, step = ((32, 64, 64), (32, 64, 64), 20.0) if quick else ((96, 192, 192), (40, 104, 104), _STEP)
+    large, small, step = ((32, 64, 64), (32, 64, 64), 20.0) if quick else ((96, 192, 192), (48, 112, 112), _STEP)
     for species in _SPECIES[:1] if quick else _SPECIES:
         yield from times(species, large, step, 0.05 if quick else 0.01)
         yield from lists(species, small, step)

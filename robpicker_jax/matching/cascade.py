@@ -65,7 +65,7 @@ class CascadeSettings:
     coarse_energy: float = 0.9
     largest_coarse_rank: int = 48
     coarse_step_deg: float = 25.0
-    exact_share: float = 0.04
+    exact_share: float = 0.06
 
 
 @dataclass(frozen=True, eq=False)
