@@ -137,6 +137,7 @@ class Format:
         recognises: whether a file that starts with these bytes is of this format. Where several formats share a suffix,
             the first one that recognises the file is taken, else the first one without this function.
         keeps_column: whether an extra column of this name survives a write, where `keeps` has "extra".
+        renames: extra columns that are written under the format's own name, whatever `keeps` has.
 
     Raises:
         ValueError: an option without help, or help for an option that neither `read` nor `write` has.
@@ -159,6 +160,7 @@ class Format:
     stem_endings: tuple[str, ...] = ()
     recognises: Callable[[bytes], bool] | None = None
     keeps_column: Callable[[str], bool] = lambda name: True
+    renames: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = {*self.reading_options, *self.writing_options}
