@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from robpicker_jax.bilevel.hypergradients import hypergradient
 from robpicker_jax.bilevel.problem import (
@@ -60,6 +60,7 @@ class Metrics(NamedTuple):
         inner: what the inner loss returned beside its value, at the last inner step.
         outer: what the outer loss returned beside its value; None for a step without a meta level.
         direct: what the direct loss returned beside its value; None where there is none.
+        finite: whether loss and new state are finite, where whoever made the step looks at that; None: nobody does.
     """
 
     inner_loss: Float[Array, ""]
@@ -68,6 +69,7 @@ class Metrics(NamedTuple):
     inner: Tree
     outer: Tree
     direct: Tree = None
+    finite: Bool[Array, ""] | None = None
 
 
 Step = Callable[[TrainState, Tree, Tree], tuple[TrainState, Metrics]]

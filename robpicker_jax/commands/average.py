@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robpicker_jax.commands.cli import ArgumentParser, configured_parser, console, fraction, progress, split_overrides
+from robpicker_jax.commands.cli import (
+    ArgumentParser,
+    configured_parser,
+    console,
+    fraction,
+    positive_number,
+    progress,
+    split_overrides,
+)
 from robpicker_jax.commands.optics_arguments import add_contrast, add_optics, add_tilts
 
 if TYPE_CHECKING:
@@ -72,7 +80,7 @@ def _parser() -> ArgumentParser:
     add("--radii", metavar="VOX,…", type=_numbers, help="radius of a ball that holds the particle, voxels, one for all "
         "or for class 1, 2, …; default: one and a half of the species' radius_vox in --config")  # fmt: skip
     add("--box", metavar="VOX", type=int, help="edge of the boxes, voxels; default: about two diameters")
-    add("--voxel-size", metavar="ANGSTROM", type=float, help="voxel size, where headers do not say")
+    add("--voxel-size", metavar="ANGSTROM", type=positive_number, help="voxel size, where headers do not say")
     add("--picks-format", metavar="NAME", help="format of the lists, where their suffix does not tell")
     add("--picks-option", metavar="NAME=VALUE", action="append", default=[], help="how the lists are read; repeat")
     add("--min-score", metavar="S", type=float, help="leave out picks of a lower score")

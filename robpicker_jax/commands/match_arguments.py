@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from robpicker_jax.commands.cli import ArgumentParser, parser
+from robpicker_jax.commands.cli import ArgumentParser, parser, positive_number
 from robpicker_jax.commands.optics_arguments import (
     add_contrast,
     add_optics,
@@ -44,8 +44,18 @@ def match_parser() -> ArgumentParser:
     group = result.add_argument_group("template")
     add = group.add_argument
     add("--name", metavar="NAME[,…]", help="of the classes; default: the files' names")
-    add("--template-voxel", metavar="A", type=float, help="voxel size of the maps, Å, where their headers do not say")
-    add("--voxel-size", metavar="A", type=float, help="voxel size of the tomograms, Å, where their headers do not say")
+    add(
+        "--template-voxel",
+        metavar="A",
+        type=positive_number,
+        help="voxel size of the maps, Å, where their headers do not say",
+    )
+    add(
+        "--voxel-size",
+        metavar="A",
+        type=positive_number,
+        help="voxel size of the tomograms, Å, where their headers do not say",
+    )
     add("--diameter", metavar="A[,…]", help="of the particles, Å; default: what stands out of the map's background")
     add("--symmetry", metavar="G[,…]", default="C1", help="point groups: C1, C2, …, D2, …, T, O, I; default: C1. "
         "T and I have 2-fold axes along x, y and z, I as RELION's I2; RELION's T differs")  # fmt: skip

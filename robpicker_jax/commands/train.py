@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,9 @@ _DESCRIPTION = """\
 Train a particle picker from noisy annotations, pick the test tomograms, evaluate the picks and write a report.
 
 Without --config a small data set is simulated and used. The same command again goes on where it was interrupted; a
-finished run says so. --train.beside [supervised] also trains without the meta networks on the same data, in
-WORKDIR-supervised; the reports of runs in neighbouring folders that differ in the variant alone show each other.
+finished run says so. --replay runs the record of a run again and compares every number. --train.beside [supervised]
+also trains without the meta networks on the same data, in WORKDIR-supervised; the reports of runs in neighbouring
+folders that differ in the variant alone show each other.
 
 --folds 5 trains and tests five times, each time with other test tomograms, on all annotated tomograms of the data set
 (of those that a fold does not test, one in eight is its meta set), in WORKDIR/fold_1 …, and writes one summary,
@@ -41,10 +43,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--folds", metavar="N", type=int, help="cross-validate over so many folds of the tomograms")
     parser.add_argument("--fold", metavar="K", type=int, help="with --folds: do fold K alone, from 1")
-    rest, overrides = split_overrides(list(arguments or ()))
+    parser.add_argument(
+        "--replay",
+        metavar="W",
+        type=Path,
+        help="run the record of workdir W again, beside it or in --workdir, and compare bit by bit; exit code 1: they differ",
+    )
+    parser.add_argument(
+        "--checkpoint.minutes", dest="minutes", metavar="M", help="short for --train.checkpoint_minutes"
+    )
+    arguments = list(arguments or ())
+    rest, overrides = split_overrides(arguments)
     options = parser.parse_args(rest)
     config = _configuration(options, overrides)
     # After parsing, so that --help and bad arguments answer at once.
+    if options.replay is not None:
+        return _replayed(options.replay, options.workdir, arguments)
     from robpicker_jax.training import run_folder
 
     workdir = options.workdir or run_folder.default_workdir(config.train.variant, options.config)
@@ -76,15 +90,30 @@ def _configuration(options: Namespace, overrides: list[str]) -> Config:
     return load_config(options.config, [*overrides, *short, f"train.init_from={json.dumps(options.init_from)}"])
 
 
+def _replayed(record: Path, workdir: Path | None, arguments: Sequence[str]) -> int:
+    """The exit code of a replay, whose settings are the record's and no others."""
+    from robpicker_jax.system.errors import InputError
+
+    others = [
+        flag for flag in arguments if flag.startswith("--") and flag.partition("=")[0] not in ("--replay", "--workdir")
+    ]
+    if others:
+        raise InputError(
+            f"{others[0]} has no part in a replay, which takes its settings from the record", where="--replay"
+        )
+    with _few_collections():
+        from robpicker_jax.commands.replay import replay
+
+        return replay(record, workdir)
+
+
 def run_job(config: Config, workdir: Path) -> None:
     """Do the main job, with garbage collection set for it, and after it those that `train.beside` asks for.
 
     Raises:
         InputError: as `main_job.run`.
     """
-    thresholds = gc.get_threshold()
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, *thresholds[1:])
-    try:
+    with _few_collections():
         from robpicker_jax.commands import beside, main_job
         from robpicker_jax.training.starting import with_network_of_start
 
@@ -96,5 +125,13 @@ def run_job(config: Config, workdir: Path) -> None:
             main_job.run(other, folder)
         if others:
             beside.compare(config, workdir, others)
+
+
+@contextlib.contextmanager
+def _few_collections() -> Iterator[None]:
+    thresholds = gc.get_threshold()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, *thresholds[1:])
+    try:
+        yield
     finally:
         gc.set_threshold(*thresholds)

@@ -319,6 +319,17 @@ class TrainConfig:
     stop_gradient_weight: Annotated[bool, about("no inner gradient through the loss that sets the weight")] = True
     validate_every: Annotated[PositiveInt, about("steps between validations")] = 500
     checkpoint_every: Annotated[PositiveInt, about("steps between checkpoints")] = 500
+    checkpoint_minutes: Annotated[
+        Positive | None,
+        about("minutes after which a checkpoint is written too, however few steps they were; none: never"),
+    ] = None
+    on_nan: Annotated[
+        Literal["stop", "skip", "rollback"],
+        about(
+            "a step whose loss or update is not finite: end the run, go on from the state before it (which takes the "
+            "memory of a second state), or go back to the newest checkpoint and leave the step out"
+        ),
+    ] = "stop"
     keep_checkpoints: Annotated[PositiveInt, about("latest checkpoints kept beside the best")] = 2
     log_every: Annotated[PositiveInt, about("steps between lines of metrics.jsonl")] = 10
 

@@ -93,6 +93,10 @@ class TrainingData:
         """Batches of this data, as functions of the step."""
         return self._source(self.train_config.meta_share, self.patches)
 
+    def place(self, kind: Kind, step: int, row: int) -> str:
+        """Which patch a row of a batch is, see `BatchSource.place`."""
+        return self.source().place(kind, step, row)
+
     def noisy_source(self, *, augmented: bool = True, anywhere: bool = False) -> BatchSource:
         """The same without meta patches in training batches, for looking at what becomes of noisy labels.
 

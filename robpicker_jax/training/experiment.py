@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -53,6 +53,7 @@ from robpicker_jax.training.freezing import check_frozen, with_frozen
 from robpicker_jax.training.losses import LossValues, build_loss
 from robpicker_jax.training.mixing import Mixup
 from robpicker_jax.training.networks import build_networks, check_modules, of_labels
+from robpicker_jax.training.not_finite import watched
 from robpicker_jax.training.objective import Batch, InnerAux, Networks, NetworkState, robpicker_problem
 from robpicker_jax.training.optimizers import build_optimizer, schedule_of
 from robpicker_jax.training.own_loss import own_loss
@@ -177,6 +178,10 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
     rates = corruption_rates(train.corruption, config.data.species)
     step, warmup, teach = _steps(problem, trained, meta_optimizers, train, config.model, rates, pmap=pmap)
     fine_tune = _fine_tuning_step(problem, train, pmap=pmap) if train.fine_tune_steps else None
+    if train.on_nan != "stop":
+        look = partial(watched, keep_former=train.on_nan == "skip")
+        step, warmup = look(step), look(warmup)
+        teach, fine_tune = (None if one is None else look(one) for one in (teach, fine_tune))
     compiled = pmap_step if pmap else jit_step
     return Experiment(
         config=config,
