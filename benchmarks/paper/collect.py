@@ -78,6 +78,7 @@ def collect(study: Study, out: Path, *, command: str, former: Mapping[str, Any] 
                 "settings": change.at(study.scale),
                 "shown": change.shown,
                 "picks": change.picks,
+                "corruption": change.corruption,
             }
             for name, change in study.file.cases.items()
         },

@@ -26,6 +26,7 @@ from tests.benchmarks.paper_cases import TOY, result_of, toy
 
 MATCHED = {"angle_step_deg": 40.0, "averaged": ["ribosome"], "average_step_deg": 60.0, "iterations": 1}
 CASES = {
+    "taught": {"label": "taught the errors", "corruption": "measured"},
     "matching": {"label": "the lists", "picks": "matching", "settings": {"train.variant": "supervised"}},
     "supervised": TOY["cases"]["supervised"],
     "truth": {"label": "the truth", "picks": "truth", "settings": {"train.variant": "supervised"}},
@@ -42,7 +43,7 @@ def matched_toy(folder: Path, **changes: Any) -> Study:
 def test_a_run_depends_on_the_matching_and_on_whose_picks_are_judged(tmp_path: Path) -> None:
     study = matched_toy(tmp_path / "a")
     runs = list(study.runs([0]))
-    assert len({study.fingerprint(run) for run in runs}) == 3
+    assert len({study.fingerprint(run) for run in runs}) == 4
     other = matched_toy(tmp_path / "b", matched=MATCHED | {"share": 0.5})
     assert not {study.fingerprint(run) for run in runs} & {other.fingerprint(run) for run in runs}
     assert toy(tmp_path / "c").further(Run("few", "supervised", 0)) == {}
@@ -74,6 +75,7 @@ def test_a_record_keeps_averages_and_gives_the_runs_back(tmp_path: Path) -> None
     for seed in (0, 1):
         _write_result(study, out, Run("clean", "matching", seed), 50.0)
         _write_result(study, out, Run("clean", "truth", seed), 45.0 + seed)
+        _write_result(study, out, Run("clean", "taught", seed), 48.0)
     options = ["--study", "toy", "--draw-only", "--out", str(out), "--docs", str(tmp_path / "docs")]
     assert command.main(options, folder=tmp_path / "studies") == 0
     page = (tmp_path / "docs" / "results.md").read_text()
@@ -83,7 +85,7 @@ def test_a_record_keeps_averages_and_gives_the_runs_back(tmp_path: Path) -> None
     assert "images/results_toy_cpu_averages.png" in page
     record = tmp_path / "record.json"
     record.write_text(as_text(collect(study, out, command="again")))
-    assert restore(study, record, tmp_path / "later") == 4
+    assert restore(study, record, tmp_path / "later") == 6
     result = read_result(folder_of(tmp_path / "later", study, Run("clean", "truth", 1)))
     assert result is not None
     assert result["fingerprint"] == study.fingerprint(Run("clean", "truth", 1))
