@@ -42,6 +42,7 @@ SUITE = (
     "audit",
     "matching",
     "backbones",
+    "load",
 )
 LONG = ("shrec_lookalike",)
 ACCELERATOR = ("step", "hypergradients", "inference", "convolution", "layers", "scaling", "matching", "input")

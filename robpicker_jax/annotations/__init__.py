@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from robpicker_jax.annotations import registry
+from robpicker_jax.annotations.bounds import check_writable
 from robpicker_jax.annotations.format import Format
 from robpicker_jax.annotations.names import plain_name, plain_names
 from robpicker_jax.annotations.particles import Particles, with_known_labels
@@ -90,7 +93,8 @@ def write_annotations(
         fmt_options: further options of the format (see `FORMATS[fmt].options`).
 
     Raises:
-        InputError: unknown format or option, or a format that needs a voxel size and got none.
+        InputError: unknown format or option, a format that needs a voxel size and got none, or values that no reader
+            would take.
     """
     path = Path(path)
     format_ = registry.format_of(path, fmt, "write")
@@ -99,19 +103,21 @@ def write_annotations(
             particles = particles.with_(tomograms=plain_names(particles.tomograms))
     if shapes_zyx is not None:
         shapes_zyx = {plain_name(name): shape for name, shape in shapes_zyx.items()}
+    check_writable(particles, format_, path)
     for sentence in format_.stand_ins(particles):
         note(sentence)
     try:
-        registry.call(
-            format_,
-            "write",
-            path,
-            particles,
-            voxel_size_angstrom=voxel_size_angstrom,
-            shape_zyx=shape_zyx,
-            shapes_zyx=shapes_zyx,
-            volume_origin_angstrom=volume_origin_angstrom,
-            **fmt_options,
-        )
+        with np.errstate(over="ignore"):  # of a score that the format's numbers cannot hold: it reads back as unknown
+            registry.call(
+                format_,
+                "write",
+                path,
+                particles,
+                voxel_size_angstrom=voxel_size_angstrom,
+                shape_zyx=shape_zyx,
+                shapes_zyx=shapes_zyx,
+                volume_origin_angstrom=volume_origin_angstrom,
+                **fmt_options,
+            )
     except OSError as error:
         raise InputError(f"cannot be written ({error.strerror or error})", where=path) from None

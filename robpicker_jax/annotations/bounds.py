@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from itertools import permutations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from robpicker_jax.annotations.columns import LARGEST_LABEL
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.notes import note
+
+if TYPE_CHECKING:
+    from robpicker_jax.annotations.format import Format
+    from robpicker_jax.annotations.particles import Particles
 
 FARTHEST_VOX = 1e9
 """Beyond this a number is no position in a tomogram, in whatever unit and however it was shifted."""
@@ -87,6 +93,26 @@ def check_size(positions_vox: np.ndarray, where: Path | str) -> None:
             where=where,
             fix="correct the file",
         )
+
+
+def check_writable(particles: Particles, fmt: Format, where: Path | str) -> None:
+    """Refuse to write what the format's own reader would refuse, or take for something else.
+
+    Raises:
+        InputError: a position that is none, a class label that the format cannot hold, or a cluster's size that is none.
+    """
+    check_size(particles.positions_vox, where)
+    largest = int(particles.labels.max(initial=0))
+    if "labels" in fmt.keeps and largest > fmt.largest_label:
+        raise InputError(
+            f"class label {largest}: {fmt.title} holds labels up to {fmt.largest_label}",
+            where=where,
+            fix="number the classes from 1, or use another format",
+        )
+    sizes = particles.cluster_sizes
+    wrong = np.flatnonzero([]) if sizes is None else np.flatnonzero((sizes < 0) | (sizes > LARGEST_LABEL))
+    if sizes is not None and len(wrong) and "cluster_sizes" in fmt.keeps:
+        raise InputError(f"particle {wrong[0] + 1}: {sizes[wrong[0]]} voxels are no size of a cluster", where=where)
 
 
 def check_inside(

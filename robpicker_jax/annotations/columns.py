@@ -56,6 +56,17 @@ def required_voxel_size(voxel_size_angstrom: float | None, owner: str, path: Pat
     return voxel_size_angstrom
 
 
+def parsed(text: str | float) -> float:
+    """The number that a cell holds, by one rule for every text format: plain ASCII digits, no `1_000`.
+
+    Raises:
+        ValueError: no number.
+    """
+    if isinstance(text, str) and ("_" in text or not text.isascii()):
+        raise ValueError(f"{text[:40]!r} is not a number")
+    return float(text)
+
+
 def floats(texts: Sequence[str | float], name: str, path: Path, row: Callable[[int], str]) -> np.ndarray:
     """Finite float64 numbers of a column.
 
@@ -71,8 +82,8 @@ def floats(texts: Sequence[str | float], name: str, path: Path, row: Callable[[i
     values = np.empty(len(texts))
     for i, text in enumerate(texts):
         try:
-            values[i] = float(text)
-        except (TypeError, ValueError):
+            values[i] = parsed(text)
+        except (TypeError, ValueError, OverflowError):
             values[i] = np.nan
         if not np.isfinite(values[i]):
             raise InputError(f"{row(i)}: {name} is {str(text)[:40]!r}, not a finite number", where=path)
@@ -99,7 +110,7 @@ def optional_floats(
         if text is None or is_missing(text):
             continue
         try:
-            values[i] = float(text)
+            values[i] = parsed(text)
         except (ValueError, OverflowError):
             raise InputError(f"{row(i)}: {name} is {str(text)[:40]!r}, not a number", where=path) from None
     values[np.isinf(values)] = np.nan
@@ -168,7 +179,7 @@ def typed(texts: Sequence[str | None]) -> np.ndarray:
     padded = any(len(s := text.strip().lstrip("+-")) > 1 and s[0] == "0" and s[1].isdigit() for text in present)
     if present and not padded:
         try:
-            return np.array([np.nan if text is None else float(text) for text in texts], dtype=np.float64)
+            return np.array([np.nan if text is None else parsed(text) for text in texts], dtype=np.float64)
         except (ValueError, OverflowError):
             pass
     return np.array(["" if text is None else text for text in texts], dtype=np.str_)
@@ -196,16 +207,17 @@ def xml_text(text: str) -> str:
     return re.sub("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "", text)
 
 
-def tomogram_numbers(tomograms: np.ndarray | None, n: int) -> np.ndarray:
+def tomogram_numbers(tomograms: np.ndarray | None, n: int, *, largest: int = 999_999_999) -> np.ndarray:
     """Whole numbers for tomogram names, int64 (n,), for formats that know only numbers.
 
-    Names that are numbers keep them when all are; otherwise the tomograms are numbered from 1 in order of appearance.
+    Names that are numbers keep them when all are, and none is larger than `largest`; otherwise the tomograms are numbered
+    from 1 in order of appearance.
     Without names all particles are of tomogram 1.
     """
     if tomograms is None:
         return np.ones(n, np.int64)
     names = [str(name) for name in tomograms]
-    if all(name.isascii() and name.isdigit() and len(name) < 10 for name in names):
+    if all(name.isascii() and name.isdigit() and len(name) < 10 and int(name) <= largest for name in names):
         return np.array([int(name) for name in names], np.int64)
     order = {name: i + 1 for i, name in enumerate(dict.fromkeys(names))}
     return np.array([order[name] for name in names], np.int64)

@@ -152,8 +152,8 @@ def _particles(picks: _Picks, voxel_size: float | None, class_labels: Mapping[st
     path, content, points = picks.path, picks.content, picks.content["points"]
     if not points:
         return Particles.empty()
-    spacing = voxel_size or content.get("voxel_spacing")
-    if not isinstance(spacing, int | float) or not 0 < spacing < np.inf:
+    spacing = voxel_size or _number(content.get("voxel_spacing"))
+    if not 0 < spacing < np.inf:
         raise InputError("copick's locations are in Å", where=path, fix="give the voxel size")
     locations = np.array([_location(point, i, path) for i, point in enumerate(points)])
     matrices = np.array([_matrix(point, i, path) for i, point in enumerate(points)])

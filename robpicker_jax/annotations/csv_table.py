@@ -151,7 +151,7 @@ def _whole_numbers(cells: Sequence[str]) -> bool:
 
 def _whole(cell: str) -> bool:
     try:
-        return float(cell).is_integer()
+        return columns.parsed(cell).is_integer()
     except (ValueError, OverflowError):
         return False
 

@@ -22,6 +22,7 @@ from robpicker_jax.system.files import atomic_path
 
 _HEADER = 512
 _ROWS = 20
+_WHOLE_NUMBERS = 1 << 24  # up to here float32 holds every whole number
 _BIG_ENDIAN = {0, 3, 5}  # OS-9, SGI, Mac
 _TYPES = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
 _KEPT = {2: "motl_2", 3: "motl_3", 4: "motl_4", 6: "motl_6", 7: "motl_7", 14: "motl_14", 15: "motl_15", 16: "motl_16"}
@@ -84,7 +85,7 @@ def write(path: Path, particles: Particles, *, binning: float = 1.0, first_voxel
         if name in particles.extra and particles.extra[name].dtype.kind in "iuf":
             table[:, row - 1] = columns.known_or_zero(particles.extra[name])
     table[:, 0] = 0 if particles.scores is None else columns.known_or_zero(particles.scores)
-    table[:, 4] = columns.tomogram_numbers(particles.tomograms, n)
+    table[:, 4] = columns.tomogram_numbers(particles.tomograms, n, largest=_WHOLE_NUMBERS)
     table[:, 7:10] = particles.positions_vox * binning + first_voxel
     if particles.rotations is not None:
         table[:, 16:19] = columns.known_or_zero(euler_from_matrix(particles.rotations, "deepfinder"))
@@ -105,6 +106,7 @@ FORMAT = Format(
     keeps=frozenset({"labels", "rotations", "scores"}),
     single_precision=True,
     numbered=True,
+    largest_label=_WHOLE_NUMBERS,
     options={"binning": BINNING, "first_voxel": FIRST_VOXEL, "tomogram_names": numbering.TOMOGRAM_NAMES},
     assumptions=(VOXELS_NOT_PIXELS, FIRST_VOXEL_IS_0),
     stands_in=(StandIn("rotations", "0 0 0"), StandIn("scores", "0")),

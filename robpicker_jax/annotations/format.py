@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from robpicker_jax.annotations.columns import LARGEST_LABEL
 from robpicker_jax.annotations.particles import Particles
 
 Verb = Literal["read", "write"]
@@ -137,6 +138,8 @@ class Format:
         recognises: whether a file that starts with these bytes is of this format. Where several formats share a suffix,
             the first one that recognises the file is taken, else the first one without this function.
         keeps_column: whether an extra column of this name survives a write, where `keeps` has "extra".
+        renames: extra columns that are written under the format's own name, whatever `keeps` has.
+        largest_label: the largest class label that comes back as it was written.
 
     Raises:
         ValueError: an option without help, or help for an option that neither `read` nor `write` has.
@@ -159,6 +162,8 @@ class Format:
     stem_endings: tuple[str, ...] = ()
     recognises: Callable[[bytes], bool] | None = None
     keeps_column: Callable[[str], bool] = lambda name: True
+    renames: Mapping[str, str] = field(default_factory=dict)
+    largest_label: int = LARGEST_LABEL
 
     def __post_init__(self) -> None:
         known = {*self.reading_options, *self.writing_options}

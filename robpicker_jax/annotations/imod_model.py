@@ -39,6 +39,7 @@ class _Model:
     points: list[np.ndarray] = field(default_factory=list)  # (n, 3) of each contour
     values: list[np.ndarray] = field(default_factory=list)  # (n,) of each contour, NaN where there is none
     objects: list[int] = field(default_factory=list)  # object of each contour
+    first: int = 0  # first contour of the last object
     shift: np.ndarray = field(default_factory=lambda: np.zeros(3))
     rotated: bool = False
 
@@ -99,6 +100,7 @@ def _parse(content: bytes) -> _Model:
             return model
         if kind == b"OBJT":
             model.names.append(content[at : at + 64].split(b"\0")[0].decode("utf-8", "replace").strip())
+            model.first = len(model.points)
             at += _OBJECT_BYTES
         elif kind == b"CONT":
             (n,) = struct.unpack_from(">i", content, at)
@@ -137,13 +139,12 @@ def _image_reference(content: bytes, at: int, model: _Model) -> None:
 
 def _stored_values(items: np.ndarray, of_points: bool, model: _Model) -> None:
     """General values of the last contour's points, or of the last object's contours, into `model.values`."""
-    of_object = [i for i, owner in enumerate(model.objects) if owner == len(model.names) - 1]
     kept = (items["type"] == _VALUE) & (items["flags"] & 0b1100 == _FLOAT_VALUE) & (items["flags"] & _OF_SURFACE == 0)
     for index, value in zip(items["index"][kept].tolist(), items["value"][kept].tolist(), strict=True):
         if of_points and model.values and 0 <= index < len(model.values[-1]):
             model.values[-1][index] = value
-        elif not of_points and 0 <= index < len(of_object):
-            model.values[of_object[index]][:] = value
+        elif not of_points and 0 <= index < len(model.values) - model.first:
+            model.values[model.first + index][:] = value
 
 
 def write(
@@ -165,6 +166,8 @@ def write(
         half_pixel: whether to follow IMOD in putting the centre of voxel 0 at (0.5, 0.5, 0).
         radius_vox: radius of the spheres that 3dmod draws.
     """
+    if not 0 <= radius_vox < 1 << 15:
+        raise InputError(f"radius_vox is {radius_vox}, not a radius", where=path)
     n_objects = int(particles.labels.max(initial=1)) if len(particles) else 0
     if n_objects > 10_000:
         raise InputError(f"{n_objects} classes are too many for an IMOD model", where=path)

@@ -187,7 +187,8 @@ def read(path: Path, fmt: str | None = None, **options: Any) -> Particles:
         raise InputError("no such file", where=path)
     try:
         format_ = format_of(path, fmt)
-        particles: Particles = call(format_, "read", path, **options)
+        with np.errstate(over="ignore"):  # what becomes infinite is refused below, or unknown
+            particles: Particles = call(format_, "read", path, **options)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})", where=path) from None
     except NotFiniteError:  # finite in the file, and not in voxels

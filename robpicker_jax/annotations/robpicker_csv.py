@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from robpicker_jax.annotations import columns, csv_table, text_table
-from robpicker_jax.annotations.format import Format
+from robpicker_jax.annotations.format import Format, StandIn
 from robpicker_jax.annotations.particles import Particles
 
 
@@ -18,11 +20,12 @@ def write(path: Path, particles: Particles, *, voxel_size_angstrom: float | None
     voxel_size = columns.required_voxel_size(voxel_size_angstrom, "RobPicker", path)
     names = particles.labels.astype(str) if particles.class_names is None else particles.class_names
     positions = particles.positions_vox * voxel_size
+    scores = np.full(len(particles), np.nan) if particles.scores is None else particles.scores
     rows = [
         [
             *(columns.number(value) for value in positions[i]),
             str(names[i]),
-            "1" if particles.scores is None else columns.cell(particles.scores[i]),
+            columns.number(scores[i]) if np.isfinite(scores[i]) else "1",
             "" if particles.tomograms is None else str(particles.tomograms[i]),
         ]
         for i in range(len(particles))
@@ -41,4 +44,5 @@ FORMAT = Format(
     unit="angstrom",
     options=csv_table.OPTIONS,
     assumptions=csv_table.ASSUMPTIONS,
+    stands_in=(StandIn("scores", "1"),),
 )

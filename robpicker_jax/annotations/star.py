@@ -15,6 +15,7 @@ from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
 
 Table = dict[str, np.ndarray]
+_MOST_COLUMNS = 10_000  # the parser's time grows as the square of their number, and programs write fewer than 100
 _CELL = re.compile(r"'[^']*'|\"[^\"]*\"|\S+", re.ASCII)
 
 # Columns of names: "0137" must not become 137.
@@ -79,6 +80,8 @@ def _check_rows(path: Path) -> None:
                 in_header, width = False, 0
             elif cells[0].startswith("_"):
                 width = width + 1 if in_header else 0
+                if width > _MOST_COLUMNS:
+                    raise InputError(f"line {number}: a table of more than {_MOST_COLUMNS:,} columns", where=path)
             elif width:
                 in_header = False
                 plain = line.isascii() and len(cells) == width and "'" not in line and '"' not in line

@@ -93,8 +93,8 @@ def read(path: Path, *, header: bool = False) -> TextTable:
         (i, line) for i, line in enumerate(read_lines(path), start=1) if line.strip() and line.lstrip()[0] != "#"
     ]
     delimiter = _delimiter(numbered[0][1]) if numbered else None
-    rows = _split([line for _, line in numbered], delimiter, path)
-    lines = [number for number, _ in numbered]
+    rows, firsts = _split([line for _, line in numbered], delimiter, path)
+    lines = [numbered[first][0] for first in firsts]
     names = None
     if header and rows and not all(_is_number(cell) for cell in rows[0]):
         names, rows, lines = [cell.strip() for cell in rows[0]], rows[1:], lines[1:]
@@ -114,22 +114,27 @@ def _delimiter(line: str) -> str | None:
     return best if counts[best] else None
 
 
-def _split(lines: Sequence[str], delimiter: str | None, path: Path) -> list[list[str]]:
+def _split(lines: Sequence[str], delimiter: str | None, path: Path) -> tuple[list[list[str]], list[int]]:
+    """The cells of each row, and the index of the line that it begins in: a cell in quotes may go on over several."""
     if delimiter is None:
-        return [line.split() for line in lines]
+        return [line.split() for line in lines], list(range(len(lines)))
+    cells, firsts, first = [], [], 0
     try:
         rows = csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter, strict=True)
-        cells = [[cell.strip() for cell in row] for row in rows]
+        for row in rows:
+            cells.append([cell.strip() for cell in row])
+            firsts.append(first)
+            first = rows.line_num
     except csv.Error as error:
         raise InputError(f"not readable as a table ({error})", where=path) from None
-    if delimiter == ",":
-        return cells
-    return [[cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell for cell in row] for row in cells]
+    if delimiter != ",":
+        cells = [[cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell for cell in row] for row in cells]
+    return cells, firsts
 
 
 def _is_number(cell: str) -> bool:
     try:
-        float(cell)
+        columns.parsed(cell)
     except ValueError:
         return False
     return True

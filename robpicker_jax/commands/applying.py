@@ -166,6 +166,7 @@ def queued(
     from robpicker_jax.picking.agreement import at_trained_size, voxel_size_of
     from robpicker_jax.system.compilation import enable_persistent_cache
     from robpicker_jax.system.errors import InputError
+    from robpicker_jax.system.files import clear_temporary
     from robpicker_jax.volumes import open_volume
 
     configured, trained, out = picker.data.voxel_size_angstrom, picker.voxel_size_angstrom, options.out
@@ -184,6 +185,7 @@ def queued(
         mask = 0 if tomogram.mask_path is None else math.prod(reader.shape_zyx)
         queue.append(Queued(tomogram, reader, here, reader.resident_bytes + mask))
     out.mkdir(parents=True, exist_ok=True)
+    clear_temporary(out)
     enable_persistent_cache()
     return queue
 

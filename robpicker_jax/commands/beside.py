@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
 
 from robpicker_jax import parallel
@@ -51,7 +50,7 @@ def compare(config: Config, workdir: Path, others: Runs) -> None:
     for variant in columns:
         table.add_column(f"  {variant}", justify="right", no_wrap=True)
     for name in [*rows, "macro"]:
-        label = "macro (mean)" if name == "macro" else escape(name)
+        label = "macro (mean)" if name == "macro" else name
         table.add_row(label, *("–" if (f1 := found.get(name)) is None else f"{f1:.3f}" for found in columns.values()))
     console.print(table)
     console.print(f"report: {workdir / 'report' / 'index.html'}", highlight=False, soft_wrap=True, markup=False)

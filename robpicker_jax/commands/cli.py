@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ArgumentParser", "configured_parser", "console", "parse_configured", "progress", "run"]
 
-SHORT = {"--name-pattern": "--data.name_pattern"}
+SHORT = {"--name-pattern": "--data.name_pattern", "--checkpoint.minutes": "--train.checkpoint_minutes"}
 """Flags that stand for a field of the configuration."""
 
 _DOTTED = re.compile(r"--([A-Za-z_]\w*(?:\.\w+)+)(?:=(.*))?", re.DOTALL)
@@ -81,7 +81,6 @@ def split_overrides(arguments: Sequence[str], short: Mapping[str, str] | None = 
         if short and flag in short and (equals or index + 1 < len(arguments)):
             value = text if equals else arguments.pop(index + 1)
             arguments[index] = f"{short[flag]}={json.dumps(value)}"
-            break
     rest: list[str] = []
     overrides: list[str] = []
     index = 0
@@ -148,6 +147,21 @@ def call(main: Callable[[list[str]], int | None], arguments: Sequence[str]) -> i
 
 def _say_error(error: InputError) -> None:
     error_console.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+
+
+def positive_number(text: str) -> float:
+    """A command line's number above 0, not infinite.
+
+    Raises:
+        argparse.ArgumentTypeError: anything else.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
 
 
 def fraction(text: str) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from robpicker_jax.commands.cli import ArgumentParser, console, parser
+from robpicker_jax.commands.cli import ArgumentParser, console, parser, positive_number
 
 if TYPE_CHECKING:
     from robpicker_jax.annotations import Format, Particles
@@ -83,11 +83,11 @@ def _parser() -> ArgumentParser:
     )
     add("--from", metavar="FORMAT", dest="from_format", help="format of IN, where the file does not tell")
     add("--to", metavar="FORMAT", dest="to_format", help="format of OUT, where its suffix does not tell")
-    add("--voxel-size", metavar="ANGSTROM", type=float, help="voxel size of the tomogram")
+    add("--voxel-size", metavar="ANGSTROM", type=positive_number, help="voxel size of the tomogram")
     add("--tomogram-shape", metavar="X,Y,Z", type=shape, help="size of the tomogram, voxels")
     add("--volume", metavar="FILE", type=Path, help="the tomogram, for its voxel size, shape and origin")
-    add("--binning", metavar="B", type=float, help="pixels of IN per voxel of the tomogram")
-    add("--to-binning", metavar="B", type=float, help="pixels of OUT per voxel of the tomogram")
+    add("--binning", metavar="B", type=positive_number, help="pixels of IN per voxel of the tomogram")
+    add("--to-binning", metavar="B", type=positive_number, help="pixels of OUT per voxel of the tomogram")
     add(
         "--tomograms-table",
         metavar="STAR",
@@ -189,12 +189,9 @@ def _context(options: Namespace) -> dict[str, Any]:
         InputError: the two contradict each other.
     """
     from robpicker_jax.annotations.stated import agreed_length, agreed_shape
-    from robpicker_jax.system.errors import InputError
     from robpicker_jax.volumes import open_volume
 
     voxel_size, size, origin = options.voxel_size, options.tomogram_shape, None
-    if voxel_size is not None and not voxel_size > 0:
-        raise InputError("must be positive", where="--voxel-size")
     if options.volume is not None:
         with open_volume(options.volume) as reader:
             header = str(options.volume)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robpicker_jax.commands.cli import ArgumentParser, configured_parser, console, split_overrides
+from robpicker_jax.commands.cli import ArgumentParser, configured_parser, console, positive_number, split_overrides
 
 if TYPE_CHECKING:
     from robpicker_jax.diagnosis import Diagnosis
@@ -40,7 +40,12 @@ def _parser() -> ArgumentParser:
     result = configured_parser("doctor", _DESCRIPTION)
     add = result.add_argument
     add("--data", metavar="DIR", type=Path, help="folder of the data set; default: data.dir of --config")
-    add("--voxel-size", metavar="ANGSTROM", type=float, help="voxel size, where headers and --config do not say")
+    add(
+        "--voxel-size",
+        metavar="ANGSTROM",
+        type=positive_number,
+        help="voxel size, where headers and --config do not say",
+    )
     add("--json", metavar="FILE", type=Path, help="also write the findings, with their evidence, as JSON")
     add("--overwrite", action="store_true", help="replace the file of --json")
     add("--no-resources", action="store_true", help="do not estimate memory and time")

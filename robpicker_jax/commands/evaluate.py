@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robpicker_jax.commands.cli import ArgumentParser, configured_parser, console, split_overrides
+from robpicker_jax.commands.cli import ArgumentParser, configured_parser, console, positive_number, split_overrides
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,16 +67,16 @@ def _parser() -> ArgumentParser:
     add(
         "--tolerance",
         metavar="VOX",
-        type=float,
+        type=positive_number,
         help="largest distance of a hit by tolerance, deepict, deepfinder; voxels",
     )
-    add("--beta", type=float, help="beta of F-beta; default 1, under CZII's rules 4")
+    add("--beta", type=positive_number, help="beta of F-beta; default 1, under CZII's rules 4")
     add("--many-to-one", action="store_true", help="count every pick that hits, as the paper's text has it")
     add("--labels", choices=["sphere", "shape"], help="labels of the mask rule; default: data.meta_labels, else sphere")
     add("--classes", metavar="NAME,…", type=names, help="name of class 1, 2, …, without --config")
     add("--radii", metavar="VOX,…", type=numbers, help="radius of class 1, 2, …, voxels, without --config")
     add("--split", default="test", choices=["train", "meta", "val", "test"], help="split of a data set; default: test")
-    add("--voxel-size", metavar="ANGSTROM", type=float, help="voxel size, for lists in angstrom")
+    add("--voxel-size", metavar="ANGSTROM", type=positive_number, help="voxel size, for lists in angstrom")
     add("--truth-format", metavar="NAME", help="annotation format of the truth, where its suffix does not tell")
     add("--truth-option", metavar="NAME=VALUE", action="append", default=[], help="how the truth is read; repeat")
     add("--picks-option", metavar="NAME=VALUE", action="append", default=[], help="how the picks are read; repeat")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from robpicker_jax.commands.cli import ArgumentParser, console, parser, split_overrides
+from robpicker_jax.commands.cli import ArgumentParser, console, parser, positive_number, split_overrides
 
 _DESCRIPTION = """\
 Look at the tomograms and particle lists in a folder, and write a commented configuration for them: species with radii
@@ -75,7 +75,7 @@ def _parser() -> ArgumentParser:
         default=[],
         help="particle lists, files or folders, where they are not found or too many are; repeat",
     )
-    add("--voxel-size", metavar="ANGSTROM", type=float, help="voxel size, where headers do not say it")
+    add("--voxel-size", metavar="ANGSTROM", type=positive_number, help="voxel size, where headers do not say it")
     add("--name-pattern", metavar="REGEX", help="what of a tomogram's name counts, such as 'TS_[0-9]+'")
     add("--out", metavar="FILE", type=Path, default=Path("robpicker.yaml"), help="default: robpicker.yaml")
     add("--overwrite", action="store_true", help="replace an earlier FILE")

@@ -36,7 +36,9 @@ from robpicker_jax.training.export import trained_model, validation_score
 from robpicker_jax.training.held_out import held_out_scores
 from robpicker_jax.training.lock import locked
 from robpicker_jax.training.meta_travel import travel_warnings
+from robpicker_jax.training.out_of_memory import within_memory
 from robpicker_jax.training.plan import prepare
+from robpicker_jax.training.starting import started
 from robpicker_jax.training.trainer import FitResult, fit
 from robpicker_jax.training.validations import stop_if_asked
 
@@ -105,7 +107,14 @@ def run(config: Config, workdir: Path) -> None:
         if parallel.is_first():
             data.check_voxels("test")
             folders.record_densities(workdir, job.densities)
-        result = train(job, batches)
+        experiment, result = within_memory(
+            job.experiment,
+            lambda experiment: train(replace(job, config=experiment.config, experiment=experiment), batches),
+            configured=configured_micro_batches,
+            resident_bytes=data.resident_bytes,
+            on_lowered=lambda lowered, planned: folders.record_plan(workdir, lowered.config, planned.record()),
+        )
+        job = replace(job, config=experiment.config, experiment=experiment)
         if not parallel.is_first():
             return  # process 0 alone picks, evaluates and reports
         finish(job, result)
@@ -177,6 +186,11 @@ def plan(
         configured_micro_batches: the user's own `parallel.micro_batches`, before an earlier start changed it.
     """
     experiment = build_experiment(config)
+    if config.train.init_from is not None and folders.trained_to(workdir) is None:
+        state, lines = started(experiment.state, config, experiment.mesh)
+        experiment = replace(experiment, state=state)
+        for line in lines:
+            _say(line)
     batches = data.batches(experiment.mesh)
     experiment, planned = prepare(experiment, configured=configured_micro_batches, resident_bytes=data.resident_bytes)
     if parallel.is_first():
@@ -226,6 +240,7 @@ def train(job: Job, batches: Callable[[int], Any]) -> FitResult:
         class_names=_species_names(job.config),
         on_best=keep_best,
         on_pace=_say_pace,
+        place=job.data.place,
     )
     if result.input_wait_share is not None:
         _say(f"the devices waited for input {100 * result.input_wait_share:.1f} % of the time")

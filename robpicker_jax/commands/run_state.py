@@ -13,7 +13,7 @@ from robpicker_jax.config import Config, DataConfig
 from robpicker_jax.datasets import dataset
 from robpicker_jax.datasets.stamps import Stamps, changed_files, stamps
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.system.files import read_json_object, write_text
+from robpicker_jax.system.files import clear_temporary, read_json_object, write_text
 from robpicker_jax.system.progress import console, progress
 from robpicker_jax.training import results
 from robpicker_jax.training import run_folder as folders
@@ -41,7 +41,7 @@ def is_finished(config: Config, workdir: Path) -> bool:
     if changed is None:
         return False
     if changed:
-        _say(f"{workdir}: made again with other settings or data ({_listed(changed)}): picks, evaluation, report")
+        _say(f"{workdir}: made again, since something has changed ({_listed(changed)}): picks, evaluation, report")
         return False
     macro = read_json_object(workdir / "evaluation.json").get("macro")
     score = macro.get("f1") if isinstance(macro, dict) else None
@@ -67,8 +67,11 @@ def schedule_changes(config: Config, workdir: Path) -> list[str]:
 def clear_leftovers(config: Config, workdir: Path) -> None:
     """Delete the simulated data of a start with other settings that failed before its first checkpoint.
 
-    They stay where another run may be using them: one beside it with the settings that they were made with.
+    They stay where another run may be using them: one beside it with the settings that they were made with. What a
+    killed process left half-written in the run's folders goes, too.
     """
+    for folder in (workdir, workdir / "picks", workdir / "report"):
+        clear_temporary(folder)
     from robpicker_jax.simulation import is_finished as is_simulated
     from robpicker_jax.simulation.manifest import MANIFEST
 

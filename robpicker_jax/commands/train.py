@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robpicker_jax.commands.cli import configured_parser, parse_configured
+from robpicker_jax.commands.cli import configured_parser, split_overrides
 
 if TYPE_CHECKING:
     from robpicker_jax.config import Config
@@ -19,8 +21,9 @@ _DESCRIPTION = """\
 Train a particle picker from noisy annotations, pick the test tomograms, evaluate the picks and write a report.
 
 Without --config a small data set is simulated and used. The same command again goes on where it was interrupted; a
-finished run says so. --train.beside [supervised] also trains without the meta networks on the same data, in
-WORKDIR-supervised; the reports of runs in neighbouring folders that differ in the variant alone show each other.
+finished run says so. --replay runs the record of a run again and compares every number. --train.beside [supervised]
+also trains without the meta networks on the same data, in WORKDIR-supervised; the reports of runs in neighbouring
+folders that differ in the variant alone show each other.
 
 --folds 5 trains and tests five times, each time with other test tomograms, on all annotated tomograms of the data set
 (of those that a fold does not test, one in eight is its meta set), in WORKDIR/fold_1 …, and writes one summary,
@@ -32,10 +35,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = configured_parser("train", _DESCRIPTION)
     parser.add_argument("--workdir", metavar="DIR", type=Path, help="folder of the run; default: runs/NAME[-VARIANT]")
+    parser.add_argument(
+        "--init-from",
+        metavar="RUN_OR_FILE",
+        help="fine-tune a trained model: train.init_from, with a third of the configuration's steps and 0.3 of its learning "
+        "rate, unless flags say otherwise",
+    )
     parser.add_argument("--folds", metavar="N", type=int, help="cross-validate over so many folds of the tomograms")
     parser.add_argument("--fold", metavar="K", type=int, help="with --folds: do fold K alone, from 1")
-    options, config = parse_configured(parser, list(arguments or ()))
+    parser.add_argument(
+        "--replay",
+        metavar="W",
+        type=Path,
+        help="run the record of workdir W again, beside it or in --workdir, and compare bit by bit; exit code 1: they differ",
+    )
+    parser.add_argument(
+        "--checkpoint.minutes", dest="minutes", metavar="M", help="short for --train.checkpoint_minutes"
+    )
+    arguments = list(arguments or ())
+    rest, overrides = split_overrides(arguments)
+    options = parser.parse_args(rest)
+    config = _configuration(options, overrides)
     # After parsing, so that --help and bad arguments answer at once.
+    if options.replay is not None:
+        return _replayed(options.replay, options.workdir, arguments)
     from robpicker_jax.training import run_folder
 
     workdir = options.workdir or run_folder.default_workdir(config.train.variant, options.config)
@@ -51,17 +74,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _configuration(options: Namespace, overrides: list[str]) -> Config:
+    """The configuration, of a fine-tuning with its short schedule."""
+    import json
+
+    from robpicker_jax.config import load_config
+
+    config = load_config(options.config, overrides)
+    if options.init_from is None:
+        return config
+    from robpicker_jax.training.starting import shorter
+
+    given = {override.partition("=")[0] for override in overrides}
+    short = [f"{key}={json.dumps(value)}" for key, value in shorter(config.train).items() if key not in given]
+    return load_config(options.config, [*overrides, *short, f"train.init_from={json.dumps(options.init_from)}"])
+
+
+def _replayed(record: Path, workdir: Path | None, arguments: Sequence[str]) -> int:
+    """The exit code of a replay, whose settings are the record's and no others."""
+    from robpicker_jax.system.errors import InputError
+
+    others = [
+        flag for flag in arguments if flag.startswith("--") and flag.partition("=")[0] not in ("--replay", "--workdir")
+    ]
+    if others:
+        raise InputError(
+            f"{others[0]} has no part in a replay, which takes its settings from the record", where="--replay"
+        )
+    with _few_collections():
+        from robpicker_jax.commands.replay import replay
+
+        return replay(record, workdir)
+
+
 def run_job(config: Config, workdir: Path) -> None:
     """Do the main job, with garbage collection set for it, and after it those that `train.beside` asks for.
 
     Raises:
         InputError: as `main_job.run`.
     """
-    thresholds = gc.get_threshold()
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, *thresholds[1:])
-    try:
+    with _few_collections():
         from robpicker_jax.commands import beside, main_job
+        from robpicker_jax.training.starting import with_network_of_start
 
+        config = with_network_of_start(config, workdir)
         main_job.run(config, workdir)
         others = beside.runs_beside(config, workdir)
         for folder, other in others:
@@ -69,5 +125,13 @@ def run_job(config: Config, workdir: Path) -> None:
             main_job.run(other, folder)
         if others:
             beside.compare(config, workdir, others)
+
+
+@contextlib.contextmanager
+def _few_collections() -> Iterator[None]:
+    thresholds = gc.get_threshold()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, *thresholds[1:])
+    try:
+        yield
     finally:
         gc.set_threshold(*thresholds)

@@ -13,8 +13,8 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(0)]
 PositiveInt = Annotated[int, Gt(0)]
 
-STRICT = ConfigDict(extra="forbid")
-"""Every section refuses keys that it does not know."""
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+"""Every section refuses keys that it does not know, and numbers that are infinite or none."""
 
 
 def about(text: str) -> object:

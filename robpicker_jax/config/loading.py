@@ -31,7 +31,7 @@ T = TypeVar("T")
 _LONGEST_SHOWN = 100
 _MOST_VALUES = 1_000_000
 """Values that a YAML text may stand for with its aliases written out; no configuration comes near."""
-_PATH_FIELDS = {"dir", "density", "mask", "tomograms", "tomogram_names"}
+_PATH_FIELDS = {"dir", "density", "mask", "tomograms", "tomogram_names", "init_from"}
 _PATHS_FIELD = "lists"
 """A path, several, or some by name."""
 
@@ -98,6 +98,8 @@ def parse_yaml(text: str, where: object) -> Any:
         raise InputError("nested too deeply for a configuration", where=where) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise InputError(f"not valid YAML: {error}", where=where) from None
+    except (AttributeError, KeyError, TypeError):  # the parser's own answer to `!!timestamp x` and `!!bool x`
+        raise InputError("not valid YAML: a value is not of the type that its tag says", where=where) from None
     if count > _MOST_VALUES:
         raise InputError(
             f"its aliases (*name) stand for more than {_MOST_VALUES:,} values", where=where, fix="write the values out"
@@ -290,7 +292,7 @@ def _copy(data: Any) -> Any:
 def _assign(data: Any, parts: Sequence[str], value: Any, key: str) -> None:
     head, *rest = parts
     if isinstance(data, list):
-        if not head.isdigit() or int(head) >= len(data):
+        if not (head.isascii() and head.isdecimal()) or int(head) >= len(data):
             raise InputError(f"{head!r} is no index of a list of {len(data)}", where=key, fix="count from 0")
         if rest:
             _assign(data[int(head)], rest, value, key)

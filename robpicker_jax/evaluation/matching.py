@@ -14,6 +14,8 @@ from robpicker_jax.evaluation.rules import Counting
 from robpicker_jax.system.errors import InputError
 
 _DENSE_CELLS = 1 << 22  # largest distance matrix solved as a dense one
+_CROWD = 1 << 20  # pairs of a class that are all taken: a thousand picks that all may hit a thousand particles
+_NEAREST = 16  # candidates of each pick, and of each particle, that are taken in a crowd
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Pairs:
 def pairs_within(truth: Particles, picks: Particles, limits_vox: NDArray[np.float64]) -> Pairs:
     """Pairs of one class no further apart than that class's limit, the limit included.
 
+    In a crowd such as no sample holds (a thousand particles within one limit of each other), each pick and each particle
+    takes part with its nearest candidates alone: all pairs would take time and memory that grow as the square.
+
     Args:
         truth, picks: with labels 1 … c.
         limits_vox: float64 (c,), limit of class 1, 2, …, voxels.
@@ -49,15 +54,45 @@ def pairs_within(truth: Particles, picks: Particles, limits_vox: NDArray[np.floa
         pick_index = np.flatnonzero(picks.labels == index + 1)
         if true_index.size == 0 or pick_index.size == 0:
             continue
-        near = cKDTree(picks.positions_vox[pick_index]).sparse_distance_matrix(
-            cKDTree(truth.positions_vox[true_index]), limit, output_type="ndarray"
-        )
-        found.append(Pairs(pick_index[near["i"]], true_index[near["j"]], near["v"]))
+        picked, true = picks.positions_vox[pick_index], truth.positions_vox[true_index]
+        tree, other = cKDTree(picked), cKDTree(true)
+        if tree.count_neighbors(other, limit) > max(_CROWD, _NEAREST * (len(picked) + len(true))):
+            near = _nearest_pairs(picked, true, float(limit))
+            found.append(Pairs(pick_index[near.picks], true_index[near.truths], near.distances))
+            continue
+        within = tree.sparse_distance_matrix(other, limit, output_type="ndarray")
+        found.append(Pairs(pick_index[within["i"]], true_index[within["j"]], within["v"]))
     return Pairs(
         np.concatenate([pairs.picks for pairs in found]),
         np.concatenate([pairs.truths for pairs in found]),
         np.concatenate([pairs.distances for pairs in found]),
     )
+
+
+def _nearest_pairs(picked: NDArray[np.float64], true: NDArray[np.float64], limit: float) -> Pairs:
+    """Each pick with its nearest true particles within a limit, and each true particle with its nearest picks.
+
+    Where many lie at one place, nothing tells near from far. So that not all choose the same ones, neighbours are looked
+    for after tiny displacements, and each pick is also paired with true particles of about its own rank along the axes.
+    Distances, and whether they lie within the limit, are those of the positions as they are.
+    """
+    from scipy.spatial import cKDTree
+
+    rng = np.random.default_rng(0)
+    moved = [positions + 1e-3 * limit * rng.uniform(-1, 1, positions.shape) for positions in (picked, true)]
+    trees = [cKDTree(positions) for positions in moved]
+    pairs = []
+    for mine, others in ((0, 1), (1, 0)):
+        k = min(_NEAREST, len(moved[others]))
+        neighbours = trees[others].query(moved[mine], k=k)[1].reshape(-1, k)
+        columns = [np.repeat(np.arange(len(moved[mine])), k), neighbours.ravel()]
+        pairs.append(np.stack(columns if mine == 0 else columns[::-1]))
+    orders = [np.lexsort(np.rint(positions / max(limit, 1e-9)).T) for positions in moved]
+    rank = np.arange(max(map(len, orders)))
+    pairs.append(np.stack([order[rank * len(order) // len(rank)] for order in orders]))
+    picks, truths = np.unique(np.concatenate(pairs, axis=1), axis=1)
+    distances = np.sqrt(((picked[picks] - true[truths]) ** 2).sum(axis=1))
+    return Pairs(picks, truths, distances).where(distances <= limit)
 
 
 def pairs_in_instances(truth: Particles, picks: Particles, instance_map: NDArray[np.integer], where: str = "") -> Pairs:

@@ -135,6 +135,12 @@ class BatchSource:
         rows = self._rows[kind] // count
         return [self.plan(kind, step, index * rows + row) for row in range(rows)]
 
+    def place(self, kind: Kind, step: int, row: int) -> str:
+        """Which patch row `row` of a batch is: its tomogram, and its first voxel there."""
+        plan = self.plan(kind, step, row)
+        z, y, x = plan.corner_zyx
+        return f"of {self._tomograms[kind][plan.tomogram].name} from z {z}, y {y}, x {x} on"
+
     def are_clean(self, kind: Kind, plans: Sequence[PatchPlan]) -> np.ndarray:
         """Which patches have clean labels, bool (n,): all of "meta", and those of "train" that lie in meta tomograms."""
         return np.array([kind == "meta" or plan.tomogram >= self._n_noisy for plan in plans], bool)

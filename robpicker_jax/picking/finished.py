@@ -49,7 +49,14 @@ class Finished:
             record = json.loads(self._record(name).read_text(encoding="utf-8"))
             made = record["settings"] == self._digest() and record["input"] == _stamps(tomogram)
             return made and all(stamp(self.out / file) == known for file, known in record["files"].items())
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):  # no record, or a damaged one
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+        ):  # no record, or a damaged one
             return False
 
     def add(self, name: str, tomogram: TomogramFiles, files: Sequence[Path]) -> None:
@@ -108,9 +115,9 @@ class Finished:
             return {}
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
-        return record if isinstance(record, dict) else {}
+        return record if isinstance(record, dict) and _is_record(record) else {}
 
     def _unchanged(self, record: Mapping[str, Any]) -> list[Path]:
         """The files of a record that nobody changed since."""
@@ -127,7 +134,7 @@ class Finished:
         """Whether `leave_out` recorded the tomogram last."""
         try:
             return "left out" in json.loads(self._record(name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return False
 
     def keep_picks(self, name: str, picks: Particles) -> Path:
@@ -159,6 +166,13 @@ class Finished:
             return ""
         settings = json.dumps([__version__, self.settings], sort_keys=True, default=str)
         return hashlib.sha256(settings.encode()).hexdigest()
+
+
+def _is_record(found: Mapping[str, Any]) -> bool:
+    """Whether what a record names are files and tomograms; a damaged one counts as none."""
+    names = [found.get("begun", []), found.get("tomograms", [])]
+    lists = all(isinstance(some, list) and all(isinstance(name, str) for name in some) for some in names)
+    return lists and isinstance(found.get("files", {}), dict)
 
 
 def shard_of(text: str) -> tuple[int, int]:

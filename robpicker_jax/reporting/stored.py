@@ -97,7 +97,6 @@ def load_workdir(workdir: Path, *, compare: Path | None = None) -> ReportData:
     config = workdir / "config.yaml"
     text = read_text(config) if config.is_file() else ""
     settings = _settings(text, config)
-    species = (settings.get("data") or {}).get("species") or []
     waiting = "the run has not come to its report yet"
     versions = _read_json(workdir / "versions.json")
     data = ReportData(
@@ -105,10 +104,10 @@ def load_workdir(workdir: Path, *, compare: Path | None = None) -> ReportData:
         title=f"RobPicker run {workdir.resolve().name}",
         config_yaml=text,
         versions=versions,
-        species=[SpeciesInfo(s["name"], s["radius_vox"], s.get("molecular_weight_kda")) for s in species],
+        species=_species(settings, config),
         history=_history(workdir),
         evaluation=_evaluation(workdir),
-        variant=(settings.get("train") or {}).get("variant", "robpicker"),
+        variant=str((settings.get("train") or {}).get("variant", "robpicker")),
         absent={"tomograms": waiting, "evaluation": waiting},
         calibration=_calibration(workdir),
     )
@@ -288,6 +287,23 @@ def _settings(text: str, where: Path) -> dict[str, Any]:
     """The configuration's sections, as far as they are sections; a report needs no valid configuration."""
     value = parse_yaml(text, where)
     return {key: entry for key, entry in value.items() if isinstance(entry, dict)} if isinstance(value, dict) else {}
+
+
+def _species(settings: Mapping[str, Any], where: Path) -> list[SpeciesInfo]:
+    """The species of a configuration, whatever else is wrong with it.
+
+    Raises:
+        InputError: an entry without a name or a radius.
+    """
+    entries = (settings.get("data") or {}).get("species") or []
+    try:
+        weights = [entry.get("molecular_weight_kda") for entry in entries]
+        return [
+            SpeciesInfo(str(entry["name"]), float(entry["radius_vox"]), None if weight is None else float(weight))
+            for entry, weight in zip(entries, weights, strict=True)
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        raise InputError("damaged: its species cannot be read", where=where, fix="run train again") from None
 
 
 def _plain(value: object) -> object:

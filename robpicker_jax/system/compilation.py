@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import numpy as np
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+
+_MOST_CACHED_BYTES = 2 << 30
 
 # XLA's default CPU path for convolutions is about three times slower than its YNNPACK library path. XLA also
 # drops optimisation barriers before it fuses operations; arrays that the convolutions hold in memory would then be
@@ -91,4 +94,25 @@ def enable_persistent_cache(folder: Path | str | None = None) -> Path | None:
     update("jax_compilation_cache_dir", str(path))
     update("jax_persistent_cache_min_compile_time_secs", 0.0)
     update("jax_persistent_cache_min_entry_size_bytes", -1)
+    _trim(path)
     return path
+
+
+def _trim(folder: Path, most_bytes: int = _MOST_CACHED_BYTES) -> None:
+    """Delete the programs that were not used for longest until the others take no more than so many bytes.
+
+    JAX notes the last use of each program in a small file beside it.
+    """
+    found = []
+    for path in folder.glob("*-cache"):
+        with contextlib.suppress(OSError):  # another process may be trimming, too
+            used = path.with_name(path.name.removesuffix("-cache") + "-atime")
+            found.append(((used if used.exists() else path).stat().st_mtime, path.stat().st_size, path, used))
+    excess = sum(size for _, size, *_ in found) - most_bytes
+    for _, size, path, used in sorted(found, key=lambda entry: entry[0]):
+        if excess <= 0:
+            return
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+            used.unlink(missing_ok=True)
+        excess -= size

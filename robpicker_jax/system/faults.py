@@ -37,6 +37,14 @@ def outside_fault(error: BaseException) -> InputError | None:
     return None
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the machine, had too little memory; a full disk, which some call so too, is another fault."""
+    if isinstance(error, MemoryError):
+        return True
+    runtime = isinstance(error, RuntimeError | ValueError) and any(words in str(error) for words in _NO_MEMORY)
+    return runtime and disk_fault(error) is None
+
+
 def _from_jax(error: BaseException) -> bool:
     """Whether an error was raised where JAX looks for devices."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import re
+import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +18,7 @@ from typing import Any
 from robpicker_jax.system.errors import InputError
 
 _LONGEST_REASON = 200
+_TEMPORARY = ".tmp-"
 _DISK_ERRORS = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -53,22 +58,63 @@ _FIXES = {
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary name beside `path` that replaces `path` when the block ends well, and is removed when not.
 
-    The temporary name keeps the suffixes of `path`, since writers choose their format by them.
+    The temporary name keeps the suffixes of `path`, since writers choose their format by them. It tells host and
+    process, so that `clear_temporary` knows what a killed process left. A link at `path` is replaced, not followed.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=f"-{target.name}", dir=target.parent)
+    with _named_after(target):
+        handle, name = tempfile.mkstemp(prefix=f"{_mine()}-", suffix=f"-{target.name}", dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     umask = os.umask(0)
     os.umask(umask)
     try:
-        yield temporary
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; others must be able to read results
-        os.replace(temporary, target)
+        with _named_after(target):
+            yield temporary
+            # mkstemp makes private files; others must be able to read results, and who may do so already is not changed.
+            os.chmod(temporary, stat.S_IMODE(target.stat().st_mode) if target.is_file() else 0o666 & ~umask)
+            os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _named_after(target: Path) -> Iterator[None]:
+    """Let an error of the disk name the file that was to be written, and not the temporary one, or none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or _TEMPORARY in str(error.filename):
+            error.filename, error.filename2 = str(target), None
+        raise
+
+
+def _mine() -> str:
+    """How the temporary files of this process begin."""
+    return f"{_TEMPORARY}{re.sub('[^A-Za-z0-9]', '', socket.gethostname())[:30]}-{os.getpid()}"
+
+
+def clear_temporary(folder: Path) -> None:
+    """Remove what processes of this machine that were killed left half-written in a folder (not in those within it)."""
+    host = _mine().rpartition("-")[0]
+    for path in folder.glob(f"{_TEMPORARY}*") if folder.is_dir() else ():
+        found = re.fullmatch(rf"{re.escape(host)}-(\d+)-.*", path.name, re.DOTALL)
+        if found and path.is_file() and not is_alive(int(found[1])):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def is_alive(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -5,17 +5,30 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.segment import Segment
 from rich.text import Text
+
+# U+2400 and what follows are pictures of the control characters; a line's end and a tab are what they are.
+_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
+_VISIBLE |= {127: 0x2421} | dict.fromkeys(range(128, 160), 65533)
 
 
 class PatientConsole(Console):
     """A console whose reader may go away (`robpicker … | head`): the work goes on, and what is left is not shown."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich renders it, but with control characters as signs: an escape in a name must not reach the terminal."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(segment.text.translate(_VISIBLE), segment.style)
 
     def on_broken_pipe(self) -> None:
         """Say once that nobody reads, and be quiet from then on; rich would end the process."""

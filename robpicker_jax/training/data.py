@@ -93,6 +93,10 @@ class TrainingData:
         """Batches of this data, as functions of the step."""
         return self._source(self.train_config.meta_share, self.patches)
 
+    def place(self, kind: Kind, step: int, row: int) -> str:
+        """Which patch a row of a batch is, see `BatchSource.place`."""
+        return self.source().place(kind, step, row)
+
     def noisy_source(self, *, augmented: bool = True, anywhere: bool = False) -> BatchSource:
         """The same without meta patches in training batches, for looking at what becomes of noisy labels.
 
@@ -111,7 +115,7 @@ class TrainingData:
             patches,
             seed=train.seed,
             batch_size=train.batch_size,
-            meta_batch_size=train.meta_batch,
+            meta_batch_size=train.meta_rows,
             meta_share=meta_share,
             threads=patches.threads or min(8, os.cpu_count() or 1),
         )
@@ -302,7 +306,7 @@ def _labels_are_drawn(
 
 def _rows_per_step(train: TrainConfig) -> Mapping[Kind, int]:
     """Patches that a training step takes of each split."""
-    return {"train": train.batch_size * train.inner_steps, "meta": train.meta_batch}
+    return {"train": train.batch_size * train.inner_steps, "meta": train.meta_rows}
 
 
 def _stack(sizes: Sequence[Shape], dtype: Any) -> np.ndarray:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.system.files import disk_fault
+from robpicker_jax.system.files import disk_fault, is_alive
 
 LOCK = ".lock"
 _JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
@@ -33,7 +33,8 @@ def locked(workdir: Path) -> Iterator[None]:
     path = workdir / LOCK
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        # Never through a link: the lock's file is emptied, and a link may lead to a file that is somebody's.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise disk_fault(error, workdir) or error from None
     try:
@@ -57,7 +58,7 @@ def _take(descriptor: int, path: Path) -> None:
         holder = _holder(descriptor)
     except OSError:  # a file system without locks
         holder = _holder(descriptor)
-        if not holder or (holder.get("host") == socket.gethostname() and not _is_alive(holder.get("process"))):
+        if not holder or (holder.get("host") == socket.gethostname() and not _runs(holder.get("process"))):
             return
     job = f", job {holder['job']}" if holder.get("job") else ""
     since = f", since {holder['since']}" if holder.get("since") else ""
@@ -82,13 +83,5 @@ def _holder(descriptor: int) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _is_alive(process: object) -> bool:
-    if not isinstance(process, int):
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+def _runs(process: object) -> bool:
+    return isinstance(process, int) and is_alive(process)

@@ -1,4 +1,4 @@
-"""What a run's results were made with, so that those which fit no longer are made again.
+"""What a run's results were made with, so that those which fit no longer, or were damaged since, are made again.
 
 `results.json` is written last, when picks, evaluation and report lie there, and taken away before any of them is made
 anew: as long as it exists it tells the truth about all of them.
@@ -13,12 +13,13 @@ from typing import Any
 
 from robpicker_jax.config import Config, as_plain_values
 from robpicker_jax.config.differences import differing_keys
-from robpicker_jax.datasets.stamps import changed_files
+from robpicker_jax.datasets.stamps import changed_files, stamp
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import read_json_object, write_text
 
 RESULTS = "results.json"
 _FILES = ("evaluation.json", "model.rpk", "report/index.html")
+_STAMPED = ("evaluation.json", "model.rpk", "calibration.json", "report/inputs.npz")
 _SECTIONS = ("inference", "picking", "evaluation")
 
 
@@ -32,6 +33,9 @@ def record(workdir: Path, config: Config, best_step: int, inputs: Mapping[str, A
         inputs: the state of the data set's files.
     """
     found = {"steps": config.train.steps, "best_step": best_step, "settings": _settings(config), "inputs": dict(inputs)}
+    files = {name: stamp(workdir / name) for name in _STAMPED if (workdir / name).is_file()}
+    picks = sorted(path.name for path in (workdir / "picks").glob("[!.]*"))
+    found |= {"files": files, "picks": picks}
     write_text(workdir / RESULTS, json.dumps(found, indent=1) + "\n")
 
 
@@ -50,9 +54,29 @@ def outdated(workdir: Path, config: Config, inputs: Mapping[str, Any] | None) ->
         read_json_object(workdir / "evaluation.json")
     except InputError:  # damaged: they are made again
         return None
-    changed = [] if found.get("steps") == config.train.steps else ["train.steps"]
+    changed = _damaged(workdir, found) + ([] if found.get("steps") == config.train.steps else ["train.steps"])
     changed += differing_keys(found.get("settings"), _settings(config))
     return changed + ([] if inputs is None else changed_files(found.get("inputs"), inputs))
+
+
+def _damaged(workdir: Path, found: Mapping[str, Any]) -> list[str]:
+    """Files among the results that are gone, or no longer what was written; a record that cannot be read counts as one."""
+    files, picks = found.get("files", {}), found.get("picks", [])  # neither in records of earlier versions
+    if not isinstance(files, dict) or not isinstance(picks, list):
+        return [RESULTS]
+    changed = [
+        f"{name} is damaged" for name, known in files.items() if _content(workdir / str(name)) != _timeless(known)
+    ]
+    return changed + [f"picks/{name} is gone" for name in picks if not (workdir / "picks" / str(name)).exists()]
+
+
+def _content(path: Path) -> Any:
+    return _timeless(stamp(path)) if path.is_file() else None
+
+
+def _timeless(found: Any) -> Any:
+    """A stamp without its time, which a copy of a run does not share."""
+    return {key: value for key, value in found.items() if key != "time"} if isinstance(found, dict) else found
 
 
 def discard(workdir: Path) -> None:

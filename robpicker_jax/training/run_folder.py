@@ -1,6 +1,6 @@
 """The working folder of a run: what it holds, whether a command belongs to it, and its siblings.
 
-config.yaml  versions.json  inputs.json  densities.json  metrics.jsonl  checkpoints/  tensorboard/  [data/]
+config.yaml  versions.json  inputs.json  densities.json  metrics.jsonl  checkpoints/  tensorboard/  [data/]  [left_out.json]
 model.rpk  calibration.json  picks/  evaluation.json  report/  results.json
 
 A folder without a checkpoint holds no run: whatever an earlier start left there is written over. `config.yaml` says how
@@ -48,6 +48,8 @@ _FREE = (
     "train.steps",
     "train.validate_every",
     "train.checkpoint_every",
+    "train.checkpoint_minutes",
+    "train.on_nan",
     "train.keep_checkpoints",
     "train.log_every",
     *(f"train.{name}.{key}" for name in ("inner", "correction", "reweighting") for key in ("schedule", "final_share")),
@@ -171,7 +173,8 @@ def _stored_plan(workdir: Path) -> dict[str, Any] | None:
         found = read_json_object(workdir / "versions.json").get("plan")
     except InputError:  # a file that was edited
         return None
-    return found if isinstance(found, dict) and isinstance(found.get("micro_batches"), int) else None
+    parts = found.get("micro_batches") if isinstance(found, dict) else None
+    return found if isinstance(parts, int) and parts >= 1 else None
 
 
 def record_densities(workdir: Path, found: DensityStatistics | None) -> None:
@@ -185,7 +188,7 @@ def stored_densities(workdir: Path) -> DensityStatistics | None:
     try:
         found = json.loads((workdir / _DENSITIES).read_text(encoding="utf-8"))
         return validated(DensityStatistics, found, workdir / _DENSITIES)
-    except (OSError, ValueError):  # InputError is a ValueError
+    except (OSError, ValueError, RecursionError):  # InputError is a ValueError
         return None
 
 

@@ -15,17 +15,26 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 
 from robpicker_jax import parallel
 from robpicker_jax.bilevel import Metrics, Step, TrainState
 from robpicker_jax.config import TrainConfig
-from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.progress import console, progress
 from robpicker_jax.system.signals import stop_requests
+from robpicker_jax.training.cadence import OnPace, Pace, Saving
 from robpicker_jax.training.checkpoint import Checkpoints
 from robpicker_jax.training.experiment import Experiment
 from robpicker_jax.training.metrics_log import MetricsLog, SilentLog
+from robpicker_jax.training.not_finite import (
+    MOST_IN_A_ROW,
+    LeftOut,
+    NotFinite,
+    Place,
+    all_finite,
+    diverged,
+    found_in,
+)
+from robpicker_jax.training.out_of_memory import on_devices
 from robpicker_jax.training.validations import (
     Interrupted,
     OnBest,
@@ -34,9 +43,6 @@ from robpicker_jax.training.validations import (
     saved_when_stopped,
     stop_if_asked,
 )
-
-OnPace = Callable[[float, float], None]
-_TIMED_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ def fit(
     class_names: Sequence[str] = (),
     on_pace: OnPace | None = None,
     on_best: OnBest | None = None,
+    place: Place | None = None,
 ) -> FitResult:
     """Train from the latest checkpoint of `workdir` (or from the start) to `train.steps`.
 
@@ -78,25 +85,45 @@ def fit(
         class_names: species, in the order of their labels from 1 (names of per-class metrics).
         on_pace: called once, after the first few steps, with seconds a step and seconds left (without validations).
         on_best: called with each new best state and its score, once its checkpoint is written.
+        place: names the patches in which a loss is not finite.
 
     Raises:
         InputError: the loss or a parameter stopped being finite; the last good checkpoint is kept.
+        StepOutOfMemory: the memory of a device does not suffice for a step.
         Interrupted: stopped by a signal, after saving.
     """
     train = experiment.config.train
     checkpoints = Checkpoints(workdir / "checkpoints", train.keep_checkpoints)
     log = MetricsLog(workdir) if parallel.is_first() else SilentLog()
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), experiment.state
+    )
     try:
+        left_out = LeftOut(workdir, fresh=checkpoints.latest_step() is None)
         if checkpoints.latest_step() is None:
             checkpoints.check_readable()
             state = experiment.state
+            if train.on_nan == "rollback":
+                checkpoints.save(0, state)
         else:
             state = checkpoints.restore(experiment.state)
-            console.print(f"going on from step {int(state.step)} of {train.steps}", highlight=False, soft_wrap=True)
+            _say(f"going on from step {int(state.step)} of {train.steps}")
         log.truncate(int(state.step))
         validation = Validations(train, validate, choose_by, log, checkpoints, on_best)
         validation.catch_up(state)
-        state = _train(experiment, state, batches, validation, log, checkpoints, class_names, on_pace)
+        loop = _Loop(experiment, batches, validation, log, checkpoints, class_names, on_pace, place, left_out)
+        while True:
+            try:
+                state = loop.run(state)
+                break
+            except NotFinite as fault:
+                kept = checkpoints.latest_step()
+                if train.on_nan != "rollback":
+                    raise diverged(fault.what, kept) from None
+                left_out.add(fault, kept)
+                _say(f"{fault.what}; back to step {kept}, and on without step {fault.step}")
+            state = checkpoints.restore(like)
+            log.truncate(int(state.step))
         best = checkpoints.restore(state, best=True)
         return FitResult(last=state, best=best, best_step=int(best.step), input_wait_share=log.wait_share())
     finally:
@@ -104,50 +131,67 @@ def fit(
         checkpoints.close()
 
 
-def _train(
-    experiment: Experiment,
-    state: TrainState,
-    batches: Callable[[int], Iterator[tuple[Any, Any]]],
-    validation: Validations,
-    log: MetricsLog,
-    checkpoints: Checkpoints,
-    class_names: Sequence[str],
-    on_pace: OnPace | None,
-) -> TrainState:
-    """The loop over the steps that are left; returns the last state."""
-    train, start = experiment.config.train, int(state.step)
-    pace = _Pace(train.steps, start, on_pace)
-    phases = _Phases(experiment, log, validation.choose_by)
-    with stop_requests() as stop, progress("training", train.steps, completed=start) as bar:
-        reporter = _Reporter(train, log, bar, checkpoints, class_names)
-        source = iter(batches(start)) if start < train.steps else iter(())
-        for done in range(start + 1, train.steps + 1):
-            inner_batches, meta_batch = next_batch(source, reporter.pending_metrics, log)
-            if done == start + 1:
-                log.reset_clock()  # filling the queue for the first time belongs to the start, not to the pace
-            step = phases.step(done)
-            # Jitted steps return before they are done: the previous step's metrics are read while this one runs.
-            state, metrics = step(state, inner_batches, meta_batch)
-            if reporter.flush():
-                pace.step_done(done)
-            reporter.pending = (done, metrics)
-            stopping = _stopping(stop, done, train)
-            saving = done % train.checkpoint_every == 0 or done == train.steps or stopping
-            validating = validation.is_due(done)
-            if saving or validating:
-                reporter.flush()
-                _check_finite(state, done, checkpoints)
-                pace.interrupted()
-            if saving:
-                checkpoints.save(done, state)
-            if stopping:
-                raise Interrupted(f"stopped after step {done}; its state is saved")
-            if validating:
-                with saved_when_stopped(checkpoints, done, state):
-                    validation.run(done, state)
-                    stop_if_asked()
-                log.reset_clock()
-    return state
+@dataclass
+class _Loop:
+    """What the steps of a training share; `run` takes those that are left."""
+
+    experiment: Experiment
+    batches: Callable[[int], Iterator[tuple[Any, Any]]]
+    validation: Validations
+    log: MetricsLog
+    checkpoints: Checkpoints
+    class_names: Sequence[str]
+    on_pace: OnPace | None
+    place: Place | None
+    left_out: LeftOut
+
+    def run(self, state: TrainState) -> TrainState:
+        """The loop over the steps that are left; returns the last state.
+
+        Raises:
+            NotFinite: a step that is not to be gone on from.
+        """
+        train, start, log, checkpoints = self.experiment.config.train, int(state.step), self.log, self.checkpoints
+        pace = Pace(train.steps, start, self.on_pace)
+        phases = _Phases(self.experiment, log, self.validation.choose_by)
+        saved = Saving(train)
+        with stop_requests() as stop, progress("training", train.steps, completed=start) as bar:
+            reporter = _Reporter(train, log, bar, self.class_names, self.place)
+            source = iter(self.batches(start)) if start < train.steps else iter(())
+            for done in range(start + 1, train.steps + 1):
+                inner_batches, meta_batch = next_batch(source, reporter.pending_metrics, log)
+                if done == start + 1:
+                    log.reset_clock()  # filling the queue for the first time belongs to the start, not to the pace
+                if done in self.left_out.steps:
+                    reporter.flush()
+                    state = state._replace(step=state.step + 1)
+                else:
+                    step = phases.step(done)
+                    # Jitted steps return before they are done: the previous step's metrics are read while this one runs.
+                    with on_devices():
+                        state, metrics = step(state, inner_batches, meta_batch)
+                        if reporter.flush():
+                            pace.step_done(done)
+                    reporter.pending = (done, metrics)
+                stopping = _stopping(stop, done, train)
+                saving = saved.is_due(done) or stopping
+                validating = self.validation.is_due(done)
+                if saving or validating:
+                    with on_devices():
+                        reporter.flush()
+                        _check_finite(state, done)
+                    pace.interrupted()
+                if saving:
+                    checkpoints.save(done, state)
+                    saved.now()
+                if stopping:
+                    raise Interrupted(f"stopped after step {done}; its state is saved")
+                if validating:
+                    with saved_when_stopped(checkpoints, done, state):
+                        self.validation.run(done, state)
+                        stop_if_asked()
+                    log.reset_clock()
+        return state
 
 
 def _stopping(stop: Sequence[int], done: int, train: TrainConfig) -> bool:
@@ -193,48 +237,27 @@ class _Phases:
         return self._over
 
 
-class _Pace:
-    """Times the first steps of a start and tells the time left, once.
-
-    The first step is left out: it loads libraries and fills caches. A checkpoint or a validation in between ends it.
-    """
-
-    def __init__(self, steps: int, start: int, on_pace: OnPace | None) -> None:
-        self._steps, self._start, self._on_pace = steps, start, on_pace
-        self._timed_from: float | None = None
-
-    def step_done(self, started: int) -> None:
-        """The step before step number `started` is done."""
-        if started == self._start + 2:
-            self._timed_from = time.monotonic()
-        elif started == self._start + 2 + _TIMED_STEPS and self._on_pace is not None and self._timed_from is not None:
-            seconds = (time.monotonic() - self._timed_from) / _TIMED_STEPS
-            self._on_pace(seconds, seconds * (self._steps - started + 1))
-
-    def interrupted(self) -> None:
-        """Something else than steps takes time now."""
-        self._timed_from = None
-
-
 @dataclass
 class _Reporter:
-    """Reads the metrics of a step from the device one step later, refuses NaN, and writes them every `log_every` steps.
+    """Reads the metrics of a step from the device one step later, looks for NaN, and writes them every `log_every` steps.
 
     Attributes:
-        train: batch sizes and how often to write.
+        train: batch sizes, how often to write, and what becomes of NaN.
         log: where to write.
         bar: the progress bar.
-        checkpoints: tell which state is kept where the loss stops being finite.
         class_names: species, in the order of their labels from 1.
+        place: names the patches in which a loss is not finite.
         pending: number and metrics of the step that was started last and is not reported yet.
+        skipped: steps in a row that changed nothing, because they were not finite.
     """
 
     train: TrainConfig
     log: MetricsLog
     bar: Any
-    checkpoints: Checkpoints
     class_names: Sequence[str]
+    place: Place | None
     pending: tuple[int, Metrics] | None = field(default=None, init=False)
+    skipped: int = field(default=0, init=False)
 
     @property
     def pending_metrics(self) -> Metrics | None:
@@ -245,16 +268,21 @@ class _Reporter:
         """Report the pending step; whether there was one.
 
         Raises:
-            InputError: its loss is not finite.
+            NotFinite: its loss or its update is not finite, and `train.on_nan` does not say to skip it.
         """
         if self.pending is None:
             return False
         (done, metrics), self.pending = self.pending, None
         values = jax.device_get(metrics)
-        if not math.isfinite(float(values.inner_loss)):
-            raise _diverged(
-                f"the training loss became {float(values.inner_loss)} at step {done}", self.checkpoints.latest_step()
-            )
+        finite = math.isfinite(float(values.inner_loss)) if values.finite is None else bool(values.finite)
+        if not finite:
+            what = found_in(values, done, self.train.inner_steps, self.place)
+            self.skipped += 1
+            if self.train.on_nan != "skip" or self.skipped > MOST_IN_A_ROW:
+                raise NotFinite(done, what)
+            _say(f"{what}; the step is left out")
+        else:
+            self.skipped = 0
         # The mean loss without weights: the weighted one rises while the weights grow, and looks like divergence.
         loss = float(values.inner.loss.mean())
         fields = {"loss": f"{loss:.4f}"}
@@ -262,6 +290,7 @@ class _Reporter:
             steps_per_second, wait_share = self.log.pace(done)
             rate = steps_per_second * self.train.batch_size * self.train.inner_steps
             row = {"step": done, "kind": "train"} | _row(values, self.class_names)
+            row |= {} if finite else {"left_out": 1}
             self.log.write(row | {"patches_per_second": rate, "input_wait_share": wait_share})
             fields["patches/s"] = f"{rate:.1f}"
         bar = self.bar
@@ -313,18 +342,13 @@ def next_batch(source: Iterator[tuple[Any, Any]], last: Metrics | None, log: Met
     return batches
 
 
-@jax.jit
-def _all_finite(tree: Any) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+_all_finite = jax.jit(all_finite)
 
 
-def _check_finite(state: TrainState, done: int, checkpoints: Checkpoints) -> None:
+def _check_finite(state: TrainState, done: int) -> None:
     if not bool(_all_finite((state.params, state.meta))):
-        raise _diverged(f"a parameter stopped being finite by step {done}", checkpoints.latest_step())
+        raise NotFinite(done, f"a parameter stopped being finite by step {done}")
 
 
-def _diverged(what: str, step: int | None) -> InputError:
-    kept = "no checkpoint had been written" if step is None else f"the checkpoint of step {step} is good and kept"
-    return InputError(
-        f"{what}; {kept}", fix="lower train.inner.learning_rate or set train.inner.clip_norm, and start again"
-    )
+def _say(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)

@@ -28,6 +28,7 @@ from mrcfile.utils import byte_order_from_machine_stamp
 
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path
+from robpicker_jax.system.memory import machine_bytes
 from robpicker_jax.system.notes import note
 from robpicker_jax.system.version import __version__
 from robpicker_jax.volumes.mrc_bytes import byte_type, middle, planes_to_look_at
@@ -201,6 +202,13 @@ def _opened(path: Path, compression: str | None) -> io.BufferedIOBase:
 def _decode(path: Path, compressed: str | None, layout: _Layout) -> np.ndarray:
     """The voxels (z, y, x) of a compressed or 4-bit file, read in pieces so that a false header allocates nothing."""
     buffer, needed = bytearray(), layout.offset + layout.data_bytes
+    memory = machine_bytes()
+    if memory is not None and needed > memory:
+        raise InputError(
+            f"the header announces {needed / 2**30:.3g} GiB, more than this machine's memory, which packed files need",
+            where=path,
+            fix="unpack the file, or correct its header",
+        )
     try:
         with _opened(path, compressed) as stream:
             while len(buffer) < needed and (piece := stream.read(min(1 << 24, needed - len(buffer)))):

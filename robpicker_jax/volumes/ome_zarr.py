@@ -20,6 +20,8 @@ from robpicker_jax.system.memory import machine_bytes
 from robpicker_jax.volumes.units import angstroms_per
 from robpicker_jax.volumes.volume import Slices, VolumeReader
 
+_MOST_CHUNKS = 2_000_000  # of one read; each takes a look at the file system
+_LARGEST_VOXEL = 1e9  # Å; beyond it a scale is damage
 _INSTALL = "pip install 'robpicker-jax[zarr]'"
 
 
@@ -41,12 +43,22 @@ class _ZarrReader(VolumeReader):
         index: list[int | slice] = [0] * len(self._store.shape)
         for axis, bound in zip(self._axes, bounds, strict=True):
             index[axis] = bound
-        _check_memory([bound.stop - bound.start for bound in bounds], self._store, self.path)
+        sizes = [bound.stop - bound.start for bound in bounds]
+        _check_memory(sizes, self._store, self.path)
+        self._check_chunks(sizes)
         try:
             part = np.asarray(self._store[tuple(index)].read().result())
             return part.transpose([sorted(self._axes).index(axis) for axis in self._axes])
         except ValueError as error:  # a damaged chunk
             raise InputError(f"cannot be read ({str(error)[:160]})", where=self.path) from None
+
+    def _check_chunks(self, sizes_zyx: Sequence[int]) -> None:
+        """Refuse to look for millions of chunks, which a file of a few bytes may declare."""
+        edges = [self._store.chunk_layout.read_chunk.shape[axis] or 1 for axis in self._axes]
+        chunks = math.prod(-(-size // edge) + 1 for size, edge in zip(sizes_zyx, edges, strict=True) if size > edge)
+        if chunks > _MOST_CHUNKS:
+            what = f"chunks of {' x '.join(map(str, edges))} voxels (z, y, x): {chunks:,} of them would be read at once"
+            raise InputError(what, where=self.path, fix="store the array in larger chunks")
 
     def close(self) -> None:
         self._store = None
@@ -77,6 +89,8 @@ def open_zarr(path: Path, level: int | None = None) -> VolumeReader:
     axes = _spatial_axes(names, len(store.shape), path)
     if any(n != 1 for axis, n in enumerate(store.shape) if axis not in axes):
         raise InputError(f"array of shape {tuple(store.shape)}, not one volume", where=path)
+    if 0 in store.shape:
+        raise InputError(f"array of shape {tuple(store.shape)}: no voxels", where=path)
     if np.dtype(store.dtype.numpy_dtype).kind not in "biuf":
         raise InputError(f"voxels of type {store.dtype.name}, not densities", where=path)
     _check_memory([size or 0 for size in store.chunk_layout.read_chunk.shape or ()], store, path)
@@ -141,14 +155,23 @@ def _array_of(path: Path, level: int | None) -> tuple[Path, dict[str, Any], dict
     if multiscale is None:
         if not _is_array(path):
             raise InputError("neither a Zarr array nor an OME-Zarr image", where=path)
-        parent = _multiscale(path.parent)
-        entry = next((d for d in (parent or {}).get("datasets", []) if d.get("path") == path.name), None)
-        return path, {} if parent is None or entry is None else parent, entry or {}
-    datasets = multiscale.get("datasets") or []
+        parent = _multiscale(path.parent) or {}
+        entry = next((d for d in _records(parent, "datasets") if d.get("path") == path.name), None)
+        return path, {} if entry is None else parent, entry or {}
+    datasets = _records(multiscale, "datasets")
     number = level or 0
     if not 0 <= number < len(datasets) or not isinstance(datasets[number].get("path"), str):
         raise InputError(f"no level {number}: the image has {len(datasets)}", where=path)
-    return path / datasets[number]["path"], multiscale, datasets[number]
+    name = datasets[number]["path"]
+    if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise InputError(f"level {number} lies outside of the image ({name[:60]!r})", where=path)
+    return path / name, multiscale, datasets[number]
+
+
+def _records(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The objects of a list in an image's metadata; what is no list, and what in it is no object, counts as absent."""
+    found = content.get(key)
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
 
 
 def _is_array(path: Path) -> bool:
@@ -180,16 +203,19 @@ def _voxel_size(
     multiscale: dict[str, Any], dataset: dict[str, Any], axes_zyx: tuple[int, int, int], rank: int
 ) -> tuple[float, float, float] | None:
     """Product of the level's and the image's scales, z y x in Å; None where a unit or a scale is missing."""
-    declared = multiscale.get("axes") or []
+    declared = _records(multiscale, "axes")
     if len(declared) != rank:
         return None
-    units = [angstroms_per(axis.get("unit")) if isinstance(axis, dict) else None for axis in declared]
+    units = [angstroms_per(axis.get("unit")) for axis in declared]
     size = np.ones(rank)
     found = False
-    for transformations in (dataset.get("coordinateTransformations"), multiscale.get("coordinateTransformations")):
-        for transformation in transformations or []:
-            scale = transformation.get("scale") if isinstance(transformation, dict) else None
+    for owner in (dataset, multiscale):
+        for transformation in _records(owner, "coordinateTransformations"):
+            scale = transformation.get("scale")
             if isinstance(scale, list) and len(scale) == rank and all(isinstance(s, int | float) for s in scale):
-                size, found = size * np.array(scale, dtype=np.float64), True
+                try:
+                    size, found = size * np.array([float(s) for s in scale]), True
+                except OverflowError:  # a whole number of hundreds of digits
+                    return None
     known = [float(size[axis]) * (units[axis] or 0.0) for axis in axes_zyx]
-    return (known[0], known[1], known[2]) if found and min(known) > 0 else None
+    return (known[0], known[1], known[2]) if found and all(0 < edge < _LARGEST_VOXEL for edge in known) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes.units import angstroms_per
 from robpicker_jax.volumes.volume import ArrayReader, LazyReader, VolumeReader
+
+_MOST_PLANES = 1 << 16
 
 
 def open_tiff(path: Path) -> VolumeReader:
@@ -28,6 +31,7 @@ def open_tiff(path: Path) -> VolumeReader:
     try:
         with tifffile.TiffFile(path) as tiff:
             len(tiff.pages)  # walks the chain of pages and ends where it runs in a circle; `series` alone would not end
+            _check_planes(tiff, path)
             if not tiff.series:
                 raise InputError("a TIFF without images", where=path)
             if len(tiff.series) > 1:
@@ -57,6 +61,19 @@ def open_tiff(path: Path) -> VolumeReader:
     except Exception as error:  # tifffile meets damaged tags with many kinds of error
         raise _unreadable(path, error) from None
     return ArrayReader(path, stored.reshape(shape), size)
+
+
+def _check_planes(tiff: Any, path: Path) -> None:
+    """Refuse OME metadata that declare millions of planes: `series` would make a record of each.
+
+    Raises:
+        InputError: more planes than any volume has.
+    """
+    pixels = _ome_pixels(tiff.ome_metadata) if tiff.is_ome and tiff.ome_metadata else {}
+    sizes = [pixels.get(f"Size{axis}", "1") for axis in "CTZ"]
+    declared = math.prod(int(size) for size in sizes)
+    if not 0 < declared <= _MOST_PLANES:
+        raise InputError(f"{' x '.join(sizes)} planes (C T Z) are declared, not one volume", where=path)
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

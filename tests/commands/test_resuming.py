@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ import pytest
 
 from robpicker_jax.config import Config, load_config
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import read_json_object
+from robpicker_jax.training import trainer
 from robpicker_jax.training.checkpoint import Checkpoints
 from robpicker_jax.training.data import device_batches
 from robpicker_jax.training.experiment import Experiment, build_experiment
 from robpicker_jax.training.feeding import Batches
 from robpicker_jax.training.metrics_log import read_metrics
+from robpicker_jax.training.out_of_memory import StepOutOfMemory, on_devices, within_memory
+from robpicker_jax.training.plan import Plan
 from robpicker_jax.training.trainer import fit
 from robpicker_jax.training.validations import Interrupted, stop_if_asked
 from tests.steps import loaded_data
@@ -190,5 +195,177 @@ def test_b19_where_nothing_was_saved_nothing_is_said_to_be_kept(
         for first, meta in batches_of(config, experiment)(start):
             yield first._replace(image=first.image * np.nan), meta
 
-    with pytest.raises(InputError, match=r"nan at step 1; no checkpoint had been written"):
+    with pytest.raises(InputError, match=r"nan at step 1, in every patch of its batch; no checkpoint had been written"):
         fit(fresh(experiment), poisoned, tmp_path)
+
+
+def poisoned_at(batches: Batches, step: int, row: int | None = None) -> Batches:
+    """The same batches, with NaN in the densities of one step: in one patch or in all."""
+
+    def make(start: int) -> Iterator[Any]:
+        for number, (first, meta) in enumerate(batches(start), start=start + 1):
+            image = first.image
+            if number == step:
+                image = image * np.nan if row is None else image.at[:, row].multiply(np.nan)
+            yield first._replace(image=image), meta
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def policies(tiny_config: Path, tiny_data: Path) -> dict[str, tuple[Config, Experiment]]:
+    """A small supervised experiment for each `train.on_nan`; without batch norm, a patch's NaN stays in its row."""
+    overrides = [f"data.dir={tiny_data}", "train.variant=supervised", "model.batch_norm=false", "model.widths=[2, 2]"]
+    configs = {name: load_config(tiny_config, [*overrides, f"train.on_nan={name}"]) for name in ("skip", "rollback")}
+    return {name: (config, build_experiment(config)) for name, config in configs.items()}
+
+
+Policies = dict[str, tuple[Config, Experiment]]
+
+
+def test_a_patch_whose_loss_is_not_finite_is_named(
+    policies: Policies, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, experiment = policies["skip"]
+    data = loaded_data(config)
+    batches = device_batches(data.source(), config.train, experiment.mesh)
+    z, y, x = data.source().plan("train", 2, 1).corner_zyx
+    fit(fresh(experiment), poisoned_at(batches, 3, row=1), tmp_path, place=data.place)
+    assert (
+        f"nan at step 3, in the patch of train_000 from z {z}, y {y}, x {x} on; the step is" in capsys.readouterr().out
+    )
+
+
+def test_a_step_that_is_not_finite_is_skipped(
+    policies: Policies, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, experiment = policies["skip"]
+    batches = batches_of(config, experiment)
+    result = fit(fresh(experiment), poisoned_at(batches, 3), tmp_path / "a")
+    assert "nan at step 3, in every patch of its batch; the step is left out" in capsys.readouterr().out
+    rows = read_metrics(tmp_path / "a" / "metrics.jsonl")
+    assert [(row["step"], row.get("left_out")) for row in rows] == [(1, None), (2, None), (3, 1), (4, None)]
+    # Steps 1, 2 and 4 alone, counted as 1, 2 and 4: what skipping means.
+    jax.tree.map(np.testing.assert_array_equal, result.last, taken(experiment, batches, leave_out=3))
+    monkeypatch.setattr(trainer, "MOST_IN_A_ROW", 2)
+    with pytest.raises(InputError, match="nan at step 3"):  # never without end
+        fit(fresh(experiment), always_poisoned(batches), tmp_path / "b")
+
+
+def taken(experiment: Experiment, batches: Batches, leave_out: int) -> Any:
+    """The state after steps 1 to 4, all but one."""
+    state = fresh(experiment).state
+    for number, (first, meta) in zip(range(1, 5), batches(0), strict=True):
+        state = state._replace(step=state.step + 1) if number == leave_out else experiment.step(state, first, meta)[0]
+    return state
+
+
+def always_poisoned(batches: Batches) -> Batches:
+    """NaN in every batch."""
+
+    def make(start: int) -> Iterator[Any]:
+        for first, meta in batches(start):
+            yield first._replace(image=first.image * np.nan), meta
+
+    return make
+
+
+def test_a_run_is_rolled_back_and_goes_on_without_the_step_at_fault(
+    policies: Policies, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, experiment = policies["rollback"]
+    batches = batches_of(config, experiment)
+    wanted = taken(experiment, batches, leave_out=2)
+    found = fit(fresh(experiment), poisoned_at(batches, 2), tmp_path / "a").last
+    assert "back to step 0, and on without step 2" in capsys.readouterr().out
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    assert [row["step"] for row in read_metrics(tmp_path / "a" / "metrics.jsonl")] == [1, 3, 4]
+    # Stopped after it and started again, the run leaves out the same step.
+    with pytest.raises(Interrupted, match="after step 3"):
+        fit(fresh(experiment), signalled(poisoned_at(batches, 2), 3), tmp_path / "b")
+    again = fit(fresh(experiment), poisoned_at(batches, 2), tmp_path / "b").last
+    jax.tree.map(np.testing.assert_array_equal, again, wanted)
+    # An update that is not finite is found at its own step, not at the next one, whose loss it spoils.
+    (tmp_path / "c").mkdir()
+    fit(spoiling(experiment, at=2), batches, tmp_path / "c")
+    assert read_json_object(tmp_path / "c" / "left_out.json") == {"steps": [2]}
+
+
+def spoiling(experiment: Experiment, at: int) -> Experiment:
+    """The experiment whose step `at` gives parameters that are not finite, and says so, though its loss is."""
+
+    def step(state: Any, first: Any, meta: Any) -> Any:
+        done = int(state.step) + 1
+        new, metrics = experiment.step(state, first, meta)
+        if done != at:
+            return new, metrics
+        return new._replace(params=jax.tree.map(lambda leaf: leaf * np.nan, new.params)), metrics._replace(
+            finite=jax.numpy.zeros((), bool)
+        )
+
+    return Experiment(**{**vars(fresh(experiment)), "step": step})
+
+
+def test_a_device_out_of_memory_takes_more_micro_batches_and_goes_on(
+    policies: Policies, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error that the devices' runtime raises, at step 3, where the state of step 2 is on disk."""
+    config, experiment = policies["skip"]
+    batches, kept = batches_of(config, experiment), []
+    assert config.parallel.micro_batches == 1
+
+    def attempt(tried: Experiment) -> Any:
+        def step(state: Any, first: Any, meta: Any) -> Any:
+            if tried.config.parallel.micro_batches == 1 and int(state.step) == 2:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12345 bytes.")
+            return tried.step(state, first, meta)
+
+        return fit(Experiment(**{**vars(fresh(tried)), "step": step}), batches, tmp_path)
+
+    def keep(lowered: Experiment, plan: Plan) -> None:
+        kept.append((plan.micro_batches, plan.configured))
+
+    options: dict[str, Any] = {"configured": 1, "resident_bytes": 0, "on_lowered": keep}
+    lowered, result = within_memory(experiment, attempt, **options)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "RESOURCE_EXHAUSTED" in said
+    assert "parallel.micro_batches raised from 1 to 2" in said
+    assert "going on from step 2 of 4" in said
+    assert kept == [(2, 1)]
+    assert lowered.config.parallel.micro_batches == 2
+    state = fresh(experiment).state
+    for number, (first, meta) in zip(range(1, 5), batches(0), strict=True):
+        state = (experiment if number < 3 else lowered).step(state, first, meta)[0]
+    jax.tree.map(np.testing.assert_array_equal, result.last, state)
+
+    def never(tried: Experiment) -> Any:
+        with on_devices():
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    with pytest.raises(StepOutOfMemory):
+        within_memory(lowered, never, **options)
+    # What tensorstore says of a full disk holds the same words, and is no lack of memory.
+    with pytest.raises(ValueError, match="No space left"), on_devices():
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing local file: No space left on device [os_error_code='28']")
+
+
+def test_a_checkpoint_is_written_after_so_many_minutes(
+    tiny_experiment: tuple[Config, Experiment], tmp_path: Path
+) -> None:
+    config, experiment = tiny_experiment
+    train = replace(config.train, checkpoint_minutes=1e-9, checkpoint_every=1000)
+    config = replace(config, train=train)
+    experiment = Experiment(**{**vars(fresh(experiment)), "config": config})
+    batches = batches_of(config, experiment)
+
+    def crashing(start: int) -> Iterator[Any]:
+        for step, pair in enumerate(batches(start), start=start + 1):
+            if step == 4:
+                raise RuntimeError("crash")
+            yield pair
+
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(experiment, crashing, tmp_path)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.latest_step() == 3
+    checkpoints.close()

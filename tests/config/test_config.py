@@ -92,6 +92,10 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
         ("data: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
         ("train: {steps: !!int x}\n", "not valid YAML"),
         ("train: {steps: 2020-13-45}\n", "not valid YAML"),
+        ("train: {steps: !!timestamp x}\n", "not valid YAML"),
+        ("train: {steps: !!bool x}\n", "not valid YAML"),
+        ("data: {species: [{name: a, radius_vox: .inf}]}\n", "radius_vox.*finite"),
+        ("data: {voxel_size_angstrom: .nan}\n", "voxel_size_angstrom.*finite"),
         ("train: {steps: " + "9" * 5000 + "}\n", "not valid YAML"),
         ('data: {dir: "a\\0b"}\n', "dir: .* cannot be a path"),
         ("data: {dir: ~nobody-has-this-name/x}\n", "dir: .* cannot be a path"),
@@ -99,6 +103,12 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
         path.write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match=expected):
             load_config(path)
+
+
+@pytest.mark.parametrize("index", ["²", "９", "99999999999999999999", "-1"])
+def test_indices_of_overrides_that_are_none(index: str) -> None:
+    with pytest.raises(InputError, match="no index of a list"):
+        load_config(None, [f"data.species.{index}.radius_vox=3"])
 
 
 def test_paths_are_relative_to_the_file_or_to_the_working_folder(

@@ -42,6 +42,25 @@ def brute_force(distances: dict[tuple[int, int], float], n_picks: int, n_truths:
 # --- matching -------------------------------------------------------------------------------------------------
 
 
+def test_a_crowd_is_matched_as_well_without_all_its_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More picks and particles within one hit's distance than any sample holds: no match less, and all of them near."""
+    monkeypatch.setattr(matching, "_CROWD", 1 << 12)
+    rng = np.random.default_rng(0)
+    for count, extent in ((300, 1.0), (300, 0.0), (200, 4.0)):
+        true, picked = (extent * rng.normal(size=(number, 3)) for number in (count, count + 50))
+        evaluation = score(particles(true), particles(picked), tolerance_vox=5.0)
+        distances = np.linalg.norm(picked[:, None] - true[None], axis=2)
+        rows, columns = linear_sum_assignment(np.where(distances <= 5.0, distances, 1e6))
+        best = distances[rows, columns][distances[rows, columns] <= 5.0]
+        assert evaluation.classes[0].counts.true_positives == len(best)
+        assert evaluation.classes[0].localisation is not None
+        assert evaluation.classes[0].localisation.mean_vox <= 1.05 * best.mean() + 1e-9
+        pairs = pairs_within(particles(true), particles(picked), np.array([5.0, 5.0]))
+        assert len(pairs.picks) <= 2 * matching._NEAREST * (2 * count + 50)
+        np.testing.assert_allclose(pairs.distances, distances[pairs.picks, pairs.truths])
+        assert (pairs.distances <= 5.0).all()
+
+
 @pytest.mark.parametrize("dense_cells", [0, 1 << 22])
 def test_assignment_is_optimal(dense_cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both solvers give most matches first, then least total distance."""

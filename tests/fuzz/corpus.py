@@ -9,7 +9,7 @@ import gzip
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,17 @@ import numpy as np
 
 from robpicker_jax.annotations import FORMATS, Particles, read_annotations, write_annotations
 from robpicker_jax.annotations.geometry import random_rotations
-from robpicker_jax.config import load_config
+from robpicker_jax.config import DataConfig, load_config
+from robpicker_jax.datasets import Scalings, TomogramFiles
+from robpicker_jax.evaluation import EvaluationOptions, evaluate
+from robpicker_jax.picking import calibration
+from robpicker_jax.picking.finished import Finished
+from robpicker_jax.reporting.data import ClassWeights, LabelExample, ReportData, SpeciesInfo, TomogramView
+from robpicker_jax.reporting.stored import load_workdir, save_inputs
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.volumes import read_volume, write_mrc
+from robpicker_jax.training import results
+from robpicker_jax.training.run_folder import as_planned, read_config
+from robpicker_jax.volumes import Scaling, read_volume, write_mrc
 
 SHAPE_ZYX = (6, 7, 8)
 M_SPECIES = """
@@ -126,6 +134,52 @@ def config_subject(folder: Path) -> Subject:
     return Subject(contents(folder), "own.yaml", lambda path: load_config(path, []))
 
 
+def workdir_subject(folder: Path) -> Subject:
+    """The files that a run leaves, short of checkpoints and model, which have tests of their own."""
+    rng = np.random.default_rng(2)
+    particles = some_particles("csv").with_(tomograms=None, class_names=None)
+    density = rng.normal(size=SHAPE_ZYX).astype(np.float32)
+    options = EvaluationOptions(rule="tolerance", class_names=("ribosome", "apo-ferritin"), tolerance_vox=2.0)
+    evaluation = evaluate({"TS_1": particles}, {"TS_1": particles}, options)
+    view = TomogramView("TS_1", density, particles, particles, voxel_size_angstrom=10.0)
+    maps = {name: rng.random((6, 6)).astype(np.float32) for name in ("image", "confidence")}
+    maps |= {name: rng.integers(0, 2, (6, 6)).astype(np.int32) for name in ("noisy", "corrected", "true")}
+    weights = ClassWeights("ribosome", 3.0, rng.random(5))
+    species = [SpeciesInfo("ribosome", 4.0), SpeciesInfo("apo-ferritin", 3.0)]
+    kept = ReportData(title="run", species=species, tomograms=[view], label_examples=[LabelExample("a", **maps)])
+    save_inputs(replace(kept, weights=[weights]), folder)
+    (folder / "config.yaml").write_text(CONFIG)
+    (folder / "evaluation.json").write_text(json.dumps(evaluation.as_dict()))
+    rows = [{"step": step, "kind": "train", "inner_loss": 1 / step} for step in (1, 2)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "versions.json").write_text(json.dumps({"jax": "0.8", "plan": {"micro_batches": 1}}))
+    calibration.save(folder, calibration.calibrate(evaluation), ["TS_1"])
+    volume = folder / "a.mrc"
+    write_mrc(volume, density, 10.0)
+    tomogram = TomogramFiles("a", "", volume)
+    records = Finished(folder, "pick", {})
+    records.add("a", tomogram, [volume])
+    results.record(folder, load_config(folder / "config.yaml"), 2, {"train": {"a.mrc": {"bytes": 3}}})
+    (folder / "scalings.json").write_text("{}")
+    scalings = Scalings(folder / "scalings.json")
+    scalings.remember(tomogram, DataConfig(), Scaling(0.0, 1.0))
+    scalings.save()
+
+    def read(path: Path) -> None:
+        for look in (load_workdir, read_config, calibration.load):
+            with suppress(InputError):  # each names its own file, and the others are looked at all the same
+                look(path)
+        config = load_config(None)
+        results.outdated(path, config, {"train": {}})
+        records.has("a", tomogram)
+        records.own("a", tomogram)
+        records.left_out("a")
+        Scalings(path / "scalings.json").known(tomogram, DataConfig())
+        as_planned(path, config.parallel)
+
+    return Subject(contents(folder), ".", read)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """All files of a folder, by their path in it."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -221,5 +275,6 @@ SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     **{name: lambda folder, name=name: list_subject(name, folder) for name in FORMATS},
     **{kind: lambda folder, kind=kind: volume_subject(kind, folder) for kind in _VOLUMES},
     "config": config_subject,
+    "workdir": workdir_subject,
 }
 """A whole file of each reader, by the reader's name; each is called with an empty folder."""

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from robpicker_jax.commands import doctor, train
 from robpicker_jax.commands.cli import call
@@ -29,6 +30,21 @@ def test_e4_every_name_is_printed_as_it_is(name: str) -> None:
     console.print(f"{{{name}}}", highlight=False, soft_wrap=True)
     for text in (f"({name})", f"<{name}>", f"{{{name}}}"):
         assert text in stream.getvalue()
+
+
+def test_e10_control_characters_of_a_name_do_not_reach_the_terminal() -> None:
+    stream = io.StringIO()
+    console = shown.PatientConsole(file=stream, force_terminal=True, width=120, markup=False, emoji=False)
+    name = "a\x1b[31m\x1b]0;title\x07b\x9bc\x7f"
+    table = Table("name", title=name)
+    table.add_row(name)
+    console.print(table)
+    console.print(Text(name), name, style="bold", soft_wrap=True, highlight=False)
+    output = stream.getvalue()
+    for sequence in ("\x1b[31m", "\x1b]0", "\x07", "\x9b", "\x7f"):
+        assert sequence not in output
+    assert output.count("␛[31m") == 4
+    assert "\x1b[1m" in output  # the program's own styles are there
 
 
 def test_e4_a_bar_on_a_terminal_takes_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
