@@ -63,7 +63,7 @@ if __name__ == "__main__":
 
 def run(quick: bool) -> Iterator[Row]:
     """Rows of all cases."""
-    large, small, step = ((32, 64, 64), (32, 64, 64), 20.0) if quick else ((96, 192, 192), (40, 104, 104), _STEP)
+    large, small, step = ((32, 64, 64), (32, 64, 64), 20.0) if quick else ((96, 192, 192), (48, 112, 112), _STEP)
     for species in _SPECIES[:1] if quick else _SPECIES:
         yield from times(species, large, step, 0.05 if quick else 0.01)
         yield from lists(species, small, step)
@@ -124,23 +124,22 @@ def times(species: str, shape: tuple[int, int, int], step: float, share: float) 
     cascade()
     turning, searching = cascade()
     threads = usable_cores()
-    for name, taken in (("turning templates", turning), ("search", searching)):
-        yield row(NAME, case, f"cascade, {threads} threads, {name}", taken[0], "s")
-        yield row(NAME, case, f"cascade, {threads} threads, {name}, CPU", taken[1], "s")
-    for name, taken in (("search alone", searching), ("with turning", turning + searching)):
-        for kind, ratio in zip(("", ", CPU"), exact[threads] / taken, strict=True):
-            yield row(NAME, case, f"exact search over cascade, {name}{kind}", float(ratio), "x")
+    for name, spent in (("turning templates", turning), ("search", searching)):
+        yield row(NAME, case, f"cascade, {threads} threads, {name}", spent[0], "s")
+        yield row(NAME, case, f"cascade, {threads} threads, {name}, CPU", spent[1], "s")
+    for name, spent in (("search alone", searching), ("with turning", turning + searching)):
+        for kind, times_faster in zip(("", ", CPU"), exact[threads] / spent, strict=True):
+            yield row(NAME, case, f"exact search over cascade, {name}{kind}", float(times_faster), "x")
     for backend, jobs in (("numpyfftw", 1), ("numpyfftw", threads), ("jax", 1)):
         taken, why = pytme_seconds(volume, template.density, template.mask, part, backend, jobs)
         name = f"pytme, {backend}, {jobs} job{'s' * (jobs > 1)}"
-        total = [None, None] if taken is None else [float(value * whole) for value in taken]
-        yield row(NAME, case, f"{name}, from a part of the angles", total[0], "s", why=why)
         # jax takes all cores whatever the jobs. CPU seconds of jobs in other processes are not known.
         ours = exact[threads if backend == "jax" else jobs]
-        yield row(NAME, case, f"{name}, over exact search", None if taken is None else total[0] / ours[0], "x", why=why)
+        total, ratio = (None, (None, None)) if taken is None else (float(taken[0] * whole), tuple(taken * whole / ours))
+        yield row(NAME, case, f"{name}, from a part of the angles", total, "s", why=why)
+        yield row(NAME, case, f"{name}, over exact search", ratio[0], "x", why=why)
         if jobs == 1:
-            ratio = None if taken is None else total[1] / ours[1]
-            yield row(NAME, case, f"{name}, over exact search, CPU", ratio, "x", why=why)
+            yield row(NAME, case, f"{name}, over exact search, CPU", ratio[1], "x", why=why)
 
 
 def lists(species: str, shape: tuple[int, int, int], step: float) -> Iterator[Row]:
@@ -168,8 +167,8 @@ def lists(species: str, shape: tuple[int, int, int], step: float) -> Iterator[Ro
         yield row(NAME, case, f"{search}, F1 of as many picks as particles", agreement(picks, truth, radius), "")
         yield row(NAME, case, f"{search}, picks above the cut-off extreme", len(chosen[search, "significant"]), "")
     for kind, name in (("counted", "as many picks as particles"), ("significant", "picks above the cut-off extreme")):
-        exact, cascade = (chosen[search, kind] for search in ("exact", "cascade"))
-        f1 = agreement(cascade.voxels_zyx, exact.voxels_zyx, 1.8)
+        ours, oracle = (chosen[search, kind].voxels_zyx for search in ("cascade", "exact"))
+        f1 = agreement(ours, oracle, 1.8)
         yield row(NAME, case, f"F1 between the lists of cascade and exact search, {name}", f1, "")
     exact = found["exact"].scores
     best = np.argsort(-exact, axis=None)[: exact.size // 300]

@@ -24,8 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from robpicker_jax.commands.face import ORIGINS
-from robpicker_jax.system.lazy import make_lazy
+from robpicker_jax.commands.face import offer
 from robpicker_jax.system.version import __version__
 
 if TYPE_CHECKING:
@@ -55,4 +54,4 @@ __all__ = [
     "write_tomograms",
 ]
 
-make_lazy(__name__, ORIGINS)
+offer(__name__)

@@ -137,14 +137,17 @@ def data_sets_figure(record: Record) -> Figure | None:
 
 def averages_figure(record: Record) -> Figure | None:
     """FSC of averages of equally many picks, mean over seeds (after figure 5): of halves, and with the true map."""
-    panels = [(name, species) for name in record.data_sets for species in record.averaged(name)]
-    if not panels:
+    rows = [name for name in record.data_sets if record.averaged(name)]
+    if not rows:
         return None
-    figure = _figure(9.6, 2.7 * math.ceil(len(panels) / 3) + 0.7)
+    columns = max(len(record.averaged(name)) for name in rows)
+    figure = _figure(9.6, 2.9 * len(rows) + 0.7)
     colours, _ = _looks(record)
-    grid = figure.subplots(math.ceil(len(panels) / 3), min(3, len(panels)), sharey=True, squeeze=False).ravel()
+    grid = figure.subplots(len(rows), columns, sharey=True, squeeze=False)
     voxel = record.content["settings"]["simulation"]["voxel_size_angstrom"]
-    for axes, (data_set, species) in zip(grid, panels, strict=False):
+    panels = [(name, species) for name in rows for species in [*record.averaged(name), *[""] * columns][:columns]]
+    for axes, (data_set, species) in zip(grid.ravel(), panels, strict=True):
+        axes.set_visible(bool(species))
         for case in record.cases(data_set):
             edge = record.mean(data_set, case, f"average/edge/{species}").mean
             if math.isnan(edge):
@@ -158,13 +161,13 @@ def averages_figure(record: Record) -> Figure | None:
             axes.axhline(level, color=FAINT, lw=0.8)
         ticks = [1 / a for a in (100, 60, 45, 35, 28) if a >= 2 * voxel]
         axes.set_xticks(ticks, [f"{1 / tick:.0f}" for tick in ticks])
-        axes.set_title(species if len(record.data_sets) == 1 else f"{species}\n{short(record.data_sets[data_set], 40)}")
+        axes.set_title(species)
         axes.set_xlabel("resolution, Å")
         axes.set_ylim(-0.03, 1.03)
-    for axes in grid[len(panels) :]:
-        axes.set_visible(False)
-    grid[0].set_ylabel("FSC")
-    handles = grid[0].get_legend_handles_labels()[0]
+    for axes, data_set in zip(grid[:, 0], rows, strict=True):
+        kind = record.data_sets[data_set].partition(":")[0]
+        axes.set_ylabel(f"FSC, {short(kind, 34)}")
+    handles = grid[0, 0].get_legend_handles_labels()[0]
     legend_below(figure, handles, 4, title="full: with the true map; dotted: of the two halves")
     return figure
 

@@ -28,6 +28,7 @@ from robpicker_jax.commands import main_job
 from robpicker_jax.config import Config, DataConfig
 from robpicker_jax.config.matching_section import MatchingConfig, TemplateConfig
 from robpicker_jax.datasets import OpenedTomogram, TomogramFiles, discover, open_tomogram
+from robpicker_jax.evaluation.label_errors import label_errors
 from robpicker_jax.matching import TemplateMatch, decide_classes, find_peaks
 from robpicker_jax.matching.extraction import extreme_cutoff
 from robpicker_jax.picking.template_picker import TemplatePicker
@@ -116,6 +117,25 @@ def label(config: Config, matched: Matched) -> Config:
     content = {"thresholds": thresholds, "radii_vox": radii}
     write_text(folder / _THRESHOLDS, json.dumps(content, indent=1) + "\n")
     return found
+
+
+def with_measured_corruption(config: Config) -> Config:
+    """The configuration whose `train.corruption` errs as the matched lists of the meta tomograms do.
+
+    As `robpicker evaluate --corruption` says it; what a comparison of lists does not tell stays as it is.
+    """
+    assert config.data.dir is not None
+    lists, meta = MatchedLists(Path(config.data.dir)), open_annotated(config, "meta")
+    clean = {tomogram.name: tomogram.particles for tomogram in meta if tomogram.particles is not None}
+    species = config.data.species
+    errors = label_errors(
+        clean,
+        {t.name: lists.picks(t) for t in meta},
+        [each.radius_vox for each in species],
+        [each.name for each in species],
+    )
+    corruption = replace(config.train.corruption, **errors.corruption(config.patches.size))
+    return replace(config, train=replace(config.train, corruption=corruption))
 
 
 def matching_config(config: Config, matched: Matched) -> MatchingConfig:

@@ -52,6 +52,8 @@ def carry_out(folder: Path) -> dict[str, Any]:
         with _simulated(config):
             config = config if matched is None else matching.label(config, matched)
         began = time.monotonic()
+        if further.get("corruption") == "measured":
+            config = matching.with_measured_corruption(config)
         measured = _trained(config, folder, matched) if _trains(further) else _listed(config, folder, further, matched)
         result = measured | _provenance(folder, further, time.monotonic() - began)
         write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")

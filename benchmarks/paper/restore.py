@@ -90,7 +90,9 @@ def _study(content: Mapping[str, Any], scale: Scale, source: Path) -> Study:
             for name, settings in content["data_set_settings"].items()
         },
         cases={
-            name: Changes("", case["settings"], picks=case.get("picks", "model"))
+            name: Changes(
+                "", case["settings"], picks=case.get("picks", "model"), corruption=case.get("corruption", "stated")
+            )
             for name, case in content["cases"].items()
         },
         references=(),

@@ -61,6 +61,8 @@ class Changes:
         picks: of a case: whose picks are judged, the trained model's; in studies that match templates also the matched
             lists themselves, or the true particles. The last two train nothing.
         matched: of a data set: what of the study's template matching is otherwise there.
+        corruption: of a case: from where `train.corruption` has its rates, the settings or, in studies that match
+            templates, the matched lists of the meta tomograms beside their clean ones.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -71,6 +73,7 @@ class Changes:
     shown: bool = True
     picks: Picks = "model"
     matched: dict[str, Any] = field(default_factory=dict)
+    corruption: Literal["stated", "measured"] = "stated"
 
     def at(self, scale: Scale) -> dict[str, Any]:
         """The settings at a scale."""
@@ -213,7 +216,10 @@ class Study:
         matched = self.matched(run.data_set)
         if matched is None:
             return {}
-        further = {"picks": self.file.cases[run.case].picks, "matched": asdict(matched)}
+        case = self.file.cases[run.case]
+        further: dict[str, Any] = {"picks": case.picks, "matched": asdict(matched)}
+        if case.corruption != "stated":
+            further["corruption"] = case.corruption
         return dict(json.loads(json.dumps(further)))
 
     def fingerprint(self, run: Run) -> str:
@@ -230,8 +236,8 @@ class Study:
             if name not in self.file.cases:
                 raise InputError(f"the reference {name!r} is no case", where=self.source)
         for name, case in self.file.cases.items():
-            if case.picks != "model" and self.file.matched is None:
-                raise InputError("the study matches no templates", where=f"{self.source}, cases.{name}.picks")
+            if self.file.matched is None and (case.picks, case.corruption) != ("model", "stated"):
+                raise InputError("the study matches no templates", where=f"{self.source}, cases.{name}")
         for run in self.runs([0]):
             matched, config = self.matched(run.data_set), self.config(run)
             averaged = set() if matched is None else set(matched.averaged)

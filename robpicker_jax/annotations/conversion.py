@@ -193,10 +193,10 @@ def fate(particles: Particles, target: Format) -> list[Column]:
                 f"as numbers; a {KEY_SUFFIX} file says which" if needs_key(target, particles.tomograms) else "",
             )
         columns.append(Column(name, counts[key], kept, note))
-    columns += [
-        Column(f"column {name}", len(particles), "extra" in target.keeps and target.keeps_column(name))
-        for name in particles.extra
-    ]
+    for name in particles.extra:
+        kept, own = "extra" in target.keeps and target.keeps_column(name), target.renames.get(name)
+        note = "" if own is None else f"as {own}"
+        columns.append(Column(f"column {name}", len(particles), kept or own is not None, note))
     note = "single precision" if target.single_precision else ""
     return [Column("positions", len(particles), True, note), *columns]
 

@@ -139,6 +139,7 @@ class Format:
             the first one that recognises the file is taken, else the first one without this function.
         keeps_column: whether an extra column of this name survives a write, where `keeps` has "extra".
         largest_label: the largest class label that comes back as it was written.
+        renames: extra columns that are written under the format's own name, whatever `keeps` has.
 
     Raises:
         ValueError: an option without help, or help for an option that neither `read` nor `write` has.
@@ -162,6 +163,7 @@ class Format:
     recognises: Callable[[bytes], bool] | None = None
     keeps_column: Callable[[str], bool] = lambda name: True
     largest_label: int = LARGEST_LABEL
+    renames: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = {*self.reading_options, *self.writing_options}

@@ -19,6 +19,7 @@ from robpicker_jax.system.errors import InputError
 _ORIGIN = ("orig_x", "orig_y", "orig_z")
 _SHIFT = ("x_shift", "y_shift", "z_shift")
 _ANGLES = ("phi", "psi", "the")
+_HALVES = "rlnRandomSubset"
 
 
 def read(
@@ -80,7 +81,8 @@ def read(
 def write(path: Path, particles: Particles, *, binning: float = 1.0, first_voxel: int = 0) -> None:
     """Write a STOPGAP motive list; tomograms without a number in their name are numbered in order of appearance.
 
-    Whole voxels go to `orig_?`, the rest to `?_shift`, as STOPGAP expects.
+    Whole voxels go to `orig_?`, the rest to `?_shift`, as STOPGAP expects. Half sets are RELION's (`rlnRandomSubset`)
+    where particles have them, else they alternate.
     """
     columns.check_positive(binning=binning)
     n = len(particles)
@@ -88,12 +90,14 @@ def write(path: Path, particles: Particles, *, binning: float = 1.0, first_voxel
     whole = np.rint(positions)
     angles = np.zeros((n, 3)) if particles.rotations is None else euler_from_matrix(particles.rotations, "deepfinder")
     numbers = columns.tomogram_numbers(particles.tomograms, n)
+    halves = particles.extra.get(_HALVES)
+    second = np.arange(n) % 2 == 1 if halves is None else np.char.strip(np.asarray(halves, str)) == "2"
     table = {
         "motl_idx": np.arange(1, n + 1),
         "tomo_num": numbers,
         "object": np.ones(n, np.int64),
         "subtomo_num": np.arange(1, n + 1),
-        "halfset": np.where(np.arange(n) % 2, "B", "A"),
+        "halfset": np.where(second, "B", "A"),
         **{name: whole[:, k].astype(np.int64) for k, name in enumerate(_ORIGIN)},
         "score": np.zeros(n) if particles.scores is None else columns.known_or_zero(particles.scores),
         **{name: positions[:, k] - whole[:, k] for k, name in enumerate(_SHIFT)},
@@ -113,6 +117,7 @@ FORMAT = Format(
     numbered=True,
     options={"binning": BINNING, "first_voxel": FIRST_VOXEL, "tomogram_names": numbering.TOMOGRAM_NAMES},
     assumptions=(VOXELS_NOT_PIXELS, FIRST_VOXEL_IS_0),
+    renames={_HALVES: "halfset"},
     recognises=lambda start: b"stopgap_motivelist" in start or b"_motl_idx" in start,
     stands_in=(StandIn("rotations", "0 0 0"), StandIn("scores", "0")),
 )

@@ -18,7 +18,6 @@ from robpicker_jax.averaging.results import AverageResult, finish, iteration_fil
 from robpicker_jax.averaging.settings import AveragingSettings
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import read_json_object, write_text
-from robpicker_jax.volumes import VolumeReader
 
 ITERATIONS = "iterations"
 _INPUTS = "inputs.json"
@@ -63,8 +62,9 @@ class ClassJob:
         tomograms = [
             {
                 "name": source.name,
-                "volume": volume_digest(source.reader),
+                "volume": source.stamp,
                 "tilts_deg": [source.transfer.tilt_min_deg, source.transfer.tilt_max_deg],
+                "tilts": None if source.transfer.tilts is None else repr(source.transfer.tilts),
                 "ctf": ctf_digest(source, self.voxel_size_angstrom),
             }
             for source in self.sources
@@ -138,13 +138,6 @@ class ClassJob:
         """Iterations on disk, 0 to `settings.iterations` + 1."""
         folder = self.folder / ITERATIONS
         return sum(iteration_file(folder, number).is_file() for number in range(self.settings.iterations + 1))
-
-
-def volume_digest(reader: VolumeReader) -> str:
-    """Hash of a volume's shape and of its middle plane."""
-    middle = reader.shape_zyx[0] // 2
-    plane = reader.read((slice(middle, middle + 1), slice(None), slice(None)), check=False)
-    return hashlib.sha256(repr(reader.shape_zyx).encode() + plane.tobytes()).hexdigest()
 
 
 def ctf_digest(source: Source, voxel_size_angstrom: float) -> str | None:

@@ -22,11 +22,13 @@ class Source:
         name: its name in lists.
         reader: its volume.
         transfer: its missing wedge and CTF.
+        stamp: what tells it from others of its name, as JSON can hold it: `datasets.stamps.content_stamp` of its file.
     """
 
     name: str
     reader: VolumeReader
     transfer: Transfer
+    stamp: object = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,19 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from robpicker_jax.bilevel.hypergradients import hypergradient
-from robpicker_jax.bilevel.problem import BilevelProblem, Carry, Mean, Tree, no_mean, run_inner_steps
+from robpicker_jax.bilevel.problem import (
+    BilevelProblem,
+    Carry,
+    Estimate,
+    Estimator,
+    LossAux,
+    Mean,
+    Tree,
+    no_mean,
+    run_inner_steps,
+    take,
+)
+from robpicker_jax.system.errors import InputError
 
 
 class TrainState(NamedTuple):
@@ -98,6 +110,7 @@ def bilevel_step(
     direct_loss: DirectLoss | None = None,
     direct_weight: float = 1.0,
     scale: Scale | None = None,
+    own_batches: bool = False,
     **options: Any,
 ) -> Step:
     """The bi-level step with a hypergradient method.
@@ -111,6 +124,8 @@ def bilevel_step(
             gradient of its own, added after `scale`, so that the two can be of one order of size.
         direct_weight: weight of the direct loss.
         scale: (hypergradient, step) → hypergradient, a change of size.
+        own_batches: each name in `meta` has an outer batch of its own: of the rows of the outer batch the i-th name takes
+            i, i + m, i + 2m, …, m the number of names. The inner steps are the same for all.
         options: further arguments of the method, and `check_update` of `hypergradient`.
 
     Raises:
@@ -118,9 +133,10 @@ def bilevel_step(
     """
     estimate = hypergradient(method, problem, inner_steps=inner_steps, **options)
     mean: Mean = options.get("mean", no_mean)
+    together = _with_own_batches(estimate) if own_batches else estimate
 
     def step(state: TrainState, inner_batches: Tree, outer_batch: Tree) -> tuple[TrainState, Metrics]:
-        out = estimate(state.params, state.meta, state.network_state, state.opt_state, inner_batches, outer_batch)
+        out = together(state.params, state.meta, state.network_state, state.opt_state, inner_batches, outer_batch)
         gradient = out.hypergradient if scale is None else scale(out.hypergradient, state.step)
         direct = None
         if direct_loss is not None:
@@ -131,6 +147,36 @@ def bilevel_step(
         return new, Metrics(out.inner_loss, out.outer_loss, optax.tree.norm(out.hypergradient), *out.aux, direct)
 
     return step
+
+
+def _with_own_batches(estimate: Estimator) -> Estimator:
+    """The estimator in which each name of `meta` has its own part of the outer batch."""
+
+    def together(
+        params: Tree, meta: dict[str, Tree], state: Tree, opt_state: Tree, inner_batches: Tree, outer_batch: Tree
+    ) -> Estimate:
+        names = list(meta)
+        rows = jax.tree.leaves(outer_batch)[0].shape[0]
+        if rows % len(names):
+            raise InputError(
+                f"an outer batch of {rows} rows for {len(names)} meta networks", fix="give each the same number"
+            )
+
+        parts = jax.tree.map(
+            lambda leaf: jnp.stack([leaf[index :: len(names)] for index in range(len(names))]), outer_batch
+        )
+        # What does not depend on the outer batch, the inner steps, is computed once and stays without a leading axis.
+        shared = Estimate(0, None, None, None, None, 0, LossAux(None, 0))  # type: ignore[arg-type]
+        found = jax.vmap(lambda part: estimate(params, meta, state, opt_state, inner_batches, part), out_axes=shared)(
+            parts
+        )
+        own = {name: take(found.hypergradient[name], index) for index, name in enumerate(names)}
+        outer = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found.aux.outer)
+        return found._replace(
+            hypergradient=own, outer_loss=jnp.mean(found.outer_loss), aux=LossAux(found.aux.inner, outer)
+        )
+
+    return together
 
 
 def direct_step(

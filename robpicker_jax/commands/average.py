@@ -18,13 +18,14 @@ from robpicker_jax.commands.cli import (
     progress,
     split_overrides,
 )
-from robpicker_jax.commands.optics_arguments import add_contrast, add_optics
+from robpicker_jax.commands.optics_arguments import add_contrast, add_optics, add_tilts
 
 if TYPE_CHECKING:
     from robpicker_jax.averaging.results import AverageResult
     from robpicker_jax.commands.averaging_inputs import AveragingInputs, ClassInputs
 
 _LISTS = "lists"
+_PAGE = "report.html"
 _SHARED_DETAIL_ANGSTROM = 40.0  # what both halves may share of a reference without a word
 _DESCRIPTION = """\
 Average the picks of each class: boxes around them are aligned, summed with the weights of missing wedge and CTF in two
@@ -32,7 +33,8 @@ halves that never see each other's reference, and compared by Fourier shell corr
 
 Writes for each class DIR/{class}: average, half1, half2, filtered, mask, mask_soft (.mrc); fsc.json, fsc.csv, fsc.png;
 slices.png; particles with refined poses. DIR/lists holds one list of all classes for each tomogram (for `targets
---labels shape`), DIR/average.json the figures, DIR/montage.png every class. The same command again goes on where it
+--labels shape`), DIR/average.json the figures, DIR/report.html
+every class. The same command again goes on where it
 stopped; more --iterations are added to those that are there.
 
 An average does not prove its picks: noise aligned to a template looks like the template, and so does its FSC.
@@ -84,6 +86,7 @@ def _parser() -> ArgumentParser:
     add("--min-score", metavar="S", type=float, help="leave out picks of a lower score")
     add("--tilts", metavar="MIN,MAX", type=_numbers, default=[-60.0, 60.0], help="tilt range, degrees; default: -60,60 "
         "(--tilts=-60,60)")  # fmt: skip
+    add_tilts(add)
     add_optics(add)
     add_contrast(add, automatic=True)
     add("--iterations", metavar="N", type=int, default=3, help="alignments; 0 averages the poses as listed; default: 3")
@@ -155,7 +158,7 @@ def _check_outputs(former: Mapping[str, Any], inputs: AveragingInputs, options: 
     maps = [text.rpartition("=")[2] for text in options.reference]
     jobs = [entry.job for entry in inputs.classes]
     files = {job: class_files(job.folder) + list_files(job.folder, options.format, inputs) for job in jobs}
-    shared = [options.out / name for name in (SUMMARY, "montage.png", "fsc.png")]
+    shared = [options.out / name for name in (SUMMARY, _PAGE, "montage.png", "fsc.png")]
     lists = [*(f"{plain_name(source.name)}_objl.xml" for source in inputs.sources), *former.get("lists", ())]
     shared += [options.out / _LISTS / Path(name).name for name in dict.fromkeys(lists)]
     own = [path for job in jobs if job.begun() for path in files[job]]
@@ -241,6 +244,8 @@ def _view(name: str, result: AverageResult) -> Any:
         unmasked=fsc.unmasked,
         randomised=fsc.randomised,
         resolution_angstrom=fsc.resolution_angstrom(0.143),
+        resolution_half_angstrom=fsc.resolution_angstrom(0.5),
+        warning=result.mask.warning(),
     )
 
 
@@ -251,7 +256,7 @@ def _write_all(
     from robpicker_jax.annotations import Particles
     from robpicker_jax.averaging.files import SUMMARY, summary
     from robpicker_jax.commands.averaging_inputs import write_tomogram_lists
-    from robpicker_jax.reporting.averages import write_average_figures
+    from robpicker_jax.reporting.averages import write_average_figures, write_average_page
     from robpicker_jax.system.files import write_text
 
     entries = list(zip(inputs.classes, results, strict=True))
@@ -263,7 +268,9 @@ def _write_all(
     lists = [path.name for path in write_tomogram_lists(folder, everything, inputs)]
     for stale in set(former.get("lists", ())) - set(lists):
         (folder / Path(stale).name).unlink(missing_ok=True)
-    write_average_figures(options.out, [_view(entry.job.name, result) for entry, result in entries], overall=True)
+    views = [_view(entry.job.name, result) for entry, result in entries]
+    write_average_figures(options.out, views, overall=True)
+    write_average_page(options.out / _PAGE, views)
     classes = [
         summary(
             entry.job.name, result, entry.job.settings, entry.job.voxel_size_angstrom, entry.left_out, entry.repeated
@@ -292,7 +299,7 @@ def _report(inputs: AveragingInputs, results: Sequence[AverageResult], out: Path
             "" if ratio is None else f"{ratio:.2f}",
         )
     console.print(table)
-    console.print(f"averages in {out}", highlight=False, soft_wrap=True)
+    console.print(f"averages in {out}, report in {out / _PAGE}", highlight=False, soft_wrap=True)
 
 
 def _say(text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from robpicker_jax.averaging.job import ClassJob, contrast_sign, peak_bytes
 from robpicker_jax.averaging.particle_set import without_repeats
 from robpicker_jax.averaging.settings import default_edge
 from robpicker_jax.commands.averaging_lists import read_picks
-from robpicker_jax.commands.optics_arguments import transfer_of
+from robpicker_jax.commands.optics_arguments import tilt_scheme, transfer_of
 from robpicker_jax.config import Config, load_config
 from robpicker_jax.datasets import agreed_voxel_size, tomograms_from
+from robpicker_jax.datasets.stamps import content_stamp
 from robpicker_jax.molecules.densities import density_from_map
 from robpicker_jax.molecules.phantoms import PHANTOMS
 from robpicker_jax.reporting.page import file_name
@@ -153,10 +154,13 @@ def _sources(options: Namespace, config: Config) -> tuple[list[Source], float]:
     voxel_size = agreed_voxel_size(readers.values(), options.voxel_size or config.data.voxel_size_angstrom)
     if voxel_size is None:
         raise InputError("no header gives the voxel size", where="--tomo", fix="give --voxel-size")
-    ctf = transfer_of(options)
+    ctf, limits = transfer_of(options), (options.tilts[0], options.tilts[1])
     with located("--tilts"):
-        transfer = Transfer(options.tilts[0], options.tilts[1], ctf=ctf)
-    return [Source(name, reader, transfer) for name, reader in readers.items()], voxel_size
+        transfer = Transfer(*limits, ctf=ctf)
+    scheme = tilt_scheme(options, limits, None)  # a CTF does without a step
+    transfer = replace(transfer, tilts=scheme)
+    stamped = [(name, reader, content_stamp(reader.path)) for name, reader in readers.items()]
+    return [Source(name, reader, transfer, stamp) for name, reader, stamp in stamped], voxel_size
 
 
 def _radii(options: Namespace, config: Config, names: Sequence[str], has_species: bool) -> list[float]:

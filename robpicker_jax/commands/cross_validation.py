@@ -14,9 +14,10 @@ from rich.table import Table
 
 from robpicker_jax import parallel
 from robpicker_jax.commands import run_state
-from robpicker_jax.config import Config
+from robpicker_jax.config import Config, SplitsConfig
 from robpicker_jax.datasets import SPLITS, dataset
 from robpicker_jax.datasets.copick_project import is_project
+from robpicker_jax.datasets.flat_folder import check_layout
 from robpicker_jax.datasets.folds import Fold, annotated, assign_folds, link_fold
 from robpicker_jax.evaluation.scores import f_beta, none_if_nan
 from robpicker_jax.system.errors import InputError
@@ -50,7 +51,7 @@ def cross_validate(config: Config, workdir: Path, count: int, run: Run, *, only:
     for number, fold in enumerate(folds, start=1):
         if only in (None, number):
             _say(f"\nfold {number} of {count}: tests {', '.join(fold.test)}; meta {', '.join(fold.meta)}")
-            run(fold_config(config, workdir, number), fold_dir(workdir, number))
+            run(fold_config(config, workdir, number, fold), fold_dir(workdir, number))
     if parallel.is_first():
         summarise(config, workdir, folds)
 
@@ -60,9 +61,15 @@ def fold_dir(workdir: Path, number: int) -> Path:
     return workdir / f"fold_{number}"
 
 
-def fold_config(config: Config, workdir: Path, number: int) -> Config:
-    """The configuration of a fold's run."""
-    return replace(config, data=replace(config.data, dir=str((workdir / f"fold_{number}_data").resolve())))
+def fold_config(config: Config, workdir: Path, number: int, fold: Fold) -> Config:
+    """The configuration of a fold's run: of a flat folder, other splits; of other data sets, a folder of links.
+
+    The links say by themselves what each tomogram is for and which lists are its own.
+    """
+    if config.data.dir is not None and check_layout(Path(config.data.dir), config.data):
+        return replace(config, data=replace(config.data, splits=SplitsConfig(fold.train, fold.meta, (), fold.test)))
+    folder = str((workdir / f"fold_{number}_data").resolve())
+    return replace(config, data=replace(config.data, dir=folder, volumes=None, lists=()))
 
 
 def prepare(config: Config, workdir: Path, count: int) -> list[Fold]:
@@ -89,7 +96,7 @@ def prepare(config: Config, workdir: Path, count: int) -> list[Fold]:
     if parallel.is_first():
         if not path.exists():
             write_text(path, json.dumps(stated, indent=1) + "\n")
-        for number, fold in enumerate(folds, start=1):
+        for number, fold in enumerate(() if check_layout(folder, config.data) else folds, start=1):
             link_fold(fold, tomograms, workdir / f"fold_{number}_data", names)
     return folds
 

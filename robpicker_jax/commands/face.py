@@ -1,6 +1,8 @@
-"""Where the names of `import robpicker_jax as rp` come from; nothing is imported here."""
+"""Where the names of `import robpicker_jax as rp` come from; none of their modules is imported here."""
 
 from __future__ import annotations
+
+from robpicker_jax.system.lazy import make_lazy
 
 ORIGINS = {
     "InputError": "system.errors:InputError",
@@ -19,3 +21,8 @@ ORIGINS = {
     "write_tomograms": "commands.notebook:write_tomograms",
 }
 """Name → "module:attribute", the module relative to the package."""
+
+
+def offer(package: str) -> None:
+    """Let the package offer these names, each imported when it is first used."""
+    make_lazy(package, ORIGINS)

@@ -38,6 +38,7 @@ from robpicker_jax.training.lock import locked
 from robpicker_jax.training.meta_travel import travel_warnings
 from robpicker_jax.training.out_of_memory import within_memory
 from robpicker_jax.training.plan import prepare
+from robpicker_jax.training.starting import started
 from robpicker_jax.training.trainer import FitResult, fit
 from robpicker_jax.training.validations import stop_if_asked
 
@@ -185,6 +186,11 @@ def plan(
         configured_micro_batches: the user's own `parallel.micro_batches`, before an earlier start changed it.
     """
     experiment = build_experiment(config)
+    if config.train.init_from is not None and folders.trained_to(workdir) is None:
+        state, lines = started(experiment.state, config, experiment.mesh)
+        experiment = replace(experiment, state=state)
+        for line in lines:
+            _say(line)
     batches = data.batches(experiment.mesh)
     experiment, planned = prepare(experiment, configured=configured_micro_batches, resident_bytes=data.resident_bytes)
     if parallel.is_first():

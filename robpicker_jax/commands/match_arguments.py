@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from robpicker_jax.commands.cli import ArgumentParser, parser, positive_number
-from robpicker_jax.commands.optics_arguments import add_contrast, add_optics, transfer_of
+from robpicker_jax.commands.optics_arguments import (
+    add_contrast,
+    add_optics,
+    add_tilts,
+    positive,
+    tilt_scheme,
+    transfer_of,
+)
 from robpicker_jax.system.errors import InputError, located
 
 if TYPE_CHECKING:
     from robpicker_jax.matching import Extraction, MatchSettings, Template
-    from robpicker_jax.rotations import TiltScheme
 
 T = TypeVar("T")
 
@@ -61,8 +67,7 @@ def match_parser() -> ArgumentParser:
     group = result.add_argument_group("tilt series (about the y axis)")
     add = group.add_argument
     add("--tilts", metavar="MIN,MAX", default="-60,60", help="tilt range, degrees, or none; default: -60,60")
-    add("--tilt-step", metavar="DEG", type=float, help="angle between tilts: weighs Fourier space tilt by tilt")
-    add("--dose-per-tilt", metavar="E", type=float, help="electrons per Å² and tilt, in order from 0 outwards")
+    add_tilts(add)
     add_optics(add)
     group = result.add_argument_group("search")
     add = group.add_argument
@@ -114,7 +119,6 @@ def check(options: argparse.Namespace) -> None:
         ("--template-voxel", options.template_voxel),
         ("--voxel-size", options.voxel_size),
         ("--low-pass", options.low_pass),
-        ("--tilt-step", options.tilt_step),
         ("--memory-limit-gib", options.memory_limit_gib),
         ("--false-positives", options.false_positives),
     ):
@@ -122,7 +126,6 @@ def check(options: argparse.Namespace) -> None:
             positive(value, flag)
     for flag, value, least in (
         ("--soft", options.soft, 0),
-        ("--dose-per-tilt", options.dose_per_tilt, 0),
         ("--tile", options.tile, 8),
         ("--workers", options.workers, 1),
         ("--score-fraction", options.score_fraction, 0),
@@ -134,17 +137,6 @@ def check(options: argparse.Namespace) -> None:
         raise InputError("--clean and --precision belong together", where="--precision", fix="give both or neither")
     if options.precision is not None and not 0 < options.precision < 1:
         raise InputError(f"must lie above 0 and below 1, got {options.precision:g}", where="--precision")
-
-
-def positive(value: float | None, flag: str) -> float | None:
-    """The value, which must be more than 0 where it is given.
-
-    Raises:
-        InputError: it is not.
-    """
-    if value is not None and not 0 < value < math.inf:
-        raise InputError(f"{value:g} is not more than 0", where=flag, fix="give a number above 0")
-    return value
 
 
 def listed(text: str | None, count: int, convert: Callable[[str], T], flag: str) -> list[T | None]:
@@ -182,17 +174,6 @@ def tilt_range(text: str) -> tuple[float, float] | None:
     return low, high
 
 
-def tilt_scheme(options: argparse.Namespace) -> TiltScheme | None:
-    """The tilts of `--tilt-step`, with dose and CTF; None without it.
-
-    Raises:
-        InputError: a dose or defocus without a step.
-    """
-    from robpicker_jax.matching.building import scheme_of
-
-    return scheme_of(tilt_range(options.tilts), options.tilt_step, options.dose_per_tilt, transfer_of(options))
-
-
 def match_settings(options: argparse.Namespace) -> MatchSettings:
     """The settings of the search."""
     from robpicker_jax.matching import MatchSettings
@@ -208,7 +189,7 @@ def match_settings(options: argparse.Namespace) -> MatchSettings:
         step_deg=options.angle_step,
         search=options.search,
         tilt_range_deg=tilt_range(options.tilts),
-        scheme=tilt_scheme(options),
+        scheme=tilt_scheme(options, tilt_range(options.tilts), transfer_of(options)),
         refine=not options.no_refine,
         noise_correction=options.noise_correction,
         whiten=options.whiten,

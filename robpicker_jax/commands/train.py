@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robpicker_jax.commands.cli import configured_parser, parse_configured
+from robpicker_jax.commands.cli import configured_parser, split_overrides
 
 if TYPE_CHECKING:
     from robpicker_jax.config import Config
@@ -34,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = configured_parser("train", _DESCRIPTION)
     parser.add_argument("--workdir", metavar="DIR", type=Path, help="folder of the run; default: runs/NAME[-VARIANT]")
+    parser.add_argument(
+        "--init-from",
+        metavar="RUN_OR_FILE",
+        help="fine-tune a trained model: train.init_from, with a third of the configuration's steps and 0.3 of its learning "
+        "rate, unless flags say otherwise",
+    )
     parser.add_argument("--folds", metavar="N", type=int, help="cross-validate over so many folds of the tomograms")
     parser.add_argument("--fold", metavar="K", type=int, help="with --folds: do fold K alone, from 1")
     parser.add_argument(
@@ -46,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--checkpoint.minutes", dest="minutes", metavar="M", help="short for --train.checkpoint_minutes"
     )
     arguments = list(arguments or ())
-    options, config = parse_configured(parser, arguments)
+    rest, overrides = split_overrides(arguments)
+    options = parser.parse_args(rest)
+    config = _configuration(options, overrides)
     # After parsing, so that --help and bad arguments answer at once.
     if options.replay is not None:
         return _replayed(options.replay, options.workdir, arguments)
@@ -82,6 +91,22 @@ def _replayed(record: Path, workdir: Path | None, arguments: Sequence[str]) -> i
         return replay(record, workdir)
 
 
+def _configuration(options: Namespace, overrides: list[str]) -> Config:
+    """The configuration, of a fine-tuning with its short schedule."""
+    import json
+
+    from robpicker_jax.config import load_config
+
+    config = load_config(options.config, overrides)
+    if options.init_from is None:
+        return config
+    from robpicker_jax.training.starting import shorter
+
+    given = {override.partition("=")[0] for override in overrides}
+    short = [f"{key}={json.dumps(value)}" for key, value in shorter(config.train).items() if key not in given]
+    return load_config(options.config, [*overrides, *short, f"train.init_from={json.dumps(options.init_from)}"])
+
+
 def run_job(config: Config, workdir: Path) -> None:
     """Do the main job, with garbage collection set for it, and after it those that `train.beside` asks for.
 
@@ -90,7 +115,9 @@ def run_job(config: Config, workdir: Path) -> None:
     """
     with _few_collections():
         from robpicker_jax.commands import beside, main_job
+        from robpicker_jax.training.starting import with_network_of_start
 
+        config = with_network_of_start(config, workdir)
         main_job.run(config, workdir)
         others = beside.runs_beside(config, workdir)
         for folder, other in others:

@@ -31,7 +31,7 @@ T = TypeVar("T")
 _LONGEST_SHOWN = 100
 _MOST_VALUES = 1_000_000
 """Values that a YAML text may stand for with its aliases written out; no configuration comes near."""
-_PATH_FIELDS = {"dir", "density", "mask", "tomograms", "tomogram_names"}
+_PATH_FIELDS = {"dir", "density", "mask", "tomograms", "tomogram_names", "init_from"}
 _PATHS_FIELD = "lists"
 """A path, several, or some by name."""
 

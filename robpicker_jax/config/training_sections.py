@@ -14,6 +14,7 @@ META_NETWORKS: dict[str, tuple[str, ...]] = {
     "robpicker": ("correction", "reweighting"),
     "lc_only": ("correction",),
     "dr_only": ("reweighting",),
+    "modules": (),
     "supervised": (),
 }
 """The meta networks that each `train.variant` trains."""
@@ -94,11 +95,12 @@ class ModelConfig:
     batch_norm: Annotated[bool | None, about("batch normalisation after each convolution")] = None
     dropout: Annotated[float | None, Ge(0), Lt(1), about("dropout rate in the bottleneck")] = None
     correction: Annotated[
-        Literal["tied", "ema", "head", "network"],
+        Literal["tied", "ema", "head", "network", "labels", "separate"],
         about(
             "what the label correction proposes: the segmentation network's prediction, that of its averaged parameters, "
             "what a head of its own makes of that network's features (the paper's), or what a small network of its own "
-            "makes of the density, the given label and the prediction"
+            "makes of the density, the given label and the prediction; or the published code's: labels, which sees labels "
+            "alone, and separate, with a backbone of its own"
         ),
     ] = "network"
     alpha_channels: Annotated[
@@ -117,6 +119,10 @@ class ModelConfig:
         tuple[PositiveInt, ...],
         about("channels of each level of a correction network of its own, for correction: network"),
     ] = (8, 16, 24)
+    class_weight_form: Annotated[
+        Literal["log", "raw"],
+        about("class weights as a meta module: their logarithms are learned, or (published) they themselves"),
+    ] = "log"
     reweighting_hidden: Annotated[PositiveInt, about("hidden width of the data reweighting network")] = 500
     weight_reach: Annotated[
         Annotated[float, Gt(1)] | None,
@@ -191,8 +197,16 @@ class TrainConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     variant: Annotated[
-        Literal["robpicker", "lc_only", "dr_only", "supervised"], about("both meta networks, one of them, or none")
+        Literal["robpicker", "lc_only", "dr_only", "modules", "supervised"],
+        about("both meta networks, one of them, only what `modules` names, or none"),
     ] = "robpicker"
+    modules: Annotated[
+        tuple[Literal["class_weights", "voxel_weights", "mixup"], ...],
+        about(
+            "further meta modules, of the published code: weights of classes, weights of voxels by their loss, mixtures of "
+            "patches by a network; the first two need loss: cross_entropy"
+        ),
+    ] = ()
     beside: Annotated[
         tuple[Literal["robpicker", "lc_only", "dr_only", "supervised"], ...],
         about("variants to run afterwards on the same data, in WORKDIR-VARIANT; the reports compare them"),
@@ -213,6 +227,16 @@ class TrainConfig:
     held_out_share: Annotated[
         float, Gt(0), Le(0.5), about("share of a meta tomogram's longest axis that meta_held_out: space keeps")
     ] = 0.25
+    init_from: Annotated[
+        str | None,
+        about(
+            "a run's folder or a model.rpk, whose network training begins with; none: with random parameters. "
+            "--init-from sets a short schedule too"
+        ),
+    ] = None
+    frozen: Annotated[
+        tuple[str, ...], about("layers of the network that are not trained, by name or pattern, such as encoder*")
+    ] = ()
     fine_tune_steps: Annotated[
         Count, about("last steps, on meta patches alone, at a tenth of the learning rate; 0: none")
     ] = 0
@@ -236,6 +260,27 @@ class TrainConfig:
     reweighting: Annotated[OptimizerConfig, about("optimiser of the data-reweighting network")] = field(
         default_factory=lambda: OptimizerConfig(name="adam", learning_rate=1e-3)
     )
+    module: Annotated[OptimizerConfig, about("optimiser of the further meta modules")] = field(
+        default_factory=lambda: OptimizerConfig(name="adam", learning_rate=1e-3)
+    )
+    meta_batches: Annotated[
+        Literal["shared", "own"],
+        about(
+            "one meta batch a step for all meta networks, or one of its own for each, which takes as many outer passes"
+        ),
+    ] = "shared"
+    label_pooling: Annotated[
+        Literal["none", "distribution", "channels"],
+        about(
+            "labels at the resolution of a network whose output is coarser than the image: not, pooled by maxima into "
+            "distributions and then corrected, or corrected and pooled channel by channel (the published way)"
+        ),
+    ] = "none"
+    mixup: Annotated[Fraction, about("probability that the patches of a batch are mixed with each other; 0: never")] = (
+        0.0
+    )
+    mixup_strength: Annotated[Positive, about("a of the Beta(a, a) that the shares of a mixture are drawn from")] = 1.0
+    mixup_meta: Annotated[bool, about("mix the patches of meta batches too, as the published code does")] = False
     hypergradient: Annotated[str, about("hypergradient method, by name")] = "unrolled"
     hypergradient_options: Annotated[
         dict[str, Any], about("options of the hypergradient method, such as {epsilon: 0.01} of finite_difference")
@@ -290,8 +335,14 @@ class TrainConfig:
 
     @property
     def meta_networks(self) -> tuple[str, ...]:
-        """Names of the meta networks that this variant trains."""
-        return META_NETWORKS[self.variant]
+        """Names of the meta networks that are trained: the variant's, and the further modules unless it is supervised."""
+        return META_NETWORKS[self.variant] + (() if self.variant == "supervised" else self.modules)
+
+    def optimizer_of(self, name: str) -> OptimizerConfig:
+        """The optimiser of "inner" or of a meta network."""
+        return {"inner": self.inner, "correction": self.correction, "reweighting": self.reweighting}.get(
+            name, self.module
+        )
 
     @property
     def is_bilevel(self) -> bool:
@@ -310,8 +361,14 @@ class TrainConfig:
 
     @property
     def meta_batch(self) -> int:
-        """Meta patches of a step: `meta_batch_size`, or `batch_size` where that is not set."""
+        """Patches of a meta batch: `meta_batch_size`, or `batch_size` where that is not set."""
         return self.meta_batch_size or self.batch_size
+
+    @property
+    def meta_rows(self) -> int:
+        """Meta patches of a step: those of one batch, or of one for each meta network."""
+        own = self.meta_batches == "own" and self.is_bilevel
+        return self.meta_batch * (len(self.meta_networks) if own else 1)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,15 @@ def stamp(path: Path) -> dict[str, Any]:
     return {"bytes": sum(sizes), "hash": digest.hexdigest()[:32], "time": None if whole else changed_at(path)}
 
 
+def content_stamp(path: Path) -> dict[str, Any]:
+    """Size and hash of a file or folder, without the time: what a copy has too.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return {key: value for key, value in stamp(path).items() if key != "time"}
+
+
 def changed_at(path: Path) -> int:
     """Time of the latest change of a file, or of anything in a folder, in nanoseconds."""
     times = [path.stat().st_mtime_ns]

@@ -155,7 +155,9 @@ def check_distances(observations: Sequence[Observation], kinds: Sequence[Kind]) 
     return findings
 
 
-def check_sizes(observations: Sequence[Observation], kinds: Sequence[Kind]) -> list[Finding]:
+def check_sizes(
+    observations: Sequence[Observation], kinds: Sequence[Kind], voxel_size_angstrom: float | None = None
+) -> list[Finding]:
     """Radii against the radial profile of the averaged particles, and their centres against the picks."""
     findings = []
     for kind in kinds:
@@ -173,7 +175,10 @@ def check_sizes(observations: Sequence[Observation], kinds: Sequence[Kind]) -> l
         evidence = {"radius_vox": kind.radius_vox, "seen_vox": radius, "particles": n, "clarity": clarity}
         if kind.known and not _RADIUS_RANGE[0] <= ratio <= _RADIUS_RANGE[1]:
             what = f"radius_vox of {kind.name} is {kind.radius_vox:g}, but the averaged particle's is {radius:.1f}"
-            findings.append(Finding("warning", "radius", what, f"set it to about {radius:.0f}", (), evidence))
+            fix = f"set it to about {radius:.0f}"
+            if voxel_size_angstrom:
+                fix += f", or radius_angstrom to {radius * voxel_size_angstrom:.0f}"
+            findings.append(Finding("warning", "radius", what, fix, (), evidence))
         elif radius <= kind.radius_vox * _RADIUS_RANGE[1]:
             centre = np.sum([profile.n * profile.centroid_vox for profile in profiles], axis=0) / n
             distance = float(np.linalg.norm(centre))

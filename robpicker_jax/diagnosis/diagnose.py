@@ -124,7 +124,7 @@ def diagnose(
     findings += classes.check_distances(observations, kinds)
     misread = {"in_angstrom", "binning", "centred", "origin", "axes_swapped", "flipped"} & {f.code for f in findings}
     if not misread:  # sizes seen at wrong positions mean nothing
-        findings += classes.check_sizes(observations, kinds)
+        findings += classes.check_sizes(observations, kinds, voxel_size)
     findings += spectra.check_spectra({o.name: o.measures.spectrum for o in observations if o.measures})
     if config is None:
         what = "no configuration: classes, radii, patch sizes, memory and time were not checked"

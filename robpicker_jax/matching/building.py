@@ -13,7 +13,7 @@ from robpicker_jax.matching.matcher import Matcher
 from robpicker_jax.matching.settings import MatchSettings
 from robpicker_jax.matching.templates import Template, TemplateRecipe
 from robpicker_jax.molecules import phantom_density
-from robpicker_jax.rotations import TiltScheme, rotation_count
+from robpicker_jax.rotations import rotation_count, scheme_of
 from robpicker_jax.simulation import Optics
 from robpicker_jax.system.errors import InputError, located
 from robpicker_jax.system.memory import device_bytes
@@ -55,35 +55,6 @@ def template_of(
     if size is None:
         raise InputError("the header does not give the voxel size (it says 0 or 1)", where=source, fix=f"give {flag}")
     return recipe.make(name, volume.data, size, voxel_size_angstrom)
-
-
-def scheme_of(
-    tilts_deg: tuple[float, float] | None,
-    step_deg: float | None,
-    dose_per_tilt: float | None,
-    transfer: Transfer | None,
-) -> TiltScheme | None:
-    """The tilts with their dose and CTF; None without a step between them.
-
-    The dose of a tilt is what the sample had received before it, in order from 0 outwards.
-
-    Raises:
-        InputError: a dose or CTF without a step, or a step without a range.
-    """
-    if step_deg is None:
-        if dose_per_tilt is not None or transfer is not None:
-            raise InputError("dose and CTF are weighed tilt by tilt", where="--tilt-step", fix="give it")
-        return None
-    if tilts_deg is None:
-        raise InputError("a tilt step needs a tilt range", where="--tilt-step", fix="give --tilts too")
-    angles = np.arange(tilts_deg[0], tilts_deg[1] + 1e-6, step_deg)
-    doses = None
-    if dose_per_tilt is not None:
-        order = np.argsort(np.abs(angles), kind="stable")
-        received = np.empty(len(angles))
-        received[order] = np.arange(len(angles)) * dose_per_tilt
-        doses = tuple(received.tolist())
-    return TiltScheme(tuple(angles.tolist()), doses, None if transfer is None else (transfer,))
 
 
 def free_memory_share() -> int | None:

@@ -36,7 +36,7 @@ from robpicker_jax.matching.cost import Cost
 from robpicker_jax.matching.extraction import apart
 from robpicker_jax.matching.templates import Template
 from robpicker_jax.matching.tiles import Voxels, read_box
-from robpicker_jax.matching.turned import TurnedTemplates, turned_templates
+from robpicker_jax.matching.turned import TurnedTemplates, making_values, turned_templates
 from robpicker_jax.rotations import covering, quaternions_from_matrices
 from robpicker_jax.system.cores import usable_cores
 
@@ -54,7 +54,8 @@ class CascadeSettings:
     Attributes:
         energy: share of the templates' energy that the basis holds, unless `largest_rank` is less.
         largest_rank: most vectors of the basis.
-        coarse_energy: share of energy of the leading part, for the coarse step.
+        coarse_energy: share of energy of the leading part, for the coarse step, unless `largest_coarse_rank` is less.
+        largest_coarse_rank: most vectors of the leading part.
         coarse_step_deg: angular step of the coarse angles.
         exact_share: share of the voxels of a tile that get all angles and exact scores, beside the peaks.
     """
@@ -62,8 +63,9 @@ class CascadeSettings:
     energy: float = 0.98
     largest_rank: int = 96
     coarse_energy: float = 0.9
+    largest_coarse_rank: int = 48
     coarse_step_deg: float = 25.0
-    exact_share: float = 0.04
+    exact_share: float = 0.06
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +108,8 @@ class CascadeSearch:
     @property
     def cost(self) -> Cost:
         """See `cascade_cost`; of the ranks that the basis has."""
-        return _cost(self.template, *self.turned.coefficients.shape, self.coarse_rank, len(self.coarse), self.workers)
+        angles, rank = self.turned.coefficients.shape
+        return _cost(self.template, angles, rank, self.coarse_rank, len(self.coarse), self.workers)
 
     def kernels(self) -> np.ndarray:
         """The leading part of the basis as boxes of the mask's window, whose correlations give Uᵀ p_x σ."""
@@ -161,7 +164,7 @@ class CascadeSearch:
         numbers = np.flatnonzero(local)
         numbers = numbers[np.argsort(-scores.reshape(-1)[numbers], kind="stable")]
         kept = apart(np.stack(np.unravel_index(numbers, scores.shape), axis=1), self.distance_vox)
-        return numbers[kept]
+        return np.asarray(numbers[kept])
 
     def _exact(
         self, tile: np.ndarray, core: tuple[int, int, int], deviation: np.ndarray, voxels: np.ndarray
@@ -231,22 +234,26 @@ def cascade_cost(
 ) -> Cost:
     """The most that a cascade may take, whatever the rank of its basis turns out to be."""
     rank = min(settings.largest_rank, len(rotations), int(np.count_nonzero(template.mask)))
-    return _cost(template, len(rotations), rank, rank, len(_coarse(template, rotations, settings)), workers)
+    leading = min(rank, settings.largest_coarse_rank)
+    return _cost(template, len(rotations), rank, leading, len(_coarse(template, rotations, settings)), workers)
 
 
 def _cost(template: Template, angles: int, rank: int, coarse_rank: int, coarse: int, workers: int | None) -> Cost:
     """The turned templates, their coefficients twice and the basis are held; a tile takes the maps of the leading part of
-    the basis twice, a few arrays of its own, and what a block of patches takes in each thread."""
+    the basis twice, a few arrays of its own, and what a block of patches takes in each thread. Before, making the basis
+    takes about as much."""
     support = int(np.count_nonzero(template.mask))
     first, last = template.window
-    block = (workers or usable_cores()) * _PATCHES * (2 * support + rank + angles)
+    threads = workers or usable_cores()
+    block = threads * _PATCHES * (2 * support + rank + angles)
+    tile = coarse_rank * (last - first) ** 3 + coarse * coarse_rank + block
     return Cost(
         last - first,
         _STEPS,
         4 * (angles * (support + 2 * rank) + rank * support),
         8 * coarse_rank + 16,
         48,
-        4 * (coarse_rank * (last - first) ** 3 + coarse * coarse_rank + block),
+        4 * max(tile, making_values(support, angles, threads)),
     )
 
 
@@ -291,7 +298,8 @@ def build_cascade(
         on_angles=on_angles,
     )
     shares = np.cumsum(np.mean(turned.coefficients**2, axis=0))
-    leading = min(len(shares), int(np.searchsorted(shares, settings.coarse_energy)) + 1)
+    leading = int(np.searchsorted(shares, settings.coarse_energy)) + 1
+    leading = min(len(shares), settings.largest_coarse_rank, leading)
     distance = template.diameter_vox / 2 if distance_vox is None else distance_vox
     coarse = _coarse(template, rotations, settings)
     return CascadeSearch(template, np.asarray(rotations), settings, turned, coarse, leading, distance, workers)

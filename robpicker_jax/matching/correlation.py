@@ -187,7 +187,7 @@ def empty_scores(core: tuple[int, int, int], statistics: bool) -> Scores:
     """Results before the first angle; sums only where they are wanted."""
     sums = core if statistics else (1, 1, 1)
     return Scores(
-        jnp.full(core, -2.0, jnp.float32),
+        jnp.full(core, -jnp.inf, jnp.float32),
         jnp.full(core, -1, jnp.int32),
         jnp.zeros(sums, jnp.float32),
         jnp.zeros(sums, jnp.float32),
@@ -202,7 +202,6 @@ def add_angles(
     source: Filter,
     spectrum: jax.Array,
     squared: jax.Array,
-    inverse_deviation: jax.Array,
     rotations: jax.Array,
     indices: jax.Array,
     *,
@@ -213,12 +212,12 @@ def add_angles(
     statistics: bool,
     batch: int,
 ) -> Scores:
-    """Score a core at some rotations and keep the best.
+    """Score a core at some rotations and keep the best; with a mask that does not turn, `normalised` divides by σ in the end.
 
     Args:
         scores: results so far.
         source: the template.
-        spectrum, squared, inverse_deviation: of the tile, see `prepared_tile`.
+        spectrum, squared: of the tile, see `prepared_tile`.
         rotations: (m, 3, 3) float32, m a multiple of `batch`.
         indices: (m,) int32, number of each rotation in the whole list; −1 marks one that only fills the batch.
         shape, core: of the tile and its core.
@@ -232,8 +231,8 @@ def add_angles(
 
     def score(rotation: jax.Array) -> jax.Array:
         kernel, weights = (box[part] for box in turned_kernel(source, rotation))
-        inverse = _inverse_deviation(spectrum, squared, weights, shape, core) if turns else inverse_deviation
-        return correlated(spectrum, kernel, shape, core) * inverse
+        found = correlated(spectrum, kernel, shape, core)
+        return found * _inverse_deviation(spectrum, squared, weights, shape, core) if turns else found
 
     def step(carry: Scores, given: tuple[jax.Array, jax.Array]) -> tuple[Scores, None]:
         turned, numbers = given
@@ -251,6 +250,18 @@ def add_angles(
     grouped = rotations.reshape(-1, batch, 3, 3), indices.reshape(-1, batch)
     result, _ = jax.lax.scan(step, scores, grouped)
     return result
+
+
+@jax.jit
+def normalised(scores: Scores, inverse_deviation: jax.Array) -> Scores:
+    """Scores σ as scores: σ under a mask that does not turn is the same at every rotation, and never negative."""
+    statistics = scores.total.shape == scores.best.shape
+    return Scores(
+        scores.best * inverse_deviation,
+        scores.angle,
+        scores.total * inverse_deviation if statistics else scores.total,
+        scores.squares * inverse_deviation**2 if statistics else scores.squares,
+    )
 
 
 def merged(first: Scores, second: Scores) -> Scores:

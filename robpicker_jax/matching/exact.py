@@ -146,7 +146,6 @@ class ExactSearch:
                     source,
                     spectrum,
                     squared,
-                    inverse,
                     jnp.asarray(self.rotations[filled], jnp.float32),
                     jnp.asarray(indices),
                     shape=shape,
@@ -159,4 +158,4 @@ class ExactSearch:
                 if on_angles is not None:
                     scores.best.block_until_ready()
                     on_angles(len(now))
-        return scores
+        return scores if self.template.turns else correlation.normalised(scores, inverse)

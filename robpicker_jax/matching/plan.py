@@ -24,7 +24,6 @@ from robpicker_jax.matching.tiles import Tiling, kept_core
 from robpicker_jax.rotations import binary_wedge, covering, tilt_weights
 from robpicker_jax.system.errors import InputError
 
-_NEIGHBOURS = 2  # voxels beyond those that may be picked, by which peaks and their sharpness are told
 _REFINEMENT = 0.1  # units of work of the refinement, as a share of those of the search
 
 
@@ -127,7 +126,9 @@ class MatchPlan:
     @property
     def rim_vox(self) -> int:
         """Width of the rim along a tomogram's faces that is not searched, since nothing is picked there."""
-        return max(0, min(entry.edge_vox for entry in self.extraction) - _NEIGHBOURS)
+        # Beyond the voxels that may be picked: one by which peaks are told, and another by which their sharpness is.
+        neighbours = 2 if any(entry.tophat for entry in self.extraction) else 1
+        return max(0, min(entry.edge_vox for entry in self.extraction) - neighbours)
 
     def tiling(self, shape_zyx: tuple[int, int, int], folder: Path | None = None) -> Tiling:
         """How a tomogram is divided: as the most demanding search allows.

@@ -97,6 +97,12 @@ def turned_templates(
     return TurnedTemplates(vectors, basis, np.asarray(vectors @ basis.T, np.float32))
 
 
+def making_values(support: int, angles: int, threads: int) -> int:
+    """Numbers in memory while templates are turned and their basis is made, beside the result."""
+    sample = min(_SAMPLE, angles)
+    return max(threads * _CHUNK * 3 * support, sample * (support + 4 * sample))
+
+
 @jax.jit
 def _kernels(source: correlation.Filter, rotations: jax.Array, support: jax.Array) -> jax.Array:
     """Normalised turned templates on the mask's voxels, (m, s)."""

@@ -13,8 +13,10 @@ from robpicker_jax.models.backbone import (
     build_backbone,
     check_edge,
 )
+from robpicker_jax.models.correction_builder import build_label_correction
 from robpicker_jax.models.data_reweighting import DataReweighting, build_data_reweighting
-from robpicker_jax.models.label_correction import LabelCorrection, build_label_correction
+from robpicker_jax.models.label_correction import LabelCorrection
+from robpicker_jax.models.meta_modules import MODULES, ClassWeights, MixupNetwork, VoxelWeights
 from robpicker_jax.models.presets import PRESETS, UNetShape, convolutions, unet_shape
 from robpicker_jax.models.scores import FullResolution, Head, class_probabilities
 from robpicker_jax.models.unet import UNet, build_unet, n_parameters
@@ -22,17 +24,21 @@ from robpicker_jax.models.work import Convolution, Work, work_of
 
 __all__ = [
     "BACKBONES",
+    "MODULES",
     "PRESETS",
     "Backbone",
     "BackboneBuilder",
+    "ClassWeights",
     "Convolution",
     "DataReweighting",
     "DeeplySupervised",
     "FullResolution",
     "Head",
     "LabelCorrection",
+    "MixupNetwork",
     "UNet",
     "UNetShape",
+    "VoxelWeights",
     "Work",
     "build_backbone",
     "build_data_reweighting",

@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from robpicker_jax.config import ModelConfig
 from robpicker_jax.models.correction_network import CorrectionNetwork
+from robpicker_jax.models.scores import upsampled
 
 _LEAK = 0.1  # slope of the leaky relu below zero
-_HIDDEN = 16  # with as few units as classes, all of them may be born dead
 
 
 class Corrected(NamedTuple):
@@ -81,6 +80,7 @@ class LabelCorrection:
         alpha_reach: r.
         own_head: whether S is a head of its own.
         network: the network that gives S; None: none.
+        sees_labels_alone: whether nothing but the labels enters.
     """
 
     features: int
@@ -91,6 +91,7 @@ class LabelCorrection:
     alpha_reach: float = 8.0
     own_head: bool = False
     network: CorrectionNetwork | None = None
+    sees_labels_alone: bool = False
 
     @property
     def stride(self) -> int:
@@ -122,32 +123,27 @@ class LabelCorrection:
             features: `(n, z, y, x, F)`, the segmentation network's last feature map M; used by a head of its own.
             prediction: `(n, z, y, x, c)`, class probabilities that are the proposal S otherwise.
             labels: the noisy one-hot label map L, of the same shape.
-            density: `(n, z, y, x, 1)`, normalised; used by a network of its own.
+            density: `(n, z, y, x, 1)`, normalised, of this or a finer grid; used by a network of its own.
 
         Returns:
             Corrected labels, α and S, float32.
         """
         if self.network is not None:
             params = dict(params)
+            density = at_grid_of(labels, density)
             prediction = self.network.apply(params.pop("network"), density, labels, prediction)
         corrected: Corrected = self._module.apply({"params": params}, features, prediction, labels)
         return corrected
 
 
-def build_label_correction(
-    model: ModelConfig, n_classes: int, features: int, *, device_axis: str | None = None
-) -> LabelCorrection:
-    """The label-correction network of a configuration, for a backbone with `features` channels in its last map."""
-    network = None
-    if model.correction == "network":
-        network = CorrectionNetwork(n_classes, model.correction_widths, device_axis)
-    return LabelCorrection(
-        features=features,
-        n_classes=n_classes,
-        hidden=model.correction_hidden or (n_classes if model.correction == "head" else _HIDDEN),
-        alpha_channels=n_classes if model.alpha_channels == "classes" else 1,
-        alpha_bias=model.alpha_bias,
-        alpha_reach=model.alpha_reach,
-        own_head=model.correction == "head",
-        network=network,
-    )
+def at_grid_of(labels: jax.Array, values: jax.Array) -> jax.Array:
+    """Values (n, z, y, x, k) at the grid of labels: means over voxels that one of the labels covers, or interpolated."""
+    edge, wanted = values.shape[1], labels.shape[1]
+    if edge < wanted:
+        return upsampled(values, wanted // edge)
+    if edge == wanted:
+        return values
+    n, z, y, x, channels = values.shape
+    factor = edge // wanted
+    blocks = values.reshape(n, z // factor, factor, y // factor, factor, x // factor, factor, channels)
+    return jnp.mean(blocks, axis=(2, 4, 6))

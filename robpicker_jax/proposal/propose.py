@@ -189,8 +189,8 @@ def _remarks(estimate: str, derived: str) -> dict[str, str]:
         "model": f"the largest of three networks that this machine trains in twelve hours: {estimate}",
         "train.meta_warmup_steps": "labels and weights are left alone until the network knows the particles",
         "train.corruption": "the errors that the correction learns to undo, as rough lists usually have them. Your own rates "
-        "are better: compare the rough and the clean list of a meta tomogram (robpicker evaluate --truth CLEAN --picks "
-        "ROUGH): missing = 1 - recall, false_picks = 1 - precision; shift_vox is the error per axis in voxels",
+        "are better: robpicker evaluate --corruption --truth CLEAN --picks ROUGH prints them from the careful and the rough "
+        "list of a meta tomogram",
         "inference": f"what is not said follows the radii: {derived} (picking.min_cluster_vox, picking.min_distance_vox)",
     }
 

@@ -60,13 +60,7 @@ def networks(radii_vox: Sequence[float], n_species: int) -> list[dict[str, Any]]
     found = []
     for entry in _NETWORKS:
         train = entry["train"]
-        model = {
-            "preset": "custom",
-            **entry["model"],
-            "correction": "network",
-            "reweighting_inputs": "presence",
-            "weight_reach": 2.0,
-        }
+        model = {"preset": "custom", **entry["model"]}
         every = train["every"]
         found.append(
             {

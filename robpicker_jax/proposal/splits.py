@@ -12,8 +12,8 @@ from robpicker_jax.config import SplitsConfig
 from robpicker_jax.diagnosis.observation import Observation
 from robpicker_jax.system.errors import InputError
 
-_FEWEST_FOR_VAL = 5
-"""So many annotated tomograms there must be before one is kept to choose the best model, and one to be tested on."""
+_FEWEST_FOR_TEST, _FEWEST_FOR_VAL = 3, 4
+"""So many annotated tomograms must remain before one of them is kept to test on, or to choose the best model."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ def propose_splits(
             + ")"
         )
     unlisted = len(annotated) < len(observations)
-    if not test and not unlisted and len(free) > 2:
+    if not test and not unlisted and len(free) >= _FEWEST_FOR_TEST:
         last = min(free, key=lambda o: score[o.tomogram])
         test = (_name(last, observations),)
         free.remove(last)
-    if not val and len(free) >= _FEWEST_FOR_VAL - 1:
+    if not val and len(free) >= _FEWEST_FOR_VAL:
         second = max(free, key=lambda o: score[o.tomogram])
         val = (_name(second, observations),)
         free.remove(second)

@@ -1,16 +1,17 @@
-"""Figures of subtomogram averages: central slices of each class, and Fourier shell correlations."""
+"""Figures and page of subtomogram averages: central slices of each class, and Fourier shell correlations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from robpicker_jax.reporting.style import FAINT, class_colours, legend_under, plain_image_axes, png_bytes, short, theme
-from robpicker_jax.system.files import atomic_path
+from robpicker_jax.system.files import atomic_path, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +33,8 @@ class AverageView:
         unmasked: the same without a mask.
         randomised: of random phases; NaN where they are not random.
         resolution_angstrom: at 0.143; infinite where the halves do not agree.
+        resolution_half_angstrom: likewise at 0.5.
+        warning: what to mind about the mask; none: nothing.
     """
 
     name: str
@@ -43,6 +46,8 @@ class AverageView:
     unmasked: np.ndarray
     randomised: np.ndarray
     resolution_angstrom: float
+    resolution_half_angstrom: float
+    warning: str | None = None
 
 
 def montage_figure(views: Sequence[AverageView]) -> Figure:
@@ -61,10 +66,13 @@ def montage_figure(views: Sequence[AverageView]) -> Figure:
                 panel.contour(outline, levels=[0.5], colors="#E69F00", linewidths=0.7)
             plain_image_axes(panel)
             panel.set_ylabel(plane, fontsize=8)
-        limit = view.resolution_angstrom
-        words = f"{limit:.1f} Å" if np.isfinite(limit) else "no agreement"
+        words = _angstrom(view.resolution_angstrom)
         row[0].set_title(f"{short(view.name, 20)}   n = {view.particles}, {words}", fontsize=8)
     return figure
+
+
+def _angstrom(limit: float) -> str:
+    return f"{limit:.1f} Å" if np.isfinite(limit) else "no agreement"
 
 
 def fsc_figure(views: Sequence[AverageView]) -> Figure:
@@ -108,3 +116,42 @@ def write_average_figures(folder: Path, views: Sequence[AverageView], *, overall
                 temporary.write_bytes(png_bytes(figure))
             written.append(path)
     return written
+
+
+_SLICES_CAPTION = "Central slices xy, xz and yz of the filtered average, and the outline of its mask."
+_FSC_CAPTION = (
+    "Fourier shell correlation of the two halves. Thick: under the mask, corrected for it; thin: without a mask; dotted: of "
+    "random phases under the mask. Dashed: 0.143 and 0.5."
+)
+_PROOF = (
+    "An average does not prove its picks: picks that were found with a template average to that template, right or wrong, and "
+    "their halves agree."
+)
+
+
+def write_average_page(path: Path, views: Sequence[AverageView]) -> Path:
+    """Write one HTML file of all classes: numbers, then slices and FSC of each; it needs no other file and no network."""
+    from robpicker_jax.reporting.page import Picture, static_page
+
+    heads = ("class", "particles averaged", "FSC 0.143", "FSC 0.5", "")
+    rows = "".join(
+        f"<tr><td>{escape(view.name)}</td><td>{view.particles}</td><td>{_angstrom(view.resolution_angstrom)}</td>"
+        f"<td>{_angstrom(view.resolution_half_angstrom)}</td><td>{escape(view.warning or '')}</td></tr>"
+        for view in views
+    )
+    head = "".join(f"<th>{text}</th>" for text in heads)
+    parts = [
+        '<section id="results-section"><h2 id="results">Classes</h2><div class="scroll"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div><p>{_PROOF}</p></section>"
+    ]
+    navigation = [("results", "Classes")]
+    with theme():
+        for number, view in enumerate(views, start=1):
+            key = f"class-{number}"
+            slices = Picture("slices", png_bytes(montage_figure([view])), f"{view.name}. {_SLICES_CAPTION}")
+            curves = Picture("fsc", png_bytes(fsc_figure([view])), f"{view.name}. {_FSC_CAPTION}", is_chart=True)
+            heading = f'<h2 id="{key}">{escape(view.name)}</h2>'
+            parts.append(f'<section id="{key}-section">{heading}{slices.html()}{curves.html()}</section>')
+            navigation.append((key, view.name))
+    write_text(path, static_page("Subtomogram averages", "", navigation, "\n".join(parts)))
+    return path

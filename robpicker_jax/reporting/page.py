@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -158,13 +158,32 @@ def render_page(data: ReportData, pictures: Mapping[str, list[Picture]], reasons
         scripts = f'<script type="application/json" id="viewer-data">{payload}</script>\n'
         scripts += f"<script>\n{static('viewer.js')}</script>"
     subtitle = " · ".join(part for part in (f"{data.variant} variant", data.machine) if part)
+    return static_page(data.title, subtitle, list(_NAVIGATION.items()), body, tiles=tiles(data), scripts=scripts)
+
+
+def static_page(
+    title: str,
+    subtitle: str,
+    navigation: Sequence[tuple[str, str]],
+    sections: str,
+    *,
+    tiles: str = "",
+    scripts: str = "",
+) -> str:
+    """A page of one file as text.
+
+    Args:
+        title, subtitle: plain text.
+        navigation: (id of a heading, its name in plain text).
+        sections, tiles, scripts: HTML.
+    """
     return Template(static("page.html")).substitute(
-        title=escape(data.title),
+        title=escape(title),
         style=static("style.css"),
         subtitle=escape(subtitle),
-        tiles=tiles(data),
-        nav="".join(f'<a href="#{key}">{text}</a>' for key, text in _NAVIGATION.items()),
-        sections=body,
+        tiles=tiles,
+        nav="".join(f'<a href="#{key}">{escape(text)}</a>' for key, text in navigation),
+        sections=sections,
         scripts=scripts,
     )
 

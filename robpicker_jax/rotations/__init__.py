@@ -10,7 +10,7 @@ from robpicker_jax.rotations.coverings import covering, local_covering, rotation
 from robpicker_jax.rotations.quaternions import matrices_from_quaternions, quaternions_from_matrices
 from robpicker_jax.rotations.symmetry import asymmetric_unit, point_group, symmetrise
 from robpicker_jax.rotations.volumes import oversample, rotate_volume, sample_trilinear
-from robpicker_jax.rotations.wedge import TiltScheme, binary_wedge, half_layout, tilt_weights
+from robpicker_jax.rotations.wedge import TiltScheme, binary_wedge, half_layout, scheme_of, tilt_weights
 
 __all__ = [
     "TiltScheme",
@@ -26,6 +26,7 @@ __all__ = [
     "rotate_volume",
     "rotation_count",
     "sample_trilinear",
+    "scheme_of",
     "symmetrise",
     "tilt_weights",
 ]

@@ -43,6 +43,35 @@ class TiltScheme:
                 raise InputError(f"{len(values)} {name} for {len(self.angles_deg)} tilts", fix="give one for each")
 
 
+def scheme_of(
+    tilts_deg: tuple[float, float] | None,
+    step_deg: float | None,
+    dose_per_tilt: float | None,
+    transfer: Callable[[np.ndarray], np.ndarray] | None,
+) -> TiltScheme | None:
+    """The tilts with their dose and CTF; None without a step between them.
+
+    The dose of a tilt is what the sample had received before it, in order from 0 outwards.
+
+    Raises:
+        InputError: a dose or CTF without a step, or a step without a range.
+    """
+    if step_deg is None:
+        if dose_per_tilt is not None or transfer is not None:
+            raise InputError("dose and CTF are weighed tilt by tilt", where="--tilt-step", fix="give it")
+        return None
+    if tilts_deg is None:
+        raise InputError("a tilt step needs a tilt range", where="--tilt-step", fix="give --tilts too")
+    angles = np.arange(tilts_deg[0], tilts_deg[1] + 1e-6, step_deg)
+    doses = None
+    if dose_per_tilt is not None:
+        order = np.argsort(np.abs(angles), kind="stable")
+        received = np.empty(len(angles))
+        received[order] = np.arange(len(angles)) * dose_per_tilt
+        doses = tuple(received.tolist())
+    return TiltScheme(tuple(angles.tolist()), doses, None if transfer is None else (transfer,))
+
+
 def _frequencies(edge: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Centred frequencies z, y, x in whole voxels of Fourier space, shaped to broadcast."""
     k = np.arange(edge, dtype=np.float64) - edge // 2

@@ -115,7 +115,7 @@ class TrainingData:
             patches,
             seed=train.seed,
             batch_size=train.batch_size,
-            meta_batch_size=train.meta_batch,
+            meta_batch_size=train.meta_rows,
             meta_share=meta_share,
             threads=patches.threads or min(8, os.cpu_count() or 1),
         )
@@ -306,7 +306,7 @@ def _labels_are_drawn(
 
 def _rows_per_step(train: TrainConfig) -> Mapping[Kind, int]:
     """Patches that a training step takes of each split."""
-    return {"train": train.batch_size * train.inner_steps, "meta": train.meta_batch}
+    return {"train": train.batch_size * train.inner_steps, "meta": train.meta_rows}
 
 
 def _stack(sizes: Sequence[Shape], dtype: Any) -> np.ndarray:

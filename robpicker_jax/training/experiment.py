@@ -40,10 +40,7 @@ from robpicker_jax.config import (
 from robpicker_jax.evaluation.validation import VALIDATION_METRICS
 from robpicker_jax.models import (
     Backbone,
-    DeeplySupervised,
-    FullResolution,
     build_backbone,
-    build_data_reweighting,
     build_label_correction,
     check_edge,
 )
@@ -52,10 +49,14 @@ from robpicker_jax.system.compilation import jit
 from robpicker_jax.system.registry import look_up
 from robpicker_jax.training import objective
 from robpicker_jax.training.corruption import CorruptionRates, corruption_rates
+from robpicker_jax.training.freezing import check_frozen, with_frozen
 from robpicker_jax.training.losses import LossValues, build_loss
+from robpicker_jax.training.mixing import Mixup
+from robpicker_jax.training.networks import build_networks, check_modules, of_labels
 from robpicker_jax.training.not_finite import watched
 from robpicker_jax.training.objective import Batch, InnerAux, Networks, NetworkState, robpicker_problem
 from robpicker_jax.training.optimizers import build_optimizer, schedule_of
+from robpicker_jax.training.own_loss import own_loss
 
 # Optimisers whose update is known to have a derivative (the check of the configuration demands eps_root > 0); others
 # are tried by `check_optimizer`.
@@ -69,7 +70,8 @@ class Experiment:
     Attributes:
         config: the configuration.
         n_classes: species and background.
-        networks: the three networks as pure functions.
+        networks: the networks as pure functions, at the image's resolution.
+        compared: the same as losses see them, which may be at the network's own resolution.
         problem: inner and outer loss and inner optimiser.
         mesh: the devices.
         state: the initial state, on the devices.
@@ -82,6 +84,7 @@ class Experiment:
     config: Config
     n_classes: int
     networks: Networks
+    compared: Networks
     problem: BilevelProblem
     mesh: Mesh
     state: TrainState
@@ -108,7 +111,7 @@ class Experiment:
     @cached_property
     def _clean_loss(self) -> Callable[..., LossValues]:
         """Compiled (parameters, network state, batch) → loss on clean labels."""
-        return jit(objective.clean_loss(self.networks, build_loss(self.config.train)))
+        return jit(objective.clean_loss(self.compared, build_loss(self.config.train)))
 
     def clean_loss(self, state: TrainState, batch: Batch) -> LossValues:
         """The loss of the segmentation network on clean labels, by patch and class, as NumPy arrays."""
@@ -120,7 +123,7 @@ class Experiment:
         """Losses, weights and corrections of training patches (no leading axis of inner steps), for reports."""
         train = self.config.train
         averaged = self.config.model.correction == "ema"
-        loss = objective.inner_loss(self.networks, build_loss(train), weights=train.weights, average_proposes=averaged)
+        loss = objective.inner_loss(self.compared, build_loss(train), weights=train.weights, average_proposes=averaged)
 
         def aux(state: TrainState, batch: Batch) -> InnerAux:
             return loss(state.params, state.meta, state.network_state, batch, state.params)[1][1]
@@ -133,41 +136,6 @@ class Experiment:
         if "correction" not in state.meta:
             return np.asarray(jax.nn.one_hot(label, self.n_classes))
         return np.asarray(self._correct(parallel.local(state), image, label))
-
-
-def build_networks(
-    model: ModelConfig, n_classes: int, *, device_axis: str | None = None
-) -> tuple[Networks, Callable[[jax.Array], dict[str, Any]]]:
-    """The three networks as pure functions, and a function key → their fresh parameters.
-
-    The parameters are {"backbone", "batch_stats", "correction", "reweighting"}. With `device_axis` the networks run
-    inside `shard_map` on each device's share of a batch, with batch norm over all of it.
-
-    Raises:
-        InputError: an unknown backbone, or an option that it does not have.
-    """
-    backbone = build_backbone(model, n_classes, device_axis=device_axis)
-    correction = build_label_correction(model, n_classes, backbone.features, device_axis=device_axis)
-    reweighting = build_data_reweighting(model, n_classes, device_axis=device_axis)
-
-    def init(key: jax.Array) -> dict[str, Any]:
-        params, batch_stats = backbone.init(jax.random.fold_in(key, 0))
-        return {
-            "backbone": params,
-            "batch_stats": batch_stats,
-            "correction": correction.init(jax.random.fold_in(key, 1)),
-            "reweighting": reweighting.init(jax.random.fold_in(key, 2)),
-        }
-
-    networks = Networks(
-        FullResolution(backbone),
-        correction.apply,
-        reweighting.apply,
-        dropout=backbone.uses_dropout,
-        head=backbone.head,
-        deep=backbone.deep_scores if isinstance(backbone, DeeplySupervised) else None,
-    )
-    return networks, init
 
 
 def build_experiment(config: Config, *, state: TrainState | None = None) -> Experiment:
@@ -189,18 +157,23 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
         correction = build_label_correction(config.model, n_classes, backbone.features)
         check_edge(config.patches.size, correction.stride, where="patches.size")
     mesh = _mesh(train, devices)
-    networks, init = build_networks(config.model, n_classes)
+    networks = build_networks(config.model, n_classes)[0]
     pmap = devices.form == "pmap"
     # The pmap form's networks average over devices, so they are of no use outside of its step.
     axis = parallel.DATA_AXIS if pmap else None
-    trained = build_networks(config.model, n_classes, device_axis=axis)[0] if pmap else networks
+    trained, init = build_networks(config.model, n_classes, device_axis=axis, **of_labels(train))
+    if not pmap:
+        compared = trained
+    else:
+        compared, init = build_networks(config.model, n_classes, **of_labels(train))
     problem = _problem(trained, train, config.model, axis)
-    meta_optimizers = {name: build_optimizer(getattr(train, name), train.steps) for name in train.meta_networks}
+    meta_optimizers = {name: build_optimizer(train.optimizer_of(name), train.steps) for name in train.meta_networks}
     if state is None:
         # As one program: array by array it would be a hundred small ones to compile, at every start.
         averaged = _average_decay(train, config.model) > 0
         start = jax.jit(lambda: _fresh_state(init, problem, meta_optimizers, train, averaged=averaged))
         state = parallel.replicate(start(), mesh)
+    check_frozen(state.params, train.frozen)
     problem = accumulated(problem, devices.micro_batches)
     rates = corruption_rates(train.corruption, config.data.species)
     step, warmup, teach = _steps(problem, trained, meta_optimizers, train, config.model, rates, pmap=pmap)
@@ -214,6 +187,7 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
         config=config,
         n_classes=n_classes,
         networks=networks,
+        compared=compared,
         problem=problem,
         mesh=mesh,
         state=state,
@@ -234,6 +208,7 @@ def check_names(model: ModelConfig, train: TrainConfig, evaluation: EvaluationCo
         InputError: the first unknown name or option, with those that are known.
     """
     build_loss(train)
+    check_modules(train, n_classes)
     build_backbone(model, n_classes)
     configured_options(train.hypergradient, train.hypergradient_options, key="train.hypergradient_options")
     look_up(VALIDATION_METRICS, evaluation.choose_by, key="evaluation.choose_by")
@@ -252,26 +227,28 @@ def _mesh(train: TrainConfig, devices: ParallelConfig) -> Mesh:
     mesh = parallel.data_mesh(devices.devices)
     parallel.check_batch("train.batch_size", train.batch_size, mesh, devices.micro_batches)
     if train.uses_meta_batches:
-        parallel.check_batch("train.meta_batch_size", train.meta_batch, mesh, devices.micro_batches)
+        parallel.check_batch("train.meta_batch_size", train.meta_rows, mesh, devices.micro_batches)
     return mesh
 
 
 def _problem(networks: Networks, train: TrainConfig, model: ModelConfig, device_axis: str | None) -> BilevelProblem:
     """RobPicker's problem with the loss, the stops and the inner optimiser of a configuration."""
+    optimizer = build_optimizer(
+        train.inner,
+        train.main_steps * train.inner_steps,
+        train.fine_tune_steps * train.inner_steps,
+        updates_per_step=train.inner_steps,
+    )
     problem = robpicker_problem(
         networks,
-        build_optimizer(
-            train.inner,
-            train.main_steps * train.inner_steps,
-            train.fine_tune_steps * train.inner_steps,
-            updates_per_step=train.inner_steps,
-        ),
+        with_frozen(optimizer, train.frozen),
         build_loss(train, device_axis=device_axis),
         stop_gradient_label=train.stop_gradient_label,
         stop_gradient_weight=train.stop_gradient_weight,
         weights=train.weights,
         average_decay=_average_decay(train, model),
         average_proposes=model.correction == "ema",
+        mixup=Mixup(0.0 if "mixup" in train.meta_networks else train.mixup, train.mixup_strength, train.mixup_meta),
     )
     if train.is_bilevel and train.inner.name not in _SMOOTH:
         check_optimizer(problem, {"w": jnp.ones(4)}, method=train.hypergradient)
@@ -322,12 +299,12 @@ def _steps(
         return plain, plain, None
     teach = own = None
     if "correction" in train.meta_networks and (train.meta_lambda or train.meta_alpha):
-        own = objective.own_loss(
+        own = own_loss(
             networks,
             rates,
             build_loss(train, device_axis=axis),
             average_proposes=model.correction == "ema",
-            own_head=model.correction in ("head", "network"),
+            own_head=model.correction in ("head", "network", "labels", "separate"),
             device_axis=axis,
         )
         if train.meta_alpha:
@@ -348,6 +325,7 @@ def _steps(
         direct_loss=own if train.meta_lambda else None,
         direct_weight=train.meta_lambda,
         scale=_scale(train),
+        own_batches=train.meta_batches == "own",
         check_update=False,  # the configuration and `_problem` have checked the optimiser
         **options,
         **averages,

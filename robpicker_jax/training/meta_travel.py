@@ -10,20 +10,21 @@ from __future__ import annotations
 from robpicker_jax.config import OptimizerConfig, TrainConfig
 from robpicker_jax.training.optimizers import learning_rate_schedule
 
-LEAST_TRAVEL = {"correction": 0.5, "reweighting": 0.05}
+LEAST_TRAVEL = {"correction": 0.5, "reweighting": 0.05, "class_weights": 0.5, "voxel_weights": 0.2, "mixup": 0.2}
 """What moves less than this stays about as it was drawn.
 
 Weights of the meta networks are of order 0.1 to 1. The reweighting network's score is a sum over hundreds of hidden units whose
 weights start at zero and move together, so that a tenth of that turns it from one bound to the other.
 """
 
+_OWN = ("correction", "reweighting")
 _SAMPLES = 200
 
 
 def meta_travel(train: TrainConfig) -> dict[str, float]:
     """An upper bound on how far each meta network's parameters can move in all, by name."""
     steps = max(0, train.steps - train.meta_warmup_steps)
-    return {name: _travel(getattr(train, name), train, steps) for name in train.meta_networks}
+    return {name: _travel(train.optimizer_of(name), train, steps) for name in train.meta_networks}
 
 
 def travel_warnings(train: TrainConfig) -> list[str]:
@@ -34,7 +35,7 @@ def travel_warnings(train: TrainConfig) -> list[str]:
         ]
     return [
         f"warning: the {name} network can move by {travel:.2g} at most in this run, so it stays about as it was drawn; "
-        f"raise train.{name}.learning_rate{_or_scale(train)}"
+        f"raise train.{name if name in _OWN else 'module'}.learning_rate{_or_scale(train)}"
         for name, travel in meta_travel(train).items()
         if travel < LEAST_TRAVEL[name]
     ]

@@ -1,14 +1,10 @@
-"""RobPicker's inner and outer loss as pure functions of parameters (the paper's eq. 1–5), and the correction's own loss.
+"""RobPicker's inner and outer loss as pure functions of parameters (the paper's eq. 1–5).
 
 inner:  L_tr(I, C, R) = mean_i w_i ℓ_i,  ℓ_i = D(f(t_i; I), C(a_i)),  w_i = R(ℓ_i)
 outer:  L_val(I')     = mean_j D(f(t_j; I'), a_j)
-own:    L_C(C)        = mean_j D(C(ã_j), a_j),  ã_j a corrupted copy of the clean label a_j
 
 D is the loss of a segmentation that `train.loss` names (`robpicker_jax.training.losses`), the paper's being Dice.
 Means stand where the paper has sums, so that learning rates do not depend on the batch size.
-
-The own loss is what makes the correction correct: with it C is told, label by label, what it should have made of noise
-of a known kind. The hypergradient of one step alone carries next to no signal for a species that is small.
 """
 
 from __future__ import annotations
@@ -25,17 +21,16 @@ from jaxtyping import Array, Bool, Float, Int
 from robpicker_jax.bilevel import BilevelProblem
 from robpicker_jax.models import Head, class_probabilities
 from robpicker_jax.models.label_correction import Corrected
-from robpicker_jax.training.corruption import CorruptionRates, corrupt
-from robpicker_jax.training.losses import BoundLoss, LossValues, dice
-from robpicker_jax.training.losses.overlap import batch_dice
-from robpicker_jax.training.losses.voxelwise import focal
+from robpicker_jax.training.label_grid import LabelGrid
+from robpicker_jax.training.losses import BoundLoss, LossValues, dice, weighted_cross_entropy
+from robpicker_jax.training.mixing import NO_MIXUP, Coefficient, Mixture, Mixup, drawn_mixture, learned_mixture
 
 Tree = Any
 _PRESENT_VOX = 0.5  # a class is present in a patch whose label holds a voxel of it
 
 
 class Networks(NamedTuple):
-    """The three networks as pure functions.
+    """The networks as pure functions: segmentation, correction, reweighting, and the further meta modules.
 
     Attributes:
         segment: (params, batch_stats, image (n,z,y,x,1), train, dropout_key=None)
@@ -47,6 +42,14 @@ class Networks(NamedTuple):
         head: how class scores become probabilities.
         deep: (params, batch_stats, image, dropout_key=None) → class scores (n,z,y,x,c) of coarser levels, finest first,
             of the pass that `segment` makes in training; None: the network has no deep supervision.
+        grid: where labels are corrected and compared with predictions; where it is the network's own, `segment` gives
+            features and scores there.
+        corrects_labels_alone: whether `correct` looks at nothing but the label.
+        class_weights: parameters of the module "class_weights" → weights (c,); None: there is no such module.
+        voxel_weights: (parameters, cross-entropies of voxels) → their weights.
+        coefficient: (parameters, image, partner's, label, partner's) → coefficients of a mixture.
+        fixed_class_weights: weights in place of the module's, where there are others but not this one.
+        n_classes: species and background; needed where a module mixes patches.
     """
 
     segment: Callable[..., tuple[Array, Array, Tree]]
@@ -55,10 +58,43 @@ class Networks(NamedTuple):
     dropout: bool = False
     head: Head = "softmax"
     deep: Callable[..., tuple[Array, ...]] | None = None
+    grid: LabelGrid = LabelGrid()
+    corrects_labels_alone: bool = False
+    class_weights: Callable[[Tree], Array] | None = None
+    voxel_weights: Callable[[Tree, Array], Array] | None = None
+    coefficient: Callable[..., Array] | None = None
+    fixed_class_weights: tuple[float, ...] = ()
+    n_classes: int = 0
 
     def probabilities(self, scores: Array) -> Array:
         """Class probabilities (n,z,y,x,c) of class scores, float32 at least."""
         return class_probabilities(scores, self.head)
+
+    def weighted(self, loss: BoundLoss, meta: Tree, seen: Array) -> BoundLoss:
+        """The loss with the weights of classes and voxels that the meta modules give, where there are any.
+
+        Args:
+            loss: the loss without them.
+            meta: parameters of the meta networks.
+            seen: class probabilities whose losses set the weights of voxels.
+        """
+        if "class_weights" not in meta and "voxel_weights" not in meta:
+            return loss
+        if self.class_weights is not None and "class_weights" in meta:
+            weights = self.class_weights(meta["class_weights"])
+        else:
+            weights = jnp.asarray(self.fixed_class_weights, jnp.float32)
+        of_voxels = None
+        if self.voxel_weights is not None and "voxel_weights" in meta:
+            of_voxels = partial(self.voxel_weights, meta["voxel_weights"])
+        return lambda predicted, label: weighted_cross_entropy(predicted, label, weights, of_voxels, seen)
+
+    def mixture(self, key: Array, meta: Tree, image: Array, label: Array, mixup: Mixup) -> Mixture | None:
+        """How the patches of a batch are mixed; None: not at all."""
+        if self.coefficient is not None and "mixup" in meta:
+            coefficient: Coefficient = partial(self.coefficient, meta["mixup"])
+            return learned_mixture(key, image, jax.nn.one_hot(label, self.n_classes), coefficient)
+        return drawn_mixture(key, len(image), mixup) if mixup.share else None
 
 
 class NetworkState(NamedTuple):
@@ -115,20 +151,6 @@ class InnerAux(NamedTuple):
     center_class: Int[Array, " n"]
 
 
-class OwnAux(NamedTuple):
-    """What the correction made of corrupted meta labels, one entry for each patch.
-
-    Attributes:
-        loss: loss of the corrected label against the clean one.
-        restored: share of the corrupted voxels whose class the correction put right; 1 where nothing was corrupted.
-        spoiled: share of the other voxels whose class it changed.
-    """
-
-    loss: Float[Array, " n"]
-    restored: Float[Array, " n"]
-    spoiled: Float[Array, " n"]
-
-
 def robpicker_problem(
     networks: Networks,
     inner_optimizer: optax.GradientTransformation,
@@ -139,6 +161,7 @@ def robpicker_problem(
     weights: str = "none",
     average_decay: float = 0.0,
     average_proposes: bool = False,
+    mixup: Mixup = NO_MIXUP,
 ) -> BilevelProblem:
     """RobPicker's bi-level problem: `inner_loss` and `outer_loss` with the same arguments, and an inner optimiser."""
     inner = inner_loss(
@@ -149,10 +172,11 @@ def robpicker_problem(
         weights=weights,
         average_decay=average_decay,
         average_proposes=average_proposes,
+        mixup=mixup,
     )
     return BilevelProblem(
         inner,
-        outer_loss(networks, loss),
+        outer_loss(networks, loss, mixup if mixup.meta else NO_MIXUP),
         inner_optimizer,
         inner_loss_uses_frozen=True,
     )
@@ -167,6 +191,7 @@ def inner_loss(
     weights: str = "none",
     average_decay: float = 0.0,
     average_proposes: bool = False,
+    mixup: Mixup = NO_MIXUP,
 ) -> Callable[[Tree, Tree, NetworkState, Batch, Tree], tuple[Array, tuple[NetworkState, InnerAux]]]:
     """The inner loss as `(params, meta, state, batch, frozen) -> (loss, (state, aux))`.
 
@@ -175,8 +200,11 @@ def inner_loss(
     derivatives of several inner steps leave out the same paths as the inner gradient, and no others. The second forward
     pass has the same operands as the first, and the compiler merges the two.
 
-    `meta` holds the parameters of the meta networks in use: "correction", "reweighting", both or none. Without a
-    network its step is left out: labels stay as they are, weights are one. So the variants differ in `meta` alone.
+    `meta` holds the parameters of the meta networks in use: "correction", "reweighting", further modules, or none. Without
+    a network its step is left out: labels stay as they are, weights are one. So the variants differ in `meta` alone.
+
+    Where patches are mixed, a correction that sees labels alone corrects them before, others correct the mixed label by
+    what the network makes of the mixed patch.
 
     Args:
         networks: the three networks.
@@ -187,6 +215,7 @@ def inner_loss(
             without which more weight for every patch is a larger step, and all weights drift to one.
         average_decay: decay of the averaged parameters, where the state holds them.
         average_proposes: the correction's proposal is their prediction.
+        mixup: how often and how patches are mixed, where no module does it.
     """
     stop = jax.lax.stop_gradient
 
@@ -195,13 +224,20 @@ def inner_loss(
     ) -> tuple[Array, tuple[NetworkState, InnerAux]]:
         this_key, next_key = jax.random.split(state.key)
         dropout_key = this_key if networks.dropout else None
+        grid = networks.grid
+        mixture = networks.mixture(this_key, meta, batch.image, batch.label, mixup)
+        image = batch.image if mixture is None else mixture.of(batch.image)
 
         def segment(params: Tree) -> tuple[Array, Array, Tree]:
-            return networks.segment(params, state.batch_stats, batch.image, train=True, dropout_key=dropout_key)
+            return networks.segment(params, state.batch_stats, image, train=True, dropout_key=dropout_key)
+
+        def mixed(label: Array) -> Array:
+            return label if mixture is None else mixture.of(label)
 
         features, logits, batch_stats = segment(params)
         probabilities = networks.probabilities(logits)
-        noisy = jax.nn.one_hot(batch.label, logits.shape[-1], dtype=probabilities.dtype)
+        given = grid.given(jax.nn.one_hot(batch.label, logits.shape[-1], dtype=probabilities.dtype))
+        noisy = grid.target(mixed(given), corrected=False)
         average = None
         if state.average is not None:
             average = jax.tree.map(
@@ -213,30 +249,34 @@ def inner_loss(
                 return noisy, jnp.zeros_like(noisy[..., :1])
             if average_proposes:
                 probabilities = networks.probabilities(segment(state.average)[1])
-            corrected, alpha, _ = networks.correct(meta["correction"], features, probabilities, noisy, batch.image)
-            if batch.is_clean is None:
-                return corrected, alpha
-            clean = batch.is_clean[:, None, None, None, None]
-            return jnp.where(clean, noisy, corrected), jnp.where(clean, 0.0, alpha)
+            before = given if networks.corrects_labels_alone else mixed(given)
+            corrected, alpha, _ = networks.correct(
+                meta["correction"], grid.seen(features), grid.seen(probabilities), before, image
+            )
+            if batch.is_clean is not None:
+                clean = batch.is_clean[:, None, None, None, None]
+                corrected, alpha = jnp.where(clean, before, corrected), jnp.where(clean, 0.0, alpha)
+            return grid.target(mixed(corrected) if networks.corrects_labels_alone else corrected, corrected=True), alpha
 
         still_features, still = features, probabilities
         if meta and (stop_gradient_label or stop_gradient_weight):
             still_features, still_logits, _ = segment(frozen)
             still = networks.probabilities(still_logits)
+        weighted = networks.weighted(loss, meta, still if stop_gradient_weight else probabilities)
         corrected, alpha = target(*((still_features, still) if stop_gradient_label else (features, probabilities)))
-        values = loss(probabilities, corrected)
+        values = weighted(probabilities, corrected)
         taught = values.per_patch
         if networks.deep is not None:
-            deep = networks.deep(params, state.batch_stats, batch.image, dropout_key=dropout_key)
+            deep = networks.deep(params, state.batch_stats, image, dropout_key=dropout_key)
             taught = _with_levels(
-                taught, [loss(networks.probabilities(scores), corrected).per_patch for scores in deep]
+                taught, [weighted(networks.probabilities(scores), corrected).per_patch for scores in deep]
             )
         weight = jnp.ones_like(values.per_patch)
         if "reweighting" in meta:
             # Only the segmentation network is frozen: the weight still depends on the correction, through the target.
             seen = values
             if stop_gradient_weight:
-                seen = loss(still, target(still_features, still)[0])
+                seen = weighted(still, target(still_features, still)[0])
             present = jnp.sum(noisy, axis=(1, 2, 3)) >= _PRESENT_VOX
             weight = _normalised(networks.reweight(meta["reweighting"], seen.per_class, present), weights)
         aux = _inner_aux(values.per_patch, weight, alpha, noisy, corrected, batch)
@@ -246,87 +286,37 @@ def inner_loss(
     return inner
 
 
-def clean_loss(networks: Networks, loss: BoundLoss = dice) -> Callable[[Tree, NetworkState, Batch], LossValues]:
+def clean_loss(
+    networks: Networks, loss: BoundLoss = dice, mixup: Mixup = NO_MIXUP
+) -> Callable[[Tree, NetworkState, Batch], LossValues]:
     """The loss on clean labels by patch and class, as `(params, state, batch) -> values`.
 
     Batch norm uses the batch's own statistics, and leaves the running ones alone; nothing is dropped out.
     """
+    grid = networks.grid
 
     def values(params: Tree, state: NetworkState, batch: Batch) -> LossValues:
-        _, logits, _ = networks.segment(params, state.batch_stats, batch.image, train=True)
-        clean = jax.nn.one_hot(batch.label, logits.shape[-1], dtype=_wide(logits))
-        return loss(networks.probabilities(logits), clean)
+        mixture = drawn_mixture(state.key, len(batch.image), mixup) if mixup.share else None
+        image = batch.image if mixture is None else mixture.of(batch.image)
+        _, logits, _ = networks.segment(params, state.batch_stats, image, train=True)
+        clean = grid.given(jax.nn.one_hot(batch.label, logits.shape[-1], dtype=_wide(logits)))
+        clean = clean if mixture is None else mixture.of(clean)
+        return loss(networks.probabilities(logits), grid.target(clean, corrected=False))
 
     return values
 
 
 def outer_loss(
-    networks: Networks, loss: BoundLoss = dice
+    networks: Networks, loss: BoundLoss = dice, mixup: Mixup = NO_MIXUP
 ) -> Callable[[Tree, NetworkState, Batch], tuple[Array, Array]]:
     """The outer loss as `(params, state, batch) -> (loss, loss of each patch)`: the mean of `clean_loss`."""
-    values = clean_loss(networks, loss)
+    values = clean_loss(networks, loss, mixup)
 
     def outer(params: Tree, state: NetworkState, batch: Batch) -> tuple[Array, Array]:
         losses = values(params, state, batch).per_patch
         return jnp.mean(losses), losses
 
     return outer
-
-
-def own_loss(
-    networks: Networks,
-    corruption: CorruptionRates,
-    loss: BoundLoss = dice,
-    *,
-    average_proposes: bool = False,
-    own_head: bool = False,
-    device_axis: str | None = None,
-) -> Callable[[Tree, Tree, NetworkState, Batch], tuple[Array, OwnAux]]:
-    """The correction's own loss as `(params, meta, state, batch) -> (loss, aux)`, on clean labels that were corrupted.
-
-    Only `meta["correction"]` is meant to be differentiated: the segmentation network is what it is.
-
-    Args:
-        networks: the three networks.
-        corruption: the rates of errors.
-        loss: the loss of a segmentation, of the corrected label against the clean one.
-        average_proposes: the proposal is the prediction of the averaged parameters.
-        own_head: the proposal is the correction's own. Then the loss is Dice over the batch of C(ã) and of S, and
-            cross-entropy of S, whatever the loss of the segmentation: Dice patch by patch would punish every trace of the
-            classes that a patch does not hold, and a correction has to begin with traces.
-        device_axis: mapped axis of the devices that share the batch, inside `shard_map` or `pmap`.
-    """
-
-    cross_entropy, whole_dice = partial(focal, gamma=0.0), partial(batch_dice, device_axis=device_axis)
-
-    def own(params: Tree, meta: Tree, state: NetworkState, batch: Batch) -> tuple[Array, OwnAux]:
-        frozen = jax.lax.stop_gradient(params)
-        features, logits, _ = networks.segment(frozen, state.batch_stats, batch.image, train=True)
-        n_classes = logits.shape[-1]
-        prediction = networks.probabilities(logits)
-        if average_proposes:
-            prediction = networks.probabilities(
-                networks.segment(state.average, state.batch_stats, batch.image, train=True)[1]
-            )
-        noisy = corrupt(batch.label, batch.image, jax.random.fold_in(state.key, 1), corruption)
-        one_hot, clean = (jax.nn.one_hot(each, n_classes, dtype=prediction.dtype) for each in (noisy, batch.label))
-        corrected, _, proposal = networks.correct(meta["correction"], features, prediction, one_hot, batch.image)
-        if own_head:
-            # It has to learn what it proposes however small α is; cross-entropy still moves it where it is sure and wrong.
-            both = whole_dice(corrected, clean).per_patch + whole_dice(proposal, clean).per_patch
-            losses = both + cross_entropy(proposal, clean).per_patch
-        else:
-            losses = loss(corrected, clean).per_patch
-        right = jnp.argmax(corrected, axis=-1) == batch.label
-        wrong = noisy != batch.label
-        space = (1, 2, 3)
-        n_wrong = jnp.sum(wrong, axis=space, dtype=losses.dtype)
-        n_right = wrong[0].size - n_wrong
-        restored = jnp.where(n_wrong > 0, jnp.sum(right & wrong, axis=space) / jnp.maximum(n_wrong, 1), 1.0)
-        spoiled = jnp.sum(~right & ~wrong, axis=space) / jnp.maximum(n_right, 1)
-        return jnp.mean(losses), OwnAux(losses, restored, spoiled)
-
-    return own
 
 
 def _with_levels(finest: Array, coarser: Sequence[Array]) -> Array:
@@ -346,7 +336,7 @@ def _normalised(weight: Array, how: str) -> Array:
 
 def _inner_aux(losses: Array, weight: Array, alpha: Array, noisy: Array, corrected: Array, batch: Batch) -> InnerAux:
     space = (1, 2, 3)
-    changed = jnp.mean(jnp.argmax(corrected, axis=-1) != batch.label, axis=space, dtype=losses.dtype)
+    changed = jnp.mean(jnp.argmax(corrected, axis=-1) != jnp.argmax(noisy, axis=-1), axis=space, dtype=losses.dtype)
     difference = corrected - noisy
     return InnerAux(
         loss=losses,

@@ -61,7 +61,7 @@ def rate_jumps(former: TrainConfig, train: TrainConfig, step: int) -> list[str]:
     lines = []
     for name in ("inner", *train.meta_networks):
         before, after = (float(schedule(step)) for schedule in (schedule_of(former, name), schedule_of(train, name)))
-        optimizer: OptimizerConfig = getattr(train, name)
+        optimizer = train.optimizer_of(name)
         if abs(after - before) > _JUMP * optimizer.learning_rate:
             key = f"train.{name}"
             lines.append(
@@ -75,7 +75,7 @@ def rate_jumps(former: TrainConfig, train: TrainConfig, step: int) -> list[str]:
 def schedule_of(train: TrainConfig, name: str) -> optax.Schedule:
     """The learning rate of an optimiser ("inner" or a meta network's) as a function of the training step."""
     if name != "inner":
-        return learning_rate_schedule(getattr(train, name), train.steps)
+        return learning_rate_schedule(train.optimizer_of(name), train.steps)
     k = train.inner_steps
     rate = learning_rate_schedule(train.inner, train.main_steps * k, train.fine_tune_steps * k, updates_per_step=k)
     return lambda step: rate(step * k)

@@ -144,7 +144,7 @@ def micro_batch_choices(train: TrainConfig, n_devices: int) -> list[int]:
     """Numbers of micro-batches that divide every device's share of the training and the meta batch, rising."""
     sizes = [train.batch_size]
     if train.uses_meta_batches:
-        sizes.append(train.meta_batch)
+        sizes.append(train.meta_rows)
     most = min(sizes) // n_devices
     return [m for m in range(1, most + 1) if all(size % (n_devices * m) == 0 for size in sizes)]
 
@@ -152,7 +152,7 @@ def micro_batch_choices(train: TrainConfig, n_devices: int) -> list[int]:
 def batch_shapes(train: TrainConfig, patches: PatchConfig, mesh: jax.sharding.Mesh) -> tuple[Batch, Batch]:
     """Shapes, types and sharding of the training batches and the meta batch of a step, as `feeding` makes them."""
     edge = patches.size
-    meta_rows = train.meta_batch if train.uses_meta_batches else 0
+    meta_rows = train.meta_rows if train.uses_meta_batches else 0
 
     def batch(lead: tuple[int, ...], axis: int) -> Batch:
         def shape(rest: tuple[int, ...], dtype: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 
 from robpicker_jax.config import ModelConfig, TrainConfig
 from robpicker_jax.models import Work, build_backbone
-from robpicker_jax.training.experiment import build_networks
+from robpicker_jax.training.networks import build_networks
 
 _BILEVEL_MEMORY = 1.5
 _REMAT = 0.35
@@ -33,7 +33,7 @@ def step_operations(model: ModelConfig, train: TrainConfig, *, n_classes: int, p
         n_classes: classes, background included.
         patch_size: edge of the patches, voxels.
     """
-    passes = 3 * train.batch_size * train.inner_steps + (5 * train.meta_batch if train.is_bilevel else 0)
+    passes = 3 * train.batch_size * train.inner_steps + (5 * train.meta_rows if train.is_bilevel else 0)
     return forward_work(model, n_classes).operations * patch_size**3 * passes
 
 

@@ -101,6 +101,9 @@ def test_files_agree_with_each_other(averaged: Path) -> None:
     assert whole[whole.shape[0] // 2, whole.shape[1] // 2].max() > 0
     for picture in ("ribosome/slices.png", "ribosome/fsc.png", "montage.png", "fsc.png"):
         assert (averaged / picture).read_bytes().startswith(b"\x89PNG")
+    page = (averaged / "report.html").read_text()
+    for entry in json.loads((averaged / "average.json").read_text())["classes"]:
+        assert f"<td>{entry['class']}</td><td>{entry['particles']}</td>" in page
     star = read_annotations(folder / "particles.star", voxel_size_angstrom=VOXEL)
     table = read_annotations(folder / "particles.tbl")
     assert len(star) == len(table) == summary["particles"]
@@ -193,6 +196,8 @@ def test_masks_and_lists_become_shape_labels(averaged: Path, config: Path, data:
         (["--symmetry", "X3"], "unknown symmetry"),
         (["--class", "nucleosome"], "no class 'nucleosome'"),
         (["--tilts=60,-60"], "tilt range"),
+        (["--dose-per-tilt", "3"], "--tilt-step"),
+        (["--tilt-step", "0"], "--tilt-step"),
         (["--box", "9"], "does not hold a particle"),
         (["--reference", "no_such_map.mrc"], "no_such_map.mrc"),
         (["--min-score", "0.5"], "no scores"),
@@ -207,6 +212,18 @@ def test_bad_input_is_one_line(
     assert call(average.main, command(config, data, tmp_path / "out", *more)) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert words in line
+
+
+def test_tilts_one_by_one_give_the_same_particle(
+    averaged: Path, config: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights of dose and overlap change the average a little; what was averaged by other weights is not gone on with."""
+    more = ["--class", "proteasome", "--tilt-step", "3", "--dose-per-tilt", "2"]
+    assert call(average.main, command(config, data, tmp_path / "tilts", *more)) == 0
+    one, other = (read_volume(folder / "proteasome" / "average.mrc").data for folder in (averaged, tmp_path / "tilts"))
+    assert 0.9 < np.corrcoef(one.ravel(), other.ravel())[0, 1] < 0.9999
+    assert call(average.main, command(config, data, tmp_path / "tilts", "--class", "proteasome")) == 2
+    assert "tomograms" in capsys.readouterr().err
 
 
 def test_lists_without_orientations_need_a_reference(

@@ -14,7 +14,7 @@ TINY = {
     "deepict": (CASES["deepict, example"], 8),
     "flexunet": (
         ModelConfig(backbone="flexunet", widths=(4, 4, 6, 8, 8), backbone_options={"blocks": [1, 2, 1, 1]}),
-        32,
+        64,
     ),
     "residual_unet": (ModelConfig(backbone="residual_unet", widths=(4, 8, 8)), 8),
     "swin_unet": (ModelConfig(backbone="swin_unet", widths=(12, 24), backbone_options={"window": 2}), 16),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from benchmarks.paper import __main__ as command
 from benchmarks.paper.averages import _best, _hits
 from benchmarks.paper.collect import as_text, collect
-from benchmarks.paper.matched import MatchedLists, _write, matching_config
+from benchmarks.paper.matched import MatchedLists, _write, matching_config, with_measured_corruption
 from benchmarks.paper.measure import carry_out
 from benchmarks.paper.restore import restore
 from benchmarks.paper.runner import Runner, folder_of, read_further, read_result
@@ -47,6 +48,8 @@ def test_a_run_depends_on_the_matching_and_on_whose_picks_are_judged(tmp_path: P
     assert toy(tmp_path / "c").further(Run("few", "supervised", 0)) == {}
     with pytest.raises(InputError, match="no templates"):
         matched_toy(tmp_path / "d", matched=None)
+    with pytest.raises(InputError, match="no templates"):
+        toy(tmp_path / "f", cases=TOY["cases"] | {"robpicker": {"label": "taught", "corruption": "measured"}})
     with pytest.raises(InputError, match="no species"):
         matched_toy(tmp_path / "e", matched=MATCHED | {"averaged": ["nobody"]})
 
@@ -123,6 +126,19 @@ def test_cut_offs_come_before_templates_compete(tmp_path: Path) -> None:
         assert lists.picks(tomogram).labels.tolist() == [2, 1]
         candidates = lists.candidates(tomogram)
         assert sorted(candidates.labels.tolist()) == [1, 2, 2]
+    # On the clean tomogram every particle is taken for the second species.
+    (clean,) = discover(tmp_path / "data")["meta"]
+    with open_tomogram(clean, config.data) as tomogram:
+        assert tomogram.particles is not None
+        wrong = tomogram.particles.with_(labels=np.full(len(tomogram.particles), 2), class_names=None)
+        wrong = wrong.with_(scores=np.full(len(wrong), 0.9))
+    _write(tmp_path / "data" / "candidates" / f"meta_{clean.name}.npz", [wrong], [0.3, 0.6])
+    (tmp_path / "data" / "matched.json").write_text(json.dumps(by_clean | {"radii_vox": [0.1, 0.1]}))
+    there = replace(config, data=replace(config.data, dir=str(tmp_path / "data")))
+    corruption = with_measured_corruption(there).train.corruption
+    assert corruption.swap == {"ribosome": 1.0, "apoferritin": 0.0}
+    assert corruption.swap_to == {"ribosome": "apoferritin"}
+    assert corruption.false_picks == 0
     assert matching_config(config, Matched()).tilt_step_deg is None
     settings = matching_config(config, Matched(weighing="ctf"))
     assert settings.voxel_size_angstrom == config.simulation.voxel_size_angstrom

@@ -15,6 +15,7 @@ from robpicker_jax.averaging import Source, Transfer
 from robpicker_jax.commands import evaluate
 from robpicker_jax.commands.averaging_lists import read_picks
 from robpicker_jax.commands.cli import call
+from robpicker_jax.commands.cross_validation import fold_config, prepare
 from robpicker_jax.config import Config, DataConfig, Species, SplitsConfig, load_config
 from robpicker_jax.datasets import SPLITS, dataset, load_particles, survey
 from robpicker_jax.datasets.stamps import changed_files, stamps
@@ -202,6 +203,18 @@ def test_a_tomogram_that_is_named_for_meta_and_has_no_list(folder: Path) -> None
         survey(dataset(data.dir or "", data), data, 16)
     config = Config(data=replace(data, meta_labels="sphere"))
     assert "no_annotations" in diagnose(data.dir or "", config, resources_too=False).codes
+
+
+def test_folds_of_a_flat_folder_are_splits(folder: Path) -> None:
+    (folder / "all.csv").write_text("x,y,z,class_label,tomogram\n" + "".join(f"5,5,5,1,{name}\n" for name in NAMES))
+    config = Config(data=section(folder, lists=str(folder / "all.csv")))
+    folds = prepare(config, folder / "CV", 3)
+    assert sorted(fold.test[0] for fold in folds) == [f"{name}_10.00Apx" for name in NAMES]
+    for number, fold in enumerate(folds, start=1):
+        data = fold_config(config, folder / "CV", number, fold).data
+        expected = {split: [name.removesuffix("_10.00Apx") for name in getattr(fold, split)] for split in splits(data)}
+        assert splits(data) == expected
+    assert [path.name for path in (folder / "CV").iterdir()] == ["folds.json"]
 
 
 def written(folder: Path) -> Path:

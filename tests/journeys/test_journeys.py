@@ -18,6 +18,8 @@ from robpicker_jax.commands.cli import call
 from tests.journeys import worlds
 
 SMALL = " ".join(worlds.SMALL)
+PLAIN = "--train.variant=supervised"
+"""Without the meta networks, whose step takes most of the time to compile; the notebook's way trains them."""
 
 
 def follow(*commands: str) -> None:
@@ -48,7 +50,7 @@ def test_a_warp_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     before = digests(folder)
     monkeypatch.chdir(folder)
     follow(
-        f"robpicker init . --species apoferritin:60,p97:70 --meta TS_02 --out warp.yaml {SMALL}",
+        f"robpicker init . --species apoferritin:60,p97:70 --meta TS_02 --out warp.yaml {SMALL} {PLAIN}",
         "robpicker doctor --config warp.yaml",
         "robpicker train --config warp.yaml --workdir RUN",
         "robpicker pick --workdir RUN --out PICKS --format warp --together --name-pattern 'TS_[0-9]+' "
@@ -69,7 +71,7 @@ def test_a_copick_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     before = digests(folder)
     monkeypatch.chdir(folder)
     follow(
-        f"robpicker init . --out copick.yaml --meta TS_02 {SMALL}",
+        f"robpicker init . --out copick.yaml --meta TS_02 {SMALL} {PLAIN}",
         "robpicker doctor --config copick.yaml",
         "robpicker train --config copick.yaml --workdir RUN",
         "robpicker pick --workdir RUN --out copick_config.json copick_config.json",

@@ -33,8 +33,8 @@ from tests.matching.cases import planted, standardised, template
 pytestmark = pytest.mark.fast
 
 SHAPE = (20, 20, 44)
-SCORED = (slice(4, -4),) * 3
-"""Where scores are needed: where picks may lie, 6 voxels from the faces, and two voxels around."""
+SCORED = (slice(5, -5),) * 3
+"""Where scores are needed: where picks may lie, 6 voxels from the faces, and the voxels around."""
 ONES = np.ones((20, 20, 100), np.float32)
 VOXELS = [(10, 10, 9), (9, 10, 33)]
 SETTINGS = MatchSettings(step_deg=40.0, search="exact", tilt_range_deg=None)
@@ -145,7 +145,7 @@ def test_tiles_of_another_mask_are_not_gone_on_with(volume: np.ndarray, tmp_path
         volume, mask=right, folder=tmp_path, stamp="a", on_units=done.append
     )
     expected = exact_scores(volume, template(), covering(40.0))
-    scored = right & inside_faces(4)
+    scored = right & inside_faces(5)
     np.testing.assert_allclose(match.templates[0].scores[scored], expected[scored], atol=1e-5)
     assert len(done) > 2
     done.clear()
@@ -187,22 +187,22 @@ def test_a_search_goes_on_with_the_division_that_it_has(volume: np.ndarray, tmp_
     small = replace(SETTINGS, tile_vox=22, refine=False)
     Matcher([template()], small, [PICKS]).match(volume, folder=tmp_path, stamp="a")
     large = Matcher([template()], replace(small, tile_vox=64), [PICKS])
-    assert large.tiling(SHAPE).core_zyx == (12, 12, 36)
-    assert large.tiling(SHAPE, tmp_path).core_zyx == (12, 12, 18)
+    assert large.tiling(SHAPE).core_zyx == (10, 10, 34)
+    assert large.tiling(SHAPE, tmp_path).core_zyx == (10, 10, 17)
     done: list[int] = []
     large.match(volume, folder=tmp_path, stamp="a", on_units=done.append)
     assert sum(done) == large.units(SHAPE, tmp_path)
     assert done[0] == 2 * len(covering(40.0))
-    assert Matcher([template()], replace(small, tile_vox=16), [PICKS]).tiling(SHAPE, tmp_path).core_zyx == (12, 12, 12)
+    assert Matcher([template()], replace(small, tile_vox=16), [PICKS]).tiling(SHAPE, tmp_path).core_zyx == (10, 10, 12)
 
 
 def test_a_division_that_does_not_fit_any_more_is_made_anew(tmp_path: Path) -> None:
-    shape, core = (20, 20, 100), (12, 12, 92)
+    shape, core = (20, 20, 100), (10, 10, 90)
     MapStore(shape, ("scores",), tmp_path / "blob", {"core": core}).put(
-        Tiling(shape, core, 4), (4, 4, 4), {"scores": ONES}
+        Tiling(shape, core, 5), (5, 5, 5), {"scores": ONES}
     )
     cost = Matcher([template()], SETTINGS, [PICKS]).costs[0]
-    for short, expected in ((0, core), (1, (12, 12, 46))):
+    for short, expected in ((0, core), (1, (10, 10, 45))):
         settings = replace(SETTINGS, memory_bytes=cost.held + cost.bytes(core) - short)
         assert Matcher([template()], settings, [PICKS]).tiling(shape, tmp_path).core_zyx == expected
     assert kept_core(tmp_path / "blob", (20, 20, 101)) is None
@@ -233,19 +233,28 @@ def test_matchers_that_make_no_sense_are_refused() -> None:
         MatchSettings(search="fast")
 
 
-@pytest.mark.parametrize("search", ["exact", "cascade"])
-def test_tubulin_is_found_in_the_wall_of_a_real_microtubule(shared_data: Path, search: str) -> None:
+MICROTUBULES = {
+    "cylindra_13pf_MT.tif": [[18.97, 190.0, 28.99], [18.97, 107.8, 51.48]],
+    "14pf_MT.tif": [[21.97, 123.1, 32.98], [21.97, 83.3, 40.5]],
+}
+"""Crops of 13 and 14 protofilaments; two points of their axes, nm, z y x, as their source states them."""
+
+
+@pytest.mark.parametrize(
+    ("crop", "search"),
+    [("cylindra_13pf_MT.tif", "exact"), ("cylindra_13pf_MT.tif", "cascade"), ("14pf_MT.tif", "cascade")],
+)
+def test_tubulin_is_found_in_the_wall_of_a_real_microtubule(shared_data: Path, crop: str, search: str) -> None:
     """Of the 100 best picks 45 % at least lie in the wall, which scores 1.5 times what lies outside.
 
-    The axis is the piece that the crop's source states, the wall lies 8 to 12 voxels from it. With inverted contrast the wall
-    scores less than its surroundings.
+    The wall lies 8 to 12 voxels from the axis. With inverted contrast it scores less than its surroundings.
     """
     folder = shared_data / "tomograms"
-    if not (folder / "beta-tubulin.mrc").is_file():
-        pytest.skip(f"no tubulin template at {folder}")
-    data = standardised(read_volume(folder / "cylindra_13pf_MT.tif").data.astype(np.float32))
+    if not (folder / "beta-tubulin.mrc").is_file() or not (folder / crop).is_file():
+        pytest.skip(f"no tubulin template and microtubule at {folder}")
+    data = standardised(read_volume(folder / crop).data.astype(np.float32))
     tubulin = read_volume(folder / "beta-tubulin.mrc").data
-    ends = np.array([[18.97, 190.0, 28.99], [18.97, 107.8, 51.48]]) / 1.052
+    ends = np.array(MICROTUBULES[crop]) / 1.052
     length = float(np.linalg.norm(ends[1] - ends[0]))
     grid = np.indices(data.shape).transpose(1, 2, 3, 0) - ends[0]
     along = grid @ (ends[1] - ends[0]) / length
@@ -267,4 +276,5 @@ def test_tubulin_is_found_in_the_wall_of_a_real_microtubule(shared_data: Path, s
             assert ratio > 1.5
             voxels = np.rint(match.particles.positions_vox[:, ::-1]).astype(int)
             near = from_axis[tuple(voxels.T)]
-            assert ((near >= 6) & (near <= 14)).mean() >= 0.45
+            share, chance = (((at >= 6) & (at <= 14)).mean() for at in (near, from_axis[piece]))
+            assert share >= max(0.45, 3 * chance)

@@ -56,6 +56,37 @@ def test_a_planted_template_is_found_at_its_voxel_and_angle() -> None:
     assert maps["angles"][10, 11, 9] == 20
 
 
+def test_axes_are_not_mixed_up() -> None:
+    """An arm along each axis, of other lengths: turned by no angle it is found as it is, and in no other order of axes."""
+    arms = np.zeros((13, 13, 13), np.float32)
+    arms[6:8, 6, 6] = arms[6, 6:9, 6] = arms[6, 6, 6:11] = 1
+    made = Template("arms", arms, ball_mask(13, 5.0), 10.0, 8.0)
+    volume = np.zeros((21, 22, 23), np.float32)
+    volume[2:15, 4:17, 5:18] = arms
+    maps = search_volume(standardised(volume), ExactSearch(made, np.eye(3)[None]), Tiling.of(volume.shape, 64))
+    assert np.unravel_index(maps["scores"].argmax(), volume.shape) == (8, 10, 11)
+    assert maps["scores"].max() == pytest.approx(1, abs=1e-4)
+    for order in ((0, 2, 1), (1, 0, 2), (2, 1, 0)):
+        moved = np.ascontiguousarray(volume.transpose(order))
+        other = search_volume(standardised(moved), ExactSearch(made, np.eye(3)[None]), Tiling.of(moved.shape, 64))
+        assert other["scores"].max() < 0.9
+
+
+def test_a_wedge_on_the_template_alone_scores_less_than_one() -> None:
+    """The particle without a missing wedge is not the template with one; with the wedge on both they are the same."""
+    wedge = binary_wedge(13, (-50, 50))
+    whole = planted((21, 22, 23), [(10, 11, 9)], np.eye(3)[None], noise=1e-4)
+    seen = np.zeros_like(whole)
+    seen[4:17, 5:18, 3:16] = np.fft.ifftn(np.fft.fftn(density()) * np.fft.ifftshift(wedge)).real
+    search = ExactSearch(template(), np.eye(3)[None], wedge)
+    best = [
+        float(search_volume(volume, search, Tiling.of(whole.shape, 64))["scores"][10, 11, 9])
+        for volume in (whole, standardised(seen))
+    ]
+    assert 0.5 < best[0] < 0.98
+    assert best[1] == pytest.approx(1, abs=1e-3)
+
+
 def test_scores_do_not_depend_on_scale_and_offset() -> None:
     search = ExactSearch(template(), ROTATIONS)
     big = np.pad(NOISE, 6, mode="reflect")  # beyond the faces of any volume there are zeros, whatever its offset

@@ -49,6 +49,8 @@ def expected(name: str, p: np.ndarray, y: np.ndarray) -> np.ndarray:
             result[i] = 1 - index.mean()
         elif name == "focal":
             result[i] = -(b * (1 - a) ** 2 * np.log(a)).sum(-1).mean()
+        elif name == "cross_entropy":
+            result[i] = -(b * np.log(a)).sum(-1).mean()
     return result
 
 

@@ -19,9 +19,9 @@ from robpicker_jax.training.losses.overlap import (
     present_dice,
     tversky,
 )
-from robpicker_jax.training.losses.voxelwise import focal, nnpu
+from robpicker_jax.training.losses.voxelwise import cross_entropy, focal, nnpu, weighted_cross_entropy
 
-__all__ = ["LOSSES", "BoundLoss", "Loss", "LossValues", "build_loss", "class_sums", "dice"]
+__all__ = ["LOSSES", "BoundLoss", "Loss", "LossValues", "build_loss", "class_sums", "dice", "weighted_cross_entropy"]
 
 _DEVICE_AXIS = "device_axis"
 
@@ -32,6 +32,7 @@ LOSSES: dict[str, Loss] = {
     "generalised_dice": generalised_dice,
     "tversky": tversky,
     "dice_cross_entropy": dice_cross_entropy,
+    "cross_entropy": cross_entropy,
     "focal": focal,
     "nnpu": nnpu,
 }

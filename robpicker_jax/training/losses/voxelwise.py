@@ -6,6 +6,7 @@ With p_j the predicted probability of class j at a voxel and y_j its label, the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ ClassWeights = Literal["none", "inverse_frequency"] | tuple[float, ...]
 background first."""
 
 _LEAST_PROBABILITY = 1e-6
+_LEAST_FOR_ENTROPY = 1e-18
 
 
 def focal(
@@ -40,6 +42,60 @@ def focal(
     """
     per_class = cross_entropies(predicted, label, class_weights, gamma)
     return LossValues(jnp.sum(per_class, axis=-1), per_class)
+
+
+def cross_entropy(
+    predicted: Float[Array, "n z y x c"],
+    label: Float[Array, "n z y x c"],
+    /,
+    *,
+    class_weights: ClassWeights = "none",
+) -> LossValues:
+    """Cross-entropy, Σ_c w_c times the mean over voxels of −y_c ln p_c, to far smaller probabilities than `focal` goes.
+
+    A voxel that the network is sure of and wrong keeps its gradient down to a probability of 1e-18.
+
+    Args:
+        predicted: class probabilities.
+        label: one-hot or soft label map; it need not sum to one.
+        class_weights: see `ClassWeights`.
+    """
+    per_class = jnp.mean(voxel_entropies(predicted, label), axis=(1, 2, 3)) * _weights(label, class_weights)[None]
+    return LossValues(jnp.sum(per_class, axis=-1), per_class)
+
+
+def weighted_cross_entropy(
+    predicted: Float[Array, "n z y x c"],
+    label: Float[Array, "n z y x c"],
+    class_weights: Float[Array, " c"],
+    voxel_weight: Callable[[Float[Array, "n z y x"]], Float[Array, "n z y x"]] | None = None,
+    seen: Float[Array, "n z y x c"] | None = None,
+) -> LossValues:
+    """Cross-entropy with weights of classes, and of voxels by their own loss, all of which may be learned.
+
+    Args:
+        predicted: class probabilities.
+        label: label map.
+        class_weights: weight of each class, background first.
+        voxel_weight: from a voxel's cross-entropy without weights to its weight; None: 1.
+        seen: the prediction whose cross-entropies these are, of the same values, where gradients must not follow it; None:
+            `predicted`.
+    """
+    values = voxel_entropies(predicted, label)
+    if voxel_weight is not None:
+        looked_at = values if seen is None else voxel_entropies(seen, label)
+        values = values * voxel_weight(jnp.sum(looked_at, axis=-1))[..., None]
+    per_class = jnp.mean(values, axis=(1, 2, 3))
+    return LossValues(per_class @ class_weights.astype(per_class.dtype), per_class)
+
+
+def voxel_entropies(
+    predicted: Float[Array, "n z y x c"], label: Float[Array, "n z y x c"]
+) -> Float[Array, "n z y x c"]:
+    """−y ln p of each class at each voxel, float32 at least."""
+    wide = jnp.promote_types(predicted.dtype, jnp.float32)
+    # Its second derivative, 1/p², has to be finite.
+    return -label.astype(wide) * jnp.log(jnp.clip(predicted.astype(wide), _LEAST_FOR_ENTROPY, 1.0))
 
 
 def nnpu(

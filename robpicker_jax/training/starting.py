@@ -1,0 +1,129 @@
+"""Training that begins with a trained model in place of random parameters: fine-tuning.
+
+The network is that of the model; its parameters and batch-norm statistics are copied, the optimisers and the meta
+networks begin anew. Where the species are others, the layers whose shape depends on their number begin anew as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from robpicker_jax import parallel
+from robpicker_jax.bilevel import TrainState
+from robpicker_jax.config import Config, ModelConfig, TrainConfig
+from robpicker_jax.models import build_backbone
+from robpicker_jax.models.trained_model import TrainedModel
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.training import run_folder
+from robpicker_jax.training.export import load_trained_model
+from robpicker_jax.training.freezing import parameter_name
+
+_NETWORK = (
+    "backbone",
+    "backbone_options",
+    "size",
+    "preset",
+    "widths",
+    "convs_per_block",
+    "bottleneck_convs",
+    "decoder_convs",
+    "batch_norm",
+)
+"""What of the section `model` is the segmentation network's shape."""
+
+_SHARE = 3
+_RATE = 0.3
+
+
+def shorter(train: TrainConfig) -> dict[str, Any]:
+    """The schedule of a fine-tuning, by key: a third of the steps and of the warm-up, 0.3 of the learning rate."""
+    steps = max(1, train.steps // _SHARE)
+    return {
+        "train.steps": steps,
+        "train.meta_warmup_steps": min(train.meta_warmup_steps // _SHARE, steps - 1),
+        "train.inner.learning_rate": _RATE * train.inner.learning_rate,
+        "train.validate_every": min(train.validate_every, steps),
+        "train.checkpoint_every": min(train.checkpoint_every, steps),
+        "train.fine_tune_steps": min(train.fine_tune_steps // _SHARE, steps - 1),
+    }
+
+
+def with_network_of_start(config: Config, workdir: Path) -> Config:
+    """The configuration with the network of `train.init_from`; of a run that was begun, with that which it was begun with.
+
+    Raises:
+        InputError: no such model.
+    """
+    if config.train.init_from is None:
+        return config
+    begun = run_folder.trained_to(workdir) is not None
+    model = run_folder.read_config(workdir).model if begun else load_trained_model(config.train.init_from).card.model
+    return replace(config, model=replace(config.model, **{name: getattr(model, name) for name in _NETWORK}))
+
+
+def started(state: TrainState, config: Config, mesh: jax.sharding.Mesh) -> tuple[TrainState, list[str]]:
+    """A fresh state with the parameters of `train.init_from`, and what is worth saying of it.
+
+    Args:
+        state: the fresh state, on the devices.
+        config: the configuration, with the network of the model.
+        mesh: the devices.
+
+    Raises:
+        InputError: a model of another network.
+    """
+    assert config.train.init_from is not None
+    model = load_trained_model(config.train.init_from)
+    names = [species.name for species in config.data.species]
+    same = names == model.card.class_names
+    fresh = _depends_on_species(config.model, len(names) + 1)
+    lines = [f"begun with {config.train.init_from} ({_origin(model)})"]
+    if not same:
+        known = ", ".join(model.card.class_names)
+        lines.append(f"its species are others ({known}), so that {len(fresh)} arrays of its last layers begin anew")
+    kept = frozenset() if same else fresh
+    params = _copied(state.params, model.params, kept, config.train.init_from)
+    stats = _copied(state.network_state.batch_stats, model.batch_stats, frozenset(), config.train.init_from)
+    average = state.network_state.average
+    network_state = state.network_state._replace(
+        batch_stats=parallel.replicate(stats, mesh),
+        # A copy: a step is given the state's arrays for its own use, each once.
+        average=None if average is None else parallel.replicate(jax.tree.map(jax.numpy.copy, params), mesh),
+    )
+    return state._replace(params=parallel.replicate(params, mesh), network_state=network_state), lines
+
+
+def _depends_on_species(model: ModelConfig, n_classes: int) -> frozenset[str]:
+    """Names of the parameters whose shape depends on the number of classes."""
+    one, other = (_shapes(build_backbone(model, n)) for n in (n_classes, n_classes + 1))
+    return frozenset(name for name, shape in one.items() if other.get(name) != shape)
+
+
+def _shapes(backbone: Any) -> dict[str, tuple[int, ...]]:
+    params, _ = jax.eval_shape(backbone.init, jax.random.key(0))
+    return {parameter_name(path): leaf.shape for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
+
+
+def _copied(own: Any, given: Any, kept: frozenset[str], where: str) -> Any:
+    """The model's arrays in the tree of a fresh state; those of the names `kept` stay as they are."""
+    source = {parameter_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(given)[0]}
+
+    def copy(path: Any, leaf: Any) -> Any:
+        name = parameter_name(path)
+        if name in kept:
+            return leaf
+        found = source.get(name)
+        if found is None or found.shape != leaf.shape:
+            raise InputError(f"a model of another network (array {name})", where=where, fix="leave --init-from out")
+        return jax.numpy.asarray(found, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(copy, own)
+
+
+def _origin(model: TrainedModel) -> str:
+    score = model.card.score
+    return f"step {model.card.step}" + ("" if score is None else f", {model.card.score_name} {score:.3f}")

@@ -1,0 +1,258 @@
+"""What `init` finds in folders, what it proposes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robpicker_jax.annotations import Particles, write_annotations
+from robpicker_jax.commands import init
+from robpicker_jax.commands.cli import call
+from robpicker_jax.config import DataConfig, load_config
+from robpicker_jax.config.derived import overlap_of_tiles
+from robpicker_jax.datasets import dataset
+from robpicker_jax.diagnosis import diagnose
+from robpicker_jax.proposal.commented import commented_yaml
+from robpicker_jax.proposal.sizes import inference, patches
+from robpicker_jax.proposal.sources import Source, find_source
+from robpicker_jax.proposal.species import observed, parsed, with_radii
+from robpicker_jax.proposal.splits import propose_splits
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.volumes import write_mrc
+
+pytestmark = pytest.mark.fast
+
+SHAPE = (36, 44, 48)
+VOXEL = 10.0
+RADII = {"large": 7.0, "small": 3.5}
+
+
+def tomogram(path: Path, seed: int, *, false: int = 0, voxel_size: float | None = VOXEL) -> Particles:
+    """Write noise with dark balls of two sizes at a grid's places; the particles, some of which are false."""
+    rng = np.random.default_rng(seed)
+    density = rng.normal(size=SHAPE).astype(np.float32)
+    centres = np.argwhere(np.ones((1, 2, 3))) * (0, 20, 16) + (18, 11, 8)  # z y x
+    centres = centres + rng.integers((-4, -3, 0), (6, 3, 3), (6, 3))
+    labels = np.array([1, 2, 1, 2, 1, 2])
+    z, y, x = np.indices(SHAPE)
+    for centre, label in zip(centres, labels, strict=True):
+        distance = np.sqrt((z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2)
+        density[distance <= list(RADII.values())[label - 1]] -= 4
+    write_mrc(path, density, voxel_size)
+    positions = centres[:, ::-1].astype(float)
+    positions[6 - false :, 2] = 3.0
+    return Particles(positions, labels)
+
+
+@pytest.fixture
+def relion(tmp_path: Path) -> Path:
+    """A RELION 5 project: two jobs of tomograms, half maps, and an optimisation set."""
+    for job, names in (("job007", ("TS_01",)), ("job009", ("TS_01", "TS_02", "TS_03"))):
+        folder = tmp_path / f"Tomograms/{job}/tomograms"
+        listed = {name: tomogram(folder / f"rec_{name}.mrc", int(name[-1])) for name in names}
+        for name in names:
+            for half in (1, 2):
+                write_mrc(folder / f"rec_{name}_half{half}.mrc", np.zeros((4, 4, 4), np.float32), VOXEL)
+    (tmp_path / "Extract/job011").mkdir(parents=True)
+    together = [p.with_(tomograms=[n] * len(p)) for n, p in listed.items() if n != "TS_03"]
+    particles = tmp_path / "Extract/job011/particles.star"
+    shapes = dict.fromkeys(listed, SHAPE)
+    everything = Particles.concatenate(together)
+    write_annotations(particles, everything, fmt="relion5", voxel_size_angstrom=VOXEL, shapes_zyx=shapes)
+    rows = "".join(f"{name} {SHAPE[2] * 4} {SHAPE[1] * 4} {SHAPE[0] * 4} 2.5 4.0\n" for name in listed)
+    columns = (
+        "rlnTomoName",
+        *(f"rlnTomoSize{a}" for a in "XYZ"),
+        "rlnTomoTiltSeriesPixelSize",
+        "rlnTomoTomogramBinning",
+    )
+    heading = "\n".join(f"_{name} #{k}" for k, name in enumerate(columns, start=1))
+    (tmp_path / "tomograms.star").write_text(f"data_global\n\nloop_\n{heading}\n{rows}")
+    (tmp_path / "Extract/job011/optimisation_set.star").write_text(
+        f"data_\n\n_rlnTomoParticlesFile {particles}\n_rlnTomoTomogramsFile {tmp_path}/tomograms.star\n"
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    """Tomograms in one folder, with lists beside all but the last; that of t1 is the most careful one."""
+    folder = tmp_path / "tomograms"
+    for number, false in enumerate((1, 0, 2, 0)):
+        particles = tomogram(folder / f"t{number}.mrc", number, false=false)
+        if number < 3:
+            write_annotations(folder / f"t{number}.xml", particles)
+    return folder
+
+
+def names(source: Source) -> dict[str, bool]:
+    """Tomograms, and whether they have a list."""
+    return {files.name: bool(files.annotation_path or files.class_lists) for files in source.tomograms}
+
+
+def test_a_relion_project_is_used_as_it_lies(relion: Path) -> None:
+    source = find_source(relion)
+    assert source.data.dir == str(relion / "Tomograms/job009/tomograms")
+    assert source.data.lists == (str(relion / "Extract/job011/optimisation_set.star"),)
+    assert names(source) == {"rec_TS_01": True, "rec_TS_02": True, "rec_TS_03": False}
+    assert (source.voxel_size_angstrom, source.is_flat) == (VOXEL, True)
+
+
+def test_lists_beside_in_a_folder_or_where_one_says(flat: Path) -> None:
+    assert find_source(flat).data.lists == ()
+    assert names(find_source(flat.parent)) == {"t0": True, "t1": True, "t2": True, "t3": False}
+    lists = flat.parent / "lists"
+    lists.mkdir()
+    for path in flat.glob("*.xml"):
+        path.rename(lists / path.name)
+    assert find_source(flat.parent).data.lists == (str(lists),)
+    with pytest.raises(InputError, match=r"no particle list of its tomograms.*--lists PATH"):
+        find_source(flat)
+    given = find_source(flat, lists=[str(lists)])
+    assert given.data.lists == (str(lists),)
+    assert names(given) == names(find_source(flat.parent))
+    with pytest.raises(InputError, match="some name a class"):
+        find_source(flat, lists=[f"large={lists}", str(lists)])
+
+
+def test_several_lists_and_unknown_sizes_have_to_be_said(flat: Path) -> None:
+    for path in flat.glob("*.xml"):
+        path.unlink()
+    for folder in ("a", "b"):
+        (flat.parent / folder).mkdir()
+        (flat.parent / folder / "all.csv").write_text("x,y,z,tomogram\n10,10,10,t0\n20,20,20,t1\n")
+    with pytest.raises(InputError, match=r"several lists: a/all\.csv, b/all\.csv.*CLASS=PATH"):
+        find_source(flat.parent)
+    by_class = find_source(flat.parent, lists=[f"large={flat.parent}/a/all.csv", f"small={flat.parent}/b/all.csv"])
+    assert by_class.data.lists == {"large": f"{flat.parent}/a/all.csv", "small": f"{flat.parent}/b/all.csv"}
+    assert names(by_class) == {"t0": True, "t1": True, "t2": False, "t3": False}
+    unsized = flat.parent / "unsized"
+    unsized.mkdir()
+    tomogram(unsized / "t.mrc", 0, voxel_size=None)
+    with pytest.raises(InputError, match=r"no header states the voxel size.*--voxel-size"):
+        find_source(unsized)
+    with pytest.raises(InputError, match="no such folder"):
+        find_source(flat / "none")
+    (flat.parent / "empty").mkdir()
+    with pytest.raises(InputError, match="no tomogram in it"):
+        find_source(flat.parent / "empty")
+
+
+def test_radii_are_seen_and_the_best_fitting_list_is_proposed(flat: Path) -> None:
+    source = find_source(flat)
+    observations, classes = observed(source.tomograms, source.data, ["large", "small"], VOXEL)
+    species, scores = with_radii(observations, classes, {}, VOXEL)
+    for entry in species:
+        assert entry.radius_angstrom == pytest.approx(VOXEL * RADII[entry.name], rel=0.35), entry
+        assert "guess" in entry.how
+    assert np.argmax(scores) == 1
+    assert scores[3] == 0
+    given, _ = with_radii(observations, classes, {"large": 71.0, "small": 36.0}, VOXEL)
+    assert [(entry.radius_angstrom, entry.how) for entry in given] == [(71.0, "as given"), (36.0, "as given")]
+    proposed = propose_splits(observations, scores, 2)
+    assert (proposed.splits.meta, proposed.splits.test, proposed.splits.train) == (("t1",), (), ())
+    assert f"score {scores[1]:.1f}" in proposed.reason
+    chosen = propose_splits(observations, scores, 2, meta=["t2"], test=["t0"])
+    assert (chosen.splits.meta, chosen.splits.test, chosen.reason) == (("t2",), ("t0",), "as given")
+    with pytest.raises(InputError, match="1 annotated tomogram, and training needs"):
+        propose_splits(observations[2:], scores[2:], 2)
+    five = []
+    for number in range(5):
+        files = replace(observations[0].tomogram, name=f"u{number}")
+        five.append(replace(observations[0], tomogram=files))
+    whole = propose_splits(five, [5, 4, 3, 2, 1], 2).splits
+    assert (whole.meta, whole.val, whole.test) == (("u0",), (), ("u4",))
+
+
+def test_species_come_from_labels_or_names(flat: Path) -> None:
+    source = find_source(flat)
+    assert observed(source.tomograms, source.data, [], VOXEL)[1] == ["class_1", "class_2"]
+    with pytest.raises(InputError, match="the lists hold label 2 too"):
+        observed(source.tomograms, source.data, ["large"], VOXEL)
+    for path in flat.glob("*.xml"):
+        path.unlink()
+    for name in ("t0", "t1"):
+        (flat / f"{name}.csv").write_text("x,y,z,class_name\n10,10,10,p97\n20,20,20,hsp\n")
+    source = find_source(flat)
+    observations, classes = observed(source.tomograms, source.data, [], VOXEL)
+    assert classes == ["hsp", "p97"]
+    assert [o.particles.labels.tolist() for o in observations[:2] if o.particles] == [[2, 1], [2, 1]]
+    assert parsed("ribosome:150, p97") == {"ribosome": 150.0, "p97": None}
+    for wrong in ("ribosome:big", "ribosome:-3", "a:1,a:2"):
+        with pytest.raises(InputError, match="is not NAME:RADIUS"):
+            parsed(wrong)
+
+
+@given(st.lists(st.floats(2.0, 30.0), min_size=1, max_size=3), st.integers(16, 300))
+def test_sizes_suit_radii_and_tomograms(radii: list[float], thinnest: int) -> None:
+    section = patches(radii, [(thinnest, 400, 400)])
+    assert section["size"] % 16 == 0
+    assert section["size"] <= thinnest
+    assert section["shift_vox"] < section["size"] // 2
+    tiles = inference(radii, section["size"])
+    assert tiles["overlap_vox"] == overlap_of_tiles(max(radii), tiles["tile"]) < tiles["tile"]
+
+
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=6)
+FLOW = PLAIN | st.lists(PLAIN, max_size=2) | st.dictionaries(st.text(min_size=1, max_size=3), PLAIN, max_size=2)
+VALUES = FLOW | st.lists(st.dictionaries(st.text(min_size=1, max_size=3), FLOW, min_size=1, max_size=2), max_size=2)
+
+
+@settings(max_examples=40)
+@given(st.dictionaries(st.sampled_from("abc"), st.dictionaries(st.sampled_from("xyz"), VALUES, min_size=1)))
+def test_what_is_written_is_what_yaml_reads(values: dict[str, dict[str, object]]) -> None:
+    text = commented_yaml(values, {"a": "one: two # three", "a.x": "why " * 60}, ["head"])
+    assert (yaml.safe_load(text) or {}) == values
+    assert all(len(line) <= 118 for line in text.splitlines() if "why" in line)
+
+
+def test_the_command_writes_what_the_doctor_accepts(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(flat.parent)
+    arguments = [str(flat), "--species", "large:70,small:35", "--out", "my.yaml", "--train.steps", "7"]
+    assert call(init.main, arguments) == 0
+    config = load_config("my.yaml")
+    assert [entry.radius_vox for entry in config.data.species] == [7.0, 3.5]
+    assert (config.train.steps, config.data.splits.meta, config.patches.size) == (7, ("t1",), 32)
+    found = dataset(config.data.dir or "", config.data)
+    assert {split: [files.name for files in found[split]] for split in found} == {
+        "train": ["t0", "t2"],
+        "meta": ["t1"],
+        "val": [],
+        "test": ["t3"],
+    }
+    text = Path("my.yaml").read_text()
+    for words in (
+        "radii in Å",
+        "the doctor's score",
+        "To change it",
+        "on this machine",
+        "robpicker train --config my.yaml",
+    ):
+        assert words in text.replace("\n  # ", " ").replace("\n# ", " ")
+    assert diagnose(config.data.dir or "", config, resources_too=False).count("error") == 0
+    assert call(init.main, arguments) == 2  # it exists
+    assert Path("my.yaml").read_text() == text
+
+
+def test_folders_keep_their_splits(flat: Path) -> None:
+    data = flat.parent / "DATA"
+    for split, name in (("train", "t0"), ("meta", "t1"), ("test", "t3")):
+        (data / split).mkdir(parents=True)
+        for path in flat.glob(f"{name}.*"):
+            path.rename(data / split / path.name)
+    source = find_source(data)
+    assert not source.is_flat
+    assert [(files.split, files.name) for files in source.tomograms] == [
+        ("train", "t0"),
+        ("meta", "t1"),
+        ("test", "t3"),
+    ]
+    assert isinstance(source.data, DataConfig)
+    assert json.dumps(source.remarks) == "{}"
