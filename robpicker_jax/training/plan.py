@@ -68,7 +68,7 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan in words, a few lines."""
-        counts = ", ".join(f"{_NAMES[name]} {n:,}" for name, n in self.parameters.items())
+        counts = ", ".join(f"{_NAMES.get(name, name.replace('_', ' '))} {n:,}" for name, n in self.parameters.items())
         compiled = "not known" if self.compiled_bytes is None else _gib(self.compiled_bytes)
         limit = "unknown" if self.limit_bytes is None else _gib(self.limit_bytes)
         resident = f"; tomograms and label maps {_gib(self.resident_bytes)}" if self.resident_bytes else ""
