@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.paper.study import Matched
 from benchmarks.paper.thresholds import best_thresholds
 from robpicker_jax.annotations import Particles, write_annotations
-from robpicker_jax.commands import main_job
+from robpicker_jax.commands.job import evaluate
 from robpicker_jax.config import Config, DataConfig
 from robpicker_jax.config.matching_section import MatchingConfig, TemplateConfig
 from robpicker_jax.datasets import OpenedTomogram, TomogramFiles, discover, open_tomogram
@@ -101,7 +101,7 @@ def label(config: Config, matched: Matched) -> Config:
     if matched.cutoff == "clean":
         meta = [open_tomogram(files, config.data) for files in splits["meta"]]
         peaks = {tomogram.name: _read(_path(folder, tomogram.files)) for tomogram in meta}
-        thresholds = best_thresholds(main_job.evaluate(config, meta[0], meta, peaks))
+        thresholds = best_thresholds(evaluate(config, meta[0], meta, peaks))
     radii = [picker.matcher.extraction[0].radius_vox for picker in pickers]
     for files in (each for split in splits.values() for each in split):
         (folder / files.split).mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,8 @@ from benchmarks.paper.study import JOB, METRICS_VERSION, RESULT, Matched, finger
 from benchmarks.paper.thresholds import best_thresholds
 from robpicker_jax.annotations import Particles
 from robpicker_jax.commands import main_job
+from robpicker_jax.commands.job import Job, evaluate, evaluate_picks
+from robpicker_jax.commands.job_results import keep_model
 from robpicker_jax.config import Config, Species, as_plain_values, load_config, validated
 from robpicker_jax.datasets import OpenedTomogram
 from robpicker_jax.evaluation import Evaluation
@@ -102,9 +104,9 @@ def _trained(config: Config, folder: Path, matched: Matched | None) -> dict[str,
     config = main_job.start(config, folder)
     data = main_job.load_data(config, folder)
     experiment, batches = main_job.plan(config, folder, data, config.parallel.micro_batches)
-    job = main_job.Job(experiment.config, folder, data, experiment, main_job.validation_tomograms(data))
+    job = Job(experiment.config, folder, data, experiment, main_job.validation_tomograms(data))
     trained = main_job.train(job, batches)
-    return _result(job, trained, main_job.keep_model(job, trained), matched)
+    return _result(job, trained, keep_model(job, trained), matched)
 
 
 def _listed(config: Config, folder: Path, further: Row, matched: Matched | None) -> dict[str, Any]:
@@ -116,11 +118,11 @@ def _listed(config: Config, folder: Path, further: Row, matched: Matched | None)
         lists = strict = candidates = {t.name: t.particles for t in test if t.particles is not None}
     else:
         found = matching.MatchedLists(Path(config.data.dir))
-        on_meta = main_job.evaluate(config, meta[0], meta, {t.name: found.picks(t) for t in meta})
+        on_meta = evaluate(config, meta[0], meta, {t.name: found.picks(t) for t in meta})
         lists = {tomogram.name: found.picks(tomogram) for tomogram in test}
         strict = {name: matching.above(each, best_thresholds(on_meta)) for name, each in lists.items()}
         candidates = {tomogram.name: found.candidates(tomogram) for tomogram in test}
-    plain, calibrated = (main_job.evaluate(config, test[0], test, each) for each in (lists, strict))
+    plain, calibrated = (evaluate(config, test[0], test, each) for each in (lists, strict))
     small = smaller_half(config.data.species)
     return {
         "species": [{"name": score.name, "group": score.group} for score in plain.classes],
@@ -132,12 +134,12 @@ def _listed(config: Config, folder: Path, further: Row, matched: Matched | None)
     }
 
 
-def _result(job: main_job.Job, trained: FitResult, picker: ModelPicker, matched: Matched | None) -> dict[str, Any]:
+def _result(job: Job, trained: FitResult, picker: ModelPicker, matched: Matched | None) -> dict[str, Any]:
     config, rows = job.config, read_metrics(job.workdir / "metrics.jsonl")
-    thresholds = best_thresholds(main_job.evaluate_picks(job, picker, job.data.meta))
+    thresholds = best_thresholds(evaluate_picks(job, picker, job.data.meta))
     test: list[OpenedTomogram] = [t for t in job.data.open("test") if t.particles is not None]
     picks, strict = _picked(picker, thresholds, test)
-    plain, calibrated = (main_job.evaluate(config, job.data, test, each) for each in (picks, strict))
+    plain, calibrated = (evaluate(config, job.data, test, each) for each in (picks, strict))
     names = [species.name for species in config.data.species]
     small = smaller_half(config.data.species)
     training = [row for row in rows if row["kind"] == "train"]

@@ -6,12 +6,12 @@ from robpicker_jax.system.lazy import make_lazy
 
 ORIGINS = {
     "InputError": "system.errors:InputError",
-    "Model": "commands.notebook:Model",
+    "Model": "commands.notebook_model:Model",
     "Particles": "annotations:Particles",
     "evaluate": "commands.notebook:evaluate",
     "init": "commands.notebook:init",
     "load_config": "config:load_config",
-    "load_model": "commands.notebook:load_model",
+    "load_model": "commands.notebook_model:load_model",
     "open_volume": "volumes:open_volume",
     "read_particles": "annotations:read_annotations",
     "read_volume": "volumes:read_volume",

@@ -17,6 +17,7 @@ import pytest
 from robpicker_jax.annotations import read_annotations
 from robpicker_jax.commands import main_job, pick, segment, train
 from robpicker_jax.commands.cli import call
+from robpicker_jax.commands.job import evaluate
 from robpicker_jax.config import load_config
 from robpicker_jax.reporting import gathering as report_data
 from robpicker_jax.training.experiment import Experiment
@@ -262,7 +263,7 @@ def test_masks_reach_sampling_evaluation_and_the_report(tiny_config: Path, tiny_
     outside = int((tomogram.particles.positions_vox[:, 1] >= 19.5).sum())
     assert 0 < outside < len(tomogram.particles)
     picks = tomogram.particles.select(slice(None, None, -1))
-    evaluation = main_job.evaluate(config, data, [tomogram], {tomogram.name: picks})
+    evaluation = evaluate(config, data, [tomogram], {tomogram.name: picks})
     assert evaluation.macro_f1 == 1
     assert evaluation.left_out() == (outside, outside)
     view = report_data._view(tomogram, picks, evaluation)
