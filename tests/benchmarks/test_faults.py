@@ -42,7 +42,7 @@ def test_kills_go_through_all_phases_and_are_counted_over_starts(
             shutil.copytree(tiny_run, workdir, dirs_exist_ok=True)
             return subprocess.Popen(["true"])
         workdir.mkdir(exist_ok=True)
-        return subprocess.Popen(["sleep", "60"])
+        return subprocess.Popen(["sleep", "5"])
 
     monkeypatch.setattr(faults, "started", started)
     monkeypatch.setattr(faults, "_marker", lambda phase, workdir: lambda: True)

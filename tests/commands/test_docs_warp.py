@@ -76,6 +76,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
+@pytest.mark.slow  # tests/journeys takes the same way by `init`
 def test_a_warptools_project_goes_from_files_to_picks(project: dict[str, Particles]) -> None:
     folder = Path.cwd()
     before = digests(folder)

@@ -85,4 +85,4 @@ def test_b22_the_help_of_evaluate_lists_what_it_reads(capsys: pytest.CaptureFixt
     text = capsys.readouterr().out
     assert "--evaluation.rule" in text
     assert "--train.steps" not in text
-    assert len(text.splitlines()) < 100
+    assert len(text.splitlines()) < 120  # those of `train`, which lists every field, are more than 200

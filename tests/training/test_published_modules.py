@@ -358,6 +358,7 @@ def test_the_published_defaults_leave_alpha_and_class_weights_where_they_are() -
     assert not travel_warnings(ours)
 
 
+@pytest.mark.slow
 def test_a_configuration_trains_all_modules(tiny_config: Any) -> None:
     """Names, optimisers, batches of their own, the truncated schedule: finite, and every module moves."""
     overrides = [
