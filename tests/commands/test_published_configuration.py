@@ -94,10 +94,12 @@ def test_twenty_steps_of_the_published_configuration_on_a_look_alike(shared_data
     assert call(train.main, ["--config", str(config), "--workdir", str(workdir), *flags]) == 0
     rows = [row for row in read_metrics(workdir / "metrics.jsonl") if row["kind"] == "train"]
     assert [row["step"] for row in rows] == list(range(1, 21))
-    losses = [row["patch_loss"] for row in rows]
-    assert np.isfinite(losses).all()
-    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+    assert np.isfinite([row["patch_loss"] for row in rows]).all()
     meta = [row for row in rows if row["step"] > 2]
+    # When the warm-up ends the loss rises tenfold: the untrained correction puts a little of each species into every
+    # background voxel, where species weigh 64 and 512 times as much as the background.
+    losses = [row["patch_loss"] for row in meta]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
     assert all(row["hypergradient_norm"] > 0 for row in meta)
     assert all(abs(row["alpha_mean"] - 0.1192) < 0.002 for row in meta)
     result = json.loads((workdir / "evaluation.json").read_text())
