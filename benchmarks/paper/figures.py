@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_TITLE_LETTERS = 60  # of a line
 _MARKS = "osD^vP*Xhd<>"
 _MACRO, _SMALL = "plain/f1/macro", "plain/f1/small species"
 _INTERVALS = "bars: 95 % interval over seeds (Student's t)"
@@ -104,7 +106,8 @@ def differences_figure(record: Record) -> Figure | None:
         axes.axvline(0, color=FAINT, lw=0.8)
         axes.set_yticks(range(len(cases)), [short(record.label(case), 44) for case in cases])
         axes.set_ylim(len(cases) - 0.4, -0.6)
-        axes.set_title(f"F1 minus that of {record.label(reference)}\n{record.data_sets[data_set]}")
+        name = "\n".join(textwrap.wrap(record.data_sets[data_set], _TITLE_LETTERS))
+        axes.set_title(f"F1 minus that of {record.label(reference)}\n{name}")
     low, high = figure.axes[0].get_xlim()
     figure.axes[0].set_xlim(max(low, -1.0), min(high, 1.0))  # intervals of two seeds reach beyond what F1 can be
     _legend(figure, 2)
