@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ def _species(
     for name, (listed, settings, given) in cases.items():
         case = f"{entry.name}, SNR {tomograms.snr:g}, {name}"
         began = time.perf_counter()
-        result, peak = peak_memory_mib(functools.partial(_average, listed, settings, given, sources))
+        result, peak = peak_memory_mib(functools.partial(averaged, listed, sources, settings, VOXEL, given))
         yield row(NAME, case, "time with compilation", time.perf_counter() - began, "s", particles=len(listed))
         for threshold in (0.143, 0.5):
             limit = result.fsc.resolution_angstrom(threshold)
@@ -204,16 +204,22 @@ def _by_shell(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.bincount(shells, (product.real * twice).ravel())[: edge // 2]
 
 
-def _average(
-    listed: ParticleSet, settings: AveragingSettings, reference: np.ndarray | None, sources: list[Source]
+def averaged(
+    listed: ParticleSet,
+    sources: Sequence[Source],
+    settings: AveragingSettings,
+    voxel_size: float,
+    reference: np.ndarray | None,
 ) -> AverageResult:
+    """The average after all iterations of its settings."""
+
     def ignore(_: int) -> None:
         return None
 
-    last = start(sources, listed, settings, VOXEL, ignore)
+    last = start(sources, listed, settings, voxel_size, ignore)
     for _ in range(settings.iterations):
-        last = iterate(last, sources, settings, VOXEL, ignore, reference=reference)
-    return finish(last, settings, VOXEL)
+        last = iterate(last, sources, settings, voxel_size, ignore, reference=reference)
+    return finish(last, settings, voxel_size)
 
 
 def _displaced(particles: ParticleSet) -> ParticleSet:

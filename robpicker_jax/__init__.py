@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from robpicker_jax.annotations import Particles
     from robpicker_jax.annotations import read_annotations as read_particles
     from robpicker_jax.annotations import write_annotations as write_particles
-    from robpicker_jax.commands.notebook import evaluate, init, simulate, train, write_tomograms
-    from robpicker_jax.commands.notebook_model import Model, load_model
+    from robpicker_jax.commands.notebook import Model, evaluate, init, load_model, simulate, train, write_tomograms
     from robpicker_jax.config import load_config
     from robpicker_jax.system.errors import InputError
     from robpicker_jax.volumes import open_volume, read_volume

@@ -14,20 +14,16 @@ from dataclasses import replace
 
 import numpy as np
 
+from benchmarks.averaging import averaged
 from benchmarks.paper.study import Matched
 from robpicker_jax.annotations import Particles
 from robpicker_jax.averaging import (
-    AverageResult,
     AveragingSettings,
-    ParticleSet,
     Source,
     Transfer,
-    finish,
     gather,
-    iterate,
     masked_correlation,
     shell_correlation,
-    start,
 )
 from robpicker_jax.averaging.extraction import in_box
 from robpicker_jax.averaging.refinement import reference_mask
@@ -102,7 +98,7 @@ def _of_species(
         return found  # no halves to compare
     reference = in_box(species_density(species, voxel), edge)
     try:
-        result = _averaged(particles, sources, settings, voxel, reference)
+        result = averaged(particles, sources, settings, voxel, reference)
     except InputError:  # an average without a mask shows nothing
         return found
     mask = reference_mask(settings)
@@ -118,22 +114,6 @@ def _of_species(
         found[f"fsc halves/{name}/{shell:02d}"] = _finite(halves.corrected[shell])
         found[f"fsc truth/{name}/{shell:02d}"] = _finite(truth[shell])
     return found
-
-
-def _averaged(
-    particles: ParticleSet,
-    sources: Sequence[Source],
-    settings: AveragingSettings,
-    voxel_size: float,
-    reference: np.ndarray,
-) -> AverageResult:
-    def ignore(_: int) -> None:
-        return None
-
-    last = start(sources, particles, settings, voxel_size, ignore)
-    for _ in range(settings.iterations):
-        last = iterate(last, sources, settings, voxel_size, ignore, reference=reference)
-    return finish(last, settings, voxel_size)
 
 
 def _sources(config: Config, tomograms: Sequence[OpenedTomogram]) -> list[Source]:

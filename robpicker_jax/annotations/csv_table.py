@@ -181,6 +181,17 @@ def table_of(particles: Particles) -> dict[str, list[str]]:
     return table
 
 
+def cells_in_angstrom(particles: Particles, voxel_size_angstrom: float) -> list[tuple[str, str, list[str]]]:
+    """Tomogram, class and x, y, z in Å of each particle, as text; a class without a name is its label."""
+    names = particles.labels.astype(str) if particles.class_names is None else particles.class_names
+    tomograms = [""] * len(particles) if particles.tomograms is None else particles.tomograms.tolist()
+    positions = particles.positions_vox * voxel_size_angstrom
+    return [
+        (tomogram, str(name), [columns.number(value) for value in position])
+        for tomogram, name, position in zip(tomograms, names, positions, strict=True)
+    ]
+
+
 def write(path: Path, particles: Particles) -> None:
     """Write a table in voxels; a suffix `.tsv` separates by tabs."""
     table = table_of(particles)

@@ -17,17 +17,8 @@ def write(path: Path, particles: Particles, *, voxel_size_angstrom: float | None
     """
     voxel_size = columns.required_voxel_size(voxel_size_angstrom, "CZII", path)
     header = ["id", "experiment", "particle_type", "x", "y", "z"]
-    names = particles.labels.astype(str) if particles.class_names is None else particles.class_names
-    positions = particles.positions_vox * voxel_size
-    rows = [
-        [
-            str(i),
-            "" if particles.tomograms is None else str(particles.tomograms[i]),
-            str(names[i]),
-            *(columns.number(value) for value in positions[i]),
-        ]
-        for i in range(len(particles))
-    ]
+    cells = csv_table.cells_in_angstrom(particles, voxel_size)
+    rows = [[str(i), tomogram, name, *xyz] for i, (tomogram, name, xyz) in enumerate(cells)]
     if particles.scores is not None:
         header.append("conf")
         rows = [[*row, columns.cell(score)] for row, score in zip(rows, particles.scores, strict=True)]

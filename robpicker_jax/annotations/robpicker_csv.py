@@ -18,17 +18,11 @@ def write(path: Path, particles: Particles, *, voxel_size_angstrom: float | None
         InputError: the voxel size is not given.
     """
     voxel_size = columns.required_voxel_size(voxel_size_angstrom, "RobPicker", path)
-    names = particles.labels.astype(str) if particles.class_names is None else particles.class_names
-    positions = particles.positions_vox * voxel_size
     scores = np.full(len(particles), np.nan) if particles.scores is None else particles.scores
+    cells = csv_table.cells_in_angstrom(particles, voxel_size)
     rows = [
-        [
-            *(columns.number(value) for value in positions[i]),
-            str(names[i]),
-            columns.number(scores[i]) if np.isfinite(scores[i]) else "1",
-            "" if particles.tomograms is None else str(particles.tomograms[i]),
-        ]
-        for i in range(len(particles))
+        [*xyz, name, columns.number(score) if np.isfinite(score) else "1", tomogram]
+        for (tomogram, name, xyz), score in zip(cells, scores, strict=True)
     ]
     header = ["x", "y", "z", "particle_type", "conf", "experiment"]
     text_table.write(path, rows, header=header, delimiter=",")

@@ -155,13 +155,7 @@ def positive_number(text: str) -> float:
     Raises:
         argparse.ArgumentTypeError: anything else.
     """
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return value
+    return _number(text, lambda value: 0 < value < float("inf"), "is not a positive number")
 
 
 def fraction(text: str) -> float:
@@ -170,10 +164,15 @@ def fraction(text: str) -> float:
     Raises:
         argparse.ArgumentTypeError: anything else.
     """
+    return _number(text, lambda value: 0 < value <= 1, "does not lie above 0 and not above 1")
+
+
+def _number(text: str, fits: Callable[[float], bool], otherwise: str) -> float:
+    """The number in a text; `otherwise` says what is wrong where it is none, or does not fit."""
     try:
         value = float(text)
     except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} does not lie above 0 and not above 1")
+        value = float("nan")
+    if not fits(value):
+        raise argparse.ArgumentTypeError(f"{text!r} {otherwise}")
     return value

@@ -19,6 +19,8 @@ from robpicker_jax.evaluation.rules import Rule
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.training import run_folder
 
+__all__ = ["Model", "evaluate", "init", "load_model", "simulate", "train", "write_tomograms"]
+
 ParticleLists = Particles | PathLike | Mapping[str, Particles]
 
 

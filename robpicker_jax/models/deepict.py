@@ -23,7 +23,7 @@ from robpicker_jax.models.network import FlaxNetwork, check_unused
 from robpicker_jax.models.norm import BatchNorm
 from robpicker_jax.models.presets import UNetShape, convolutions, receptive_field
 from robpicker_jax.models.scores import Head, with_background
-from robpicker_jax.models.work import Convolution, Work, work_of
+from robpicker_jax.models.work import Convolution
 
 Rate = Annotated[float, Ge(0), Lt(1)]
 Preset = Literal["example", "default", "paper"]
@@ -144,14 +144,9 @@ class DeePiCt(FlaxNetwork):
         return receptive_field(self._shape)
 
     @property
-    def uses_dropout(self) -> bool:
-        """Whether `apply` draws dropout masks in training."""
-        return max(self.dropouts) > 0
-
-    @property
-    def work(self) -> Work:
-        """What a forward pass takes for each voxel of a patch."""
-        return work_of(self._convolutions())
+    def dropout(self) -> float:
+        """The higher of both rates."""
+        return max(self.dropouts)
 
     def _convolutions(self) -> Iterator[Convolution]:
         return convolutions(self._shape, self.n_classes - 1)

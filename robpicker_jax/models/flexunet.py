@@ -22,7 +22,7 @@ from robpicker_jax.models.conv import every_second, overlapping_max_pool3d, upsa
 from robpicker_jax.models.layers import Conv, wide_scores
 from robpicker_jax.models.network import FlaxNetwork, check_levels, check_unused
 from robpicker_jax.models.norm import BatchNorm
-from robpicker_jax.models.work import Convolution, Work, work_of
+from robpicker_jax.models.work import Convolution
 
 _GRID = 32  # the encoder halves five times
 _OUTPUT_STRIDE = 2
@@ -183,11 +183,6 @@ class FlexUNet(FlaxNetwork):
             span += 4 * count - (2 if level > 1 else 0)  # all but a first convolution of stride 2
             span = 2 * (span - 1) + 3  # that one, or the max-pool
         return 2 * (span - 1) + 7
-
-    @property
-    def work(self) -> Work:
-        """What a forward pass takes for each voxel of a patch."""
-        return work_of(self._convolutions())
 
     def _convolutions(self) -> Iterator[Convolution]:
         channels = self.widths[0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 
 from robpicker_jax.config import ModelConfig
 from robpicker_jax.models.scores import Head
+from robpicker_jax.models.work import Convolution, Work, work_of
 from robpicker_jax.system.errors import InputError
 
 Params = Any
@@ -18,12 +20,12 @@ BatchStats = Any
 _SHAPE_FIELDS = ("widths", "convs_per_block", "bottleneck_convs", "decoder_convs", "batch_norm", "dropout")
 
 
-class FlaxNetwork:
+class FlaxNetwork(ABC):
     """A backbone's `init` and `apply` from a Flax module; frozen dataclasses derive from it.
 
-    They say `features`, `stride`, `receptive_field` and `work`, and make the module, whose `__call__(image, train)` gives
-    the feature map, class scores, and perhaps scores of coarser levels. Its kernels start at zero and are drawn in `init`,
-    in one draw for all: that compiles in a second instead of thirty.
+    They say `features`, `stride`, `receptive_field` and their convolutions, and make the module, whose
+    `__call__(image, train)` gives the feature map, class scores, and perhaps scores of coarser levels. Its kernels start
+    at zero and are drawn in `init`, in one draw for all: that compiles in a second instead of thirty.
     """
 
     compute_dtype: str
@@ -31,9 +33,9 @@ class FlaxNetwork:
     channels: int
 
     @property
+    @abstractmethod
     def stride(self) -> int:
         """Every patch edge must be divisible by this."""
-        raise NotImplementedError
 
     @property
     def output_stride(self) -> int:
@@ -46,13 +48,27 @@ class FlaxNetwork:
         return "softmax"
 
     @property
+    def dropout(self) -> float:
+        """The highest rate of dropout."""
+        return 0.0
+
+    @property
     def uses_dropout(self) -> bool:
         """Whether `apply` draws dropout masks in training."""
-        return False
+        return self.dropout > 0
 
+    @property
+    def work(self) -> Work:
+        """What a forward pass takes for each voxel of a patch."""
+        return work_of(self._convolutions())
+
+    @abstractmethod
+    def _convolutions(self) -> Iterator[Convolution]:
+        """Its convolutions, or what takes as much."""
+
+    @abstractmethod
     def _module(self, *, dropout: bool) -> Any:
         """The module, with dropout or without."""
-        raise NotImplementedError
 
     def init(self, key: jax.Array) -> tuple[Params, BatchStats]:
         """Fresh float32 parameters and batch statistics (an empty dict without batch norm).

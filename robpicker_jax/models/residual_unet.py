@@ -22,7 +22,7 @@ from robpicker_jax.config import ModelConfig
 from robpicker_jax.models.layers import Conv, GroupNorm, wide_scores
 from robpicker_jax.models.network import BatchStats, FlaxNetwork, Params, check_unused
 from robpicker_jax.models.scores import upsampled
-from robpicker_jax.models.work import Convolution, Work, work_of
+from robpicker_jax.models.work import Convolution
 from robpicker_jax.system.errors import InputError
 
 _SIZES: dict[str, tuple[int, ...]] = {
@@ -130,16 +130,6 @@ class ResidualUNet(FlaxNetwork):
             span += 4 * self.blocks[level]
             span = 2 * (span - 1) + 3 if level else span + 2
         return span
-
-    @property
-    def uses_dropout(self) -> bool:
-        """Whether `apply` draws dropout masks in training."""
-        return self.dropout > 0
-
-    @property
-    def work(self) -> Work:
-        """What a forward pass takes for each voxel of a patch."""
-        return work_of(self._convolutions())
 
     def _convolutions(self) -> Iterator[Convolution]:
         channels = self.channels

@@ -21,7 +21,7 @@ from robpicker_jax.models.conv import blocks_as_channels
 from robpicker_jax.models.layers import Conv, GroupNorm, TransposedConv, wide_scores
 from robpicker_jax.models.network import FlaxNetwork, check_unused
 from robpicker_jax.models.window_attention import LayerNorm, Linear, WindowBlock
-from robpicker_jax.models.work import Convolution, Work, work_of
+from robpicker_jax.models.work import Convolution
 from robpicker_jax.system.errors import InputError
 
 _SIZES: dict[str, tuple[int, ...]] = {"small": (24, 48, 96), "medium": (48, 96, 192), "large": (96, 192, 384)}
@@ -121,17 +121,7 @@ class SwinUNet(FlaxNetwork):
             span *= 2
         return span
 
-    @property
-    def uses_dropout(self) -> bool:
-        """Whether `apply` draws dropout masks in training."""
-        return self.dropout > 0
-
-    @property
-    def work(self) -> Work:
-        """What a forward pass takes for each voxel of a patch."""
-        return work_of(self._layers())
-
-    def _layers(self) -> Iterator[Convolution]:
+    def _convolutions(self) -> Iterator[Convolution]:
         """Its layers as convolutions; attention reads all tokens of a window twice."""
         channels = self.channels
         yield Convolution(27, channels, self.widths[0], 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from robpicker_jax.models.layers import Conv, TransposedConv, wide_scores
 from robpicker_jax.models.network import FlaxNetwork
 from robpicker_jax.models.norm import BatchNorm
 from robpicker_jax.models.presets import UNetShape, convolutions, receptive_field, unet_shape
-from robpicker_jax.models.work import Work, work_of
+from robpicker_jax.models.work import Convolution
 
 
 class _Conv(Conv):
@@ -121,14 +122,12 @@ class UNet(FlaxNetwork):
         return receptive_field(self.shape)
 
     @property
-    def uses_dropout(self) -> bool:
-        """Whether `apply` draws dropout masks in training."""
-        return self.shape.dropout > 0
+    def dropout(self) -> float:
+        """The rate at the bottom."""
+        return self.shape.dropout
 
-    @property
-    def work(self) -> Work:
-        """What a forward pass takes for each voxel of a patch."""
-        return work_of(convolutions(self.shape, self.n_classes))
+    def _convolutions(self) -> Iterator[Convolution]:
+        return convolutions(self.shape, self.n_classes)
 
     def _module(self, *, dropout: bool) -> Any:
         shape = self.shape if dropout else replace(self.shape, dropout=0.0)

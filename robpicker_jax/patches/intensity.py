@@ -5,6 +5,8 @@ Strengths are DeePiCt's (de Teresa-Trueba et al. 2023) for densities of variance
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from robpicker_jax.patches.arrays import Array, namespace, normals, uniforms
@@ -12,7 +14,7 @@ from robpicker_jax.patches.arrays import Array, namespace, normals, uniforms
 _STRENGTHS = 64  # stream of the hash that strengths are drawn from, apart from those of the voxels
 
 
-class _OfDensity:
+class _OfDensity(ABC):
     """An augmentation that moves nothing: `drawn` is uint32 (2,), the seed of its random numbers."""
 
     def margin(self, size: int) -> int:
@@ -24,8 +26,9 @@ class _OfDensity:
     def apply(self, patch: Array, drawn: Array, *, size: int, nearest: bool) -> Array:
         return patch if nearest else self.changed(patch, drawn)
 
+    @abstractmethod
     def changed(self, patch: Array, drawn: Array) -> Array:
-        raise NotImplementedError
+        """The patch's densities, changed by what was drawn."""
 
 
 class GaussianNoise(_OfDensity):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from pathlib import Path
 
@@ -11,62 +10,24 @@ import numpy as np
 import pytest
 import starfile
 
-from robpicker_jax.annotations import Particles, read_annotations, write_annotations
+from robpicker_jax.annotations import Particles
 from robpicker_jax.config import load_config
 from robpicker_jax.datasets import dataset, load_particles
-from robpicker_jax.simulation import DatasetRecipe, simulate_dataset
-from tests.commands.test_docs_data import blocks, run, star
-from tests.tiny import write_tiny
+from tests.commands.test_docs_data import blocks, run
+from tests.journeys.worlds import SHAPE, SPECIES, VOXEL, simulated, warp_lists
 
 PAGE = "relion_warp.md"
-SPECIES = [("apoferritin", 6), ("p97", 7)]
-SHAPE = (33, 64, 72)  # an odd edge, where centres differ by half a voxel
-VOXEL, BINNING = 10.0, 4
-UNBINNED = (290, 258, 131)  # x y z in tilt-series pixels: no multiples of the binning, as WarpTools rounds its volumes
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Particles]:
     """A folder as WarpTools leaves it; the particles of each tilt series."""
-    species = [{"name": name, "phantom": name, "radius_vox": radius, "copies": 8} for name, radius in SPECIES]
-    overrides = [
-        f"data.species={json.dumps(species)}",
-        f"simulation.shape_zyx={list(SHAPE)}",
-        f"simulation.voxel_size_angstrom={VOXEL}",
-        "simulation.snr=20",
-        "label_noise={}",
-    ]
-    config = load_config(write_tiny(tmp_path / "tiny.yaml"), overrides)
-    simulated = tmp_path / "simulated"
-    simulate_dataset(DatasetRecipe(config.data.species, config.simulation, config.label_noise), simulated)
+    volumes, truth = simulated(tmp_path / "simulated")
     folder = tmp_path / "warp"
     (folder / "reconstruction").mkdir(parents=True)
-    truth = {}
-    for number, split in enumerate(("train", "meta", "test"), start=1):
-        name = f"TS_{number:02}"
-        shutil.move(simulated / split / f"{split}_000.mrc", folder / "reconstruction" / f"{name}_10.00Apx.mrc")
-        truth[name] = read_annotations(simulated / split / f"{split}_000_objl.xml")
-    columns = ["rlnTomoName", *(f"rlnTomoSize{axis}" for axis in "XYZ"), "rlnTomoTiltSeriesPixelSize"]
-    sizes = " ".join(map(str, UNBINNED))
-    table = star("global", columns, [f"{name}.tomostar {sizes} {VOXEL / BINNING}" for name in truth])
-    (folder / "tomograms.star").write_text(table)
-    listed = [
-        particles.with_(tomograms=[f"{name}.tomostar"] * len(particles))
-        for name, particles in truth.items()
-        if name != "TS_03"
-    ]
-    everything = Particles.concatenate(listed)
-    first, second = (everything.select(everything.labels == label) for label in (1, 2))
-    # One list as WarpTools' export has it, in centred Å, which is counted from the middle of the unbinned volume …
-    centred = first.positions_vox * VOXEL - np.array(UNBINNED) / 2 * (VOXEL / BINNING)
-    rows = [
-        f"{name} {x:.4f} {y:.4f} {z:.4f}" for name, (x, y, z) in zip(first.tomograms.tolist(), centred, strict=True)
-    ]
-    columns = ["rlnTomoName", *(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")]
-    (folder / "apoferritin.star").write_text(star("particles", columns, rows))
-    # … and one as template matching has it, in pixels.
-    bare = Particles(second.positions_vox, np.zeros(len(second), np.int32), tomograms=second.tomograms)
-    write_annotations(folder / "p97.star", bare, fmt="warp", voxel_size_angstrom=VOXEL)
+    for name, path in volumes.items():
+        shutil.move(path, folder / "reconstruction" / f"{name}_10.00Apx.mrc")
+    warp_lists(folder, truth)
     monkeypatch.chdir(folder)
     return truth
 
@@ -97,7 +58,7 @@ def test_a_warptools_project_goes_from_files_to_picks(project: dict[str, Particl
     assert digests(folder) == before
     together = starfile.read("PICKS/picks.star")
     known = set(starfile.read("tomograms.star")["rlnTomoName"])
-    for label, (species, _) in enumerate(SPECIES, start=1):
+    for label, species in enumerate(SPECIES, start=1):
         table = starfile.read(f"PICKS/{species}.star")
         coordinates = table[[f"rlnCoordinate{axis}" for axis in "XYZ"]].to_numpy()
         mine = together[together["rlnClassNumber"] == label]

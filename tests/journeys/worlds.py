@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -70,23 +71,28 @@ def warp_project(tmp_path: Path) -> tuple[Path, dict[str, Particles]]:
         shutil.copy(path, home / f"{name}_10.00Apx.mrc")
         shutil.copy(path, home / f"even/{name}_10.00Apx.mrc")
         (folder / f"warp_tiltseries/{name}.xml").write_text("<TiltSeries><Angles>1</Angles></TiltSeries>")
+    (folder / "matching").mkdir()
+    warp_lists(folder / "matching", truth)
+    return folder, truth
+
+
+def warp_lists(folder: Path, truth: Mapping[str, Particles]) -> None:
+    """WarpTools' tomograms table, and a list for each species of TS_01 and TS_02: in centred Å, and in pixels."""
     columns = ["rlnTomoName", *(f"rlnTomoSize{axis}" for axis in "XYZ"), "rlnTomoTiltSeriesPixelSize"]
     sizes = " ".join(map(str, UNBINNED))
-    (folder / "matching").mkdir()
     table = star("global", columns, [f"{name}.tomostar {sizes} {VOXEL / BINNING}" for name in truth])
-    (folder / "matching/tomograms.star").write_text(table)
+    (folder / "tomograms.star").write_text(table)
     listed = [truth[name].with_(tomograms=[f"{name}.tomostar"] * len(truth[name])) for name in ("TS_01", "TS_02")]
     everything = Particles.concatenate(listed)
     first, second = (everything.select(everything.labels == label) for label in (1, 2))
-    # One list in centred Å, which is counted from the middle of the unbinned volume …
+    # As WarpTools' export has it: counted from the middle of the unbinned volume.
     centred = first.positions_vox * VOXEL - np.array(UNBINNED) / 2 * (VOXEL / BINNING)
     rows = [f"{n} {x:.4f} {y:.4f} {z:.4f}" for n, (x, y, z) in zip(np.asarray(first.tomograms), centred, strict=True)]
     columns = ["rlnTomoName", *(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")]
-    (folder / "matching/apoferritin.star").write_text(star("particles", columns, rows))
-    # … and one in pixels.
+    (folder / "apoferritin.star").write_text(star("particles", columns, rows))
+    # As template matching has it.
     bare = Particles(second.positions_vox, np.zeros(len(second), np.int32), tomograms=second.tomograms)
-    write_annotations(folder / "matching/p97.star", bare, fmt="warp", voxel_size_angstrom=VOXEL)
-    return folder, truth
+    write_annotations(folder / "p97.star", bare, fmt="warp", voxel_size_angstrom=VOXEL)
 
 
 def copick_project(tmp_path: Path) -> tuple[Path, dict[str, Particles]]:
