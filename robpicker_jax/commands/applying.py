@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robpicker_jax.commands.cli import ArgumentParser, console, parser, split_overrides
-from robpicker_jax.system.progress import error_console
+from robpicker_jax.commands.cli import ArgumentParser, parser, split_overrides
+from robpicker_jax.system.progress import error_console, say
 
 if TYPE_CHECKING:
     from robpicker_jax.annotations import Particles
@@ -205,7 +205,7 @@ def unfinished(queue: Sequence[Queued], finished: Finished, names: Mapping[Tomog
         else:
             waiting.append(item)
     if len(waiting) < len(queue):
-        _say(f"{len(queue) - len(waiting)} of {len(queue)} tomograms are finished already, by the same settings")
+        say(f"{len(queue) - len(waiting)} of {len(queue)} tomograms are finished already, by the same settings")
     return waiting
 
 
@@ -270,14 +270,14 @@ def say_plan(picker: Picker, queue: Sequence[Queued], bounds: Sequence[MemoryBou
     tiles = sum(picker.tiles(queued.shape_zyx) for queued in queue)
     held = "; all class probabilities are held" if whole else ""
     largest = max(bounds, key=lambda bound: bound.host + bound.device)
-    _say(f"{len(queue)} tomogram{'s' * (len(queue) > 1)}, {tiles} tiles; memory: {largest}{held}")
+    say(f"{len(queue)} tomogram{'s' * (len(queue) > 1)}, {tiles} tiles; memory: {largest}{held}")
     trained = picker.voxel_size_angstrom
     for queued in queue:
         here = queued.voxel_size_angstrom
         if queued.rescaled is not None:
-            _say(f"{queued.tomogram.name}: resampled from voxels of {here:.4g} Å to {trained:.4g} Å, as in training")
+            say(f"{queued.tomogram.name}: resampled from voxels of {here:.4g} Å to {trained:.4g} Å, as in training")
         elif here is None and trained is not None:
-            _say(
+            say(
                 f"{queued.tomogram.name}: its voxel size is not known; {trained:.4g} Å, as in training, is assumed "
                 "(--data.voxel_size_angstrom says another)"
             )
@@ -314,9 +314,5 @@ def streamed(
     for tomogram in stream_tomograms([queued.tomogram for queued in queue], data, readers, on_bad=on_bad):
         unlike = unlike_training(tomogram, trained)
         if unlike is not None:
-            _say(f"warning: {tomogram.name}: {unlike}")
+            say(f"warning: {tomogram.name}: {unlike}")
         yield tomogram
-
-
-def _say(text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)

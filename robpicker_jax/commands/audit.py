@@ -18,7 +18,8 @@ from robpicker_jax.commands.applying import (
     say_plan,
     streamed,
 )
-from robpicker_jax.commands.cli import ArgumentParser, console, fraction, progress
+from robpicker_jax.commands.cli import ArgumentParser, fraction, progress
+from robpicker_jax.system.progress import say
 
 if TYPE_CHECKING:
     from robpicker_jax.annotations import Particles
@@ -178,7 +179,7 @@ def _annotated(folder: Path, split: str, data: DataConfig, class_names: Sequence
     if not found:
         raise InputError(f"no annotated tomogram in {split}/", where=folder, fix="name another --split")
     if len(found) < len(everything):
-        _say(f"without annotations, left out: {', '.join(f.name for f in everything if not f.lists(class_names))}")
+        say(f"without annotations, left out: {', '.join(f.name for f in everything if not f.lists(class_names))}")
     return found
 
 
@@ -220,9 +221,7 @@ def _examine(
                 pictures[before + rank] = close_up(tomogram, rows.positions_vox[rank], radius)
             parts.append(_on_file_grid(rows, item))
             counts = Counter(rows.extra["kind"].tolist())
-            _say(
-                f"{tomogram.name}: {len(entry.particles)} annotations, {counts['missing']} candidates for missing ones"
-            )
+            say(f"{tomogram.name}: {len(entry.particles)} annotations, {counts['missing']} candidates for missing ones")
     everything = Particles.concatenate(parts)
     order = by_falling_score(everything)
     return everything.select(order), [pictures[row] for row in order[: max(options.top, 0)].tolist()]
@@ -259,21 +258,17 @@ def _write(
     from robpicker_jax.reporting.gallery import write_gallery
 
     counts = Counter(suspected(found, min_scores).extra["kind"].tolist())
-    _say(f"written: {files.write_table(options.out, found)}")
+    say(f"written: {files.write_table(options.out, found)}")
     files.write_review(options.out, found, min_scores, lists)
     subtitle = f"{options.data.name}/{options.split}: {sum(len(entry.particles) for entry in lists)} annotations"
     shown = found.select(slice(len(close_ups)))
     gallery = options.out / files.GALLERY
     write_gallery(gallery, shown, close_ups, subtitle=subtitle, of=sum(counts.values()))
-    _say(f"gallery: {gallery}")
+    say(f"gallery: {gallery}")
     for kind in KINDS:
-        _say(f"{kind}: {counts[kind]} with a score of at least {min_scores[kind]:g}")
+        say(f"{kind}: {counts[kind]} with a score of at least {min_scores[kind]:g}")
     if options.apply:
         card = picker.model.card
         model = {"sha256": fingerprint(picker.model), "step": card.step, "package_version": card.package_version}
         changed = files.write_cleaned(options.out, found, min_scores, lists, model)
-        _say(f"{changed} changes applied: {options.out / files.CLEANED}")
-
-
-def _say(text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)
+        say(f"{changed} changes applied: {options.out / files.CLEANED}")

@@ -19,6 +19,7 @@ from robpicker_jax.commands.cli import (
     split_overrides,
 )
 from robpicker_jax.commands.optics_arguments import add_contrast, add_optics, add_tilts
+from robpicker_jax.system.progress import say
 
 if TYPE_CHECKING:
     from robpicker_jax.averaging.results import AverageResult
@@ -119,7 +120,7 @@ def _check(options: Namespace) -> None:
     from robpicker_jax.system.errors import InputError
 
     if options.reference and options.start_resolution < _SHARED_DETAIL_ANGSTROM:
-        _say(
+        say(
             f"warning: both halves start from a map with detail to {options.start_resolution:g} Å, and agree on it whatever "
             f"the particles show: up to there the FSC says little (--start-resolution {_SHARED_DETAIL_ANGSTROM:g} or more)"
         )
@@ -202,14 +203,14 @@ def _say_plan(inputs: AveragingInputs) -> None:
             dropped += f", {entry.repeated} nearer than half a radius to another left out"
         start = "listed poses" if job.reference is None else "the reference"
         contrast = "bright" if settings.sign > 0 else "dark"
-        _say(
+        say(
             f"{job.name}: {len(job.particles)} particles{dropped}; box {settings.edge}, {contrast} particles, "
             f"{settings.iterations} iterations, the first {settings.first} from {start}, {settings.symmetry}"
         )
         done = job.finished_iterations()
         if done:
-            _say(f"{job.name}: {min(done, settings.iterations + 1)} of {settings.iterations + 1} averages are there")
-    _say(f"memory: at most {inputs.peak_bytes / 2**20:.0f} MiB beside the program itself")
+            say(f"{job.name}: {min(done, settings.iterations + 1)} of {settings.iterations + 1} averages are there")
+    say(f"memory: at most {inputs.peak_bytes / 2**20:.0f} MiB beside the program itself")
 
 
 def _write_class(entry: ClassInputs, result: AverageResult, inputs: AveragingInputs, options: Namespace) -> None:
@@ -227,7 +228,7 @@ def _write_class(entry: ClassInputs, result: AverageResult, inputs: AveragingInp
     figures = summary(job.name, result, job.settings, job.voxel_size_angstrom, entry.left_out, entry.repeated)
     write_text(job.folder / SUMMARY, json.dumps(figures, indent=1) + "\n")
     if warning := result.mask.warning():
-        _say(f"warning: {job.name}: {warning}")
+        say(f"warning: {job.name}: {warning}")
 
 
 def _view(name: str, result: AverageResult) -> Any:
@@ -300,10 +301,6 @@ def _report(inputs: AveragingInputs, results: Sequence[AverageResult], out: Path
         )
     console.print(table)
     console.print(f"averages in {out}, report in {out / _PAGE}", highlight=False, soft_wrap=True)
-
-
-def _say(text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)
 
 
 def _names(text: str) -> list[str]:

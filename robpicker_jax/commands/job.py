@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,6 @@ from robpicker_jax.datasets.densities import DensityStatistics, block_edge, dens
 from robpicker_jax.labels import clean_labels, label_maker
 from robpicker_jax.models.trained_model import TrainedModel
 from robpicker_jax.picking.model_picker import ModelPicker
-from robpicker_jax.system.progress import console
 from robpicker_jax.training.data import TrainingData
 from robpicker_jax.training.experiment import Experiment
 from robpicker_jax.training.export import trained_model
@@ -48,6 +47,12 @@ class Job:
     data: TrainingData
     experiment: Experiment
     validation: list[OpenedTomogram]
+
+    def with_experiment(self, experiment: Experiment) -> Job:
+        """The job with another experiment; itself where it is the same, so that what was computed once stays."""
+        if experiment is self.experiment:
+            return self
+        return replace(self, config=experiment.config, experiment=experiment)
 
     @cached_property
     def densities(self) -> DensityStatistics | None:
@@ -118,8 +123,3 @@ def model_of(job: Job, state: TrainState, score: float | None) -> TrainedModel:
 def species_names(config: Config) -> list[str]:
     """Names of the species, in the order of their labels."""
     return [species.name for species in config.data.species]
-
-
-def say(text: str) -> None:
-    """Print a line as it is, however long."""
-    console.print(text, highlight=False, soft_wrap=True)

@@ -14,12 +14,12 @@ import numpy as np
 from robpicker_jax import parallel
 from robpicker_jax.annotations import Particles
 from robpicker_jax.bilevel.step import TrainState
-from robpicker_jax.commands.job import Job, evaluate, evaluate_picks, model_of, say, validation_split
+from robpicker_jax.commands.job import Job, evaluate, evaluate_picks, model_of, validation_split
 from robpicker_jax.datasets import OpenedTomogram
 from robpicker_jax.models.model_file import MODEL_FILE, save_model
 from robpicker_jax.picking.model_picker import ModelPicker
 from robpicker_jax.system.files import write_text
-from robpicker_jax.system.progress import console, progress
+from robpicker_jax.system.progress import console, progress, say
 from robpicker_jax.training import run_folder as folders
 from robpicker_jax.training.export import validation_score
 from robpicker_jax.training.trainer import FitResult

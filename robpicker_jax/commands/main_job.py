@@ -7,13 +7,13 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from robpicker_jax import parallel
 from robpicker_jax.bilevel.step import TrainState
 from robpicker_jax.commands import run_state
 from robpicker_jax.commands.checking import say_findings
-from robpicker_jax.commands.job import Job, evaluate_picks, model_of, say, species_names, validation_split
+from robpicker_jax.commands.job import Job, evaluate_picks, model_of, species_names, validation_split
 from robpicker_jax.commands.job_results import calibrate, evaluate_test, keep_model, pick_all, report, with_thresholds
 from robpicker_jax.config import Config
 from robpicker_jax.datasets import SPLITS, OpenedTomogram
@@ -22,7 +22,7 @@ from robpicker_jax.picking.model_picker import ModelPicker
 from robpicker_jax.picking.score_maps import check_picking
 from robpicker_jax.picking.thresholds import build_threshold_rule
 from robpicker_jax.system.compilation import enable_persistent_cache
-from robpicker_jax.system.progress import clock, console
+from robpicker_jax.system.progress import clock, console, say
 from robpicker_jax.training import run_folder as folders
 from robpicker_jax.training.data import TrainingData, load_training_data
 from robpicker_jax.training.experiment import Experiment, build_experiment, check_names
@@ -34,10 +34,6 @@ from robpicker_jax.training.out_of_memory import within_memory
 from robpicker_jax.training.plan import prepare
 from robpicker_jax.training.starting import started
 from robpicker_jax.training.trainer import FitResult, fit
-
-if TYPE_CHECKING:
-    pass
-
 
 # Modules that are needed after training alone are imported then, so that the start does not take longer for them.
 
@@ -68,12 +64,12 @@ def run(config: Config, workdir: Path) -> None:
             folders.record_densities(workdir, job.densities)
         experiment, result = within_memory(
             job.experiment,
-            lambda experiment: train(replace(job, config=experiment.config, experiment=experiment), batches),
+            lambda experiment: train(job.with_experiment(experiment), batches),
             configured=configured_micro_batches,
             resident_bytes=data.resident_bytes,
             on_lowered=lambda lowered, planned: folders.record_plan(workdir, lowered.config, planned.record()),
         )
-        job = replace(job, config=experiment.config, experiment=experiment)
+        job = job.with_experiment(experiment)
         if not parallel.is_first():
             return  # process 0 alone picks, evaluates and reports
         finish(job, result)

@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robpicker_jax.commands.cli import console, progress
+from robpicker_jax.commands.cli import progress
 from robpicker_jax.commands.match_arguments import check, extractions, match_parser, match_settings, templates
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.progress import say
 
 if TYPE_CHECKING:
     from robpicker_jax.annotations import Particles
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     records = _records(options, matcher, clean)
     waiting = [tomogram for tomogram in found if not records.has(targets[tomogram].name, tomogram)]
     if len(waiting) < len(found):
-        _say(f"{len(found) - len(waiting)} of {len(found)} tomograms are finished already, by the same settings")
+        say(f"{len(found) - len(waiting)} of {len(found)} tomograms are finished already, by the same settings")
     if not waiting:
         return 0
     outputs = {tomogram: _outputs(files, targets[tomogram], matcher, options) for tomogram in waiting}
@@ -64,10 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _say_plan(matcher, waiting, targets)
     _match_all(matcher, waiting, targets, files, outputs, records, options)
     return 0
-
-
-def _say(text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)
 
 
 def _clean(options: argparse.Namespace) -> tuple[()] | tuple[TomogramFiles, Path]:
@@ -202,14 +199,14 @@ def _prepare(matcher: Matcher) -> None:
 def _say_plan(matcher: Matcher, waiting: Sequence[TomogramFiles], targets: dict[TomogramFiles, PickTarget]) -> None:
     """Say what the work will take before it starts: templates, angles, tiles, and the bound on memory."""
     for template in matcher.templates:
-        _say(
+        say(
             f"{template.name}: box {template.edge} voxels, diameter {template.diameter_vox:.1f} voxels, symmetry "
             f"{template.symmetry}, {len(matcher.rotations(template)):,} angles"
         )
     shapes = [targets[tomogram].shape_zyx for tomogram in waiting]
     tiles = sum(len(matcher.tiling(shape).starts) for shape in shapes)
     bound = max(matcher.bytes(shape) for shape in shapes)
-    _say(f"{len(waiting)} tomogram{'s' * (len(waiting) > 1)}, {tiles} tiles; memory: at most {bound / 2**30:.2f} GiB")
+    say(f"{len(waiting)} tomogram{'s' * (len(waiting) > 1)}, {tiles} tiles; memory: at most {bound / 2**30:.2f} GiB")
 
 
 def _match_all(
@@ -289,11 +286,11 @@ def _write_maps(matcher: Matcher, found: TomogramMatch, target: PickTarget, out:
 def _report(matcher: Matcher, found: TomogramMatch, target: PickTarget, path: Path) -> None:
     counts = Counter(found.particles.labels.tolist())
     numbers = ", ".join(f"{counts[label]} {name}" for label, name in enumerate(matcher.class_names, start=1))
-    _say(f"{path}: {numbers}")
+    say(f"{path}: {numbers}")
     for part in found.templates:
         if part.mirrored is not None:
             verdict = "the hand looks right" if part.mirrored < 1 else "warning: the hand may be wrong"
-            _say(f"{target.name}: mirrored {part.template.name} scores {part.mirrored:.3f} of it; {verdict}")
+            say(f"{target.name}: mirrored {part.template.name} scores {part.mirrored:.3f} of it; {verdict}")
 
 
 def _calibrated(
@@ -335,7 +332,7 @@ def _calibrated(
                 where=options.clean,
                 fix="ask for less, or give --min-score",
             )
-        _say(
+        say(
             f"{name}: scores of at least {point.threshold:.3f}; precision {point.precision:.2f} (lower bound "
             f"{point.bound:.2f}) and recall {point.recall:.2f} on {tomogram.volume_path}"
         )

@@ -18,7 +18,7 @@ from robpicker_jax.datasets import dataset
 from robpicker_jax.datasets.stamps import changed_files, stamps
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import read_json_object
-from robpicker_jax.system.progress import console
+from robpicker_jax.system.progress import say
 from robpicker_jax.training import run_folder as folders
 from robpicker_jax.training.metrics_log import read_metrics
 
@@ -50,12 +50,12 @@ def replay(record: Path, workdir: Path | None = None) -> int:
         raise InputError("is the record itself", where=again, fix="give another --workdir")
     main_job.run(config, again)
     for line in _other_versions(record, again):
-        _say(line)
+        say(line)
     difference = first_difference(record, again)
     if difference is not None:
-        _say(f"replay of {record}: {difference}\nthe replay is kept in {again}")
+        say(f"replay of {record}: {difference}\nthe replay is kept in {again}")
         return 1
-    _say(f"replay of {record}: {len(rows)} rows of metrics, evaluation, picks and model are equal, bit by bit")
+    say(f"replay of {record}: {len(rows)} rows of metrics, evaluation, picks and model are equal, bit by bit")
     if workdir is None:
         shutil.rmtree(again)
     return 0
@@ -116,7 +116,3 @@ def _other_versions(record: Path, again: Path) -> list[str]:
         return [f"warning: {error}"]
     keys = [key for key in after if key not in _OF_THE_START and before.get(key) != after[key]]
     return [f"warning: made with {key} {before.get(key)}, here {after[key]}: numbers may differ" for key in keys]
-
-
-def _say(text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)

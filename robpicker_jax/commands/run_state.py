@@ -14,7 +14,7 @@ from robpicker_jax.datasets import dataset
 from robpicker_jax.datasets.stamps import Stamps, changed_files, stamps
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import clear_temporary, read_json_object, write_text
-from robpicker_jax.system.progress import console, progress
+from robpicker_jax.system.progress import progress, say
 from robpicker_jax.training import results
 from robpicker_jax.training import run_folder as folders
 from robpicker_jax.training.optimizers import rate_jumps
@@ -41,13 +41,13 @@ def is_finished(config: Config, workdir: Path) -> bool:
     if changed is None:
         return False
     if changed:
-        _say(f"{workdir}: made again, since something has changed ({_listed(changed)}): picks, evaluation, report")
+        say(f"{workdir}: made again, since something has changed ({_listed(changed)}): picks, evaluation, report")
         return False
     macro = read_json_object(workdir / "evaluation.json").get("macro")
     score = macro.get("f1") if isinstance(macro, dict) else None
     scored = "" if not isinstance(score, float) else f", macro F1 {score:.3f} on the test set"
-    _say(f"{workdir}: this run is finished ({config.train.steps} steps{scored}); nothing to do")
-    _say(f"report: {workdir / 'report' / 'index.html'}")
+    say(f"{workdir}: this run is finished ({config.train.steps} steps{scored}); nothing to do")
+    say(f"report: {workdir / 'report' / 'index.html'}")
     return True
 
 
@@ -88,7 +88,7 @@ def clear_leftovers(config: Config, workdir: Path) -> None:
     except InputError:
         return
     if not folders.siblings(workdir, former):
-        _say(f"{own}: data of a start that failed, with other settings; they are simulated anew")
+        say(f"{own}: data of a start that failed, with other settings; they are simulated anew")
         shutil.rmtree(own)
 
 
@@ -140,7 +140,7 @@ def check_inputs(folder: Path, data: DataConfig, workdir: Path) -> None:
         touched = [] if before is None else changed_files(before, now, ("train", "meta"))
         if touched:
             files = _listed([line.removesuffix(" changed") for line in touched])
-            _say(f"warning: written again since this run was begun, with the same size and samples: {files}")
+            say(f"warning: written again since this run was begun, with the same size and samples: {files}")
     write_text(path, json.dumps(now, indent=1) + "\n")
 
 
@@ -172,7 +172,3 @@ def _recipe(config: Config) -> DatasetRecipe:
 
 def _listed(changed: list[str]) -> str:
     return ", ".join(changed[:_SHOWN]) + (f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else "")
-
-
-def _say(text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)

@@ -47,6 +47,11 @@ console = PatientConsole(markup=False, emoji=False)
 error_console = PatientConsole(stderr=True, markup=False, emoji=False)
 
 
+def say(text: str) -> None:
+    """Print a line as it is, however long."""
+    console.print(text, highlight=False, soft_wrap=True)
+
+
 class Progress:
     """Counts units of work and shows them with the time left; `fields` are shown as "name value" pairs.
 

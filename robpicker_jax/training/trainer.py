@@ -19,7 +19,7 @@ import jax
 from robpicker_jax import parallel
 from robpicker_jax.bilevel import Metrics, Step, TrainState
 from robpicker_jax.config import TrainConfig
-from robpicker_jax.system.progress import console, progress
+from robpicker_jax.system.progress import progress, say
 from robpicker_jax.system.signals import stop_requests
 from robpicker_jax.training.cadence import OnPace, Pace, Saving
 from robpicker_jax.training.checkpoint import Checkpoints
@@ -107,7 +107,7 @@ def fit(
                 checkpoints.save(0, state)
         else:
             state = checkpoints.restore(experiment.state)
-            _say(f"going on from step {int(state.step)} of {train.steps}")
+            say(f"going on from step {int(state.step)} of {train.steps}")
         log.truncate(int(state.step))
         validation = Validations(train, validate, choose_by, log, checkpoints, on_best)
         validation.catch_up(state)
@@ -121,7 +121,7 @@ def fit(
                 if train.on_nan != "rollback":
                     raise diverged(fault.what, kept) from None
                 left_out.add(fault, kept)
-                _say(f"{fault.what}; back to step {kept}, and on without step {fault.step}")
+                say(f"{fault.what}; back to step {kept}, and on without step {fault.step}")
             state = checkpoints.restore(like)
             log.truncate(int(state.step))
         best = checkpoints.restore(state, best=True)
@@ -280,7 +280,7 @@ class _Reporter:
             self.skipped += 1
             if self.train.on_nan != "skip" or self.skipped > MOST_IN_A_ROW:
                 raise NotFinite(done, what)
-            _say(f"{what}; the step is left out")
+            say(f"{what}; the step is left out")
         else:
             self.skipped = 0
         # The mean loss without weights: the weighted one rises while the weights grow, and looks like divergence.
@@ -348,7 +348,3 @@ _all_finite = jax.jit(all_finite)
 def _check_finite(state: TrainState, done: int) -> None:
     if not bool(_all_finite((state.params, state.meta))):
         raise NotFinite(done, f"a parameter stopped being finite by step {done}")
-
-
-def _say(text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from robpicker_jax import parallel
 from robpicker_jax.bilevel import TrainState
 from robpicker_jax.config import TrainConfig
-from robpicker_jax.system.progress import console
+from robpicker_jax.system.progress import say
 from robpicker_jax.system.signals import stop_requested
 from robpicker_jax.training.checkpoint import Checkpoints
 from robpicker_jax.training.metrics_log import MetricsLog
@@ -97,7 +97,7 @@ class Validations:
                 self._on_best(state, self._best)
         # The row comes last: a run that is killed before it validates again, and loses nothing.
         self._log.write({"step": step, "kind": "validation", **scores})
-        _say(f"step {step}: {self.choose_by} {score:.3f} at validation" + (", the best so far" if is_best else ""))
+        say(f"step {step}: {self.choose_by} {score:.3f} at validation" + (", the best so far" if is_best else ""))
 
 
 def _best_so_far(checkpoints: Checkpoints, log: MetricsLog, choose_by: str) -> float:
@@ -110,7 +110,3 @@ def _best_so_far(checkpoints: Checkpoints, log: MetricsLog, choose_by: str) -> f
         return -math.inf
     score = checkpoints.best_score()
     return log.validation_scores(choose_by).get(step, -math.inf) if score is None else score
-
-
-def _say(text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)

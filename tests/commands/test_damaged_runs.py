@@ -100,7 +100,7 @@ def test_e8_damaged_results_of_a_finished_run_are_named_and_made_again(
     if name.startswith("picks") and damage != "gone":
         return  # lists are the user's to change
     said: list[str] = []
-    monkeypatch.setattr(run_state, "_say", said.append)
+    monkeypatch.setattr(run_state, "say", said.append)
     config = load_config(tiny_config)
     assert run_state.is_finished(config, finished)
     whole = (finished / name).read_bytes()
