@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.evaluation.published import pairs_of_any_class
 from robpicker_jax.system.errors import InputError
 
 _FALSE_PICKS_OF_A_PATCH = 2  # as many as `train.corruption.false_picks` speaks of
@@ -122,19 +123,13 @@ def label_errors(
 
 def _partners(particles: Particles, picks: Particles, radii_vox: NDArray[np.float64]) -> NDArray[np.int64]:
     """Index of each particle's pick, -1 where there is none: the pairs within a radius, the closest first."""
-    from scipy.spatial import cKDTree
-
-    partner = np.full(len(particles), -1, np.int64)
-    if not len(particles) or not len(picks):
-        return partner
-    limits = radii_vox[particles.labels - 1]
-    near = cKDTree(particles.positions_vox).sparse_distance_matrix(
-        cKDTree(picks.positions_vox), float(limits.max()), output_type="ndarray"
-    )
-    taken = np.zeros(len(picks), bool)
-    for i, j, distance in sorted(near.tolist(), key=lambda pair: pair[2]):
-        if partner[i] < 0 and not taken[j] and distance <= limits[i]:
-            partner[i], taken[j] = j, True
+    partner, taken = np.full(len(particles), -1, np.int64), np.zeros(len(picks), bool)
+    pairs = pairs_of_any_class(particles, picks, float(radii_vox.max()))
+    pairs = pairs.where(pairs.distances <= radii_vox[particles.labels[pairs.truths] - 1])
+    for index in np.argsort(pairs.distances, kind="stable"):
+        particle, pick = pairs.truths[index], pairs.picks[index]
+        if partner[particle] < 0 and not taken[pick]:
+            partner[particle], taken[pick] = pick, True
     return partner
 
 
