@@ -1,0 +1,117 @@
+"""What is reviewed: a list of particles, and what holds for those that nobody decides on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.system.errors import InputError
+
+_AUDIT = ("kind", "row", "suggested_class", "suggested_x_vox", "suggested_y_vox", "suggested_z_vox")
+"""Columns by which the table of an audit is known (`auditing.examine.suspicions`)."""
+_OF_SUSPICIONS = (*_AUDIT, "false", "wrong_class", "displaced", "correction")
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What an audit would do about a row.
+
+    Attributes:
+        kind: "false", "wrong_class", "displaced" or "missing".
+        label: the class that it suggests.
+        at: the position that it suggests, x y z in voxels.
+    """
+
+    kind: str
+    label: int
+    at: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ReviewList:
+    """The particles of one tomogram that are reviewed.
+
+    Attributes:
+        name: the tomogram.
+        particles: n particles, labels counted from 1 in the order of `class_names`.
+        class_names: name of class 1, 2, ….
+        suggestions: what an audit suggests for each; None where the particles are picks. Picks that nobody decides on
+            stay where their score reaches the threshold of their class. Of an audit, annotations stay and missing
+            particles stay out until somebody decides otherwise; scores are those of the suspicion.
+        voxel_size_angstrom: of the tomogram, None where it is not known.
+        shape_zyx: of the tomogram, voxels.
+    """
+
+    name: str
+    particles: Particles
+    class_names: Sequence[str]
+    suggestions: Sequence[Suggestion] | None = None
+    voxel_size_angstrom: float | None = None
+    shape_zyx: tuple[int, int, int] | None = None
+
+    @property
+    def plain(self) -> Particles:
+        """The particles without what an audit says of them: its columns, and its scores, which are of suspicions."""
+        if self.suggestions is None:
+            return self.particles
+        extra = {name: values for name, values in self.particles.extra.items() if name not in _OF_SUSPICIONS}
+        return self.particles.with_(scores=None, extra=extra)
+
+    def stays(self, min_scores: Mapping[str, float]) -> np.ndarray:
+        """Which of the particles stay where nobody decides, bool (n,)."""
+        if self.suggestions is not None:
+            return np.array([entry.kind != "missing" for entry in self.suggestions], bool)
+        scores = self.particles.scores
+        if scores is None:
+            return np.ones(len(self.particles), bool)
+        least = np.array([0.0, *(min_scores.get(name, -np.inf) for name in self.class_names)])
+        least[0] = min(least[1:], default=-np.inf)
+        known = np.where(self.particles.labels < len(least), self.particles.labels, 0)
+        return np.asarray(np.isnan(scores) | (scores >= least[known]))
+
+    @classmethod
+    def of_audit(
+        cls,
+        name: str,
+        rows: Particles,
+        class_names: Sequence[str],
+        voxel_size_angstrom: float | None = None,
+        shape_zyx: tuple[int, int, int] | None = None,
+    ) -> ReviewList:
+        """The rows of an audit's table that are of one tomogram.
+
+        Raises:
+            InputError: columns are missing, or a class that is not among `class_names`.
+        """
+        missing = [column for column in _AUDIT if column not in rows.extra]
+        if missing:
+            raise InputError(
+                f"no column {missing[0]}", where="the audit's table", fix="give the audit.csv that `audit` wrote"
+            )
+        label_of = {known: label for label, known in enumerate(class_names, start=1)}
+        suggestions = []
+        for index in range(len(rows)):
+            suggested = str(rows.extra["suggested_class"][index])
+            if suggested not in label_of:
+                raise InputError(
+                    f"suggests class {suggested!r}", where="the audit's table", fix=f"known: {', '.join(class_names)}"
+                )
+            x, y, z = (float(rows.extra[column][index]) for column in _AUDIT[3:])
+            suggestions.append(Suggestion(str(rows.extra["kind"][index]), label_of[suggested], (x, y, z)))
+        return cls(name, rows, class_names, tuple(suggestions), voxel_size_angstrom, shape_zyx)
+
+
+def is_audit(particles: Particles) -> bool:
+    """Whether a list is the table of an audit."""
+    return all(column in particles.extra for column in _AUDIT)
+
+
+def fingerprint(particles: Particles) -> str:
+    """What tells a list from another one: a hash of its positions and labels, so that decisions meet their own list."""
+    content = np.ascontiguousarray(particles.positions_vox, "<f8").tobytes()
+    content += np.ascontiguousarray(particles.labels, "<i4").tobytes()
+    return hashlib.sha256(content).hexdigest()[:16]
