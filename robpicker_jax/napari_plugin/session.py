@@ -49,7 +49,7 @@ class ReviewSession:
             ndim=3,
             name=f"{name} picks",
             face_color="transparent",
-            border_width=0.12,
+            border_width=0.06,
             out_of_slice_display=True,
             metadata={"robpicker": name},
         )

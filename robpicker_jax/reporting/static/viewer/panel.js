@@ -115,14 +115,14 @@ function list() {
   if (first) element("div", first + " more above", body, { class: "more" });
   for (const item of rows) {
     const chosen = item.i === shown.selected;
-    const row = element("div", undefined, body, { role: "option", id: "pick-" + item.i, class: "pick " + item.state, "aria-selected": chosen });
+    const row = element("div", undefined, body, { role: "option", id: "pick-" + item.i, class: "pick " + item.state + (isAudit() ? " suspected" : ""), "aria-selected": chosen });
     element("span", STATE_MARKS[item.state] + (item.added ? "+" : ""), row, { class: "state", "aria-label": item.state });
     swatch(classOf(item.label).colour, row);
     element("span", classOf(item.label).name, row, { class: "what" });
     const dot = element("span", item.score === null ? "" : item.score.toFixed(3), row, { class: "number" });
     if (scoreColour(item.score)) dot.style.borderBottom = "2px solid " + scoreColour(item.score);
     element("span", item.at.map((value) => value.toFixed(1)).join(", "), row, { class: "number where" });
-    if (item.kind) element("span", KINDS[item.kind] || item.kind, row, { class: "soft" });
+    if (item.kind) element("span", KINDS[item.kind], row, { class: "soft" });
     row.addEventListener("click", () => select(item.i));
   }
   const rest = items.length - first - rows.length;

@@ -101,6 +101,7 @@ function drawMarks(view) {
     }
   }
   if (!byId("show-picks").checked) return;
+  suggestedRing(view);
   for (const item of shown.review.items) {
     const kind = classOf(item.label), wrong = item.match !== null && item.match < 0 && !item.added;
     const chosen = item.i === shown.selected;
@@ -110,6 +111,14 @@ function drawMarks(view) {
     mark(view, item, kind, radius, wrong, chosen);
     view.marks.push({ at: item.at, kind, item, what: wrong ? "false pick" : item.match !== null && !item.added ? "correct pick" : "pick" });
   }
+}
+
+// Where an audit would move the selected particle to.
+function suggestedRing(view) {
+  const item = shown.review.items[shown.selected], advice = suggested(item);
+  if (!advice || advice.do !== "move") return;
+  const radius = sectionRadius(classOf(item.label).radius, away(view, advice.at));
+  if (radius) ring(view, advice.at, radius, "#56b4e9", "dashed");
 }
 
 // How far a position is from the slab of voxels that a section shows: slices may be means of several.
