@@ -104,6 +104,15 @@ def test_an_audit_writes_a_page_and_its_decisions_make_lists(tiny_run: Path, tmp
     assert found.scores is None
 
 
+def test_decisions_made_in_the_report_of_a_run_are_of_its_own_picks(tiny_run: Path) -> None:
+    shown = payload(tiny_run / "report" / "index.html")
+    (tomogram,) = shown["tomograms"]
+    own = read_annotations(tiny_run / "picks" / "test_000.xml", allow_empty=True)
+    assert tomogram["list"] == fingerprint(own)
+    np.testing.assert_array_equal(tomogram["picks"].get("size", []), [] if not len(own) else own.cluster_sizes)
+    assert str(tiny_run) in shown["command"]["before"]
+
+
 @pytest.mark.parametrize(
     ("further", "message"),
     [
