@@ -13,6 +13,7 @@ from robpicker_jax.commands.cli import ArgumentParser, parser, positive_number
 from robpicker_jax.system.progress import say
 
 if TYPE_CHECKING:
+    from robpicker_jax.models.trained_model import ModelCard
     from robpicker_jax.reporting.data import SpeciesInfo
     from robpicker_jax.reviewing import ReviewList
     from robpicker_jax.volumes import VolumeReader
@@ -76,20 +77,22 @@ def _write_pages(options: argparse.Namespace) -> None:
     """One page for up to `MAX_TOMOGRAMS` tomograms."""
     from robpicker_jax.annotations.conversion import parse_options
     from robpicker_jax.datasets import tomograms_from
-    from robpicker_jax.datasets.headers import agreed_voxel_size
+    from robpicker_jax.picking.agreement import voxel_size_of
     from robpicker_jax.reporting.data import Command
     from robpicker_jax.reporting.review_page import page_paths, reviewed_view, write_review_page
     from robpicker_jax.reporting.viewer import MAX_TOMOGRAMS
-    from robpicker_jax.reviewing.reading import Reviewed, review_lists
+    from robpicker_jax.reviewing.reading import ReviewedTomogram, review_lists
     from robpicker_jax.system.outputs import check_outputs
     from robpicker_jax.volumes import open_volume
 
+    card = _card(options)
+    trained = None if card is None else card.voxel_size_angstrom
     opened = []
     for files in tomograms_from(options.tomograms, annotations=False):
         reader = open_volume(files.volume_path)
-        opened.append(_Opened(files.name, reader, agreed_voxel_size([reader], options.voxel_size)))
-    species = _species(options, opened)
-    tomograms = [Reviewed(item.name, item.voxel_size_angstrom, item.reader.shape_zyx) for item in opened]
+        opened.append(_Opened(files.name, reader, voxel_size_of(reader, options.voxel_size or trained, trained)))
+    species = _species(options, card, opened)
+    tomograms = [ReviewedTomogram(item.name, item.voxel_size_angstrom, item.reader.shape_zyx) for item in opened]
     lists = review_lists(
         options.picks,
         tomograms,
@@ -116,30 +119,41 @@ def _write_pages(options: argparse.Namespace) -> None:
         say(f"page: {path}")
 
 
-def _species(options: argparse.Namespace, opened: Sequence[_Opened]) -> list[SpeciesInfo]:
-    """The species with radii in voxels of the tomograms.
+def _card(options: argparse.Namespace) -> ModelCard | None:
+    """The card of the model that --workdir names; None where --species is given.
 
     Raises:
-        InputError: neither or both of --workdir and --species, a radius or a voxel size that is not known, or tomograms of
-            different voxels.
+        InputError: neither or both are given, or no model is there.
+    """
+    from robpicker_jax.system.errors import InputError
+
+    if (options.workdir is None) == (options.species is None):
+        raise InputError("give one of --workdir and --species", where="review", fix="such as --species ribosome:150")
+    if options.workdir is None:
+        return None
+    from robpicker_jax.training.export import load_trained_model
+
+    return load_trained_model(options.workdir).card
+
+
+def _species(options: argparse.Namespace, card: ModelCard | None, opened: Sequence[_Opened]) -> list[SpeciesInfo]:
+    """The species with radii in voxels of the tomograms: a model's, or those of --species.
+
+    Raises:
+        InputError: a radius or a voxel size that is not known, or tomograms of different voxels.
     """
     from robpicker_jax.picking.agreement import agrees
     from robpicker_jax.proposal.species import parsed
     from robpicker_jax.reporting.data import SpeciesInfo
     from robpicker_jax.system.errors import InputError
 
-    if (options.workdir is None) == (options.species is None):
-        raise InputError("give one of --workdir and --species", where="review", fix="such as --species ribosome:150")
     sizes = [item.voxel_size_angstrom for item in opened if item.voxel_size_angstrom is not None]
     for item in opened:
         if sizes and not agrees(item.voxel_size_angstrom, sizes[0]):
             what = f"voxels of {item.voxel_size_angstrom:.4g} Å, and others of {sizes[0]:.4g} Å"
             raise InputError(what, where=item.reader.path, fix="review those of one voxel size at a time")
     size = sizes[0] if sizes else None
-    if options.workdir is not None:
-        from robpicker_jax.training.export import load_trained_model
-
-        card = load_trained_model(options.workdir).card
+    if card is not None:
         factor = 1.0 if size is None or card.voxel_size_angstrom is None else card.voxel_size_angstrom / size
         return [SpeciesInfo(s.name, s.radius_vox * factor, s.molecular_weight_kda) for s in card.data.species]
     if size is None:
@@ -157,7 +171,7 @@ def _apply(options: argparse.Namespace) -> None:
     from robpicker_jax.annotations import FORMATS, write_annotations
     from robpicker_jax.annotations.conversion import parse_options
     from robpicker_jax.reviewing import read_decisions
-    from robpicker_jax.reviewing.reading import Reviewed, review_lists
+    from robpicker_jax.reviewing.reading import ReviewedTomogram, review_lists
     from robpicker_jax.system.errors import InputError
     from robpicker_jax.system.outputs import check_outputs
 
@@ -170,10 +184,10 @@ def _apply(options: argparse.Namespace) -> None:
             if any(given.name == entry.name for given, _ in done):
                 raise InputError(f"a second review of tomogram {entry.name}", where=path, fix="keep one of them")
             size = options.voxel_size or entry.voxel_size_angstrom
-            reviewed = Reviewed(entry.name, size, entry.shape_zyx)
+            tomogram = ReviewedTomogram(entry.name, size, entry.shape_zyx)
             (given,) = review_lists(
                 options.picks,
-                [reviewed],
+                [tomogram],
                 decisions.class_names,
                 options=parse_options(options.picks_option, "--picks-option"),
                 fmt=options.picks_format,

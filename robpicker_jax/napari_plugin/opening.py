@@ -11,7 +11,7 @@ import numpy as np
 from robpicker_jax.datasets import dataset, tomograms_from
 from robpicker_jax.datasets.headers import agreed_voxel_size
 from robpicker_jax.reviewing import ReviewList
-from robpicker_jax.reviewing.reading import Reviewed, review_lists
+from robpicker_jax.reviewing.reading import ReviewedTomogram, review_lists
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.run_folder import read_config
 from robpicker_jax.volumes import open_volume
@@ -67,5 +67,5 @@ def open_for_review(workdir: Path, volume: Path, picks: Path | None = None) -> O
         size = agreed_voxel_size([reader], data.voxel_size_angstrom)
         density, shape = reader.read(), reader.shape_zyx
     names = [species.name for species in data.species]
-    (given,) = review_lists(picks or workdir / "picks", [Reviewed(files.name, size, shape)], names)
+    (given,) = review_lists(picks or workdir / "picks", [ReviewedTomogram(files.name, size, shape)], names)
     return Opened(density, given, [species.radius_vox for species in data.species])

@@ -18,7 +18,7 @@ from robpicker_jax.annotations.registry import FORMATS
 from robpicker_jax.napari_plugin.opening import Opened
 from robpicker_jax.reporting.style import BACKGROUND_COLOUR, class_colours
 from robpicker_jax.reviewing import Edit, Item, Review, read_decisions, write_decisions
-from robpicker_jax.reviewing.edits import Deed
+from robpicker_jax.reviewing.edits import Action
 from robpicker_jax.system.errors import InputError
 
 _FACES = {"undecided": (0, 0, 0, 0), "accepted": (0, 0.62, 0.45, 0.35), "rejected": (0.84, 0.37, 0, 0.45)}
@@ -62,7 +62,7 @@ class ReviewSession:
         """Indices of the selected particles."""
         return sorted(int(index) for index in self.layer.selected_data)
 
-    def decide(self, do: Deed, label: int | None = None) -> None:
+    def decide(self, do: Action, label: int | None = None) -> None:
         """Accept, reject, undecide or reclass what is selected."""
         for index in self.selected:
             self.review.do(Edit(do, index, label=label))

@@ -1,7 +1,7 @@
 """A person's decisions on a list of particles, and the list that they leave."""
 
 from robpicker_jax.reviewing.decisions import Decisions, TomogramDecisions, read_decisions, write_decisions
-from robpicker_jax.reviewing.edits import Edit, Item, Review, reviewed
+from robpicker_jax.reviewing.edits import Edit, Item, Review, folded
 from robpicker_jax.reviewing.items import ReviewList, fingerprint
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "ReviewList",
     "TomogramDecisions",
     "fingerprint",
+    "folded",
     "read_decisions",
-    "reviewed",
     "write_decisions",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robpicker_jax.reviewing.edits import DEEDS, Edit, Review
+from robpicker_jax.reviewing.edits import ACTIONS, Edit, Review
 from robpicker_jax.reviewing.items import ReviewList, fingerprint
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import read_json_object, write_text
@@ -131,8 +131,8 @@ def _tomogram(entry: Mapping[str, Any], names: Sequence[str], path: Path) -> Tom
 
 def _edit(entry: Mapping[str, Any], names: Sequence[str], path: Path) -> Edit:
     do, name, at = entry["do"], entry.get("class"), entry.get("at")
-    if do not in DEEDS:
-        raise InputError(f"unknown edit {do!r}", where=path, fix=f"known: {', '.join(DEEDS)}")
+    if do not in ACTIONS:
+        raise InputError(f"unknown edit {do!r}", where=path, fix=f"known: {', '.join(ACTIONS)}")
     if name is not None and name not in names:
         raise InputError(f"class {name!r} is not among the species", where=path, fix=f"known: {', '.join(names)}")
     x, y, z = (None, None, None) if at is None else map(float, at)

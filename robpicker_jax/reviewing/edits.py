@@ -15,9 +15,9 @@ from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.reviewing.items import ReviewList
 from robpicker_jax.system.errors import InputError
 
-Deed = Literal["accept", "reject", "undecide", "reclass", "move", "add"]
+Action = Literal["accept", "reject", "undecide", "reclass", "move", "add"]
 State = Literal["undecided", "accepted", "rejected"]
-DEEDS: tuple[Deed, ...] = get_args(Deed)
+ACTIONS: tuple[Action, ...] = get_args(Action)
 
 Position = tuple[float, float, float]
 
@@ -34,7 +34,7 @@ class Edit:
         at: x y z in voxels, of "move" and "add".
     """
 
-    do: Deed
+    do: Action
     item: int | None = None
     label: int | None = None
     at: Position | None = None
@@ -57,7 +57,7 @@ class Item:
     added: bool = False
 
 
-def reviewed(given: ReviewList, edits: Iterable[Edit]) -> list[Item]:
+def folded(given: ReviewList, edits: Iterable[Edit]) -> list[Item]:
     """The particles after the edits, the given ones first.
 
     Raises:
@@ -86,7 +86,7 @@ def reviewed(given: ReviewList, edits: Iterable[Edit]) -> list[Item]:
     return items
 
 
-_STATES: Mapping[Deed, State] = {"accept": "accepted", "reject": "rejected", "undecide": "undecided"}
+_STATES: Mapping[Action, State] = {"accept": "accepted", "reject": "rejected", "undecide": "undecided"}
 
 
 def _label(edit: Edit, given: ReviewList, where: str) -> int:
@@ -114,7 +114,7 @@ class Review:
         self.given = given
         self.edits: list[Edit] = list(edits)
         self.undone: list[Edit] = []
-        self._items = reviewed(given, self.edits)
+        self._items = folded(given, self.edits)
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -125,9 +125,9 @@ class Review:
         """Make an edit; what was undone before can no longer be done again.
 
         Raises:
-            InputError: an edit that makes no sense (see `reviewed`); nothing has changed then.
+            InputError: an edit that makes no sense (see `folded`); nothing has changed then.
         """
-        self._items = reviewed(self.given, [*self.edits, edit])
+        self._items = folded(self.given, [*self.edits, edit])
         self.edits.append(edit)
         self.undone.clear()
 
@@ -162,7 +162,7 @@ class Review:
         if not source:
             return None
         target.append(source.pop())
-        self._items = reviewed(self.given, self.edits)
+        self._items = folded(self.given, self.edits)
         return target[-1]
 
     def corrected(self, min_scores: Mapping[str, float] | None = None, *, accepted_only: bool = False) -> Particles:

@@ -11,12 +11,13 @@ from typing import Any
 from robpicker_jax.annotations import Particles
 from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.datasets.lists import read_lists
+from robpicker_jax.datasets.pairing import DEFAULT_RULE
 from robpicker_jax.reviewing.items import ReviewList, is_audit
 from robpicker_jax.system.errors import InputError
 
 
 @dataclass(frozen=True)
-class Reviewed:
+class ReviewedTomogram:
     """A tomogram whose list is reviewed.
 
     Attributes:
@@ -32,12 +33,12 @@ class Reviewed:
 
 def review_lists(
     path: Path,
-    tomograms: Sequence[Reviewed],
+    tomograms: Sequence[ReviewedTomogram],
     class_names: Sequence[str],
     *,
     options: Mapping[str, Any] | None = None,
     fmt: str | None = None,
-    rule: NameRule = NameRule(),  # noqa: B008 - frozen
+    rule: NameRule = DEFAULT_RULE,
 ) -> list[ReviewList]:
     """The list of each tomogram.
 

@@ -34,7 +34,7 @@ from robpicker_jax.picking.finished import Finished
 from robpicker_jax.picking.template_picker import template_picker
 from robpicker_jax.reporting.data import ClassWeights, LabelExample, ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.stored import load_workdir, save_inputs
-from robpicker_jax.reviewing import Edit, Review, ReviewList, read_decisions, reviewed, write_decisions
+from robpicker_jax.reviewing import Edit, Review, ReviewList, folded, read_decisions, write_decisions
 from robpicker_jax.simulation.manifest import open_manifest, write_manifest
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.training import results
@@ -198,7 +198,7 @@ def decisions_subject(folder: Path) -> Subject:
 
     def read(path: Path) -> None:
         for entry in read_decisions(path).tomograms.values():
-            reviewed(given, entry.edits)
+            folded(given, entry.edits)
 
     return Subject(contents(folder), "decisions.json", read)
 

@@ -13,7 +13,7 @@ import yaml
 
 from robpicker_jax.annotations import Particles, read_annotations, write_annotations
 from robpicker_jax.reviewing import Edit, Review, write_decisions
-from robpicker_jax.reviewing.reading import Reviewed, review_lists
+from robpicker_jax.reviewing.reading import ReviewedTomogram, review_lists
 from tests.commands.test_docs_data import blocks
 from tests.journeys import worlds
 from tests.journeys.test_journeys import PLAIN, SMALL, follow, nearest
@@ -23,7 +23,9 @@ _NEAR_VOX = 3.0
 
 def decided(truth: Particles, path: Path) -> tuple[int, int]:
     """Decisions of somebody who sees the truth: false picks rejected, missed particles added; how many of each."""
-    (given,) = review_lists(Path("PICKS"), [Reviewed("TS_03", worlds.VOXEL, worlds.SHAPE)], list(worlds.SPECIES))
+    (given,) = review_lists(
+        Path("PICKS"), [ReviewedTomogram("TS_03", worlds.VOXEL, worlds.SHAPE)], list(worlds.SPECIES)
+    )
     review, found = Review(given), given.particles
     distances = np.linalg.norm(found.positions_vox[:, None] - truth.positions_vox[None], axis=2)
     distances[found.labels[:, None] != truth.labels[None]] = np.inf

@@ -2,7 +2,7 @@
 function load(index) {
   if (volume) volume.stop();
   const tomogram = data.tomograms[index], review = reviewOf(tomogram);
-  Object.assign(shown, { tomogram, review, thresholds: review.thresholds, zoom: 1, selected: null });
+  Object.assign(shown, { tomogram, review, thresholds: review.thresholds, range: scoreRange(tomogram), zoom: 1, selected: null });
   volume = makeVolume(tomogram, draw);
   const size = sizeOf(tomogram);
   shown.cursor = size.map((n) => Math.floor((n - 1) / 2));
@@ -43,6 +43,7 @@ const step = (axis, by) => setCursor(shown.cursor.map((value, k) => (k === axis 
 
 function select(i, follow = true) {
   shown.selected = i;
+  shown.place = Math.max(ordered().findIndex((item) => item.i === i), 0);
   const item = shown.review.items[i];
   if (item && follow) {
     setCursor(item.at);
@@ -56,8 +57,9 @@ function select(i, follow = true) {
 function next(by) {
   const items = ordered(), at = items.findIndex((item) => item.i === shown.selected);
   if (!items.length) return;
-  const target = at < 0 ? (by > 0 ? 0 : items.length - 1) : clamp(at + by, 0, items.length - 1);
-  select(items[target].i);
+  // What was decided on may have left the list, whose next entry then stands at its place.
+  const target = at >= 0 ? at + by : shown.selected === null ? (by > 0 ? 0 : items.length - 1) : shown.place + Math.min(by, 0);
+  select(items[clamp(target, 0, items.length - 1)].i);
 }
 
 // Decisions. What was decided on gives way to the next one where that is wished.

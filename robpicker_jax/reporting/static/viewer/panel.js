@@ -8,7 +8,7 @@ function ordered() {
     shown.classes.has(item.label) && (item.state !== "undecided" || passes(item)) &&
     (filter === "all" || item.state === filter || item.kind === filter || (filter === "added" && item.added)));
   const rank = (item) => (item.score === null ? Infinity : item.score);
-  const near = (item) => Math.abs(rank(item) - Math.max(thresholdOf(item.given), scoreRange() ? scoreRange()[0] : 0));
+  const near = (item) => Math.abs(rank(item) - Math.max(thresholdOf(item.given), shown.range ? shown.range[0] : 0));
   const keys = { high: (item) => -rank(item), low: rank, near, number: (item) => item.i };
   const key = keys[order];
   return items.sort((a, b) => {
@@ -18,7 +18,7 @@ function ordered() {
 }
 
 function drawHistogram() {
-  const svg = byId("histogram"), range = scoreRange(), chosen = Number(byId("score-class").value);
+  const svg = byId("histogram"), { range } = shown, chosen = Number(byId("score-class").value);
   svg.replaceChildren();
   svg.style.display = range ? "" : "none";
   if (!range) return;
@@ -48,14 +48,14 @@ function drawHistogram() {
   svg.setAttribute("aria-label", "Histogram of " + counts.reduce((a, b) => a + b, 0) + " scores from " + plain(low, 3) + " to " + plain(high, 3));
 }
 
-// The threshold that the slider shows: that of the class chosen beside it, or the common one.
+// The threshold that the slider shows: that of the class chosen beside it, or the smallest of all.
 function currentThreshold() {
-  const chosen = Number(byId("score-class").value), all = classes.map((c) => thresholdOf(c.label));
-  return chosen ? thresholdOf(chosen) : Math.min(...all, Infinity) === Math.max(...all, -Infinity) ? all[0] : Math.min(...all);
+  const chosen = Number(byId("score-class").value);
+  return chosen ? thresholdOf(chosen) : Math.min(...classes.map((c) => thresholdOf(c.label)));
 }
 
 function showThreshold() {
-  const range = scoreRange(), slider = byId("score"), least = currentThreshold();
+  const { range } = shown, slider = byId("score"), least = currentThreshold();
   slider.disabled = !range;
   if (range) {
     [slider.min, slider.max] = range[1] > range[0] ? range : [range[0], range[0] + 1];
@@ -67,7 +67,7 @@ function showThreshold() {
 }
 
 function setThreshold(value) {
-  const range = scoreRange(), chosen = Number(byId("score-class").value);
+  const { range } = shown, chosen = Number(byId("score-class").value);
   if (!range) return;
   // The slider rounds its ends.
   const least = Number(value) <= range[0] + 1e-4 * (range[1] - range[0]) ? undefined : Number(plain(Number(value), 4));

@@ -6,9 +6,10 @@ const unknown = { ...data.unknown, label: 0, radius: mean(classes.map((c) => c.r
 const classOf = (label) => classes[label - 1] || unknown;
 const AXES = ["x", "y", "z"];
 
-// The tomogram, its review, and what is shown of it. `cursor` is the point, in voxels, that the three sections pass through.
+// The tomogram, its review, and what is shown of it. `cursor` is the point, in voxels, that the three sections pass through;
+// `selected` the number of a particle, and `place` where it stood in the list when it was selected.
 const shown = {
-  tomogram: null, review: null, cursor: [0, 0, 0], zoom: 1, centre: [0, 0, 0], selected: null, marks: [],
+  tomogram: null, review: null, cursor: [0, 0, 0], zoom: 1, centre: [0, 0, 0], selected: null, place: 0, range: null,
   classes: new Set([0, ...classes.map((c) => c.label)]), thresholds: {},
 };
 
@@ -34,9 +35,9 @@ const isAudit = () => Boolean(shown.tomogram.picks.kind);
 const KINDS = { false: "false: nothing there", wrong_class: "wrong class", displaced: "displaced", missing: "missing" };
 const plain = (value, digits) => Number(value.toPrecision(digits)).toString();
 
-// The lowest and the highest score of the tomogram; null where its picks have none.
-function scoreRange() {
-  const scores = (shown.tomogram.picks.score || []).filter((s) => s !== null);
+// The lowest and the highest score of a tomogram, which is `shown.range`; null where its picks have none.
+function scoreRange(tomogram) {
+  const scores = (tomogram.picks.score || []).filter((s) => s !== null);
   if (!scores.length) return null;
   let low = Infinity, high = -Infinity;
   for (const s of scores) { low = Math.min(low, s); high = Math.max(high, s); }
@@ -45,7 +46,7 @@ function scoreRange() {
 
 // A score within the tomogram's range by the colours of matplotlib's viridis; null without scores.
 function scoreColour(score) {
-  const range = scoreRange();
+  const { range } = shown;
   if (!range || score === null || range[1] <= range[0]) return null;
   const share = clamp((score - range[0]) / (range[1] - range[0]), 0, 1);
   return data.scoreColours[Math.round(share * (data.scoreColours.length - 1))];
