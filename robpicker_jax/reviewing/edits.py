@@ -1,6 +1,6 @@
 """A review as the sequence of its edits: whatever shows it folds them in the same way, and undoing drops the last.
 
-The page of `reporting` folds them by the same rules in its script (`static/review.js`).
+The page of `reporting` folds them by the same rules in its script (`static/viewer/review.js`).
 """
 
 from __future__ import annotations
@@ -69,21 +69,25 @@ def folded(given: ReviewList, edits: Iterable[Edit]) -> list[Item]:
         for label, (x, y, z) in zip(particles.labels.tolist(), particles.positions_vox.tolist(), strict=True)
     ]
     for number, edit in enumerate(edits, start=1):
-        where = f"edit {number} of {given.name}"
-        if edit.do == "add":
-            items.append(Item(_label(edit, given, where), _position(edit, where), "accepted", added=True))
-            continue
-        if edit.item is None or not 0 <= edit.item < len(items):
-            raise InputError(f"there is no particle {edit.item}", where=where, fix="use the list that was reviewed")
-        item = items[edit.item]
-        if edit.do == "reclass":
-            item = replace(item, label=_label(edit, given, where), state="accepted")
-        elif edit.do == "move":
-            item = replace(item, at=_position(edit, where), state="accepted")
-        else:
-            item = replace(item, state=_STATES[edit.do])
-        items[edit.item] = item
+        _apply(edit, items, given, f"edit {number} of {given.name}")
     return items
+
+
+def _apply(edit: Edit, items: list[Item], given: ReviewList, where: str) -> None:
+    """Change the list of particles by an edit; where that makes no sense, nothing has changed."""
+    if edit.do == "add":
+        items.append(Item(_label(edit, given, where), _position(edit, where), "accepted", added=True))
+        return
+    if edit.item is None or not 0 <= edit.item < len(items):
+        raise InputError(f"there is no particle {edit.item}", where=where, fix="use the list that was reviewed")
+    item = items[edit.item]
+    if edit.do == "reclass":
+        item = replace(item, label=_label(edit, given, where), state="accepted")
+    elif edit.do == "move":
+        item = replace(item, at=_position(edit, where), state="accepted")
+    else:
+        item = replace(item, state=_STATES[edit.do])
+    items[edit.item] = item
 
 
 _STATES: Mapping[Action, State] = {"accept": "accepted", "reject": "rejected", "undecide": "undecided"}
@@ -127,7 +131,7 @@ class Review:
         Raises:
             InputError: an edit that makes no sense (see `folded`); nothing has changed then.
         """
-        self._items = folded(self.given, [*self.edits, edit])
+        _apply(edit, self._items, self.given, f"edit {len(self.edits) + 1} of {self.given.name}")
         self.edits.append(edit)
         self.undone.clear()
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.auditing.scoring import KINDS
 from robpicker_jax.system.errors import InputError
 
 _AUDIT = ("kind", "row", "suggested_class", "suggested_x_vox", "suggested_y_vox", "suggested_z_vox")
@@ -85,23 +86,22 @@ class ReviewList:
         """The rows of an audit's table that are of one tomogram.
 
         Raises:
-            InputError: columns are missing, or a class that is not among `class_names`.
+            InputError: columns are missing, a class that is not among `class_names`, or an unknown kind.
         """
         missing = [column for column in _AUDIT if column not in rows.extra]
         if missing:
-            raise InputError(
-                f"no column {missing[0]}", where="the audit's table", fix="give the audit.csv that `audit` wrote"
-            )
+            fix = "give the audit.csv that `audit` wrote"
+            raise InputError(f"no column {missing[0]}", where="the audit's table", fix=fix)
         label_of = {known: label for label, known in enumerate(class_names, start=1)}
         suggestions = []
         for index in range(len(rows)):
-            suggested = str(rows.extra["suggested_class"][index])
-            if suggested not in label_of:
-                raise InputError(
-                    f"suggests class {suggested!r}", where="the audit's table", fix=f"known: {', '.join(class_names)}"
-                )
+            suggested, kind = (str(rows.extra[column][index]) for column in ("suggested_class", "kind"))
+            for what, value, known in (("class", suggested, label_of), ("kind", kind, KINDS)):
+                if value not in known:
+                    what = f"{what} {value!r} is unknown (row {index + 1})"
+                    raise InputError(what, where="the audit's table", fix=f"known: {', '.join(known)}")
             x, y, z = (float(rows.extra[column][index]) for column in _AUDIT[3:])
-            suggestions.append(Suggestion(str(rows.extra["kind"][index]), label_of[suggested], (x, y, z)))
+            suggestions.append(Suggestion(kind, label_of[suggested], (x, y, z)))
         return cls(name, rows, class_names, tuple(suggestions), voxel_size_angstrom, shape_zyx)
 
 

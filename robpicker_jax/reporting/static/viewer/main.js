@@ -2,7 +2,8 @@
 function load(index) {
   if (volume) volume.stop();
   const tomogram = data.tomograms[index], review = reviewOf(tomogram);
-  Object.assign(shown, { tomogram, review, thresholds: review.thresholds, range: scoreRange(tomogram), zoom: 1, selected: null });
+  const { thresholds } = review, range = scoreRange(tomogram);
+  Object.assign(shown, { tomogram, review, thresholds, range, zoom: 1, selected: null });
   volume = makeVolume(tomogram, draw);
   const size = sizeOf(tomogram);
   shown.cursor = size.map((n) => Math.floor((n - 1) / 2));
@@ -58,7 +59,8 @@ function next(by) {
   const items = ordered(), at = items.findIndex((item) => item.i === shown.selected);
   if (!items.length) return;
   // What was decided on may have left the list, whose next entry then stands at its place.
-  const target = at >= 0 ? at + by : shown.selected === null ? (by > 0 ? 0 : items.length - 1) : shown.place + Math.min(by, 0);
+  let target = at + by;
+  if (at < 0) target = shown.selected !== null ? shown.place + Math.min(by, 0) : by > 0 ? 0 : items.length - 1;
   select(items[clamp(target, 0, items.length - 1)].i);
 }
 
@@ -111,7 +113,8 @@ function pan(view, dx, dy) {
 }
 
 function offer(name, text) {
-  const link = element("a", undefined, document.body, { download: name, href: URL.createObjectURL(new Blob([text], { type: "application/octet-stream" })) });
+  const href = URL.createObjectURL(new Blob([text], { type: "application/octet-stream" }));
+  const link = element("a", undefined, document.body, { download: name, href });
   link.click();
   link.remove();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
@@ -135,9 +138,9 @@ async function takeDecisions(file) {
     for (const entry of content.tomograms) {
       const tomogram = data.tomograms.find((t) => t.name === entry.name);
       if (!tomogram) continue;
-      const review = reviewOf(tomogram), least = entry.min_scores || {};
+      const given = entry.min_scores || {}, least = Object.fromEntries(classes.map((c) => [c.label, given[c.name]]));
       if (tomogram.list !== entry.list) problems.push(entry.name + ": made on another list");
-      else if (!review.replace(entry.edits, Object.fromEntries(classes.map((c) => [c.label, least[c.name]])))) problems.push(entry.name + ": an edit makes no sense");
+      else if (!reviewOf(tomogram).replace(entry.edits, least)) problems.push(entry.name + ": an edit makes no sense");
       else taken++;
     }
   } catch (error) {
@@ -145,7 +148,8 @@ async function takeDecisions(file) {
   }
   shown.selected = null;
   refresh();
-  byId("kept").textContent = taken + (taken === 1 ? " tomogram" : " tomograms") + " taken from " + file.name + (problems.length ? "; not taken: " + problems.join("; ") : "");
+  const refused = problems.length ? "; not taken: " + problems.join("; ") : "";
+  byId("kept").textContent = "Tomograms taken from " + file.name + ": " + taken + refused + ".";
 }
 
 const KEYS = {
@@ -156,7 +160,10 @@ const KEYS = {
   ArrowRight: (far) => step(0, far), ArrowLeft: (far) => step(0, -far), ArrowUp: (far) => step(1, far), ArrowDown: (far) => step(1, -far),
   "?": () => { byId("shortcuts").open = !byId("shortcuts").open; },
 };
-const IN_LIST = { ArrowDown: () => next(1), ArrowUp: () => next(-1), Home: () => next(-1e9), End: () => next(1e9), PageDown: () => next(10), PageUp: () => next(-10) };
+const IN_LIST = {
+  ArrowDown: () => next(1), ArrowUp: () => next(-1), PageDown: () => next(10), PageUp: () => next(-10),
+  Home: () => next(-1e9), End: () => next(1e9),
+};
 
 byId("viewer-section").addEventListener("keydown", (event) => {
   const target = event.target, typing = target.matches("select, textarea, input:not([type=checkbox]):not([type=button])");
@@ -236,7 +243,10 @@ for (const id of ["filter", "order", "accepted-only"]) on(id, "change", refresh)
 on("zoom-in", "click", () => setZoom(shown.zoom * 1.5));
 on("zoom-out", "click", () => setZoom(shown.zoom / 1.5));
 on("zoom-reset", "click", () => setZoom(1));
-const BUTTONS = { accept, reject, undecide, move, suggest, add: () => add(shown.cursor), previous: () => next(-1), next: () => next(1), undo: KEYS.z, redo: KEYS.y };
+const BUTTONS = {
+  accept, reject, undecide, move, suggest, undo: KEYS.z, redo: KEYS.y,
+  add: () => add(shown.cursor), previous: () => next(-1), next: () => next(1),
+};
 for (const [id, action] of Object.entries(BUTTONS)) on(id, "click", () => action());
 on("class", "change", () => reclass(Number(byId("class").value)));
 for (const format of ["xml", "star", "csv", "copick"]) on("save-" + format, "click", () => saveList(format));
@@ -247,6 +257,8 @@ on("copy-command", "click", () => {
   if (navigator.clipboard) navigator.clipboard.writeText(command()).then(() => done("copied"), () => done("select and copy it"));
   else done("select and copy it");
 });
-window.addEventListener("beforeunload", (event) => { if ([...reviews.values()].some((review) => review.edits.length && !review.keeps)) event.preventDefault(); });
+window.addEventListener("beforeunload", (event) => {
+  if ([...reviews.values()].some((review) => review.edits.length && !review.keeps)) event.preventDefault();
+});
 if (window.ResizeObserver) new ResizeObserver(draw).observe(byId("stage"));
 load(0);

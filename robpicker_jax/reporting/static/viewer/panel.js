@@ -63,7 +63,8 @@ function showThreshold() {
     slider.value = Math.max(least, range[0]);
   }
   const several = !Number(byId("score-class").value) && new Set(classes.map((c) => thresholdOf(c.label))).size > 1;
-  byId("score-value").textContent = !range ? "picks carry no score" : several ? "differs by class" : least === -Infinity ? "all" : "≥ " + plain(least, 4);
+  const text = several ? "differs by class" : least === -Infinity ? "all" : "≥ " + plain(least, 4);
+  byId("score-value").textContent = range ? text : "picks carry no score";
 }
 
 function setThreshold(value) {
@@ -115,12 +116,13 @@ function list() {
   if (first) element("div", first + " more above", body, { class: "more" });
   for (const item of rows) {
     const chosen = item.i === shown.selected;
-    const row = element("div", undefined, body, { role: "option", id: "pick-" + item.i, class: "pick " + item.state + (isAudit() ? " suspected" : ""), "aria-selected": chosen });
+    const look = "pick " + item.state + (isAudit() ? " suspected" : "");
+    const row = element("div", undefined, body, { role: "option", id: "pick-" + item.i, class: look, "aria-selected": chosen });
     element("span", STATE_MARKS[item.state] + (item.added ? "+" : ""), row, { class: "state", "aria-label": item.state });
     swatch(classOf(item.label).colour, row);
     element("span", classOf(item.label).name, row, { class: "what" });
-    const dot = element("span", item.score === null ? "" : item.score.toFixed(3), row, { class: "number" });
-    if (scoreColour(item.score)) dot.style.borderBottom = "2px solid " + scoreColour(item.score);
+    const score = element("span", item.score === null ? "" : item.score.toFixed(3), row, { class: "number" });
+    if (scoreColour(item.score)) score.style.borderBottom = "2px solid " + scoreColour(item.score);
     element("span", item.at.map((value) => value.toFixed(1)).join(", "), row, { class: "number where" });
     if (item.kind) element("span", KINDS[item.kind], row, { class: "soft" });
     row.addEventListener("click", () => select(item.i));
@@ -153,17 +155,25 @@ function status() {
   byId("save-copick").disabled = !shown.tomogram.voxel;
   byId("save-copick").title = shown.tomogram.voxel ? "" : "copick's positions are in Å, and the voxel size is not known";
   if (item) byId("class").value = item.label || byId("class").value;
-  const hint = !item ? "No particle is selected: click one, or press N." : describe({ item, kind: classOf(item.label), at: item.at, what: item.added ? "added pick" : item.kind ? KINDS[item.kind] : "pick" }) + ", " + item.state;
-  byId("selected").textContent = hint;
+  byId("selected").textContent = !item ? "No particle is selected: click one, or press N."
+    : describe({ item, kind: classOf(item.label), at: item.at, what: whatIs(item) }) + ", " + item.state;
   byId("command").textContent = command();
 }
 
+const whatIs = (item) => (item.added ? "added pick" : item.kind ? KINDS[item.kind] : "pick");
+const inWords = (at) => at.map((value, axis) => AXES[axis] + " " + value.toFixed(1)).join(", ");
+
 function describe(mark) {
   const score = mark.item && mark.item.score !== null ? ", score " + mark.item.score.toFixed(3) : "";
-  const [x, y, z] = mark.at.map((value) => value.toFixed(1));
-  const suggestion = mark.item && suggested(mark.item);
-  const advice = !suggestion ? "" : { reject: "; suggested: remove", reclass: "; suggested: " + suggestion.class, move: "; suggested: move to " + (suggestion.at || []).map((v) => v.toFixed(1)).join(", "), accept: "; suggested: add" }[suggestion.do];
-  return mark.what + ": " + mark.kind.name + score + ", at x " + x + ", y " + y + ", z " + z + advice;
+  const advice = mark.item && suggested(mark.item);
+  let text = mark.what + ": " + mark.kind.name + score + ", at " + inWords(mark.at);
+  if (advice) {
+    text += "; suggested: ";
+    if (advice.do === "reclass") text += advice.class;
+    else if (advice.do === "move") text += "move to " + inWords(advice.at);
+    else text += advice.do === "reject" ? "remove" : "add";
+  }
+  return text;
 }
 
 // The command that gives the list at these thresholds again.
@@ -172,7 +182,8 @@ function command() {
   const quote = (text) => "'" + text.replace(/'/g, "'\\''") + "'";
   const least = classes.map((c) => [c.name, Math.max(thresholdOf(c.label), 0)]);
   if (!Object.keys(shown.thresholds).length) return [before, after].join(" ");
-  const value = flag === "--min-score" ? String(Math.max(currentThreshold(), 0)) : quote(JSON.stringify(Object.fromEntries(least)));
+  const one = String(Math.max(currentThreshold(), 0)), byClass = quote(JSON.stringify(Object.fromEntries(least)));
+  const value = flag === "--min-score" ? one : byClass;
   return [before, flag, value, after].join(" ").trim();
 }
 

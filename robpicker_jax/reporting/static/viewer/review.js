@@ -20,7 +20,8 @@ function makeReview(tomogram) {
   function apply(edit) {
     const label = edit.class === undefined ? null : data.classes.findIndex((c) => c.name === edit.class) + 1;
     if (edit.do === "add") {
-      items.push({ i: items.length, at: edit.at, label, given: label, score: null, state: "accepted", added: true, kind: null, match: null });
+      const i = items.length, found = { score: null, kind: null, match: null };
+      items.push({ i, at: edit.at, label, given: label, state: "accepted", added: true, ...found });
       return;
     }
     const item = items[edit.item];
@@ -46,8 +47,10 @@ function makeReview(tomogram) {
     } catch {
       keeps = false;
     }
-    edits = kept && Array.isArray(kept.edits) ? kept.edits.filter(isSound) : [];
-    undone = kept && Array.isArray(kept.undone) ? kept.undone.filter(isSound) : [];
+    const listed = (value) => (Array.isArray(value) ? value : []);
+    edits = soundOnes(listed(kept && kept.edits));
+    // What was undone makes sense after the edits, in the order in which it would be done again.
+    undone = soundOnes([...edits, ...listed(kept && kept.undone).slice().reverse()]).slice(edits.length).reverse();
     setThresholds(kept && kept.thresholds);
     fold();
   }
@@ -59,17 +62,18 @@ function makeReview(tomogram) {
     }
   }
 
-  // An edit from a file or from the browser's store is taken only where it makes sense.
-  let known = 0;
-  function isSound(edit, index) {
-    if (index === 0) known = n;
-    if (!edit || !["accept", "reject", "undecide", "reclass", "move", "add"].includes(edit.do)) return false;
-    const named = data.classes.some((c) => c.name === edit.class);
-    const placed = Array.isArray(edit.at) && edit.at.length === 3 && edit.at.every(Number.isFinite);
-    if (["reclass", "add"].includes(edit.do) && !named) return false;
-    if (["move", "add"].includes(edit.do) && !placed) return false;
-    if (edit.do === "add") { known++; return true; }
-    return Number.isInteger(edit.item) && edit.item >= 0 && edit.item < known;
+  // Those edits, of a file or of the browser's store, that make sense one after the other.
+  function soundOnes(given) {
+    let known = n;
+    return given.filter((edit) => {
+      if (!edit || !["accept", "reject", "undecide", "reclass", "move", "add"].includes(edit.do)) return false;
+      const named = data.classes.some((c) => c.name === edit.class);
+      const placed = Array.isArray(edit.at) && edit.at.length === 3 && edit.at.every(Number.isFinite);
+      if (["reclass", "add"].includes(edit.do) && !named) return false;
+      if (["move", "add"].includes(edit.do) && !placed) return false;
+      if (edit.do === "add") { known++; return true; }
+      return Number.isInteger(edit.item) && edit.item >= 0 && edit.item < known;
+    });
   }
 
   function step(source, target) {
@@ -93,7 +97,7 @@ function makeReview(tomogram) {
     redo: () => step(undone, edits),
     // All edits and thresholds of a file, in place of those made here; false where the file has some that make no sense.
     replace(given, least) {
-      if (!Array.isArray(given) || !given.every(isSound)) return false;
+      if (!Array.isArray(given) || soundOnes(given).length < given.length) return false;
       edits = given.slice();
       undone = [];
       setThresholds(least);
@@ -113,7 +117,7 @@ function reviewOf(tomogram) {
 // The edit that does what an audit suggests for a row; null where it suggests nothing.
 function suggested(item) {
   const { picks } = shown.tomogram;
-  if (!item || !item.kind) return null;
+  if (!item || !item.kind || !picks.suggested.label[item.i]) return null;
   const label = picks.suggested.label[item.i], at = AXES.map((axis) => picks.suggested[axis][item.i]);
   return {
     false: { do: "reject", item: item.i },

@@ -1,7 +1,9 @@
 // The three sections through the cursor, with their marks. `h`, `v` and `d` are the axes to the right, upwards and into the
 // picture; y points up, as in IMOD and in the figures.
 const VIEWS = [
-  { name: "xy", title: "x–y", h: 0, v: 1, d: 2 }, { name: "yz", title: "y–z", h: 2, v: 1, d: 0 }, { name: "xz", title: "x–z", h: 0, v: 2, d: 1 },
+  { name: "xy", title: "x–y", h: 0, v: 1, d: 2 },
+  { name: "yz", title: "y–z", h: 2, v: 1, d: 0 },
+  { name: "xz", title: "x–z", h: 0, v: 2, d: 1 },
 ].map((view) => ({ ...view, canvas: byId(view.name), context: byId(view.name).getContext("2d"), marks: [] }));
 const LEAST_PX = 90, GAP_PX = 4;
 let volume = null, pixelsPerVoxel = 1, queued = false;
@@ -217,18 +219,21 @@ function scaleBar(view) {
 
 // What is drawn, readable by scripts and assistive technology.
 function publish() {
+  const { tomogram, cursor } = shown, all = byId("all-z").checked;
+  const inSection = (picks, truth) => picks + " picks" + (tomogram.truth ? " and " + truth + " true particles" : "");
   for (const view of VIEWS) {
-    const picks = view.marks.filter((m) => m.item).length, truth = view.marks.length - picks, { canvas } = view;
-    canvas.dataset.picks = picks;
+    const { canvas, marks, title, d } = view, picks = marks.filter((mark) => mark.item), truth = marks.length - picks.length;
+    const radius = (mark) => sectionRadius(mark.kind.radius, all ? 0 : away(view, mark.at));
+    canvas.dataset.picks = picks.length;
     canvas.dataset.truth = truth;
-    canvas.dataset.rings = JSON.stringify(view.marks.filter((m) => m.item).map((m) => [m.item.i, sectionRadius(m.kind.radius, byId("all-z").checked ? 0 : away(view, m.at))]));
-    canvas.setAttribute("aria-label", shown.tomogram.name + ", section " + view.title + " at " + AXES[view.d] + " " +
-      shown.cursor[view.d].toFixed(0) + ": " + picks + " picks" + (shown.tomogram.truth ? ", " + truth + " true particles" : "") + " drawn");
+    canvas.dataset.rings = JSON.stringify(picks.map((mark) => [mark.item.i, radius(mark)]));
+    const place = tomogram.name + ", section " + title + " at " + AXES[d] + " " + cursor[d].toFixed(0);
+    canvas.setAttribute("aria-label", place + ": " + inSection(picks.length, truth) + " drawn");
   }
-  byId("stage").dataset.cursor = JSON.stringify(shown.cursor);
+  byId("stage").dataset.cursor = JSON.stringify(cursor);
   byId("stage").dataset.read = volume.isRead;
-  const [xy] = VIEWS;
-  byId("drawn").textContent = xy.canvas.dataset.picks + " picks" + (shown.tomogram.truth ? " and " + xy.canvas.dataset.truth + " true particles" : "") + " in the x–y section";
+  const { picks, truth } = VIEWS[0].canvas.dataset;
+  byId("drawn").textContent = inSection(picks, truth) + " in the x–y section";
 }
 
 // The mark nearest to a pixel, none where there is none near.
