@@ -55,6 +55,12 @@ def _parser() -> ArgumentParser:
     add(
         "--apply", metavar="FILE", type=Path, action="append", help="write the lists that these decisions leave; repeat"
     )
+    add(
+        "--lists",
+        metavar="DIR_OR_FILE",
+        type=Path,
+        help="with --apply, of an audit: the lists that were audited, whose columns are kept",
+    )
     add("--format", metavar="NAME", default="xml", help="with --apply: format of the lists; default: xml")
     add("--accepted-only", action="store_true", help="with --apply: leave out what nobody decided on")
     add("--picks-format", metavar="NAME", help="format of the lists, where their suffix does not tell")
@@ -185,20 +191,20 @@ def _apply(options: argparse.Namespace) -> None:
                 raise InputError(f"a second review of tomogram {entry.name}", where=path, fix="keep one of them")
             size = options.voxel_size or entry.voxel_size_angstrom
             tomogram = ReviewedTomogram(entry.name, size, entry.shape_zyx)
-            (given,) = review_lists(
-                options.picks,
-                [tomogram],
-                decisions.class_names,
-                options=parse_options(options.picks_option, "--picks-option"),
-                fmt=options.picks_format,
-            )
+            how = parse_options(options.picks_option, "--picks-option")
+            reading = {"options": how, "fmt": options.picks_format}
+            of_picks = reading if options.lists is None else {}  # the audit's table needs no options
+            (given,) = review_lists(options.picks, [tomogram], decisions.class_names, **of_picks)
+            if options.lists is not None:
+                (source,) = review_lists(options.lists, [tomogram], decisions.class_names, **reading)
+                given = given.with_source(source.particles)
             review = entry.review_of(given)
             done.append((given, review.corrected(entry.min_scores, accepted_only=options.accepted_only)))
     if not done:
         raise InputError("no decision in it", where=options.apply[0], fix="review a tomogram, and save the decisions")
     format_ = FORMATS[options.format]
     paths = [options.out / format_.file_name(given.name) for given, _ in done]
-    check_outputs(paths, inputs=[options.picks, *options.apply], overwrite=options.overwrite)
+    check_outputs(paths, inputs=[options.picks, options.lists, *options.apply], overwrite=options.overwrite)
     for path, (given, corrected) in zip(paths, done, strict=True):
         write_annotations(
             path,

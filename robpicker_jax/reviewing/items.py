@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from robpicker_jax.system.errors import InputError
 _AUDIT = ("kind", "row", "suggested_class", "suggested_x_vox", "suggested_y_vox", "suggested_z_vox")
 """Columns by which the table of an audit is known (`auditing.examine.suspicions`)."""
 _OF_SUSPICIONS = (*_AUDIT, "false", "wrong_class", "displaced", "correction")
+_SAME_VOX = 0.01
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class ReviewList:
             particles stay out until somebody decides otherwise; scores are those of the suspicion.
         voxel_size_angstrom: of the tomogram, None where it is not known.
         shape_zyx: of the tomogram, voxels.
+        source: of an audit, the list that was audited, whose columns the annotations then keep; None: not at hand.
     """
 
     name: str
@@ -53,6 +55,7 @@ class ReviewList:
     suggestions: Sequence[Suggestion] | None = None
     voxel_size_angstrom: float | None = None
     shape_zyx: tuple[int, int, int] | None = None
+    source: Particles | None = None
 
     @property
     def plain(self) -> Particles:
@@ -60,7 +63,27 @@ class ReviewList:
         if self.suggestions is None:
             return self.particles
         extra = {name: values for name, values in self.particles.extra.items() if name not in _OF_SUSPICIONS}
-        return self.particles.with_(scores=None, extra=extra)
+        bare = self.particles.with_(scores=None, extra=extra)
+        if self.source is None:
+            return bare
+        row = np.asarray(self.particles.extra["row"], np.int64)
+        of_missing = len(self.source) + np.cumsum(row == 0) - 1
+        return Particles.concatenate([self.source, bare.select(row == 0)]).select(
+            np.where(row > 0, row - 1, of_missing)
+        )
+
+    def with_source(self, source: Particles) -> ReviewList:
+        """The same rows of an audit, with the list that was audited.
+
+        Raises:
+            InputError: it is another list.
+        """
+        row = np.asarray(self.particles.extra["row"], np.int64)
+        rows = self.particles.select(row > 0)
+        same = self.suggestions is not None and sorted(row[row > 0].tolist()) == list(range(1, len(source) + 1))
+        if not same or not np.allclose(rows.positions_vox, source.positions_vox[row[row > 0] - 1], atol=_SAME_VOX):
+            raise InputError("not the list that was audited", where=self.name, fix="give the one that `audit` has read")
+        return replace(self, source=source)
 
     def stays(self, min_scores: Mapping[str, float]) -> np.ndarray:
         """Which of the particles stay where nobody decides, bool (n,)."""

@@ -102,6 +102,9 @@ def test_an_audit_writes_a_page_and_its_decisions_make_lists(tiny_run: Path, tmp
     gone = [content(rows)[index] for index in rejected]
     assert sorted(content(found) + gone) == sorted(content(annotated))
     assert found.scores is None
+    lists = ["--lists", str(tiny_run / "data" / "train"), "--out", str(tmp_path / "kept")]
+    assert call(review.main, [*apply[:-2], *lists]) == 0
+    assert content(read_annotations(tmp_path / "kept" / "train_000.xml")) == content(found)
 
 
 def test_decisions_made_in_the_report_of_a_run_are_of_its_own_picks(tiny_run: Path) -> None:

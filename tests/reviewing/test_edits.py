@@ -117,6 +117,28 @@ def test_of_an_audit_annotations_stay_and_missing_ones_stay_out() -> None:
         Review(picks()).suggest(0)
 
 
+def test_of_an_audit_the_columns_of_the_audited_list_are_kept() -> None:
+    rows = audit()
+    order = rows.particles.extra["row"]
+    annotated = rows.particles.select(order > 0)
+    source = Particles(
+        annotated.positions_vox[np.argsort(order[order > 0])],
+        annotated.labels[np.argsort(order[order > 0])],
+        scores=[0.1, 0.2, 0.3, 0.4],
+        extra={"rlnGroup": np.array([11, 12, 13, 14])},
+    )
+    with_source = rows.with_source(source)
+    review = Review(with_source, [Edit("reject", 0), Edit("accept", 4), Edit("move", 2, at=(1.0, 1.0, 1.0))])
+    found = review.corrected()
+    assert content(found) == content(Review(rows, review.edits).corrected())
+    np.testing.assert_array_equal(found.scores, [0.1, 0.4, 0.2, np.nan])  # of rows 1, 4 and 2 of the list
+    np.testing.assert_array_equal(found.extra["rlnGroup"], [11, 14, 12, np.nan])
+    with pytest.raises(InputError, match="not the list that was audited"):
+        rows.with_source(source.select([1, 0, 2, 3]))
+    with pytest.raises(InputError, match="not the list that was audited"):
+        rows.with_source(source.select([0, 1, 2]))
+
+
 @given(edits())
 @settings(max_examples=20)
 def test_decisions_come_back_from_their_file(sequence: list[Edit]) -> None:
