@@ -307,7 +307,6 @@ def test_without_storage_the_page_says_so_and_takes_decisions_from_a_file(tmp_pa
         assert browser.errors == []
 
 
-@pytest.mark.fast
 def test_a_page_shows_some_tomograms_and_not_too_many(tmp_path: Path) -> None:
     view = TomogramView("TS_01", np.zeros((4, 4, 4), np.uint8), None, Particles.empty())
     for views in ([], [view] * 9):
