@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -80,21 +81,21 @@ def test_twenty_edits_are_made_undone_kept_and_read_back(tmp_path: Path) -> None
         browser.choose("advance", False)
         browser.click("stage", at=(0.02, 0.02))
         edits = edit_twenty_times(browser, given)
-        assert decisions(browser, tmp_path, page)[0] == edits
+        assert decisions(browser)[0] == edits
         for _ in range(3):
             browser.press("z", control=True)
         browser.click("undo")
         browser.press("y")
         edits = edits[:-3]
-        kept, final = decisions(browser, tmp_path, page)
+        kept, final = decisions(browser)
         assert kept == edits
         expected = Review(given, edits).corrected()
         assert content(final.corrected()) == content(expected)
 
         browser.reload()
-        assert decisions(browser, tmp_path, page)[0] == edits
+        assert decisions(browser)[0] == edits
         browser.click("redo")  # what was undone before the page was loaded again
-        assert decisions(browser, tmp_path, page)[0] == [*edits, Edit("accept", 12)]
+        assert decisions(browser)[0] == [*edits, Edit("accept", 12)]
         browser.click("undo")
         assert_saved(browser, given, expected, tmp_path)
         assert browser.errors == []
@@ -189,7 +190,7 @@ def last_edit(browser: Browser) -> dict:
     return json.loads(value)["edits"][-1]
 
 
-def decisions(browser: Browser, tmp_path: Path, page: Path) -> tuple[list[Edit], Review]:
+def decisions(browser: Browser) -> tuple[list[Edit], Review]:
     """The edits in the file of decisions that the page saves, and the review that they make."""
     (path,) = browser.download("save-decisions")
     entry = read_decisions(path).tomograms["TS_01"]
@@ -226,8 +227,6 @@ def test_sections_show_rings_of_the_right_radius_and_the_threshold_tells_command
         browser.choose("score", 0.75)
         least = {CLASSES[0]: 0.6, CLASSES[1]: 0.75, CLASSES[2]: 0.6}
         text = browser.run("document.getElementById('command').textContent")
-        import shlex
-
         words = shlex.split(text)
         assert json.loads(words[words.index("--picking.min_scores") + 1]) == least
         assert words[-1] == "TS_01.mrc"
@@ -268,7 +267,8 @@ def test_an_audit_is_reviewed_by_its_suggestions(tmp_path: Path) -> None:
         assert browser.run("document.querySelectorAll('.pick').length") == 5
         browser.run("document.getElementById('list').focus()")
         for _ in range(4):  # by falling score; each decision goes on to the next row
-            browser.press("n") if browser.run("document.querySelector('.pick[aria-selected=true]') === null") else None
+            if browser.run("document.querySelector('.pick[aria-selected=true]') === null"):
+                browser.press("n")
             browser.press("s")
         (path,) = browser.download("save-decisions")
         review = read_decisions(path).tomograms["TS_01"].review_of(rows)
@@ -296,7 +296,6 @@ def test_without_storage_the_page_says_so_and_takes_decisions_from_a_file(tmp_pa
         browser.press("r")
         assert "keeps nothing" in browser.run("document.getElementById('kept').textContent")
         (path,) = browser.download("save-decisions")
-        browser.call("Page.setInterceptFileChooserDialog", enabled=False)
         browser.press("z")
         assert "0 rejected" in browser.run("document.getElementById('status').textContent")
         root = browser.call("DOM.getDocument")["root"]["nodeId"]

@@ -82,15 +82,3 @@ def account(given: ReviewList, edits: list[Edit], least: float = -np.inf) -> lis
 def content(particles: Particles) -> list[tuple[int, tuple[float, ...]]]:
     """Label and position of every particle."""
     return list(zip(particles.labels.tolist(), map(tuple, particles.positions_vox.tolist()), strict=True))
-
-
-def assert_same_lists(found: Particles, expected: Particles, *, labels: bool = True, atol: float = 0.0) -> None:
-    """Whether two lists hold the same particles in the same order: class, position, score, orientation, size, tomogram."""
-    assert len(found) == len(expected)
-    np.testing.assert_allclose(found.positions_vox, expected.positions_vox, rtol=0, atol=atol)
-    if labels:
-        np.testing.assert_array_equal(found.labels, expected.labels)
-    for name in ("class_names", "tomograms"):
-        theirs, ours = getattr(found, name), getattr(expected, name)
-        if theirs is not None:
-            np.testing.assert_array_equal(theirs, ours)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +143,6 @@ def test_of_an_audit_the_columns_of_the_audited_list_are_kept() -> None:
 @given(edits())
 @settings(max_examples=20)
 def test_decisions_come_back_from_their_file(sequence: list[Edit]) -> None:
-    import tempfile
-
     reviewed = picks()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "decisions.json"
