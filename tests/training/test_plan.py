@@ -24,7 +24,7 @@ GIB = 2**30
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """The tiny configuration with a batch of 4, without batch norm, and with a loss patch by patch: micro-batches change nothing.
+    """The tiny configuration, batch of 4, no batch norm, a loss patch by patch: micro-batches change nothing.
 
     Supervised, since a step without a meta level compiles in a fraction of the time.
     """
