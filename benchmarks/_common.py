@@ -145,16 +145,21 @@ def seconds(function: Callable[[], object], *, repeats: int = 3, warmup: int = 1
 
 def peak_memory_mib(function: Callable[[], T]) -> tuple[T, float | None]:
     """A call's result, and the most by which it raised this process's resident memory, MiB; None where it is not Linux."""
+    before = _from_here()
+    result = function()
+    return result, None if before is None else (_status("VmHWM") - before) / 1024
+
+
+def _from_here() -> int | None:
+    """Let the peak of resident memory begin here: the memory that is resident now, kB; None where that cannot be done."""
+    gc.collect()
     try:
-        gc.collect()
         # The allocator keeps freed memory. A call that used it again would seem to need none.
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak, see proc(5)
-        before = _status("VmRSS")
-        result = function()
-        return result, (_status("VmHWM") - before) / 1024
+        return _status("VmRSS")
     except (OSError, AttributeError):
-        return function(), None
+        return None
 
 
 def _status(key: str) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as suite
-from benchmarks._common import row
+from benchmarks._common import peak_memory_mib, row
 from benchmarks._compare import changes, comparison_table
 from benchmarks._hypergradient_problem import double_precision
 from benchmarks._markdown import markdown
@@ -36,6 +36,18 @@ def test_no_value_that_is_not_a_number() -> None:
         made = row("toy", "a case", "time", value, "s")
         assert made["value"] is None
         assert str(value) in made["why"]
+
+
+def test_a_call_that_fails_is_not_made_again() -> None:
+    calls = []
+
+    def failing() -> None:
+        calls.append(1)
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="disk"):
+        peak_memory_mib(failing)
+    assert len(calls) == 1
 
 
 def test_markdown_groups_cases_of_the_same_metrics() -> None:
