@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.paper.collect import as_text, collect, seeds_present
-from benchmarks.paper.page import draw
+from benchmarks.paper.overview import overview
+from benchmarks.paper.page import as_markdown, draw
+from benchmarks.paper.record import Record
 from benchmarks.paper.restore import read_record, restore
 from benchmarks.paper.runner import Runner, say
 from benchmarks.paper.study import FOLDER, SCALES, Changes, Study, load_study, read_yaml, study_names
@@ -73,6 +75,10 @@ def _study(study: Study, out: Path, docs: Path, options: argparse.Namespace) -> 
     command = f"python -m benchmarks.paper --study {study.name} --scale {study.scale}"
     gathered = collect(study, out, command=command, former=read_record(record))
     write_text(record, as_text(gathered))
+    if study.file.overview:
+        content = Record.read(record)
+        for data_set, label in content.data_sets.items():
+            print(f"{label}\n\n{as_markdown(overview(content, data_set))}")
     return len(failed)
 
 

@@ -64,12 +64,14 @@ def collect(study: Study, out: Path, *, command: str, former: Mapping[str, Any] 
         "versions": _distinct(result["versions"] for result in results),
         "commits": _distinct(result["commit"] for result in results),
         "updates": train.steps * train.inner_steps,
-        "state": "the best of the validations, by " + results[0]["state"]["chosen_by"],
+        "state": "the best of the validations, by "
+        + " or ".join(dict.fromkeys(result["state"]["chosen_by"] for result in results)),
         "seconds": round(sum(result["seconds"] for result in results)),
         "settings": as_plain_values(without_folder(validated(Config, study.base, study.source))),
         "species": results[0]["species"],
         "references": list(study.file.references),
         "figures": list(study.file.figures),
+        "overview": study.file.overview,
         "data_sets": {name: change.label for name, change in study.file.data_sets.items()},
         "data_set_settings": {name: change.at(study.scale) for name, change in study.file.data_sets.items()},
         "cases": {

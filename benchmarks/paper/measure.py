@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._common import peak_memory_mib
 from benchmarks.paper import matched as matching
 from benchmarks.paper.averages import average_metrics
 from benchmarks.paper.runner import read_further
@@ -25,11 +26,13 @@ from benchmarks.paper.thresholds import best_thresholds
 from robpicker_jax.annotations import Particles
 from robpicker_jax.commands import main_job
 from robpicker_jax.commands.job import Job, evaluate, evaluate_picks
-from robpicker_jax.commands.job_results import keep_model
+from robpicker_jax.commands.job_results import calibrate, keep_model, with_thresholds
 from robpicker_jax.config import Config, Species, as_plain_values, load_config, validated
 from robpicker_jax.datasets import OpenedTomogram
 from robpicker_jax.evaluation import Evaluation
+from robpicker_jax.models import n_parameters
 from robpicker_jax.picking.model_picker import ModelPicker
+from robpicker_jax.picking.score_maps import uses_score_maps
 from robpicker_jax.simulation import DatasetRecipe, simulate_dataset
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
@@ -105,8 +108,13 @@ def _trained(config: Config, folder: Path, matched: Matched | None) -> dict[str,
     data = main_job.load_data(config, folder)
     experiment, batches = main_job.plan(config, folder, data, config.parallel.micro_batches)
     job = Job(experiment.config, folder, data, experiment, main_job.validation_tomograms(data))
-    trained = main_job.train(job, batches)
-    return _result(job, trained, keep_model(job, trained), matched)
+    parameters, goes_on = n_parameters(experiment.state.params), run_folder.trained_to(folder) is not None
+    began = time.monotonic()
+    trained, memory_mib = peak_memory_mib(lambda: main_job.train(job, batches))
+    seconds = None if goes_on else time.monotonic() - began  # of a part they would say nothing
+    costs = {"training_seconds": seconds, "memory_mib": memory_mib, "parameters": parameters}
+    result = _result(job, trained, keep_model(job, trained), matched)
+    return result | {"metrics": result["metrics"] | costs}
 
 
 def _listed(config: Config, folder: Path, further: Row, matched: Matched | None) -> dict[str, Any]:
@@ -137,6 +145,9 @@ def _listed(config: Config, folder: Path, further: Row, matched: Matched | None)
 def _result(job: Job, trained: FitResult, picker: ModelPicker, matched: Matched | None) -> dict[str, Any]:
     config, rows = job.config, read_metrics(job.workdir / "metrics.jsonl")
     thresholds = best_thresholds(evaluate_picks(job, picker, job.data.meta))
+    if config.picking.thresholds is not None:  # the case's own way to thresholds belongs to how it picks
+        calibrate(job, picker)
+        picker = with_thresholds(job, picker)
     test: list[OpenedTomogram] = [t for t in job.data.open("test") if t.particles is not None]
     picks, strict = _picked(picker, thresholds, test)
     plain, calibrated = (evaluate(config, job.data, test, each) for each in (picks, strict))
@@ -191,10 +202,11 @@ def _picked(
 ) -> tuple[dict[str, Particles], dict[str, Particles]]:
     """The picks of the test tomograms, as they are and with the thresholds; segmented once."""
     strict = picker.with_min_scores(thresholds)
+    keep_scores = uses_score_maps(picker.model.card.picking.clustering)
     plain: dict[str, Particles] = {}
     calibrated: dict[str, Particles] = {}
     for tomogram in test:
-        segmentation = picker.segment(tomogram)
+        segmentation = picker.segment(tomogram, keep_scores=keep_scores)
         plain[tomogram.name] = picker.picks_of(segmentation, mask=tomogram.mask)
         calibrated[tomogram.name] = strict.picks_of(segmentation, mask=tomogram.mask)
     return plain, calibrated

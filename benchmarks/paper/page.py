@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.paper.figures import FIGURES
+from benchmarks.paper.overview import overview
 from benchmarks.paper.record import Record
 from benchmarks.paper.statistics import Estimate
 from benchmarks.paper.study import SCALES, StudyFile, read_yaml, study_names
@@ -33,6 +34,9 @@ What the studies of `benchmarks/paper/` measured, beside what the paper reports.
 - **Differences** are paired by seed. The interval in brackets is Student's t, 95 %; the one in parentheses is the percentile
   bootstrap over seeds, 95 %, which is too narrow with few seeds. Bold: the t interval leaves zero out. With many
   comparisons some do so by chance.
+- **What a case takes**, where a table says so: seconds of training with its compilation and validations; the median time of an
+  update; by how much training raised the memory of its process; parameters of the network that picks. Size groups go by
+  molecular weight: large from 1 MDa, medium from 400 kDa, small from 100 kDa, tiny below.
 - Where runs are missing, what is there is shown, and the column "seeds" says how many.
 """
 
@@ -70,6 +74,12 @@ def draw(docs: Path, folder: Path) -> list[Path]:
     return [*written, docs / "results.md"]
 
 
+def as_markdown(rows: Iterable[Sequence[str]]) -> str:
+    """A table of a head and rows, as Markdown."""
+    head, *others = rows
+    return "\n".join([*_head(head), *(_line(row) for row in others)])
+
+
 def draw_figures(record: Record, folder: Path) -> list[Path]:
     """Write the figures that a record asks for, as far as there is something to show."""
     written = []
@@ -99,6 +109,8 @@ def _section(record: Record, images: Sequence[Path], findings: str) -> str:
     parts += [f"![{record.content['title']}: {path.stem.rsplit('_', 1)[-1]}](images/{path.name})\n" for path in images]
     for data_set, label in record.data_sets.items():
         parts.append(f"**{label[0].upper()}{label[1:]}**\n")
+        if content.get("overview"):
+            parts.append(as_markdown(overview(record, data_set)) + "\n")
         parts.append("\n".join(_scores(record, data_set)) + "\n")
         for reference in record.references(data_set):
             if len(record.cases(data_set)) > 1:

@@ -112,7 +112,7 @@ def _result(former: Study, run: Run, metrics: Mapping[str, Any], content: Mappin
         "species": content["species"],
         "metrics": metrics,
         "metrics_version": content["metrics_version"],
-        "state": {"chosen_by": content["state"].rsplit(" ", 1)[-1]},
+        "state": {"chosen_by": config.evaluation.choose_by},
         "curves": {"training": [], "validation": []},
         "seconds": metrics["seconds"],
         "finished": content["finished"],

@@ -27,7 +27,18 @@ from robpicker_jax.config.validation import check
 from robpicker_jax.system.errors import InputError
 
 FOLDER = Path(__file__).resolve().parent
-ORDER = ("main", "ablation", "noise", "template_matching", "imbalance", "meta_size", "loss", "hypergradient")
+ORDER = (
+    "main",
+    "ablation",
+    "noise",
+    "template_matching",
+    "imbalance",
+    "meta_size",
+    "loss",
+    "systems",
+    "backbones",
+    "hypergradient",
+)
 """The studies in the order in which they are reported; others follow by name."""
 
 JOB, FURTHER, RESULT, LOG = "job.yaml", "further.json", "result.json", "log.txt"
@@ -118,6 +129,7 @@ class StudyFile:
         data_sets, cases: by name; every case is run on every data set.
         references: the cases that all others are compared with, seed by seed.
         figures: which figures are drawn.
+        overview: whether a table by size groups comes first, with what each case takes: time, memory, parameters.
         settings, cpu, full: changes for the whole study.
         matched: template matching in place of label noise; None: none.
         paper: what the paper reports, as Markdown.
@@ -131,6 +143,7 @@ class StudyFile:
     cases: dict[str, Changes]
     references: tuple[str, ...]
     figures: tuple[Figure, ...] = ("species", "differences")
+    overview: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
     cpu: dict[str, Any] = field(default_factory=dict)
     full: dict[str, Any] = field(default_factory=dict)
@@ -246,7 +259,10 @@ class Study:
                 raise InputError(f"{min(unknown)!r} is no species", where=f"{self.source}, matched.averaged")
 
     def smaller(self, extra: Mapping[str, Any]) -> Study:
-        """One data set and two cases, one with meta networks and one without where there are both, with `extra` settings."""
+        """One data set and two cases, one with meta networks and one without where there are both, with `extra` settings.
+
+        Tomograms have one particle of each species, so that all have room in small ones.
+        """
         first, reference = next(iter(self.file.data_sets)), self.file.references[0]
         others = [name for name in self.file.cases if name != reference]
         unlike = [name for name in others if self._is_bilevel(first, name) != self._is_bilevel(first, reference)]
@@ -256,7 +272,8 @@ class Study:
             cases={name: self.file.cases[name] for name in (reference, *(unlike or others)[:1])},
             references=(reference,),
         )
-        return replace(self, file=file, extra=extra)
+        copies = {f"data.species.{index}.copies": 1 for index in range(len(self.base["data"]["species"]))}
+        return replace(self, file=file, extra=copies | dict(extra))
 
     def _is_bilevel(self, data_set: str, case: str) -> bool:
         return self.config(Run(data_set, case, 0)).train.is_bilevel

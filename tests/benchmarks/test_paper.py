@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 from benchmarks.paper import __main__ as command
@@ -25,6 +27,7 @@ from benchmarks.paper.study import (
     study_names,
 )
 from robpicker_jax.config import load_config
+from robpicker_jax.models import build_backbone
 from robpicker_jax.system.errors import InputError
 from tests.benchmarks.paper_cases import TOY, result_of, toy, write_result, write_studies
 
@@ -267,7 +270,9 @@ def test_some_cases_alone_are_trained(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_quick_study_is_one_of_each_kind(tmp_path: Path) -> None:
     small = toy(tmp_path, references=["robpicker"]).smaller({"train.batch_size": 1})
     assert [str(run) for run in small.runs([0])] == ["few, robpicker, seed 0", "few, supervised, seed 0"]
-    assert small.config(next(iter(small.runs([0])))).train.batch_size == 1
+    config = small.config(next(iter(small.runs([0]))))
+    assert config.train.batch_size == 1
+    assert [species.copies for species in config.data.species] == [1, 1]
 
 
 def test_a_study_must_be_named(tmp_path: Path) -> None:
@@ -289,6 +294,10 @@ def test_a_whole_study_in_processes(tmp_path: Path) -> None:
     assert {"plain/f1/macro", "calibrated/f1/macro", "correction/error_after", "gained/ribosome"} <= set(
         first["metrics"]
     )
+    backbone = build_backbone(study.config(ROBPICKER).model, 1 + len(study.config(ROBPICKER).data.species))
+    leaves = jax.tree.leaves(jax.eval_shape(backbone.init, jax.random.key(0))[0])
+    assert first["metrics"]["parameters"] == sum(math.prod(leaf.shape) for leaf in leaves)
+    assert 0 < first["metrics"]["training_seconds"] < first["seconds"]
     record = json.loads((tmp_path / "docs" / "results" / "toy_cpu.json").read_text())
     assert record["metrics"]["few"]["robpicker"]["values"]["plain/f1/macro"] == [
         pytest.approx(first["metrics"]["plain/f1/macro"], abs=1e-3)
