@@ -18,6 +18,7 @@ import numpy as np
 
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config.loading import parse_yaml
+from robpicker_jax.picking.expectation import Expected
 from robpicker_jax.reporting.data import ClassWeights, Comparison, LabelExample, ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.image import grey, window
 from robpicker_jax.reporting.tables import read_evaluation
@@ -110,6 +111,7 @@ def load_workdir(workdir: Path, *, compare: Path | None = None) -> ReportData:
         variant=str((settings.get("train") or {}).get("variant", "robpicker")),
         absent={"tomograms": waiting, "evaluation": waiting},
         calibration=_calibration(workdir),
+        expected=_expected(workdir),
     )
     if (workdir / INPUTS).is_file():
         data = _with_inputs(data, workdir / INPUTS)
@@ -229,6 +231,16 @@ def _calibration(workdir: Path) -> dict[str, list[tuple[float, float, float]]]:
         chosen = [(wanted, calibration.lowest(points, wanted)) for wanted in _PRECISIONS]
         found[name] = [(wanted, point.threshold, point.recall) for wanted, point in chosen if point is not None]
     return found
+
+
+def _expected(workdir: Path) -> dict[str, list[Expected]]:
+    """What picks are worth by their score, by class; empty where the run is not calibrated."""
+    from robpicker_jax.picking import calibration
+    from robpicker_jax.picking.expectation import expected_curve
+
+    if not (workdir / calibration.FILE).is_file():
+        return {}
+    return {name: expected_curve(entry) for name, entry in calibration.load(workdir).classes.items()}
 
 
 def _sibling(workdir: Path) -> Path | None:

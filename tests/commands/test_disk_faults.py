@@ -86,6 +86,12 @@ def _init(run: Path, out: Path, beside: Path) -> list[str]:
 WRITING: dict[str, Callable[[Path, Path, Path], list[str]]] = {
     "train": lambda run, out, beside: ["--config", str(run / "config.yaml"), "--workdir", str(out)],
     "simulate": lambda run, out, beside: ["--config", str(run / "config.yaml"), "--out", str(out)],
+    "export": lambda run, out, beside: [str(run), str(out)],
+    "sweep": lambda run, out, beside: [
+        *("--config", str(run / "config.yaml"), "--data.dir", str(run / "data"), "--train.variant", "supervised"),
+        *("--workdir", str(out), "--over", "train.batch_size=1|2", "--trials", "1"),
+    ],
+    "card": lambda run, out, beside: [str(run), "--json", str(out)],
     "segment": lambda run, out, beside: ["--workdir", str(run), "--out", str(out), _volume(run)],
     "pick": lambda run, out, beside: ["--workdir", str(run), "--out", str(out), _volume(run)],
     "evaluate": lambda run, out, beside: [
