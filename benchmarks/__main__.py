@@ -33,6 +33,7 @@ SUITE = (
     "layers",
     "scaling",
     "hypergradients",
+    "inner_steps",
     "input",
     "startup",
     "inference",

@@ -36,9 +36,9 @@ def epsilon_rows(benchmark: str, case: Case, epsilons: np.ndarray) -> Iterator[R
     `BilevelProblem`); differences must agree with the exact hypergradient in both cases.
     """
     for dtype, stops in (("float64", False), ("float32", False), ("float32", True)):
-        name = f"{case.name}: finite differences against ε, {'with' if stops else 'without'} stop-gradients"
+        name = f"{case.name}: finite differences against ε, {_paths(stops)}"
         for epsilon, error in zip(epsilons.tolist(), _errors(case, dtype, stops, epsilons), strict=True):
-            more = {"epsilon": epsilon, "dtype": dtype, "stop_gradients": stops}
+            more = {"epsilon": epsilon, "dtype": dtype, "frozen": stops}
             yield row(benchmark, name, f"relative error at ε = {epsilon:.1e}, {dtype}", error, "", **more)
 
 
@@ -66,6 +66,10 @@ def _errors(case: Case, dtype: str, stops: bool, epsilons: np.ndarray) -> list[f
     return [relative_error(flat(value), reference) for value in values]
 
 
+def _paths(stops: bool) -> str:
+    return "some paths frozen" if stops else "no path frozen"
+
+
 def draw(rows: list[Row], path: Path) -> None:
     """The error of finite differences against ε, both axes logarithmic."""
     from matplotlib.figure import Figure
@@ -75,10 +79,10 @@ def draw(rows: list[Row], path: Path) -> None:
     series: dict[tuple[str, bool], list[tuple[float, float]]] = {}
     for item in rows:
         if "epsilon" in item:
-            key = item["dtype"], item["stop_gradients"]
+            key = item["dtype"], item["frozen"]
             series.setdefault(key, []).append((item["epsilon"], item["value"]))
     for (dtype, stops), points in series.items():
-        axes.loglog(*zip(*points, strict=True), "o-", label=f"{dtype}, {'with' if stops else 'without'} stop-gradients")
+        axes.loglog(*zip(*points, strict=True), "o-", label=f"{dtype}, {_paths(stops)}")
     figure.legend(frameon=False, loc="outside lower center", ncols=2)
     axes.grid(alpha=0.3)
     with atomic_path(path) as partial:

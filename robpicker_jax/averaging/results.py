@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from robpicker_jax.averaging.resolution import (
 from robpicker_jax.averaging.settings import AveragingSettings
 from robpicker_jax.averaging.sums import Sums
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.system.files import atomic_path
+from robpicker_jax.system.files import atomic_path, read_arrays
 
 _COLUMNS = ("source", "listed_vox", "positions_vox", "rotations", "oriented", "half", "scores", "kept")
 
@@ -113,8 +112,7 @@ def load(path: Path) -> Iteration:
         InputError: damaged.
     """
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            values = {name: file[name] for name in file.files}
+        values = read_arrays(path)
         edge = int(values["edge"])
         fsc = ShellCorrelation(
             edge,
@@ -130,11 +128,26 @@ def load(path: Path) -> Iteration:
             for number in (1, 2)
         )
         particles = ParticleSet(**{name: values[name] for name in _COLUMNS})
+        _check_shapes(particles, (one, two), values["power"], fsc)
         return Iteration(int(values["number"]), particles, (one, two), values["power"], fsc)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"damaged ({type(error).__name__})", where=path, fix="remove it; the averaging goes on from the one before"
-        ) from None
+    except (ValueError, KeyError, TypeError, OverflowError) as error:  # InputError is a ValueError
+        reason = error.what if isinstance(error, InputError) else f"damaged ({type(error).__name__})"
+        raise InputError(reason, where=path, fix="remove it; the averaging goes on from the one before") from None
+
+
+def _check_shapes(particles: ParticleSet, sums: tuple[Sums, Sums], power: np.ndarray, fsc: ShellCorrelation) -> None:
+    """ValueError where arrays are not as large as the others say."""
+    n, shells = len(particles), fsc.edge // 2
+    empty = Sums.empty(fsc.edge)
+    expected = dict.fromkeys(_COLUMNS, (n,)) | {
+        "listed_vox": (n, 3),
+        "positions_vox": (n, 3),
+        "rotations": (n, 3, 3),
+    }
+    found = {name: getattr(particles, name).shape for name in _COLUMNS}
+    halves = [(half.signal.shape, half.weight.shape) for half in sums]
+    if found != expected or halves != [(empty.signal.shape, empty.weight.shape)] * 2 or power.shape != (2, shells):
+        raise ValueError("arrays of other shapes")
 
 
 def last_iteration(folder: Path, most: int) -> Iteration | None:

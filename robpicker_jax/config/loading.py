@@ -222,13 +222,29 @@ def validated(cls: type[T], data: Mapping[str, Any], source: str | Path) -> T:
     """
     try:
         checked: T = _adapter(cls).validate_python(data)
-        return checked
     except ValidationError as error:
         messages = [_explain(item) for item in error.errors(include_url=False)]
         # Unknown keys first: a misspelt key often is the cause of the others.
         messages.sort(key=lambda message: "unknown key" not in message)
         more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
         raise InputError(messages[0] + more, where=source) from None
+    for key, flag in _flags_as_numbers(data, checked, ""):
+        raise InputError(f"{key}: must be a number, got {str(flag).lower()}", where=source)
+    return checked
+
+
+def _flags_as_numbers(given: Any, checked: Any, key: str) -> Iterator[tuple[str, bool]]:
+    """Where true or false was given and a number came of it: pydantic takes them as 1 and 0."""
+    if isinstance(given, bool):
+        if isinstance(checked, int | float) and not isinstance(checked, bool):
+            yield key, given
+    elif isinstance(given, Mapping):
+        for name, value in given.items():
+            inner = checked.get(name) if isinstance(checked, Mapping) else getattr(checked, str(name), None)
+            yield from _flags_as_numbers(value, inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(given, Sequence) and not isinstance(given, str) and isinstance(checked, Sequence):
+        for number, (value, inner) in enumerate(zip(given, checked, strict=False)):
+            yield from _flags_as_numbers(value, inner, f"{key}.{number}")
 
 
 def _build(data: dict[str, Any], source: Path) -> Config:

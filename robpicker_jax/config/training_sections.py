@@ -247,7 +247,7 @@ class TrainConfig:
         about("picking uses an exponential average of the network's parameters with this decay; 0: the last ones"),
     ] = 0.0
     seed: Annotated[Count, about("seed of everything random in training")] = 0
-    loss: Annotated[str, about("loss of the segmentation, by name")] = "dice"
+    loss: Annotated[str, about("loss of the segmentation, by name")] = "batch_dice"
     loss_options: Annotated[dict[str, Any], about("options of the loss, such as {smoothing_vox: 1.0} of dice")] = field(
         default_factory=dict, hash=False
     )
@@ -384,7 +384,9 @@ class ParallelConfig:
     devices: Annotated[PositiveInt | None, about("devices to use in each process; none: all")] = None
     micro_batches: Annotated[
         PositiveInt,
-        about("parts in which each device takes its share of a batch, to save memory; batch norm is then over a part"),
+        about(
+            "parts in which each device takes its share of a batch: less memory, batch norm and batch_dice over a part"
+        ),
     ] = 1
     auto_micro_batches: Annotated[
         bool, about("raise micro_batches where a step would not fit the memory; off: never")

@@ -14,6 +14,7 @@ from robpicker_jax.system.errors import InputError
 
 _FLOOR = 0.02  # of the largest density: what is fainter does not count towards the particle's extent
 _SURFACE = 0.1  # of the largest density: the particle's surface
+_LARGEST_REACH_VOX = 250  # from a template's centre to its face; a box of 500 voxels holds half a GiB
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,11 +152,25 @@ class TemplateRecipe:
             voxel_size_angstrom: edge of the tomogram's voxels.
 
         Raises:
-            InputError: no density stands out, or a recipe that cannot be followed.
+            InputError: no density stands out, or a recipe that cannot be followed: lengths that do not fit the map's size, or a
+                template too large to be searched for.
         """
         if self.mask not in ("sphere", "shape"):
             raise InputError(f"unknown mask {self.mask!r}", where="--mask", fix="sphere or shape")
         resolution = max(self.low_pass_angstrom or 0.0, 2 * voxel_size_angstrom)
+        extent = max(density.shape) * map_voxel_angstrom
+        if not resolution <= extent:
+            raise InputError(
+                f"a resolution of {resolution:g} Å is coarser than the whole map, which is {extent:g} Å wide",
+                where=name,
+                fix="check the low-pass and both voxel sizes, in Å",
+            )
+        if not (self.diameter_angstrom or 0.0) <= 2 * extent:
+            raise InputError(
+                f"a particle of {self.diameter_angstrom:g} Å does not fit a map that is {extent:g} Å wide",
+                where=name,
+                fix="check the diameter and the map's voxel size, in Å",
+            )
         half = max(max(size // 2, size - 1 - size // 2) for size in density.shape)
         margin = half + math.ceil(resolution / map_voxel_angstrom)
         before = [margin - size // 2 for size in density.shape]
@@ -178,6 +193,12 @@ class TemplateRecipe:
             extent_angstrom = self.diameter_angstrom / 2
         radius = extent_angstrom / voxel_size_angstrom
         reach = radius * (self.mask_ratio if self.mask == "sphere" else 1.0) + 3 * self.soft_vox
+        if not reach <= _LARGEST_REACH_VOX:
+            raise InputError(
+                f"a template of {2 * reach:.3g} voxels is too large to be searched for ({2 * _LARGEST_REACH_VOX} at most)",
+                where=name,
+                fix="bin the tomogram, or check its voxel size, the diameter and the mask's edge",
+            )
         edge = int(scipy.fft.next_fast_len(2 * math.ceil(reach + 1) + 1, real=True))
         scale = voxel_size_angstrom / map_voxel_angstrom
         sampled = scipy.ndimage.affine_transform(

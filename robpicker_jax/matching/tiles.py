@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 from robpicker_jax.system.files import write_text
 
 _RECORD = "tiles.json"
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, SyntaxError, tokenize.TokenError)
+"""What a record that cannot be read, or NumPy's look at the header of a damaged map, raises."""
 
 
 @runtime_checkable
@@ -116,7 +119,7 @@ class MapStore:
             if record["settings"] == self._text:
                 self.maps = {name: self._mapped(name, "r+") for name in self.names}
                 self.finished = {(z, y, x) for z, y, x in record["tiles"]}
-        except (OSError, ValueError, KeyError, TypeError):  # no record, a damaged one, or maps that went away
+        except _DAMAGED:  # no record, a damaged one, or maps that went away
             self.maps = {}
         if not self.maps or any(m.shape != self.shape_zyx or m.dtype != types[name] for name, m in self.maps.items()):
             self.finished = set()
@@ -166,7 +169,7 @@ def kept_core(folder: Path, shape_zyx: Sequence[int]) -> tuple[int, int, int] | 
     try:
         shape, _, settings = json.loads(json.loads((folder / _RECORD).read_text(encoding="utf-8"))["settings"])
         z, y, x = (int(size) for size in settings["core"])
-    except (OSError, ValueError, KeyError, TypeError):  # no record, or a damaged one
+    except _DAMAGED:  # no record, or a damaged one
         return None
     return (z, y, x) if shape == list(shape_zyx) and min(z, y, x) > 0 else None
 

@@ -21,7 +21,7 @@ import numpy as np
 from robpicker_jax.annotations import Particles
 from robpicker_jax.datasets import TomogramFiles
 from robpicker_jax.datasets.stamps import stamp
-from robpicker_jax.system.files import atomic_path, write_text
+from robpicker_jax.system.files import atomic_path, read_arrays, write_text
 from robpicker_jax.system.version import __version__
 
 _COLUMNS = ("positions_vox", "labels", "rotations", "scores", "cluster_sizes", "class_names", "tomograms")
@@ -150,8 +150,7 @@ class Finished:
 
     def kept_picks(self, name: str) -> Particles:
         """The picks that `keep_picks` kept."""
-        with np.load(self._record(name).with_suffix(".npz"), allow_pickle=False) as stored:
-            columns = {column: stored[column] for column in stored.files}
+        columns = read_arrays(self._record(name).with_suffix(".npz"))
         extra = {
             column.removeprefix(_EXTRA): columns.pop(column) for column in list(columns) if column.startswith(_EXTRA)
         }

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from robpicker_jax.reporting.data import ClassWeights, Comparison, LabelExample,
 from robpicker_jax.reporting.image import grey, window
 from robpicker_jax.reporting.tables import read_evaluation
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.system.files import atomic_path, one_line, read_json_object, read_text
+from robpicker_jax.system.files import atomic_path, one_line, read_arrays, read_json_object, read_text
 from robpicker_jax.training.metrics_log import read_metrics
 
 INPUTS = Path("report") / "inputs.npz"
@@ -176,9 +174,7 @@ def binned_density(
 
 def _with_inputs(data: ReportData, path: Path) -> ReportData:
     try:
-        # Opened here: NumPy leaves the file open where it turns out not to be one of its own.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            arrays = dict(stored)
+        arrays = read_arrays(path)
         meta = json.loads(arrays["meta"].tobytes())
         views = [
             TomogramView(
@@ -213,9 +209,10 @@ def _with_inputs(data: ReportData, path: Path) -> ReportData:
             weights=weights,
             comparison=comparison,
         )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, KeyError, TypeError) as error:
+        reason = error.what if isinstance(error, InputError) else error
         raise InputError(
-            f"the kept report inputs cannot be read ({error})", where=path, fix="run train again"
+            f"the kept report inputs cannot be read ({reason})", where=path, fix="run train again"
         ) from None
 
 

@@ -153,6 +153,23 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return found
 
 
+def read_arrays(path: Path) -> dict[str, Any]:
+    """The arrays of a .npz file that a command of this program wrote, by name.
+
+    Raises:
+        InputError: it cannot be read, or is damaged.
+    """
+    import numpy as np
+
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            return dict(stored)
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or one_line(error)})", where=path) from None
+    except Exception as error:  # zipfile, zlib, the tokenizer of headers and NumPy each raise errors of their own
+        raise InputError(f"damaged: no NumPy archive ({one_line(error)})", where=path) from None
+
+
 def one_line(error: BaseException) -> str:
     """What an error says, cut to its first line and to what one can read."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

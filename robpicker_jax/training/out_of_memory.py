@@ -78,8 +78,8 @@ def within_memory(
             reason = str(error)
         console.print(
             f"the memory of a device did not suffice for a step ({reason}): parallel.micro_batches raised from "
-            f"{settings.micro_batches} to {more[0]} (batch norm is then over a part of the batch); going on from the newest "
-            "checkpoint",
+            f"{settings.micro_batches} to {more[0]} (batch norm and `batch_dice` are then over a part of the batch); "
+            "going on from the newest checkpoint",
             highlight=False,
             soft_wrap=True,
         )

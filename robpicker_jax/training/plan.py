@@ -81,7 +81,7 @@ class Plan:
         if self.micro_batches != self.configured:
             found.append(
                 f"the step does not fit: parallel.micro_batches raised from {self.configured} to {self.micro_batches} "
-                "(batch norm is then over a part of the batch)"
+                "(batch norm and `batch_dice` are then over a part of the batch)"
             )
         return found
 

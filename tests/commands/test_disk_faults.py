@@ -193,7 +193,7 @@ def test_b15_a_disk_that_fills_up_during_training_keeps_what_was_finished(
         assert (small / "run" / "results.json").is_file()
 
 
-@pytest.mark.parametrize("verb", [verb for verb in WRITING if verb not in ("train", "simulate")])
+@pytest.mark.parametrize("verb", [verb for verb in WRITING if verb not in ("train", "simulate", "sweep")])
 def test_e6_input_that_is_gone_is_one_line(
     verb: str, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

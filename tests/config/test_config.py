@@ -37,6 +37,8 @@ def test_shipped_configurations_open_with_what_a_user_must_know(path: Path) -> N
         ("trian.steps=1", ["trian", "unknown key", "train"]),
         ("data.species.0.raduis_vox=1", ["data.species.0.raduis_vox", "radius_vox"]),
         ("train.steps=-1", ["train.steps", "greater than 0", "-1"]),
+        ("train.steps=true", ["train.steps", "must be a number", "true"]),
+        ("model.widths=[8, true]", ["model.widths.1", "must be a number", "true"]),
         ("train.steps=many", ["train.steps", "integer", "many"]),
         ("train.inner.learning_rate=-0.1", ["train.inner.learning_rate", "greater than 0"]),
         ("train.inner.momentum=1.5", ["train.inner.momentum", "less than 1"]),

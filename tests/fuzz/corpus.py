@@ -9,27 +9,17 @@ import gzip
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from robpicker_jax.annotations import FORMATS, Particles, read_annotations, write_annotations
-from robpicker_jax.annotations.geometry import random_rotations
-from robpicker_jax.config import DataConfig, load_config
-from robpicker_jax.datasets import Scalings, TomogramFiles
-from robpicker_jax.evaluation import EvaluationOptions, evaluate
-from robpicker_jax.picking import calibration
-from robpicker_jax.picking.finished import Finished
-from robpicker_jax.reporting.data import ClassWeights, LabelExample, ReportData, SpeciesInfo, TomogramView
-from robpicker_jax.reporting.stored import load_workdir, save_inputs
+from robpicker_jax.annotations import FORMATS, read_annotations, write_annotations
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.training import results
-from robpicker_jax.training.run_folder import as_planned, read_config
-from robpicker_jax.volumes import Scaling, read_volume, write_mrc
+from robpicker_jax.volumes import read_volume, write_mrc
+from tests.fuzz.kept_files import KEPT
+from tests.fuzz.subject import SHAPE_ZYX, Subject, contents, some_particles
 
-SHAPE_ZYX = (6, 7, 8)
 M_SPECIES = """
 data_
 
@@ -44,33 +34,6 @@ _wrpSourceName #7
 41.4	32.7	7.7	-74.0	102.2	-102.1	TS_11.tomostar
 21.4	12.7	37.7	-7.0	12.2	-12.1	TS_12.tomostar
 """
-CONFIG = """
-data:
-  dir: somewhere
-  meta_labels: sphere
-  voxel_size_angstrom: 10.0
-  species:
-    - {name: ribosome, radius_vox: 4.0, copies: 3}
-    - {name: "apo-ferritin", radius_vox: 3.0, copies: 2}
-patches: {size: 16}
-train: {steps: 4, variant: supervised}
-picking: {min_score: 0.5}
-"""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What one reader reads.
-
-    Attributes:
-        files: content of each file, by its path within the folder that the reader is given the `entry` of.
-        entry: what the reader is given, a path within the folder.
-        read: the reader.
-    """
-
-    files: dict[str, bytes]
-    entry: str
-    read: Callable[[Path], Any]
 
 
 def list_subject(name: str, folder: Path) -> Subject:
@@ -100,20 +63,6 @@ def list_subject(name: str, folder: Path) -> Subject:
     return Subject(contents(folder), entry, read)
 
 
-def some_particles(name: str) -> Particles:
-    """Three particles of one tomogram."""
-    rng = np.random.default_rng(0)
-    return Particles(
-        [[1.5, 2.25, 3.0], [4.0, 5.5, 2.0], [6.5, 3.0, 4.25]],
-        [1, 2, 1],
-        rotations=random_rotations(3, rng),
-        scores=[0.9, 0.5, 0.25],
-        cluster_sizes=[7, 8, 9],
-        class_names=["ribosome", "apo", "ribosome"],
-        tomograms=["TS_1"] * 3,
-    )
-
-
 def volume_subject(kind: str, folder: Path) -> Subject:
     """A tomogram in one of the volume formats and number types."""
     values = np.random.default_rng(1).normal(size=SHAPE_ZYX).astype(np.float32)
@@ -126,63 +75,6 @@ def volume_subject(kind: str, folder: Path) -> Subject:
         _ = volume.voxel_size_angstrom
 
     return Subject(contents(folder), entry, read)
-
-
-def config_subject(folder: Path) -> Subject:
-    """A configuration."""
-    (folder / "own.yaml").write_text(CONFIG)
-    return Subject(contents(folder), "own.yaml", lambda path: load_config(path, []))
-
-
-def workdir_subject(folder: Path) -> Subject:
-    """The files that a run leaves, short of checkpoints and model, which have tests of their own."""
-    rng = np.random.default_rng(2)
-    particles = some_particles("csv").with_(tomograms=None, class_names=None)
-    density = rng.normal(size=SHAPE_ZYX).astype(np.float32)
-    options = EvaluationOptions(rule="tolerance", class_names=("ribosome", "apo-ferritin"), tolerance_vox=2.0)
-    evaluation = evaluate({"TS_1": particles}, {"TS_1": particles}, options)
-    view = TomogramView("TS_1", density, particles, particles, voxel_size_angstrom=10.0)
-    maps = {name: rng.random((6, 6)).astype(np.float32) for name in ("image", "confidence")}
-    maps |= {name: rng.integers(0, 2, (6, 6)).astype(np.int32) for name in ("noisy", "corrected", "true")}
-    weights = ClassWeights("ribosome", 3.0, rng.random(5))
-    species = [SpeciesInfo("ribosome", 4.0), SpeciesInfo("apo-ferritin", 3.0)]
-    kept = ReportData(title="run", species=species, tomograms=[view], label_examples=[LabelExample("a", **maps)])
-    save_inputs(replace(kept, weights=[weights]), folder)
-    (folder / "config.yaml").write_text(CONFIG)
-    (folder / "evaluation.json").write_text(json.dumps(evaluation.as_dict()))
-    rows = [{"step": step, "kind": "train", "inner_loss": 1 / step} for step in (1, 2)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "versions.json").write_text(json.dumps({"jax": "0.8", "plan": {"micro_batches": 1}}))
-    calibration.save(folder, calibration.calibrate(evaluation), ["TS_1"])
-    volume = folder / "a.mrc"
-    write_mrc(volume, density, 10.0)
-    tomogram = TomogramFiles("a", "", volume)
-    records = Finished(folder, "pick", {})
-    records.add("a", tomogram, [volume])
-    results.record(folder, load_config(folder / "config.yaml"), 2, {"train": {"a.mrc": {"bytes": 3}}})
-    (folder / "scalings.json").write_text("{}")
-    scalings = Scalings(folder / "scalings.json")
-    scalings.remember(tomogram, DataConfig(), Scaling(0.0, 1.0))
-    scalings.save()
-
-    def read(path: Path) -> None:
-        for look in (load_workdir, read_config, calibration.load):
-            with suppress(InputError):  # each names its own file, and the others are looked at all the same
-                look(path)
-        config = load_config(None)
-        results.outdated(path, config, {"train": {}})
-        records.has("a", tomogram)
-        records.own("a", tomogram)
-        records.left_out("a")
-        Scalings(path / "scalings.json").known(tomogram, DataConfig())
-        as_planned(path, config.parallel)
-
-    return Subject(contents(folder), ".", read)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """All files of a folder, by their path in it."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def _mrc(folder: Path, values: np.ndarray) -> str:
@@ -274,7 +166,6 @@ _VOLUMES: dict[str, Callable[[Path, np.ndarray], str]] = {
 SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     **{name: lambda folder, name=name: list_subject(name, folder) for name in FORMATS},
     **{kind: lambda folder, kind=kind: volume_subject(kind, folder) for kind in _VOLUMES},
-    "config": config_subject,
-    "workdir": workdir_subject,
+    **KEPT,
 }
 """A whole file of each reader, by the reader's name; each is called with an empty folder."""

@@ -16,8 +16,11 @@ from types import FrameType
 from robpicker_jax.system.errors import InputError
 from tests.fuzz.corpus import SUBJECTS
 from tests.fuzz.mutation import mutated
+from tests.fuzz.subject import Subject
 
-_SECONDS = 20  # of the processor: on a busy machine a reader may have to wait much longer
+SECONDS = 5
+"""What a reader may take of the processor; on a busy machine it may have to wait much longer for it."""
+
 _LONGEST_MESSAGE = 2000
 
 
@@ -59,20 +62,28 @@ def fuzz(reader: str, numbers: range, folder: Path) -> Iterator[Finding]:
         content = mutated(subject.files[chosen], rng)
         (folder / chosen).write_bytes(content)
         try:
-            with _limited(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                subject.read(folder / subject.entry)
-        except InputError as error:
-            text = str(error)
-            if len(text) > _LONGEST_MESSAGE or not error.what:
-                yield Finding(number, f"a message of {len(text)} characters: {text[:80]!r}", "", content)
-        except (Exception, Hang) as error:
-            what = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-            frames = [f for f in traceback.extract_tb(error.__traceback__) if "robpicker_jax" in f.filename]
-            where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-            yield Finding(number, what, where, content)
+            found = faulty(subject, folder)
+            if found is not None:
+                yield Finding(number, *found, content)
         finally:
             (folder / chosen).write_bytes(subject.files[chosen])
+
+
+def faulty(subject: Subject, folder: Path) -> tuple[str, str] | None:
+    """What is wrong with how a subject's files are read, as they lie in the folder, and where; None: nothing is."""
+    try:
+        with _limited(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            subject.read(folder / subject.entry)
+    except InputError as error:
+        text = str(error)
+        if len(text) > _LONGEST_MESSAGE or not error.what:
+            return f"a message of {len(text)} characters: {text[:80]!r}", ""
+    except (Exception, Hang) as error:
+        what = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if "robpicker_jax" in f.filename]
+        return what, f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return None
 
 
 def findings_of(reader: str, numbers: range) -> list[Finding]:
@@ -84,10 +95,10 @@ def findings_of(reader: str, numbers: range) -> list[Finding]:
 @contextmanager
 def _limited() -> Iterator[None]:
     def stop(signum: int, frame: FrameType | None) -> None:
-        raise Hang(f"more than {_SECONDS} s of processor time")
+        raise Hang(f"more than {SECONDS} s of processor time")
 
     before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, _SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         yield
     finally:

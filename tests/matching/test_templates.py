@@ -55,6 +55,24 @@ def test_templates_of_other_recipes() -> None:
         TemplateRecipe().make("m", np.zeros((9, 9, 9)), 10.0, 10.0)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "voxel", "message"),
+    [
+        (TemplateRecipe(low_pass_angstrom=200.0), 10.0, "resolution of 200 Å is coarser than the whole map"),
+        (TemplateRecipe(), 100.0, "resolution of 200 Å is coarser"),
+        (TemplateRecipe(diameter_angstrom=400.0), 10.0, "particle of 400 Å does not fit a map that is 155 Å wide"),
+        (TemplateRecipe(diameter_angstrom=float("inf")), 10.0, "does not fit"),
+        (TemplateRecipe(diameter_angstrom=80.0), 0.1, "too large to be searched for"),
+        (TemplateRecipe(diameter_angstrom=80.0, soft_vox=float("nan")), 10.0, "too large to be searched for"),
+    ],
+)
+def test_lengths_that_cannot_be_meant_are_refused(recipe: TemplateRecipe, voxel: float, message: str) -> None:
+    """A unit that was mistaken would otherwise end in a box of terabytes."""
+    source = gaussian(31, (15.0, 15.0, 15.0), 3.0)
+    with pytest.raises(InputError, match=message):
+        recipe.make("g", source, 5.0, voxel)
+
+
 def test_masks() -> None:
     ball = ball_mask(21, 6.0, 1.0)
     assert ball[10, 10, 16] == 1
