@@ -188,9 +188,7 @@ class Sweep:
                 main_job.run(self._config(trial, steps), folder, results=False)
                 jax.clear_caches()  # the next trial's programs are others
             trial.steps, trial.score = steps, self._score(trial, steps)
-        except (
-            InputError
-        ) as error:  # such as a training that diverged, or a network that needs more memory than there is
+        except InputError as error:  # such as a training that diverged, or a network that does not fit the memory
             trial.score, trial.failed = None, str(error)
             console.print(f"trial {trial.number} failed: {error}", highlight=False, markup=False, soft_wrap=True)
         self._write_table()

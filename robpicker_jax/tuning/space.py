@@ -64,7 +64,7 @@ def parse_space(specifications: Sequence[str]) -> dict[str, Choice | Range]:
     """The space that "KEY=VALUES" texts describe.
 
     Raises:
-        InputError: no such text, a key twice, a range that is none, or a field that makes the data: trials share them.
+        InputError: no such text, a key twice, a range that is none, or a field that all trials share: the data, the steps.
     """
     space: dict[str, Choice | Range] = {}
     for text in specifications:
@@ -75,6 +75,8 @@ def parse_space(specifications: Sequence[str]) -> dict[str, Choice | Range]:
             raise InputError("is given twice", where=f"--over {key}", fix="give all its values at once")
         if key.partition(".")[0] in _FIXED:
             raise InputError("makes the data, which all trials share", where=f"--over {key}", fix="leave it out")
+        if key == "train.steps":
+            raise InputError("is that at which trials are compared", where=f"--over {key}", fix="leave it out")
         space[key] = _range(values, key) or Choice(tuple(parse_yaml(value, key) for value in values.split("|")))
     if not space:
         raise InputError("no field to search", where="--over", fix=_FIX)

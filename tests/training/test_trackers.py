@@ -57,7 +57,9 @@ def test_mlflow_keeps_metrics_and_settings_of_a_run_that_was_stopped_in_one_run(
 ) -> None:
     mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed (extra mlflow)")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # newer versions want a data base, for which this one is too small
+    monkeypatch.setenv(
+        "MLFLOW_ALLOW_FILE_STORE", "true"
+    )  # newer versions want a data base, for which this one is too small
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("train: {steps: 7, inner: {name: adam}}\ndata: {lists: []}\n")
     for step in (1, 2):

@@ -54,6 +54,7 @@ def test_texts_of_the_command_line() -> None:
         (["a=[1|2]"], "not valid YAML"),
         (["simulation.snr=0.1|0.2"], "all trials share"),
         (["data.invert_contrast=true|false"], "all trials share"),
+        (["train.steps=10|20"], "trials are compared"),
     ],
 )
 def test_texts_that_are_refused(given_: list[str], message: str) -> None:
