@@ -131,6 +131,8 @@ class _Graph:
             if inner is not None:  # a function within the function
                 consts = dict(zip(inner.jaxpr.constvars, map(np.asarray, inner.consts), strict=True))
                 results = self.add_all(inner.jaxpr, consts, operands)
+            elif all(variable.aval.size == 0 for variable in equation.outvars):  # ONNX's Expand makes none of these
+                results = [np.zeros(variable.aval.shape, variable.aval.dtype) for variable in equation.outvars]
             elif _is_known(equation, operands):
                 found = equation.primitive.bind(*map(jnp.asarray, operands), **equation.params)
                 results = [np.asarray(each) for each in (found if equation.primitive.multiple_results else [found])]
@@ -248,7 +250,8 @@ def _product(graph: _Graph, equation: Any, operands: list[Operand]) -> Operand:
 
 
 def _joined(graph: _Graph, equation: Any, operands: list[Operand]) -> Operand:
-    return graph.emit("Concat", operands, axis=equation.params["dimension"])
+    filled = [operand for operand, atom in zip(operands, equation.invars, strict=True) if atom.aval.size]
+    return filled[0] if len(filled) == 1 else graph.emit("Concat", filled, axis=equation.params["dimension"])
 
 
 def _sliced(graph: _Graph, equation: Any, operands: list[Operand]) -> Operand:
