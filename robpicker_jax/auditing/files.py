@@ -25,6 +25,8 @@ from robpicker_jax.system.notes import gathered_notes
 from robpicker_jax.volumes import NO_ORIGIN, Origin
 
 TABLE, GALLERY, REVIEW, CLEANED, CHANGES = "audit.csv", "index.html", "review", "cleaned", "changes.json"
+PAGE = "review"
+"""Stem of the pages on which the suspicions are reviewed."""
 REVIEW_FORMATS = ("xml", "star")
 _ROUNDING_VOX = 0.01
 _OTHER_FORMAT = "convert it first (robpicker convert), or leave --apply out"
@@ -127,7 +129,7 @@ class AuditedList:
 
 def outputs(out: Path, lists: Sequence[AuditedList] = ()) -> list[Path]:
     """What an audit writes into its folder, and the cleaned lists of these."""
-    folders = [out / name for name in (TABLE, GALLERY, REVIEW, CLEANED)]
+    folders = [out / name for name in (TABLE, GALLERY, REVIEW, f"{PAGE}.html", CLEANED)]
     return folders + [out / CLEANED / name for name in (CHANGES, *(entry.cleaned_name for entry in lists))]
 
 

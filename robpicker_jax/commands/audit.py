@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from robpicker_jax.config import DataConfig
     from robpicker_jax.datasets import OpenedTomogram, TomogramFiles
     from robpicker_jax.picking.model_picker import ModelPicker
+    from robpicker_jax.reporting import TomogramView
     from robpicker_jax.reporting.gallery import CloseUp
     from robpicker_jax.training.corrector import Corrector
 
@@ -35,8 +37,8 @@ _OTHERWISE = "use another --out, or give --overwrite"
 _DESCRIPTION = """\
 Rank the annotations of a data set by how suspicious a trained model finds them: false ones, ones of the wrong class,
 displaced ones, and particles that were not annotated. Writes DIR/audit.csv with all of them, lists for review
-(DIR/review), a gallery (DIR/index.html), and with --apply the cleaned lists (DIR/cleaned). docs/audit.md explains
-the scores. A model doubts labels that it was trained on less than others.
+(DIR/review), a gallery (DIR/index.html), a page on which they are reviewed (DIR/review.html), and with --apply the
+cleaned lists (DIR/cleaned). docs/audit.md explains the scores. A model doubts labels that it was trained on less than others.
 """
 
 
@@ -45,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, overrides = parse(_parser(), list(arguments or ()))
     from robpicker_jax.auditing import examine, files
     from robpicker_jax.picking.picker import model_picker
+    from robpicker_jax.reporting.review_page import page_paths
     from robpicker_jax.system.outputs import check_outputs
 
     min_scores = _min_scores(options.min_score)
@@ -59,14 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = picker.class_names
     read = [path for entry in lists for path in (entry.files.volume_path, *(p for _, p in entry.files.lists(names)))]
     written = files.outputs(options.out, lists if options.apply else ())
+    written += page_paths(options.out, files.PAGE, len(lists))[1:]
     check_outputs(written, inputs=read, overwrite=options.overwrite, fix=_OTHERWISE)
     bounds = [
         auditor.memory(item.shape_zyx, resident_bytes=resident)
         for item, resident in zip(queue, resident_bytes(queue), strict=True)
     ]
     say_plan(picker, queue, bounds)
-    found, close_ups = _examine(auditor, queue, lists, options)
+    found, close_ups, views = _examine(auditor, queue, lists, options)
     _write(found, close_ups, lists, picker, options, min_scores)
+    _write_pages(views, auditor, queue[0].factor, options)
     return 0
 
 
@@ -198,16 +203,18 @@ def _read_lists(queue: Sequence[Queued], picker: ModelPicker) -> list[AuditedLis
 
 def _examine(
     auditor: Auditor, queue: Sequence[Queued], lists: Sequence[AuditedList], options: argparse.Namespace
-) -> tuple[Particles, list[CloseUp]]:
-    """All rows by falling score, and close-ups of the first ones, cut while their tomogram is open."""
+) -> tuple[Particles, list[CloseUp], list[TomogramView]]:
+    """All rows by falling score, close-ups of the first ones and what the pages show, cut while each tomogram is open."""
     from robpicker_jax.annotations import Particles
     from robpicker_jax.auditing.examine import by_falling_score
     from robpicker_jax.reporting.gallery import close_up
+    from robpicker_jax.reporting.review_page import reviewed_view
     from robpicker_jax.training.corrector import load_corrector
 
     corrector = None if options.no_correction else load_corrector(options.workdir)
     radii = auditor.radii_vox
     parts: list[Particles] = []
+    views: list[TomogramView] = []
     pictures: dict[int, CloseUp] = {}  # by row of all parts together
     with progress("auditing", sum(auditor.picker.tiles(item.shape_zyx) for item in queue)) as bar:
         for item, tomogram, entry in zip(queue, streamed(auditor.picker, queue), lists, strict=True):
@@ -220,11 +227,13 @@ def _examine(
                 radius = radii[rows.labels[rank] - 1]
                 pictures[before + rank] = close_up(tomogram, rows.positions_vox[rank], radius)
             parts.append(_on_file_grid(rows, item))
+            volume = item.reader if item.rescaled is None else item.rescaled.source
+            views.append(reviewed_view(tomogram.name, volume, parts[-1], item.voxel_size_angstrom))
             counts = Counter(rows.extra["kind"].tolist())
             say(f"{tomogram.name}: {len(entry.particles)} annotations, {counts['missing']} candidates for missing ones")
     everything = Particles.concatenate(parts)
     order = by_falling_score(everything)
-    return everything.select(order), [pictures[row] for row in order[: max(options.top, 0)].tolist()]
+    return everything.select(order), [pictures[row] for row in order[: max(options.top, 0)].tolist()], views
 
 
 def _on_file_grid(rows: Particles, item: Queued) -> Particles:
@@ -272,3 +281,22 @@ def _write(
         model = {"sha256": fingerprint(picker.model), "step": card.step, "package_version": card.package_version}
         changed = files.write_cleaned(options.out, found, min_scores, lists, model)
         say(f"{changed} changes applied: {options.out / files.CLEANED}")
+
+
+def _write_pages(views: Sequence[TomogramView], auditor: Auditor, factor: float, options: argparse.Namespace) -> None:
+    """Write the pages on which the suspicions are reviewed; `factor`: voxels of the model in one of the files'."""
+    from robpicker_jax.auditing import files
+    from robpicker_jax.reporting.data import Command, SpeciesInfo
+    from robpicker_jax.reporting.review_page import page_paths, write_review_page
+    from robpicker_jax.reporting.viewer import MAX_TOMOGRAMS
+
+    species = [SpeciesInfo(entry.name, entry.radius_vox / factor) for entry in auditor.picker.data.species]
+    workdir, data, out = (shlex.quote(str(path)) for path in (options.workdir, options.data, options.out))
+    before = f"robpicker audit --workdir {workdir} --data {data} --split {options.split} --out {out}"
+    command = Command(before, "--min-score", "--apply --overwrite")
+    title = f"Audit: {options.data.name}/{options.split}"
+    paths = page_paths(options.out, files.PAGE, len(views))
+    for number, path in enumerate(paths):
+        part = views[number * MAX_TOMOGRAMS : (number + 1) * MAX_TOMOGRAMS]
+        write_review_page(path, title, ", ".join(view.name for view in part), species, part, command)
+        say(f"to review: {path}")

@@ -34,6 +34,7 @@ def read_lists(
     split: str = "test",
     fmt: str | None = None,
     voxel_size_angstrom: float | None = None,
+    shape_zyx: tuple[int, int, int] | None = None,
     class_names: Sequence[str] | None = None,
     allow_empty: bool = False,
     options: Mapping[str, Any] | None = None,
@@ -55,6 +56,8 @@ def read_lists(
         split: which split of a data set.
         fmt: annotation format; by default, suffix and content of the file decide.
         voxel_size_angstrom: for formats in Å; by default the one in the header of the volume beside each list.
+        shape_zyx: size of the tomograms, for formats that count from the centre; that of the volume beside a list goes
+            before it.
         class_names: name of class 1, 2, …, for formats that name classes.
         allow_empty: accept lists without particles.
         options: how the lists are read, as `data.annotation_options` has it.
@@ -76,7 +79,12 @@ def read_lists(
     def read(file: Path) -> Particles:
         reading = options_for(file, options, fmt=fmt)
         return read_annotations(
-            file, voxel_size_angstrom=voxel_size_angstrom, class_labels=labels, allow_empty=allow_empty, **reading
+            file,
+            voxel_size_angstrom=voxel_size_angstrom,
+            shape_zyx=shape_zyx,
+            class_labels=labels,
+            allow_empty=allow_empty,
+            **reading,
         )
 
     def read_beside(files: TomogramFiles) -> Particles:

@@ -20,6 +20,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from robpicker_jax.models import folded
+from robpicker_jax.models.maxima import larger, maximum_along
 
 Lowering = Literal["folded", "native"]
 _LAYOUT = ("NDHWC", "DHWIO", "NDHWC")
@@ -228,21 +229,30 @@ def transposed_conv3d(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def max_pool3d(x: jax.Array) -> jax.Array:
-    """2× max-pool of `(n, z, y, x, C)`; z, y and x even. Tied maxima share the gradient equally."""
-    n, depth, height, width, channels = x.shape
-    return x.reshape(n, depth // 2, 2, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4, 6))
+    """2× max-pool of `(n, z, y, x, C)`; z, y and x even. Of tied maxima one has the gradient."""
+    for axis in (1, 2, 3):
+        x = maximum_along(_pairs(x, axis), axis + 1)
+    return x
 
 
 def overlapping_max_pool3d(x: jax.Array) -> jax.Array:
-    """Max-pool of 3³ voxels with stride 2 about the voxels of even index of `(n, z, y, x, C)`; z, y and x even."""
+    """Max-pool of 3³ voxels with stride 2 about the voxels of even index of `(n, z, y, x, C)`; z, y and x even.
+
+    Of tied maxima one has the gradient.
+    """
     for axis in (1, 2, 3):
-        pairs = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
+        pairs = _pairs(x, axis)
         even, odd = (lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in (0, 1))
         # Before the first voxel lies nothing: its own value in that place changes no maximum.
         first = lax.slice_in_dim(even, 0, 1, axis=axis)
         before = lax.concatenate([first, lax.slice_in_dim(odd, 0, odd.shape[axis] - 1, axis=axis)], axis)
-        x = jnp.maximum(jnp.maximum(even, odd), before)
+        x = larger(larger(even, odd), before)
     return x
+
+
+def _pairs(x: jax.Array, axis: int) -> jax.Array:
+    """Neighbours along an axis, which becomes two: half as many pairs, and the two of each."""
+    return x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
 
 
 def upsample_nearest3d(x: jax.Array) -> jax.Array:

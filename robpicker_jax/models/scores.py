@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import jax.numpy as jnp
 
+from robpicker_jax.models.maxima import maximum_along
+
 if TYPE_CHECKING:
     from robpicker_jax.models.backbone import Backbone
 
@@ -26,7 +28,7 @@ def class_probabilities(scores: jax.Array, head: Head = "softmax") -> jax.Array:
 
 def with_background(scores: jax.Array) -> jax.Array:
     """Scores `(..., c)` of background and species, for a "sigmoid" head, from those of the species `(..., c − 1)`."""
-    return jnp.concatenate([-jnp.max(scores, axis=-1, keepdims=True), scores], axis=-1)
+    return jnp.concatenate([-maximum_along(scores, -1)[..., None], scores], axis=-1)
 
 
 def upsampled(values: jax.Array, factor: int) -> jax.Array:

@@ -48,6 +48,23 @@ class ClassWeights(NamedTuple):
     unit: str = "radius, voxels"
 
 
+class Command(NamedTuple):
+    """The command line that makes the list that is reviewed, as the viewer prints it with the present threshold.
+
+    Attributes:
+        before: what stands before the threshold.
+        flag: the flag of the threshold: "--picking.min_scores", by class, or "--min-score" of an audit.
+        after: what stands after it.
+    """
+
+    before: str = "robpicker pick --workdir RUN --out PICKS"
+    flag: str = "--picking.min_scores"
+    after: str = "TOMOGRAMS"
+
+
+PICK = Command()
+
+
 @dataclass(frozen=True, eq=False)
 class TomogramView:
     """One test tomogram with what is in it and what was picked.
@@ -61,6 +78,8 @@ class TomogramView:
             (`metrics.Evaluation.matches`). None: the report matches them itself, see `outcomes.match_picks`.
         bin_zyx: density voxel i covers the unbinned voxels i·bin … i·bin + bin − 1 of its axis.
         voxel_size_angstrom: of the unbinned voxels; draws the scale bar.
+        volume_shape_zyx: unbinned size of the volume; None: that of the density. They differ where its last voxels fill no
+            block of the binning.
     """
 
     name: str
@@ -70,6 +89,7 @@ class TomogramView:
     matches: np.ndarray | None = None
     bin_zyx: tuple[int, int, int] = (1, 1, 1)
     voxel_size_angstrom: float | None = None
+    volume_shape_zyx: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.density.ndim != 3 or 0 in self.density.shape:
@@ -150,6 +170,7 @@ class ReportData:
         calibration: by class, (precision asked for, smallest score, recall there) of what the calibration tomograms show.
         expected: by class, what picks of at least a score are worth on tomograms without truth, thresholds falling.
         validated_on: "val", or "meta" where there is no val/: the tomograms by which the best model was chosen.
+        command: what picks, or audits, like this.
         absent: section → reason that replaces the report's own; sections "evaluation", "thresholds", "tomograms",
             "training", "meta", "labels", "weights".
     """
@@ -169,6 +190,7 @@ class ReportData:
     calibration: Mapping[str, Sequence[tuple[float, float, float]]] = field(default_factory=dict)
     expected: Mapping[str, Sequence[Expected]] = field(default_factory=dict)
     validated_on: str = "val"
+    command: Command = PICK
     absent: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

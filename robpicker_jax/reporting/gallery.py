@@ -15,7 +15,7 @@ import numpy as np
 
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.reporting.image import grey, window
-from robpicker_jax.reporting.page import static
+from robpicker_jax.reporting.viewer import static
 from robpicker_jax.system.files import write_text
 
 MARGIN = 3.0  # half the edge of a close-up, in radii

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
@@ -28,7 +27,7 @@ from robpicker_jax.reporting.progress import clean_patches_figure, correction_fi
 from robpicker_jax.reporting.slices import slice_figure
 from robpicker_jax.reporting.style import png_bytes, theme
 from robpicker_jax.reporting.thresholds import expectation_figure, threshold_figure
-from robpicker_jax.reporting.viewer import MAX_TOMOGRAMS, embed_json, viewer_payload
+from robpicker_jax.reporting.viewer import MAX_TOMOGRAMS, static, viewer_html
 from robpicker_jax.reporting.weights import weights_figure
 from robpicker_jax.system.files import atomic_path, write_text
 
@@ -147,9 +146,10 @@ def render_page(data: ReportData, pictures: Mapping[str, list[Picture]], reasons
         return figures(section) if section in pictures else ""
 
     table = score_table(data)
+    viewer, scripts = viewer_html(data) if data.tomograms else ("", "")
     sections = {
         "results": table + figures("results") + further("thresholds") + calibration_table(data),
-        "tomograms": _tomograms(data, figures) + _without_truth(data, further),
+        "tomograms": _tomograms(data, viewer, figures) + _without_truth(data, further),
         "training": figures("training") + further("clean") + "<h3>Meta networks</h3>" + figures("meta"),
         "labels": figures("labels") + further("mass"),
         "weights": figures("weights") + further("weights_by_step"),
@@ -160,11 +160,6 @@ def render_page(data: ReportData, pictures: Mapping[str, list[Picture]], reasons
         f'<section id="{key}-section"><h2 id="{key}">{headings[key]}</h2>{content}</section>'
         for key, content in sections.items()
     )
-    scripts = ""
-    if data.tomograms:
-        payload = embed_json(viewer_payload(data))
-        scripts = f'<script type="application/json" id="viewer-data">{payload}</script>\n'
-        scripts += f"<script>\n{static('viewer.js')}</script>"
     subtitle = " · ".join(part for part in (f"{data.variant} variant", data.machine) if part)
     return static_page(data.title, subtitle, list(_NAVIGATION.items()), body, tiles=tiles(data), scripts=scripts)
 
@@ -217,26 +212,12 @@ def _draw(
         pictures.setdefault(section, []).append(picture)
 
 
-def _tomograms(data: ReportData, figures: Callable[[str], str]) -> str:
+def _tomograms(data: ReportData, viewer: str, figures: Callable[[str], str]) -> str:
     if not data.tomograms:
         return _absent(data.reason("tomograms", "no test tomograms were picked"))
-    has_truth = any(view.truth is not None for view in data.tomograms)
-    key = '<span><i class="dot"></i>correct pick</span><span><i class="cross"></i>false pick</span>'
-    key += '<span><i class="ring"></i>true, found</span><span><i class="ring missed"></i>true, missed</span>'
-    if not has_truth:
-        key = '<span><i class="ring"></i>pick, with its radius; dot: score, dark is low and yellow high</span>'
-    note = "Counts of the whole tomogram at this score: picks, true particles, precision P, recall R, F1."
-    viewer = Template(static("viewer.html")).substitute(
-        key=key,
-        truth_hidden="" if has_truth else " hidden",
-        counts_note=note if has_truth else "Picks of the whole tomogram at this score.",
-    )
-    parts = ['<div id="viewer-section">' + viewer]
-    if len(data.tomograms) > MAX_TOMOGRAMS:
-        parts.append(f'<p class="soft">The first {MAX_TOMOGRAMS} of {len(data.tomograms)} tomograms are shown.</p>')
-    parts.append("</div>")
-    parts.append("<details open><summary>Fullest slice of each tomogram</summary>" + figures("slices") + "</details>")
-    return "".join(parts)
+    few = f'<p class="soft">The first {MAX_TOMOGRAMS} of {len(data.tomograms)} tomograms are shown.</p>'
+    more = few if len(data.tomograms) > MAX_TOMOGRAMS else ""
+    return f"{viewer}{more}<details open><summary>Fullest slice of each tomogram</summary>{figures('slices')}</details>"
 
 
 def _without_truth(data: ReportData, further: Callable[[str], str]) -> str:
@@ -262,11 +243,6 @@ def _configuration(data: ReportData) -> str:
 
 def _absent(reason: str) -> str:
     return f'<p class="absent">Not shown: {escape(reason)}.</p>'
-
-
-def static(name: str) -> str:
-    """A file of the folder `static`, as text."""
-    return (files("robpicker_jax.reporting") / "static" / name).read_text(encoding="utf-8")
 
 
 def _f1_caption(data: ReportData) -> str:

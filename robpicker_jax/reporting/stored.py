@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,15 @@ import numpy as np
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config.loading import parse_yaml
 from robpicker_jax.picking.expectation import Expected
-from robpicker_jax.reporting.data import ClassWeights, Comparison, LabelExample, ReportData, SpeciesInfo, TomogramView
+from robpicker_jax.reporting.data import (
+    ClassWeights,
+    Command,
+    Comparison,
+    LabelExample,
+    ReportData,
+    SpeciesInfo,
+    TomogramView,
+)
 from robpicker_jax.reporting.image import grey, window
 from robpicker_jax.reporting.tables import read_evaluation
 from robpicker_jax.system.errors import InputError
@@ -28,6 +37,7 @@ INPUTS = Path("report") / "inputs.npz"
 MAX_EDGE_VOX = 512
 MAX_DEPTH_VOX = 256
 _PRECISIONS = (0.5, 0.7, 0.8, 0.9, 0.95)
+_KEPT = ("scores", "cluster_sizes", "rotations")
 _EXAMPLE_MAPS = ("image", "noisy", "corrected", "true", "confidence", "probabilities")
 
 
@@ -110,6 +120,7 @@ def load_workdir(workdir: Path, *, compare: Path | None = None) -> ReportData:
         absent={"tomograms": waiting, "evaluation": waiting},
         calibration=_calibration(workdir),
         expected=_expected(workdir),
+        command=Command(before=f"robpicker pick --workdir {shlex.quote(str(workdir))} --out PICKS"),
     )
     if (workdir / INPUTS).is_file():
         data = _with_inputs(data, workdir / INPUTS)
@@ -264,12 +275,15 @@ def _example(name: str, maps: dict[str, Any]) -> LabelExample:
 def _pack(arrays: dict[str, np.ndarray], key: str, particles: Particles) -> None:
     arrays[f"{key}.positions_vox"] = particles.positions_vox
     arrays[f"{key}.labels"] = particles.labels
-    if particles.scores is not None:
-        arrays[f"{key}.scores"] = particles.scores
+    for name in _KEPT:
+        values = getattr(particles, name)
+        if values is not None:
+            arrays[f"{key}.{name}"] = values
 
 
 def _unpack(arrays: Mapping[str, np.ndarray], key: str) -> Particles:
-    return Particles(arrays[f"{key}.positions_vox"], arrays[f"{key}.labels"], scores=arrays.get(f"{key}.scores"))
+    kept: dict[str, Any] = {name: arrays.get(f"{key}.{name}") for name in _KEPT}
+    return Particles(arrays[f"{key}.positions_vox"], arrays[f"{key}.labels"], **kept)
 
 
 def _history(workdir: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Tomograms for the page's slice viewer: JPEG slices within a size budget, and particles as plain numbers."""
+"""Tomograms for the page's viewer: JPEG slices within a size budget, particles as plain numbers, and the viewer itself."""
 
 from __future__ import annotations
 
@@ -6,18 +6,26 @@ import base64
 import io
 import json
 from collections.abc import Sequence
+from importlib.resources import files
+from string import Template
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from robpicker_jax.annotations.geometry import euler_from_matrix
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.reporting.data import ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.image import grey, window
 from robpicker_jax.reporting.outcomes import matches_of
 from robpicker_jax.reporting.style import BACKGROUND_COLOUR, class_colours, score_colours
+from robpicker_jax.reviewing.items import fingerprint, is_audit
 
 MAX_TOMOGRAMS = 8
 BUDGET_BYTES = 5_000_000
+SCRIPTS = ("setup", "review", "formats", "volume", "views", "panel", "main")
+"""The parts of the viewer's script in the order in which they are joined; they share one scope."""
+
+_DECIMALS = 6  # of Euler angles, as in written lists
 
 
 class Quality(NamedTuple):
@@ -52,7 +60,7 @@ def viewer_payload(data: ReportData, *, budget_bytes: int = BUDGET_BYTES) -> dic
     """
     colours = class_colours([s.name for s in data.species])
     classes = [
-        {"name": s.name, "colour": colours[s.name], "radius": round(s.radius_vox, 2), "size": s.size_text}
+        {"name": s.name, "colour": colours[s.name], "radius": float(s.radius_vox), "size": s.size_text}
         for s in data.species
     ]
     shown = data.tomograms[:MAX_TOMOGRAMS]
@@ -63,11 +71,45 @@ def viewer_payload(data: ReportData, *, budget_bytes: int = BUDGET_BYTES) -> dic
         left -= sum(len(text) for text in record["slices"])
         tomograms.append(record)
     return {
+        "run": data.title,
+        "command": dict(zip(("before", "flag", "after"), data.command, strict=True)),
         "classes": classes,
         "unknown": {"name": "unknown class", "colour": BACKGROUND_COLOUR},
         "scoreColours": score_colours(32),
         "tomograms": tomograms,
     }
+
+
+def viewer_html(data: ReportData, *, budget_bytes: int = BUDGET_BYTES) -> tuple[str, str]:
+    """The viewer's elements, and its data and script, which stand at the end of the page."""
+    has_truth = any(view.truth is not None for view in data.tomograms)
+    audited = any(is_audit(view.picks) for view in data.tomograms)
+    key, note = (_KEY_OF_TRUTH, _NOTE_OF_TRUTH) if has_truth else (_KEY, _NOTE)
+    elements = Template(static("viewer/viewer.html")).substitute(
+        key=key, truth_hidden="" if has_truth else " hidden", counts_note=_NOTE_OF_AUDIT if audited else note
+    )
+    payload = embed_json(viewer_payload(data, budget_bytes=budget_bytes))
+    parts = "\n".join(static(f"viewer/{name}.js") for name in SCRIPTS)
+    script = f'<script>\n(() => {{\n"use strict";\n{parts}}})();\n</script>'
+    return (
+        f'<div id="viewer-section">{elements}</div>',
+        f'<script type="application/json" id="viewer-data">{payload}</script>\n{script}',
+    )
+
+
+_KEY = '<span><i class="ring"></i>particle, with its radius</span>'
+_KEY_OF_TRUTH = (
+    '<span><i class="ring"></i>pick</span><span><i class="cross"></i>false pick</span>'
+    '<span><i class="ring found"></i>true, found</span><span><i class="ring missed"></i>true, missed</span>'
+)
+_NOTE = "Picks of the whole tomogram at these scores, and how many of each class the list holds."
+_NOTE_OF_TRUTH = "Counts of the whole tomogram at these scores: picks, true particles, precision P, recall R, F1."
+_NOTE_OF_AUDIT = "Rows with a suspicion at these scores, and how many particles of each class the list holds."
+
+
+def static(name: str) -> str:
+    """A file of the folder `static`, as text."""
+    return (files("robpicker_jax.reporting") / "static" / name).read_text(encoding="utf-8")
 
 
 def embed_json(value: Any) -> str:
@@ -106,16 +148,18 @@ def _tomogram(view: TomogramView, species: Sequence[SpeciesInfo], budget_bytes: 
     texts, ranges = encode_slices(view.density, budget_bytes)
     bin_z = view.bin_zyx[0]
     matches = matches_of(view, species)
-    picks = {**_columns(view.picks, len(species)), "score": _scores(view.picks)}
+    picks = {**_columns(view.picks, len(species)), "score": _scores(view.picks), **_further(view.picks, species)}
     if matches is not None:
         picks["match"] = matches.tolist()
     depth, height, width = view.shape_zyx
     return {
         "name": view.name,
+        "list": fingerprint(view.picks),
         "depth": depth,
         "height": height,
         "width": width,
         "voxel": view.voxel_size_angstrom,
+        "shape": list(view.volume_shape_zyx or view.shape_zyx),
         # the unbinned z range that a slice is the mean of, inclusive
         "from": [low * bin_z for low, _ in ranges],
         "to": [high * bin_z - 1 for _, high in ranges],
@@ -126,7 +170,8 @@ def _tomogram(view: TomogramView, species: Sequence[SpeciesInfo], budget_bytes: 
 
 
 def _columns(particles: Particles, n_species: int) -> dict[str, list[Any]]:
-    positions = np.round(particles.positions_vox, 1)
+    """Positions to the last digit: the page saves lists."""
+    positions = particles.positions_vox
     known = (particles.labels >= 1) & (particles.labels <= n_species)
     return {
         "x": positions[:, 0].tolist(),
@@ -139,7 +184,29 @@ def _columns(particles: Particles, n_species: int) -> dict[str, list[Any]]:
 def _scores(picks: Particles) -> list[float | None] | None:
     if picks.scores is None or not np.isfinite(picks.scores).any():
         return None
-    return [round(float(s), 4) if np.isfinite(s) else None for s in picks.scores]
+    return [float(s) if np.isfinite(s) else None for s in picks.scores]
+
+
+def _further(picks: Particles, species: Sequence[SpeciesInfo]) -> dict[str, Any]:
+    """What else saved lists carry, and what an audit says of each row."""
+    found: dict[str, Any] = {}
+    if picks.cluster_sizes is not None:
+        found["size"] = picks.cluster_sizes.tolist()
+    if picks.rotations is not None:
+        known = np.isfinite(picks.rotations).all(axis=(1, 2))
+        angles = {how: euler_from_matrix(picks.rotations, how) for how in ("relion", "deepfinder")}
+        rows = {how: np.round(values, _DECIMALS) for how, values in angles.items()}
+        rows["matrix"] = picks.rotations.reshape(len(picks), 9)
+        found["rotations"] = {
+            how: [row if is_known else None for row, is_known in zip(values.tolist(), known, strict=True)]
+            for how, values in rows.items()
+        }
+    if is_audit(picks):
+        names = [entry.name for entry in species]
+        suggested = [names.index(name) + 1 if name in names else 0 for name in picks.extra["suggested_class"].tolist()]
+        places = {axis: [float(v) for v in picks.extra[f"suggested_{axis}_vox"]] for axis in "xyz"}
+        found |= {"kind": picks.extra["kind"].tolist(), "suggested": {"label": suggested, **places}}
+    return found
 
 
 def _mean(density: np.ndarray, bounds: tuple[int, int]) -> np.ndarray:

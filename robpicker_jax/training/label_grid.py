@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from robpicker_jax.models.maxima import between, maximum_along
 from robpicker_jax.models.scores import upsampled
 
 Pooling = Literal["none", "distribution", "channels"]
@@ -59,14 +60,19 @@ def pooled_distribution(label: Float[Array, "n z y x c"], factor: int) -> Float[
     if factor == 1:
         return label
     species = pooled_channels(label[..., 1:], factor)
-    background = 1.0 - jnp.clip(jnp.sum(species, axis=-1, keepdims=True), 0.0, 1.0)
+    background = 1.0 - between(jnp.sum(species, axis=-1, keepdims=True), 0.0, 1.0)
     whole = jnp.concatenate([background, species], axis=-1)
     return whole / jnp.sum(whole, axis=-1, keepdims=True)
 
 
 def pooled_channels(label: Float[Array, "n z y x c"], factor: int) -> Float[Array, "n Z Y X c"]:
     """The maximum of each channel over the voxels that a coarse one covers."""
-    return label if factor == 1 else jnp.max(_blocks(label, factor), axis=(2, 4, 6))
+    if factor == 1:
+        return label
+    blocks = _blocks(label, factor)
+    for axis in (6, 4, 2):
+        blocks = maximum_along(blocks, axis)
+    return blocks
 
 
 def _blocks(values: Array, factor: int) -> Array:

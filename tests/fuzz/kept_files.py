@@ -34,6 +34,7 @@ from robpicker_jax.picking.finished import Finished
 from robpicker_jax.picking.template_picker import template_picker
 from robpicker_jax.reporting.data import ClassWeights, LabelExample, ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.stored import load_workdir, save_inputs
+from robpicker_jax.reviewing import Edit, Review, ReviewList, folded, read_decisions, write_decisions
 from robpicker_jax.simulation.manifest import open_manifest, write_manifest
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.training import results
@@ -188,6 +189,20 @@ def manifest_subject(folder: Path) -> Subject:
     return Subject(contents(folder), ".", lambda path: open_manifest(path, settings))
 
 
+def decisions_subject(folder: Path) -> Subject:
+    """A person's decisions on a list."""
+    given = ReviewList("TS_1", some_particles("csv"), ("ribosome", "apo"), None, 10.0, SHAPE_ZYX)
+    edits = [Edit("reject", 0), Edit("reclass", 1, label=1), Edit("move", 2, at=(1.0, 2.0, 3.0))]
+    edits += [Edit("add", label=2, at=(3.0, 2.0, 1.5)), Edit("undecide", 3), Edit("accept", 3)]
+    write_decisions(folder / "decisions.json", "run", [(Review(given, edits), {"apo": 0.5})])
+
+    def read(path: Path) -> None:
+        for entry in read_decisions(path).tomograms.values():
+            folded(given, entry.edits)
+
+    return Subject(contents(folder), "decisions.json", read)
+
+
 _TEMPLATES = """
 voxel_size_angstrom: 14
 tilt_step_deg: 3
@@ -205,5 +220,6 @@ KEPT: dict[str, Callable[[Path], Subject]] = {
     "maps": maps_subject,
     "iteration": iteration_subject,
     "manifest": manifest_subject,
+    "decisions": decisions_subject,
 }
 """A whole file, or folder of files, of each kind, by the kind's name; each is called with an empty folder."""

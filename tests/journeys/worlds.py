@@ -22,6 +22,7 @@ SHAPE = (33, 64, 72)  # an odd edge, where centres differ by half a voxel
 VOXEL, BINNING = 10.0, 4
 UNBINNED = (290, 258, 131)  # x y z in tilt-series pixels: no multiples of the binning, as WarpTools rounds its volumes
 NAMES = {"train": "TS_01", "meta": "TS_02", "test": "TS_03"}
+"""What each simulated tomogram is for; further ones are of test."""
 SMALL = [
     "--patches.size=24",
     "--patches.shift_vox=4",
@@ -41,8 +42,8 @@ SMALL = [
 """Sizes with which a run takes seconds, in place of those that `init` proposes for this machine."""
 
 
-def simulated(folder: Path) -> tuple[dict[str, Path], dict[str, Particles]]:
-    """Volumes and particles of three tomograms, by the names that they have in their world."""
+def simulated(folder: Path, *, test: int = 1) -> tuple[dict[str, Path], dict[str, Particles]]:
+    """Volumes and particles of two tomograms and `test` more, by the names that they have in their world."""
     species = [
         {"name": name, "phantom": name, "radius_vox": radius / VOXEL, "copies": 8} for name, radius in SPECIES.items()
     ]
@@ -51,14 +52,17 @@ def simulated(folder: Path) -> tuple[dict[str, Path], dict[str, Particles]]:
         f"simulation.shape_zyx={list(SHAPE)}",
         f"simulation.voxel_size_angstrom={VOXEL}",
         "simulation.snr=20",
+        f"simulation.test={test}",
         "label_noise={}",
     ]
     folder.mkdir()
     config = load_config(write_tiny(folder / "tiny.yaml"), overrides)
     made = folder / "made"
     simulate_dataset(DatasetRecipe(config.data.species, config.simulation, config.label_noise), made)
-    volumes = {name: made / split / f"{split}_000.mrc" for split, name in NAMES.items()}
-    return volumes, {name: read_annotations(made / split / f"{split}_000_objl.xml") for split, name in NAMES.items()}
+    stems = {name: made / split / f"{split}_000" for split, name in NAMES.items()}
+    stems |= {f"TS_{number + 3:02}": made / "test" / f"test_{number:03}" for number in range(test)}
+    lists = {name: read_annotations(stem.with_name(f"{stem.name}_objl.xml")) for name, stem in stems.items()}
+    return {name: stem.with_suffix(".mrc") for name, stem in stems.items()}, lists
 
 
 def warp_project(tmp_path: Path) -> tuple[Path, dict[str, Particles]]:

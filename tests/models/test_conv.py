@@ -143,9 +143,13 @@ def test_max_pool_equals_reduce_window() -> None:
     assert_close(pull(g), wanted_pull(g))
 
 
-def test_max_pool_shares_the_gradient_of_ties() -> None:
+def test_of_tied_maxima_the_first_has_the_gradient_and_nan_stays() -> None:
     gradient = jax.grad(lambda x: max_pool3d(x).sum())(jnp.zeros((1, 2, 2, 2, 1)))
-    np.testing.assert_allclose(gradient, np.full((1, 2, 2, 2, 1), 1 / 8))
+    np.testing.assert_array_equal(gradient.ravel(), np.eye(8)[0])
+    for place in np.ndindex(2, 2, 2):
+        x = jnp.zeros((1, 2, 2, 2, 1)).at[0, *place, 0].set(jnp.nan)
+        assert jnp.isnan(max_pool3d(x)).all()
+        assert jnp.isnan(overlapping_max_pool3d(x)).all()
 
 
 def test_nearest_upsampling_repeats_voxels() -> None:
@@ -175,3 +179,6 @@ def test_an_overlapping_max_pool_equals_xlas() -> None:
     expected = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 3, 1), (1, 2, 2, 2, 1), padding)
     np.testing.assert_array_equal(overlapping_max_pool3d(x), expected)
     np.testing.assert_array_equal(overlapping_max_pool3d(x - 9), expected - 9)  # nothing beyond the edge counts as zero
+    (g,) = arrays(5, expected.shape)
+    places = jax.vjp(lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 3, 1), (1, 2, 2, 2, 1), padding), x)[1]
+    np.testing.assert_allclose(jax.vjp(overlapping_max_pool3d, x)[1](g)[0], places(g)[0], atol=1e-12)

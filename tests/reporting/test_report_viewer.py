@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import html
 import io
 import itertools
 import json
-import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from robpicker_jax.reporting import (
 from robpicker_jax.reporting.outcomes import matches_of
 from robpicker_jax.reporting.stored import binned
 from robpicker_jax.reporting.viewer import embed_json, encode_slices, viewer_payload
+from tests.reporting.browser import Browser
 from tests.reporting.report_data import (
     HOSTILE,
     SPECIES,
@@ -74,80 +71,65 @@ def test_payload_places_particles_in_unbinned_voxels(data: ReportData) -> None:
     assert (payload["depth"], payload["height"], payload["width"]) == (32, 96, 112)
     assert payload["from"][0] == 0
     assert payload["to"][-1] == 31
-    np.testing.assert_allclose(payload["picks"]["x"], view.picks.positions_vox[:, 0], atol=0.051)
-    np.testing.assert_allclose(payload["truth"]["z"], view.truth.positions_vox[:, 2], atol=0.051)
+    np.testing.assert_allclose(payload["picks"]["x"], view.picks.positions_vox[:, 0], rtol=0, atol=0)
+    np.testing.assert_allclose(payload["truth"]["z"], view.truth.positions_vox[:, 2], rtol=0, atol=0)
 
 
-_DRIVE = """
-<script>
-window.addEventListener("load", () => setTimeout(() => {
-  const by = (id) => document.getElementById(id), canvas = by("canvas"), log = [];
-  const set = (id, value) => { by(id).value = value; by(id).dispatchEvent(new Event("input")); };
-  const tick = (id, on) => { by(id).checked = on; by(id).dispatchEvent(new Event("change")); };
-  const state = () => ["picks", "truth", "slice"].map((key) => Number(canvas.dataset[key]));
-  const note = (what) => log.push([what, ...state()]);
-  const ink = () => {
-    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-    let coloured = 0, bright = 0;
-    for (let i = 0; i < pixels.length; i += 4) {
-      const rgb = pixels.slice(i, i + 3);
-      coloured += Math.max(...rgb) - Math.min(...rgb) > 60;
-      bright += pixels[i] > 40;
-    }
-    return [coloured, bright];
-  };
-  note("start");
-  log.push(["ink", ...ink()]);
-  tick("all-z", true); note("all");
-  set("score", 0.6); note("score 0.6");
-  set("score", 0.9); note("score 0.9");
-  log.push(["table", by("counts").textContent]);
-  set("score", 0); note("score 0");
-  tick("errors-only", true); note("errors");
-  tick("errors-only", false);
-  tick("show-truth", false); note("no truth");
-  tick("show-truth", true);
-  const box = document.querySelector("#counts input");
-  box.checked = false;
-  box.dispatchEvent(new Event("change")); note("class off");
-  tick("all-z", false);
-  set("z", 3); note("z 3");
-  const press = (key) => by("stage").dispatchEvent(new KeyboardEvent("keydown", { key }));
-  press("ArrowUp"); note("arrow");
-  press("End"); note("end");
-  by("tomogram").value = 1; by("tomogram").dispatchEvent(new Event("change")); note("second");
-  const pre = document.createElement("pre");
-  pre.id = "log";
-  pre.textContent = JSON.stringify(log);
-  document.body.append(pre);
-}, 300));
-</script>
-</body>
-"""
+_INK = """(() => {
+  const canvas = document.getElementById("xy");
+  const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  let coloured = 0, bright = 0;
+  for (let i = 0; i < pixels.length; i += 4) {
+    const rgb = pixels.slice(i, i + 3);
+    coloured += Math.max(...rgb) - Math.min(...rgb) > 60;
+    bright += pixels[i] > 40;
+  }
+  return [coloured, bright];
+})()"""
 
 
 @pytest.mark.slow
 def test_viewer_in_a_browser(data: ReportData, tmp_path: Path) -> None:
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no Chromium here")
-    driven = tmp_path / "driven.html"
-    text = page_text(dataclasses.replace(data, label_examples=()), tmp_path / "report")
-    driven.write_text(text.replace("</body>", _DRIVE), encoding="utf-8")
-    finished = subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=8000", "--dump-dom", driven.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=180, check=True,
-    )  # fmt: skip
-    assert "Uncaught" not in finished.stderr
-    assert "Content Security Policy" not in finished.stderr
-    found = re.search(r'<pre id="log">(.*?)</pre>', finished.stdout, re.DOTALL)
-    assert found is not None
-    log = {row[0]: row[1:] for row in json.loads(html.unescape(found[1]))}
+    page_text(dataclasses.replace(data, label_examples=()), tmp_path / "report")
+    log: dict[str, Any] = {}
+    with Browser(tmp_path / "browser") as browser:
+        browser.open(tmp_path / "report" / "index.html")
+
+        def note(what: str) -> None:
+            browser.settle()
+            counts = browser.run("['picks', 'truth'].map((key) => Number(document.getElementById('xy').dataset[key]))")
+            depth = json.loads(browser.run("document.getElementById('stage').dataset.cursor"))[2]
+            log[what] = [*counts, depth]
+
+        note("start")
+        log["ink"] = browser.run(_INK)
+        browser.choose("all-z", True)
+        note("all")
+        for threshold in (0.6, 0.9):
+            browser.choose("score", threshold)
+            note(f"score {threshold}")
+        log["table"] = browser.run("document.getElementById('counts').textContent")
+        browser.choose("score", 0)
+        note("score 0")
+        browser.choose("errors-only", True)
+        note("errors")
+        browser.choose("errors-only", False)
+        browser.choose("show-truth", False)
+        note("no truth")
+        browser.choose("show-truth", True)
+        browser.run("document.querySelector('#counts input').click()")
+        note("class off")
+        browser.choose("all-z", False)
+        browser.choose("z", 3)
+        note("z 3")
+        browser.run("document.getElementById('stage').focus()")
+        for key in ("PageUp", "End"):
+            browser.press(key)
+            note(key)
+        browser.choose("tomogram", 1)
+        browser.ready()
+        note("second")
+        assert browser.errors == []
     view = data.tomograms[0]
     matches = matches_of(view, data.species)
     assert view.truth is not None
@@ -170,11 +152,11 @@ def test_viewer_in_a_browser(data: ReportData, tmp_path: Path) -> None:
         hits = int((passing & (view.picks.labels == label) & (matches >= 0)).sum())
         true = int((view.truth.labels == label).sum())
         precision = f"{hits / picked:.2f}" if picked else "–"
-        assert f"{name}{picked}{true}{precision}{hits / true:.2f}" in str(log["table"][0])
+        assert f"{name}{picked}{true}{precision}{hits / true:.2f}" in log["table"]
     wrong = int((matches < 0).sum())
     assert log["errors"][:2] == [wrong, len(view.truth) - (len(view.picks) - wrong)]
     assert log["no truth"][:2] == [len(view.picks), 0]
     first = [int((list_.labels == 1).sum()) for list_ in (view.picks, view.truth)]
     assert log["class off"][:2] == [len(view.picks) - first[0], len(view.truth) - first[1]]
-    assert [log[name][2] for name in ("z 3", "arrow", "end")] == [3, 4, 31]
+    assert [log[name][2] for name in ("z 3", "PageUp", "End")] == [3, 4, 31]
     assert log["second"] != log["start"]

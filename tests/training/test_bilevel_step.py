@@ -158,10 +158,7 @@ def test_exact_methods_agree_on_the_batch_normed_unet(float64: None, inner_steps
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "inner_steps",
-    [1, pytest.param(2, marks=pytest.mark.xfail(reason="the error grows as 1 / epsilon here; the cause is not known"))],
-)
+@pytest.mark.parametrize("inner_steps", [1, 2])
 def test_a25_finite_differences_converge_to_the_exact_hypergradient_under_the_default_stops(
     float64: None, inner_steps: int
 ) -> None:

@@ -70,6 +70,12 @@ def test_batch_dice_shares_add_up_to_the_dice_of_the_batch() -> None:
     assert (np.asarray(values.per_patch) > 0).all()
 
 
+def test_batch_dice_tells_which_patch_is_not_finite() -> None:
+    p, y = patches()
+    values = LOSSES["batch_dice"](jnp.asarray(p).at[1, 0, 0, 0, 0].set(jnp.nan), jnp.asarray(y))
+    np.testing.assert_array_equal(np.isfinite(values.per_patch), np.arange(len(p)) != 1)
+
+
 def test_batch_dice_of_devices_is_that_of_the_whole_batch() -> None:
     """Devices hold patches of unlike sizes; each alone would divide by its own sums."""
     p, y = (np.concatenate([part, part[::-1] ** 2]) for part in patches())

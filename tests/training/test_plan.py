@@ -24,12 +24,13 @@ GIB = 2**30
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """The tiny configuration with a batch of 4, without batch norm, so that micro-batches change nothing.
+    """The tiny configuration, batch of 4, no batch norm, a loss patch by patch: micro-batches change nothing.
 
     Supervised, since a step without a meta level compiles in a fraction of the time.
     """
     path = write_tiny(tmp_path_factory.mktemp("config") / "tiny.yaml")
-    return load_config(path, ["train.batch_size=4", "model.batch_norm=false", "train.variant=supervised"])
+    settings = ["train.batch_size=4", "train.loss=dice", "train.variant=supervised", "model.batch_norm=false"]
+    return load_config(path, settings)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_micro_batches_are_raised_until_the_step_fits(planned: tuple[Experiment,
     assert raised.needed_bytes <= limit * GIB < plan.needed_bytes
     assert [line for line in raised.lines() if f"raised from 1 to {raised.micro_batches}" in line]
     assert not raised.counted or raised.operations == pytest.approx(counted(config))
-    # The batch is the same, and so, without batch norm, is the step.
+    # The batch is the same, and so, without batch norm and with a loss patch by patch, is the step.
     train, meta = noise_batches(whole, np.random.default_rng(0))
     one, first = whole.step(copied(whole.state), train, meta)  # type: ignore[arg-type]
     other, second = experiment.step(copied(whole.state), train, meta)  # type: ignore[arg-type]

@@ -63,7 +63,7 @@ def test_a_loss_from_outside_trains_with_its_options(config_file: Path, monkeypa
 def test_dice_takes_its_smoothing_from_the_configuration(config_file: Path) -> None:
     rng = np.random.default_rng(0)
     a, b = rng.random((2, 2, 4, 4, 4, 3)).astype(np.float32)
-    loss = build_loss(tiny(config_file, "train.loss_options={smoothing_vox: 7}").train)
+    loss = build_loss(tiny(config_file, "train.loss=dice", "train.loss_options={smoothing_vox: 7}").train)
     values = loss(jnp.asarray(a), jnp.asarray(b))
     expected = 1 - (2 * (a * b).sum((1, 2, 3)) + 7) / (a.sum((1, 2, 3)) + b.sum((1, 2, 3)) + 7)
     np.testing.assert_allclose(values.per_class, expected, rtol=1e-5)

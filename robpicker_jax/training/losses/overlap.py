@@ -56,7 +56,8 @@ def batch_dice(
     """
     overlap, size_a, size_b = class_sums(predicted, label)
     half, count = (size_a + size_b) / 2, predicted.shape[0]
-    total = jnp.sum(half, axis=0, keepdims=True)
+    # A patch whose prediction is not finite has no finite loss; the others keep theirs, so that one sees which it was.
+    total = jnp.sum(jnp.where(jnp.isfinite(half), half, 0.0), axis=0, keepdims=True)
     if device_axis is not None:
         total, count = lax.psum((total, count), device_axis)
     per_class = count * (half - overlap) / (total + smoothing_vox)

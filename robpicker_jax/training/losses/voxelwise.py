@@ -12,6 +12,7 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from robpicker_jax.models.maxima import between
 from robpicker_jax.training.losses.contract import LossValues
 
 ClassWeights = Literal["none", "inverse_frequency"] | tuple[float, ...]
@@ -95,7 +96,7 @@ def voxel_entropies(
     """−y ln p of each class at each voxel, float32 at least."""
     wide = jnp.promote_types(predicted.dtype, jnp.float32)
     # Its second derivative, 1/p², has to be finite.
-    return -label.astype(wide) * jnp.log(jnp.clip(predicted.astype(wide), _LEAST_FOR_ENTROPY, 1.0))
+    return -label.astype(wide) * jnp.log(between(predicted.astype(wide), _LEAST_FOR_ENTROPY, 1.0))
 
 
 def nnpu(
@@ -153,7 +154,7 @@ def cross_entropies(
     p, y = predicted.astype(wide), label.astype(wide)
     values = -y * _log(p)
     if gamma:
-        values = values * jnp.power(1.0 - jnp.clip(p, _LEAST_PROBABILITY, 1.0) + _LEAST_PROBABILITY, gamma)
+        values = values * jnp.power(1.0 - between(p, _LEAST_PROBABILITY, 1.0) + _LEAST_PROBABILITY, gamma)
     return jnp.mean(values, axis=(1, 2, 3)) * _weights(y, class_weights)[None]
 
 
@@ -169,4 +170,4 @@ def _weights(label: Float[Array, "n z y x c"], class_weights: ClassWeights) -> F
 
 
 def _log(p: Array) -> Array:
-    return jnp.log(jnp.clip(p, _LEAST_PROBABILITY, 1.0))
+    return jnp.log(between(p, _LEAST_PROBABILITY, 1.0))

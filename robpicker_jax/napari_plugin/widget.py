@@ -1,0 +1,210 @@
+"""The dock widget: what is opened, buttons for the decisions, and what is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from robpicker_jax.annotations.registry import FORMATS
+from robpicker_jax.napari_plugin.opening import open_for_review, volumes_of_run
+from robpicker_jax.napari_plugin.session import ReviewSession
+from robpicker_jax.system.errors import InputError
+
+SAVED_FORMATS = ("xml", "star", "csv", "copick")
+
+
+class ReviewWidget(QWidget):  # type: ignore[misc]  # Qt is only there with the extra `napari`
+    """Opens a tomogram of a run with its picks, and reviews them.
+
+    Attributes:
+        session: the review, None before something is opened.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.session: ReviewSession | None = None
+        self._volumes: dict[str, Path] = {}
+        rows = QVBoxLayout(self)
+        rows.addLayout(self._sources())
+        rows.addWidget(self._button("Open", self.open))
+        rows.addLayout(self._decisions())
+        rows.addLayout(self._saving())
+        self.message = QLabel("Choose the folder of a run, then a tomogram.")
+        self.message.setWordWrap(True)
+        rows.addWidget(self.message)
+        rows.addStretch()
+
+    def _sources(self) -> QGridLayout:
+        grid = QGridLayout()
+        self.run, self.volume, self.picks = QLineEdit(), QComboBox(), QLineEdit()
+        self.volume.setEditable(True)
+        self.picks.setPlaceholderText("the run's own picks")
+        self.run.editingFinished.connect(self._list_volumes)
+        choosers: tuple[tuple[str, QWidget, Callable[[], None]], ...] = (
+            ("Run", self.run, self._choose_run),
+            ("Tomogram", self.volume, self._choose_volume),
+            ("List or audit.csv", self.picks, self._choose_picks),
+        )
+        for row, (text, field, choose) in enumerate(choosers):
+            grid.addWidget(QLabel(text), row, 0)
+            grid.addWidget(field, row, 1)
+            grid.addWidget(self._button("…", choose), row, 2)
+        return grid
+
+    def _decisions(self) -> QGridLayout:
+        grid = QGridLayout()
+        actions: tuple[tuple[str, Callable[[ReviewSession], None]], ...] = (
+            ("Previous (P)", lambda session: session.go(-1)),
+            ("Next (N)", lambda session: session.go(1)),
+            ("Accept (A)", lambda session: session.decide("accept")),
+            ("Reject (R)", lambda session: session.decide("reject")),
+            ("Undecide (U)", lambda session: session.decide("undecide")),
+            ("As suggested (S)", lambda session: session.suggest()),
+            ("Undo (Z)", lambda session: session.undo()),
+            ("Redo (Y)", lambda session: session.redo()),
+        )
+        for number, (text, action) in enumerate(actions):
+            grid.addWidget(self._button(text, partial(self._on, action)), number // 2, number % 2)
+        self.classes = QComboBox()
+        self.classes.activated.connect(lambda index: self._on(lambda session: session.reclass(index + 1)))
+        grid.addWidget(QLabel("Class (1 … 9)"), 4, 0)
+        grid.addWidget(self.classes, 4, 1)
+        self.threshold = QDoubleSpinBox()
+        self.threshold.setRange(-1e6, 1e6)
+        self.threshold.setDecimals(3)
+        self.threshold.setSingleStep(0.01)
+        self.threshold.valueChanged.connect(lambda value: self._on(lambda session: session.set_min_score(value)))
+        grid.addWidget(QLabel("Smallest score"), 5, 0)
+        grid.addWidget(self.threshold, 5, 1)
+        return grid
+
+    def _saving(self) -> QVBoxLayout:
+        rows = QVBoxLayout()
+        self.format, self.accepted_only = QComboBox(), QCheckBox("accepted ones alone")
+        self.format.addItems(SAVED_FORMATS)
+        line = QHBoxLayout()
+        for widget in (self.format, self._button("Save list", self._save_list), self.accepted_only):
+            line.addWidget(widget)
+        rows.addLayout(line)
+        line = QHBoxLayout()
+        line.addWidget(self._button("Save decisions", self._save_decisions))
+        line.addWidget(self._button("Open decisions", self._open_decisions))
+        rows.addLayout(line)
+        return rows
+
+    def _button(self, text: str, action: Callable[[], None]) -> QPushButton:
+        button = QPushButton(text)
+        button.clicked.connect(lambda _=False: self._guarded(action))
+        return button
+
+    def open(self) -> None:
+        """Open the chosen tomogram with its list.
+
+        Raises:
+            InputError: whatever is wrong with one of them.
+        """
+        text = self.volume.currentText().strip()
+        if not self.run.text().strip() or not text:
+            raise InputError("no run or no tomogram", fix="choose both")
+        picks = Path(self.picks.text().strip()) if self.picks.text().strip() else None
+        opened = open_for_review(Path(self.run.text().strip()), self._volumes.get(text, Path(text)), picks)
+        self.session = ReviewSession(self.viewer, opened)
+        self.classes.clear()
+        self.classes.addItems(list(opened.given.class_names))
+        scores = opened.given.particles.scores
+        self.threshold.blockSignals(True)
+        self.threshold.setValue(0.0 if scores is None or not len(scores) else float(scores.min()))
+        self.threshold.blockSignals(False)
+        self._count()
+
+    def save_list(self, path: Path) -> None:
+        """Save the list that the decisions leave, in the chosen format.
+
+        Raises:
+            InputError: nothing is open, or the format cannot be written.
+        """
+        session = self._opened()
+        fmt = self.format.currentText()
+        count = session.save(path, fmt, accepted_only=self.accepted_only.isChecked())
+        self.message.setText(f"{count} particles saved: {path}")
+
+    def _opened(self) -> ReviewSession:
+        if self.session is None:
+            raise InputError("nothing is open", fix="choose a run and a tomogram, and press Open")
+        return self.session
+
+    def _on(self, action: Callable[[ReviewSession], None]) -> None:
+        def act() -> None:
+            action(self._opened())
+            self._count()
+
+        self._guarded(act)
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """What is wrong with the input is said in the widget, as the command line says it."""
+        try:
+            action()
+        except InputError as error:
+            self.message.setText(str(error))
+
+    def _count(self) -> None:
+        items = self._opened().review.items
+        states = [item.state for item in items]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in ("accepted", "rejected", "undecided"))
+        self.message.setText(f"{len(items)} particles: {counts}")
+
+    def _list_volumes(self) -> None:
+        def fill() -> None:
+            self._volumes = volumes_of_run(Path(self.run.text().strip()))
+            self.volume.clear()
+            self.volume.addItems(list(self._volumes))
+
+        if self.run.text().strip():
+            self._guarded(fill)
+
+    def _choose_run(self) -> None:
+        if folder := QFileDialog.getExistingDirectory(self, "Folder of a run"):
+            self.run.setText(folder)
+            self._list_volumes()
+
+    def _choose_volume(self) -> None:
+        if path := QFileDialog.getOpenFileName(self, "Tomogram")[0]:
+            self.volume.setEditText(path)
+
+    def _choose_picks(self) -> None:
+        if path := QFileDialog.getOpenFileName(self, "List, or audit.csv")[0]:
+            self.picks.setText(path)
+
+    def _save_list(self) -> None:
+        name = FORMATS[self.format.currentText()].file_name(self._opened().opened.given.name)
+        if path := QFileDialog.getSaveFileName(self, "Save the list", name)[0]:
+            self.save_list(Path(path))
+
+    def _save_decisions(self) -> None:
+        session = self._opened()
+        name = f"{session.opened.given.name}_decisions.json"
+        if path := QFileDialog.getSaveFileName(self, "Save the decisions", name)[0]:
+            session.save_decisions(Path(path))
+            self.message.setText(f"decisions saved: {path}")
+
+    def _open_decisions(self) -> None:
+        if path := QFileDialog.getOpenFileName(self, "Open decisions")[0]:
+            self._opened().open_decisions(Path(path))
+            self._count()
