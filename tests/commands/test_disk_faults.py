@@ -117,6 +117,10 @@ WRITING: dict[str, Callable[[Path, Path, Path], list[str]]] = {
         str(out),
     ],
     "init": _init,
+    "review": lambda run, out, beside: [
+        *("--workdir", str(run), "--picks", _list(run), "--out", str(out)),
+        _volume(run),
+    ],
     "spectrum": lambda run, out, beside: [_volume(run), "--target", _volume(run), "--out", str(out)],
     "match": _match,
     "average": _average,
