@@ -83,7 +83,12 @@ def model_parser(verb: str, description: str) -> ArgumentParser:
         "for example\n--picking.min_score 0.5 or --inference.overlap_vox 32; `robpicker train --help` lists them all",
     )
     result.add_argument(
-        "--workdir", metavar="PATH", type=Path, required=True, help="folder of a training run, or its file model.rpk"
+        "--workdir",
+        "--model",
+        metavar="PATH",
+        type=Path,
+        required=True,
+        help="folder of a training run, a model's file, or the name of a model that ships with the package",
     )
     result.add_argument("--out", metavar="DIR", type=Path, required=True, help="where to write")
     result.add_argument(
@@ -163,6 +168,7 @@ def queued(
         InputError: a volume that cannot be read, or whose voxels are not those of the training tomograms and are not to
             be resampled; with `skip_bad`, where every volume is such.
     """
+    from robpicker_jax.models.trained_model import VOXEL_SIZE_TOLERANCE
     from robpicker_jax.picking.agreement import at_trained_size, voxel_size_of
     from robpicker_jax.system.compilation import enable_persistent_cache
     from robpicker_jax.system.errors import InputError
@@ -176,7 +182,8 @@ def queued(
         try:
             reader = open_volume(tomogram.volume_path)
             here = voxel_size_of(reader, configured, trained)
-            reader = at_trained_size(reader, here, trained, rescale=options.rescale, fix=fix)
+            tolerance = getattr(picker, "voxel_size_tolerance", VOXEL_SIZE_TOLERANCE)  # other pickers need not have one
+            reader = at_trained_size(reader, here, trained, rescale=options.rescale, fix=fix, tolerance=tolerance)
         except InputError as error:
             if not skip_bad or (not queue and tomogram is tomograms[-1]):
                 raise

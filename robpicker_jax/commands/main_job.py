@@ -38,8 +38,13 @@ from robpicker_jax.training.trainer import FitResult, fit
 # Modules that are needed after training alone are imported then, so that the start does not take longer for them.
 
 
-def run(config: Config, workdir: Path) -> None:
+def run(config: Config, workdir: Path, *, results: bool = True) -> None:
     """Do the whole job, going on from wherever an earlier run of the same command stopped.
+
+    Args:
+        config: the configuration.
+        workdir: the run's folder.
+        results: also pick and evaluate the test tomograms, and report; without, the job ends with the last training step.
 
     Raises:
         InputError: bad data or configuration, another run in the folder, or a training that diverged.
@@ -51,7 +56,7 @@ def run(config: Config, workdir: Path) -> None:
         build_threshold_rule(config.picking.thresholds, config.picking.threshold_options)
     configured_micro_batches = config.parallel.micro_batches
     parallel.start(config.parallel)
-    if run_state.is_finished(config, workdir):
+    if results and run_state.is_finished(config, workdir):
         return
     with locked(workdir) if parallel.is_first() else nullcontext():
         config = start(config, workdir)
@@ -70,7 +75,7 @@ def run(config: Config, workdir: Path) -> None:
             on_lowered=lambda lowered, planned: folders.record_plan(workdir, lowered.config, planned.record()),
         )
         job = job.with_experiment(experiment)
-        if not parallel.is_first():
+        if not parallel.is_first() or not results:
             return  # process 0 alone picks, evaluates and reports
         finish(job, result)
 

@@ -190,7 +190,7 @@ class Model:
 
     def _check_voxel_size(self, size: float | None, where: str) -> None:
         fix = "resample the tomogram, or correct the voxel size"
-        check_voxel_size(size, self.card.voxel_size_angstrom, where, fix)
+        check_voxel_size(size, self.card.voxel_size_angstrom, where, fix, self.card.voxel_size_tolerance)
 
     @contextmanager
     def _bar(self, title: str, reader: Reader | np.ndarray, shown: bool) -> Iterator[Callable[[int], None] | None]:
@@ -206,7 +206,7 @@ def load_model(path: PathLike, overrides: Sequence[str] = ()) -> Model:
     """Load a trained model.
 
     Args:
-        path: folder of a training run, or a file `model.rpk`.
+        path: folder of a training run, a file `model.rpk`, or the name of a model that ships with the package.
         overrides: "dotted.key=value" strings, see `Model.with_options`.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         picker = _calibrated(picker, options.workdir, options.precision)
     if options.thresholds is not None:
         picker = _with_thresholds(picker, options)
-    batch = Batch(_finished(picker, files, options), targets, {}, options.skip_bad)
+    rejected = files.folder / "rejected" if options.rejected else None
+    if rejected is not None:
+        _judging(picker)  # whether it can say what it dropped
+    batch = Batch(_finished(picker, files, options), targets, {}, options.skip_bad, rejected)
     waiting = unfinished(share(queue, options), batch.records, batch.names)
     _check_outputs(queue, waiting, batch, files, picker, options)
     if waiting:
@@ -79,12 +82,14 @@ class Batch:
         targets: name, size and voxel size of each tomogram.
         picked: the picks of tomograms picked by this process, by name.
         skip_bad: whether tomograms that cannot be used are left out.
+        rejected: folder of the lists of dropped candidates; None: none are written.
     """
 
     records: Finished
     targets: dict[TomogramFiles, PickTarget]
     picked: dict[str, Particles]
     skip_bad: bool
+    rejected: Path | None = None
 
     @property
     def names(self) -> dict[TomogramFiles, str]:
@@ -108,6 +113,12 @@ def _parser() -> ArgumentParser:
         action="append",
         default=[],
         help="option of writing, such as binning=4 for RELION's unbinned pixels; repeat",
+    )
+    add(
+        "--rejected",
+        action="store_true",
+        help="also write DIR/rejected/{name}.csv: candidates that were dropped, and by which limit (size, score, edge, mask, "
+        "distance, count)",
     )
     add(
         "--precision",
@@ -170,7 +181,7 @@ def _finished(picker: Picker, files: PickFiles, options: argparse.Namespace) -> 
         "options": {name: str(value) for name, value in files.options.items()},
         "files of options": tables,
         "voxel size": picker.data.voxel_size_angstrom,
-    }
+    } | ({"rejected": True} if options.rejected else {})
     return Finished(options.out, "pick", None if fingerprint is None else settings)
 
 
@@ -201,8 +212,43 @@ def _check_outputs(
             fix=OTHERWISE,
         )
         return
-    outputs = {item.tomogram: files.outputs(batch.targets[item.tomogram], picker.class_names) for item in waiting}
+    outputs = {item.tomogram: _outputs(batch, batch.targets[item.tomogram], files, picker) for item in waiting}
     check_free(outputs, waiting, batch.records, batch.names, options, further)
+
+
+def _outputs(batch: Batch, target: PickTarget, files: PickFiles, picker: Picker) -> list[Path]:
+    """All files of a tomogram."""
+    further = [] if batch.rejected is None else [batch.rejected / f"{target.name}.csv"]
+    return [*files.outputs(target, picker.class_names), *further]
+
+
+def _judging(picker: Picker) -> Callable[..., tuple[Particles, Particles]]:
+    """The picker's way to pick that also gives what it dropped.
+
+    Raises:
+        InputError: it has none.
+    """
+    from robpicker_jax.system.errors import InputError
+
+    found: Callable[..., tuple[Particles, Particles]] | None = getattr(picker, "pick_judged", None)
+    if found is None:
+        raise InputError("this picker does not say what it dropped", where="--rejected", fix="leave it out")
+    return found
+
+
+def _write_rejected(batch: Batch, target: PickTarget, item: Queued, dropped: Particles | None) -> list[Path]:
+    """Write what was dropped of a tomogram, in voxels of its file; says how many by which limit."""
+    from robpicker_jax.annotations import write_annotations
+
+    if dropped is None or batch.rejected is None:
+        return []
+    path = batch.rejected / f"{target.name}.csv"
+    size = target.voxel_size_angstrom
+    write_annotations(path, item.on_file_grid(dropped), voxel_size_angstrom=size)
+    counts = Counter(dropped.extra["rejected_by"].tolist())
+    listed = ", ".join(f"{count} by {reason}" for reason, count in counts.most_common()) or "none"
+    console.print(f"{path}: dropped candidates: {listed}", highlight=False, soft_wrap=True)
+    return [path]
 
 
 def _calibrated(picker: Picker, workdir: Path, precision: float) -> Picker:
@@ -210,7 +256,7 @@ def _calibrated(picker: Picker, workdir: Path, precision: float) -> Picker:
     from robpicker_jax.picking import calibration
 
     folder = workdir if workdir.is_dir() else workdir.parent
-    points = calibration.min_scores(folder, picker.class_names, precision)
+    points = calibration.min_scores(folder, picker.class_names, precision, getattr(picker, "calibration", None))
     for name, point in zip(picker.class_names, points, strict=True):
         console.print(
             f"{name}: scores of at least {point.threshold:.3f}; precision {point.precision:.2f} (lower bound "
@@ -230,7 +276,7 @@ def _with_thresholds(picker: Picker, options: argparse.Namespace) -> Picker:
     if options.precision is not None:
         raise InputError("both --precision and --thresholds are given", where="--thresholds", fix="keep one")
     folder = options.workdir if options.workdir.is_dir() else options.workdir.parent
-    found = chosen_thresholds(folder, picker.class_names, options.thresholds, {})
+    found = chosen_thresholds(folder, picker.class_names, options.thresholds, {}, getattr(picker, "calibration", None))
     for name in picker.class_names:
         kept = f"scores of at least {found[name]:.4g}" if name in found else "all scores: none on the clean tomograms"
         console.print(f"{name}: {kept}", highlight=False, markup=False, soft_wrap=True)
@@ -251,17 +297,22 @@ def _pick(picker: Picker, queue: Sequence[Queued], batch: Batch, files: PickFile
             bar.advance(tiles[tomogram])
 
         for tomogram in streamed(picker, queue, leave_out if batch.skip_bad else None):
-            found = picker.pick(tomogram, bar.advance, mask=tomogram.mask)
-            picks = items[tomogram.files].on_file_grid(found)
             target = batch.targets[tomogram.files]
+            if batch.rejected is None:
+                found, dropped = picker.pick(tomogram, bar.advance, mask=tomogram.mask), None
+            else:
+                found, dropped = _judging(picker)(tomogram, bar.advance, mask=tomogram.mask)
+            picks = items[tomogram.files].on_file_grid(found)
             if files.together:
                 batch.picked[target.name] = picks
                 written = [batch.records.keep_picks(target.name, picks)]
+                written += _write_rejected(batch, target, items[tomogram.files], dropped)
                 batch.records.add(target.name, tomogram.files, written)
             else:
-                outputs = files.outputs(target, picker.class_names)
+                outputs = _outputs(batch, target, files, picker)
                 batch.records.begin(target.name, tomogram.files, outputs)
-                written = files.write(target, picks, outputs)
+                written = files.write(target, picks, files.outputs(target, picker.class_names))
+                written += _write_rejected(batch, target, items[tomogram.files], dropped)
                 batch.records.add(
                     target.name,
                     tomogram.files,

@@ -1,16 +1,23 @@
-"""`python -m robpicker_jax.report --workdir DIR`: write a run's report again from its folder."""
+"""`python -m robpicker_jax.report --workdir DIR`: write a run's report again; `--batch DIR`: one page over a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from robpicker_jax.commands.cli import ArgumentParser, console, parser
 
+if TYPE_CHECKING:
+    from robpicker_jax.evaluation.calibration_counts import ClassCalibration
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, read the run, write its report."""
+    """Parse, read the run or the batch, write its page."""
     options = _parser().parse_args(list(arguments or ()))
+    if options.batch is not None:
+        return _batch(options)
     from robpicker_jax.reporting.page import write_report
     from robpicker_jax.reporting.stored import load_workdir
     from robpicker_jax.system.outputs import check_outputs
@@ -24,16 +31,88 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _batch(options: argparse.Namespace) -> int:
+    """The page and the table of a batch."""
+    from robpicker_jax.picking.finished import entries
+    from robpicker_jax.reporting.batch import batch_rows, batch_verb, summarised, write_table
+    from robpicker_jax.reporting.batch_page import write_batch_page
+    from robpicker_jax.system.errors import InputError
+    from robpicker_jax.system.outputs import check_outputs
+    from robpicker_jax.system.progress import progress
+
+    if options.compare is not None:
+        raise InputError("a batch is compared with nothing", where="--compare", fix="leave it out")
+    verb = batch_verb(options.batch)
+    own = options.batch / "summary"
+    out = options.out or own
+    if out.resolve() != own.resolve():
+        check_outputs([out / "index.html", out / "summary.csv"], overwrite=options.overwrite)
+    calibration = None if options.calibration is None else _calibration(options.calibration)
+    rows = []
+    with progress("reading", sum(1 for _ in entries(options.batch, verb))) as bar:
+        for row in batch_rows(options.batch, verb, calibration, options.min_score):
+            rows.append(row)
+            bar.advance(1)
+    summary = summarised(verb, rows)
+    out.mkdir(parents=True, exist_ok=True)
+    write_table(summary, out / "summary.csv")
+    page = write_batch_page(out / "index.html", summary)
+    odd = [row.name for row in summary.rows if row.unusual]
+    listed = f"; {len(odd)} stand out: {', '.join(odd[:5])}{' …' if len(odd) > 5 else ''}" if odd else ""
+    console.print(f"{len(rows)} tomograms{listed}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"page: {page}; table: {out / 'summary.csv'}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _calibration(source: Path) -> Mapping[str, ClassCalibration]:
+    """What picks were worth by their score, of a run's folder or by a model's card.
+
+    Raises:
+        InputError: neither tells.
+    """
+    from robpicker_jax.models.shipped import find_model
+    from robpicker_jax.picking import calibration
+    from robpicker_jax.system.errors import InputError
+    from robpicker_jax.training.export import load_trained_model
+
+    source = find_model(source)
+    if source.is_dir():
+        return calibration.load(source).classes
+    provenance = load_trained_model(source).card.provenance
+    if provenance is None or not provenance.calibration:
+        raise InputError("its card holds no calibration", where=source, fix="robpicker export writes files with one")
+    return provenance.calibration
+
+
 def _parser() -> ArgumentParser:
     result = parser(
         "report",
         "Write a run's figures and its HTML page again, from the files in its workdir; no network is loaded.\n"
-        "A run that has not finished gives a report of what there is.",
+        "A run that has not finished gives a report of what there is.\n\n"
+        "With --batch, write one page and one table (summary.csv) over all tomograms that pick or segment wrote to a\n"
+        "folder: counts, scores, what stands out by count or by spectrum, thumbnails.",
     )
-    result.add_argument("--workdir", metavar="DIR", type=Path, required=True, help="folder of a training run")
+    what = result.add_mutually_exclusive_group(required=True)
+    what.add_argument("--workdir", metavar="DIR", type=Path, help="folder of a training run")
+    what.add_argument("--batch", metavar="DIR", type=Path, help="folder that pick or segment wrote to")
     result.add_argument(
         "--compare", metavar="DIR", type=Path, help="folder of another run on the same data, shown beside it"
     )
-    result.add_argument("--out", metavar="DIR", type=Path, help="where to write; default: WORKDIR/report")
+    result.add_argument(
+        "--out", metavar="DIR", type=Path, help="where to write; default: WORKDIR/report, of a batch DIR/summary"
+    )
+    result.add_argument(
+        "--calibration",
+        metavar="MODEL",
+        type=Path,
+        help="of a batch: run or model's file that picked; says how many picks of each class are expected to be right",
+    )
+    result.add_argument(
+        "--min-score",
+        metavar="S",
+        type=float,
+        default=0.0,
+        help="smallest score that these picks were kept with; default: 0",
+    )
     result.add_argument("--overwrite", action="store_true", help="replace a page in the folder of --out")
     return result

@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--init-from",
         metavar="RUN_OR_FILE",
-        help="fine-tune a trained model: train.init_from, with a third of the configuration's steps and 0.3 of its learning "
-        "rate, unless flags say otherwise",
+        help="fine-tune a trained model (a run, a file, or the name of one that ships): train.init_from, with a third of the "
+        "configuration's steps and 0.3 of its learning rate, unless flags say otherwise",
     )
     parser.add_argument("--folds", metavar="N", type=int, help="cross-validate over so many folds of the tomograms")
     parser.add_argument("--fold", metavar="K", type=int, help="with --folds: do fold K alone, from 1")
@@ -83,11 +83,13 @@ def _configuration(options: Namespace, overrides: list[str]) -> Config:
     config = load_config(options.config, overrides)
     if options.init_from is None:
         return config
+    from robpicker_jax.models.shipped import find_model
     from robpicker_jax.training.starting import shorter
 
     given = {override.partition("=")[0] for override in overrides}
     short = [f"{key}={json.dumps(value)}" for key, value in shorter(config.train).items() if key not in given]
-    return load_config(options.config, [*overrides, *short, f"train.init_from={json.dumps(options.init_from)}"])
+    model = str(find_model(options.init_from))
+    return load_config(options.config, [*overrides, *short, f"train.init_from={json.dumps(model)}"])
 
 
 def _replayed(record: Path, workdir: Path | None, arguments: Sequence[str]) -> int:

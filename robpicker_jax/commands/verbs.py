@@ -17,7 +17,7 @@ from robpicker_jax.commands.cli import run
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.version import __version__
 
-_FIRST = ("train", "simulate", "targets", "segment", "pick", "evaluate")
+_FIRST = ("train", "simulate", "targets", "segment", "pick", "evaluate", "export", "card")
 
 
 def verbs() -> dict[str, str]:

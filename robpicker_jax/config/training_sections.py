@@ -317,6 +317,10 @@ class TrainConfig:
     ] = "exact"
     stop_gradient_label: Annotated[bool, about("no inner gradient through the corrected label")] = True
     stop_gradient_weight: Annotated[bool, about("no inner gradient through the loss that sets the weight")] = True
+    trackers: Annotated[
+        tuple[str, ...],
+        about("where metrics go beside metrics.jsonl, by name: tensorboard, mlflow, wandb (extras), or added ones"),
+    ] = ("tensorboard",)
     validate_every: Annotated[PositiveInt, about("steps between validations")] = 500
     checkpoint_every: Annotated[PositiveInt, about("steps between checkpoints")] = 500
     checkpoint_minutes: Annotated[

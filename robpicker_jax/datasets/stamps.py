@@ -11,6 +11,7 @@ made again is made again then; what cannot is gone on with, and that is said.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,15 @@ def changed_files(
                 what = "is new" if name not in then else "is gone" if name not in here else "changed"
                 found.append(f"{split}/{name} {what}")
     return found
+
+
+def content_digest(stamps_: Mapping[str, Mapping[str, Mapping[str, Any]]], splits: Sequence[str]) -> str:
+    """SHA-256 of the stamps of some splits, without their times: equal for a copy of the same files under the same names."""
+    content = {
+        split: {name: [found.get("bytes"), found.get("hash")] for name, found in stamps_.get(split, {}).items()}
+        for split in splits
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _compared(found: Any, surely: bool) -> Any:

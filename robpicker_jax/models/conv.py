@@ -26,19 +26,20 @@ Lowering = Literal["folded", "native"]
 _LAYOUT = ("NDHWC", "DHWIO", "NDHWC")
 
 
-def _padding(size: tuple[int, ...], mirrored: bool) -> list[tuple[int, int]]:
+def padding(size: tuple[int, ...], mirrored: bool) -> list[tuple[int, int]]:
+    """Zeros before and after each axis that a convolution with a kernel of that size adds."""
     return [(-offsets[0], offsets[-1]) for offsets in (folded.taps(edge, mirrored) for edge in size)]
 
 
 def _native_convolution(x: jax.Array, kernel: jax.Array, mirrored: bool = False) -> jax.Array:
-    padding = _padding(kernel.shape[:3], mirrored)
-    return lax.conv_general_dilated(x, kernel, (1, 1, 1), padding, dimension_numbers=_LAYOUT)
+    pads = padding(kernel.shape[:3], mirrored)
+    return lax.conv_general_dilated(x, kernel, (1, 1, 1), pads, dimension_numbers=_LAYOUT)
 
 
 def _native_weight_gradient(x: jax.Array, g: jax.Array, size: tuple[int, int, int], mirrored: bool) -> jax.Array:
     """The convolution that XLA's own transpose rule gives: batch and channels are exchanged."""
     layout = ("CDHWN", "IDHWO", "DHWNC")
-    return lax.conv_general_dilated(x, g, (1, 1, 1), _padding(size, mirrored), dimension_numbers=layout)
+    return lax.conv_general_dilated(x, g, (1, 1, 1), padding(size, mirrored), dimension_numbers=layout)
 
 
 def exchanged(kernel: jax.Array) -> jax.Array:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import jax
+from annotated_types import Gt, Lt
 from pydantic import ConfigDict
 
 from robpicker_jax.config import (
@@ -29,12 +30,16 @@ from robpicker_jax.config import (
 )
 from robpicker_jax.datasets.densities import DensityStatistics
 from robpicker_jax.models.backbone import BACKBONES, Backbone, build_backbone, check_edge
+from robpicker_jax.models.provenance import Provenance
 from robpicker_jax.models.scores import FullResolution, class_probabilities
 from robpicker_jax.system.compilation import jit
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.version import __version__
 
 Tree = Any
+
+VOXEL_SIZE_TOLERANCE = 0.02
+"""Largest relative difference of a tomogram's voxel size from that of the training tomograms, unless a model says another."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class ModelCard:
         score: their validation score (`score_name`); None where there was no validation.
         score_name: which score that is.
         densities: scale and skewness of the training tomograms' densities as the network saw them; None: not known.
+        voxel_size_tolerance: largest relative difference of a tomogram's voxel size from that of the training tomograms.
+        provenance: where the model comes from and what it is worth, as `export` found it; None: a run's own file.
         package_version: the version of this package that wrote the model.
     """
 
@@ -65,6 +72,8 @@ class ModelCard:
     score: float | None
     score_name: str = "macro_f1"
     densities: DensityStatistics | None = None
+    voxel_size_tolerance: Annotated[float, Gt(0), Lt(1)] = VOXEL_SIZE_TOLERANCE
+    provenance: Provenance | None = None
     package_version: str = __version__
 
     @property

@@ -1,7 +1,8 @@
 """Whether a tomogram is like those that a model was trained on: voxel size, contrast, normalisation.
 
-The one rule for every command that applies a model: a voxel size that differs by more than 2 % is refused, or the tomogram
-is resampled where the user asks for it; a contrast or a scale of densities that differs draws a warning.
+The one rule for every command that applies a model: a voxel size that differs by more than 2 % (or the model's own
+tolerance) is refused, or the tomogram is resampled where the user asks for it; a contrast or a scale of densities that
+differs draws a warning.
 """
 
 from __future__ import annotations
@@ -12,26 +13,26 @@ import numpy as np
 
 from robpicker_jax.datasets import OpenedTomogram, agreed_voxel_size
 from robpicker_jax.datasets.densities import DensityStatistics, density_statistics, disagreement
+from robpicker_jax.models.trained_model import VOXEL_SIZE_TOLERANCE
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import VolumeReader
 from robpicker_jax.volumes.rescaling import RescaledReader
 
-VOXEL_SIZE_TOLERANCE = 0.02
-"""Largest relative difference of a tomogram's voxel size from that of the training tomograms."""
 
-
-def agrees(here: float | None, trained: float | None) -> bool:
+def agrees(here: float | None, trained: float | None, tolerance: float = VOXEL_SIZE_TOLERANCE) -> bool:
     """Whether two voxel sizes are the same, as far as they are known."""
-    return here is None or trained is None or abs(here - trained) <= VOXEL_SIZE_TOLERANCE * trained
+    return here is None or trained is None or abs(here - trained) <= tolerance * trained
 
 
-def check_voxel_size(here: float | None, trained: float | None, where: Any, fix: str) -> None:
+def check_voxel_size(
+    here: float | None, trained: float | None, where: Any, fix: str, tolerance: float = VOXEL_SIZE_TOLERANCE
+) -> None:
     """Refuse a tomogram of other voxels than the training tomograms'.
 
     Raises:
         InputError: with both voxel sizes.
     """
-    if not agrees(here, trained):
+    if not agrees(here, trained, tolerance):
         raise InputError(f"voxels of {here:.4g} Å, but the model was trained on {trained:.4g} Å", where=where, fix=fix)
 
 
@@ -51,7 +52,13 @@ def voxel_size_of(reader: VolumeReader, configured: float | None, trained: float
 
 
 def at_trained_size(
-    reader: VolumeReader, here: float | None, trained: float | None, *, rescale: bool, fix: str
+    reader: VolumeReader,
+    here: float | None,
+    trained: float | None,
+    *,
+    rescale: bool,
+    fix: str,
+    tolerance: float = VOXEL_SIZE_TOLERANCE,
 ) -> VolumeReader:
     """The volume as the model can be applied to it: as it is, or resampled to the voxels of the training tomograms.
 
@@ -61,14 +68,15 @@ def at_trained_size(
         trained: that of the training tomograms, Å.
         rescale: whether the user wants it resampled.
         fix: the remedy to name.
+        tolerance: largest relative difference that counts as none.
 
     Raises:
         InputError: another voxel size, and it is not to be resampled.
     """
-    if here is None or trained is None or agrees(here, trained):
+    if here is None or trained is None or agrees(here, trained, tolerance):
         return reader
     if not rescale:
-        check_voxel_size(here, trained, reader.path, fix)
+        check_voxel_size(here, trained, reader.path, fix, tolerance)
     return RescaledReader(reader, trained, here)
 
 

@@ -23,29 +23,13 @@ import numpy as np
 
 from robpicker_jax.config import validated
 from robpicker_jax.evaluation import Evaluation
+from robpicker_jax.evaluation.calibration_counts import ClassCalibration
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import one_line, read_json_object, write_text
 
 FILE = "calibration.json"
 CONFIDENCE = 0.95
 """Of the lower bound, one-sided."""
-
-
-@dataclass(frozen=True)
-class ClassCalibration:
-    """Picks of one class against the score threshold.
-
-    Attributes:
-        thresholds: the distinct scores, falling.
-        picked: picks that reach each threshold.
-        hits: those of them that are right.
-        true: particles there were.
-    """
-
-    thresholds: tuple[float, ...]
-    picked: tuple[int, ...]
-    hits: tuple[int, ...]
-    true: int
 
 
 @dataclass(frozen=True)
@@ -76,15 +60,10 @@ class Calibration:
 def operating_points(calibration: ClassCalibration) -> list[Operating]:
     """The candidate thresholds of a class, falling."""
     from scipy.stats import beta
-    from sklearn.isotonic import isotonic_regression
 
+    ends = _ends_of_steps(calibration)
     picked = np.asarray(calibration.picked, np.float64)
     hits = np.minimum(np.asarray(calibration.hits, np.float64), picked)
-    if not picked.size:
-        return []
-    new = np.diff(picked, prepend=0.0)
-    share = isotonic_regression(np.diff(hits, prepend=0.0) / new, sample_weight=new, increasing=False)
-    ends = np.append(np.flatnonzero(np.diff(share) < -1e-12), len(share) - 1)
     bounds = np.nan_to_num(beta.ppf(1 - CONFIDENCE, hits[ends], picked[ends] - hits[ends] + 1))
     return [
         Operating(
@@ -95,6 +74,31 @@ def operating_points(calibration: ClassCalibration) -> list[Operating]:
         )
         for end, bound in zip(ends.tolist(), bounds, strict=True)
     ]
+
+
+def condensed(calibration: ClassCalibration) -> ClassCalibration:
+    """A calibration at the ends of the steps of its isotonic regression alone, as a model's card holds it.
+
+    Its operating points are those of the whole, and so is the threshold of the highest F-beta: the ends are the corners
+    of the concave hull of hits over picks, and F-beta, (1 + β²) hits / (picked + β² true), is highest at one of them.
+    """
+    ends = _ends_of_steps(calibration).tolist()
+    columns = (calibration.thresholds, calibration.picked, calibration.hits)
+    thresholds, picked, hits = (tuple(column[end] for end in ends) for column in columns)
+    return ClassCalibration(thresholds, picked, hits, calibration.true)
+
+
+def _ends_of_steps(calibration: ClassCalibration) -> np.ndarray:
+    """Indices of the last threshold of each step of the isotonic regression of right and wrong on the score."""
+    from sklearn.isotonic import isotonic_regression
+
+    picked = np.asarray(calibration.picked, np.float64)
+    hits = np.minimum(np.asarray(calibration.hits, np.float64), picked)
+    if not picked.size:
+        return np.zeros(0, np.intp)
+    new = np.diff(picked, prepend=0.0)
+    share = isotonic_regression(np.diff(hits, prepend=0.0) / new, sample_weight=new, increasing=False)
+    return np.append(np.flatnonzero(np.diff(share) < -1e-12), len(share) - 1)
 
 
 def lowest(points: Sequence[Operating], precision: float) -> Operating | None:
@@ -148,8 +152,19 @@ def load(workdir: Path) -> Calibration:
     return found
 
 
-def min_scores(workdir: Path, class_names: Sequence[str], precision: float) -> list[Operating]:
+def min_scores(
+    workdir: Path,
+    class_names: Sequence[str],
+    precision: float,
+    known: Mapping[str, ClassCalibration] | None = None,
+) -> list[Operating]:
     """What to keep of each class for a required precision.
+
+    Args:
+        workdir: the run's folder.
+        class_names: name of class 1, 2, ….
+        precision: the least share of the picks that are to be right.
+        known: the calibration, where a model's card has it; None: the run's.
 
     Raises:
         InputError: no calibration, a precision outside (0, 1), or a class for which its picks do not show it.
@@ -160,7 +175,7 @@ def min_scores(workdir: Path, class_names: Sequence[str], precision: float) -> l
             where="--precision",
             fix="no number of picks shows a precision of 1; ask for 0.9, say",
         )
-    path, classes = workdir / FILE, load(workdir).classes
+    path, classes = (workdir / FILE, load(workdir).classes) if known is None else (Path("the model's card"), known)
     scores = []
     for name in class_names:
         points = operating_points(classes[name]) if name in classes else []

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ class Finished:
         record = {
             "settings": self._digest(),
             "input": _stamps(tomogram),
+            "volume": _path(tomogram),
             "files": {file.relative_to(self.out).as_posix(): stamp(file) for file in files},
         }
         write_text(self._record(name), json.dumps(record, indent=1) + "\n")
@@ -75,7 +76,7 @@ class Finished:
         if self.settings is None:
             return
         begun = [file.relative_to(self.out).as_posix() for file in files]
-        record = {"settings": self._digest(), "input": _stamps(tomogram), "begun": begun}
+        record = {"settings": self._digest(), "input": _stamps(tomogram), "volume": _path(tomogram), "begun": begun}
         write_text(self._record(name), json.dumps(record, indent=1) + "\n")
 
     def own(self, name: str, tomogram: TomogramFiles) -> list[Path]:
@@ -127,7 +128,8 @@ class Finished:
     def leave_out(self, name: str, tomogram: TomogramFiles, reason: str) -> None:
         """Record a tomogram that cannot be used: it is tried again by a later run, and no shard waits for it."""
         if self.settings is not None:
-            record = {"settings": self._digest(), "input": _stamps(tomogram), "left out": reason}
+            record = {"settings": self._digest(), "input": _stamps(tomogram), "volume": _path(tomogram)}
+            record |= {"left out": reason}
             write_text(self._record(name), json.dumps(record, indent=1) + "\n")
 
     def left_out(self, name: str) -> bool:
@@ -165,6 +167,48 @@ class Finished:
             return ""
         settings = json.dumps([__version__, self.settings], sort_keys=True, default=str)
         return hashlib.sha256(settings.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the records of a batch say of one tomogram.
+
+    Attributes:
+        name: the tomogram.
+        volume: its volume's file; None where the record does not tell.
+        files: what was written for it; empty unless it is finished.
+        left_out: why it is left out; None: it is not.
+    """
+
+    name: str
+    volume: Path | None
+    files: tuple[Path, ...]
+    left_out: str | None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its results are there."""
+        return bool(self.files)
+
+
+def entries(out: Path, verb: str) -> Iterator[Entry]:
+    """The tomograms of a command's batch in a folder, by name, one record read at a time; damaged records are passed over."""
+    for path in sorted((out / ".finished" / verb).glob("*.json")):
+        record = Finished(out, verb, {})._stored(path)
+        if not record:
+            continue
+        volume, reason = record.get("volume"), record.get("left out")
+        files = tuple(out / file for file in record.get("files", {}))
+        yield Entry(
+            path.stem,
+            Path(volume) if isinstance(volume, str) else None,
+            tuple(file for file in files if file.is_file()),
+            reason if isinstance(reason, str) else None,
+        )
+
+
+def _path(tomogram: TomogramFiles) -> str:
+    return str(tomogram.volume_path.resolve())
 
 
 def _is_record(found: Mapping[str, Any]) -> bool:

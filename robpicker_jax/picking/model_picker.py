@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from robpicker_jax.annotations import Particles
 from robpicker_jax.config import DataConfig
 from robpicker_jax.datasets.densities import DensityStatistics
+from robpicker_jax.evaluation.calibration_counts import ClassCalibration
 from robpicker_jax.models.model_file import fingerprint
 from robpicker_jax.models.trained_model import TrainedModel
 from robpicker_jax.picking.inference import (
@@ -27,7 +28,8 @@ from robpicker_jax.picking.inference import (
     prediction_mesh,
     segment,
 )
-from robpicker_jax.picking.picks import particles_from_class_map, particles_from_score_maps, remove_close_picks
+from robpicker_jax.picking.picks import particles_from_class_map, particles_from_score_maps
+from robpicker_jax.picking.rejection import rejected_by
 from robpicker_jax.picking.score_maps import check_picking, uses_score_maps
 
 
@@ -68,6 +70,17 @@ class ModelPicker:
     def voxel_size_angstrom(self) -> float | None:
         """Voxel size of the training tomograms, Å."""
         return self.model.card.voxel_size_angstrom
+
+    @property
+    def voxel_size_tolerance(self) -> float:
+        """Largest relative difference of a tomogram's voxel size from it."""
+        return self.model.card.voxel_size_tolerance
+
+    @property
+    def calibration(self) -> Mapping[str, ClassCalibration] | None:
+        """What picks were worth by score, by species, where the model's card tells; None: it does not."""
+        provenance = self.model.card.provenance
+        return None if provenance is None else provenance.calibration or None
 
     @property
     def densities(self) -> DensityStatistics | None:
@@ -154,6 +167,17 @@ class ModelPicker:
         """Picks of a normalised tomogram (z, y, x), by falling score; none outside `mask`, where one is given."""
         return self.picks_of(self.segment(tomogram, on_tiles, keep_scores=self._picks_from_scores), mask=mask)
 
+    def pick_judged(
+        self,
+        tomogram: np.ndarray | Reader,
+        on_tiles: Callable[[int], None] | None = None,
+        *,
+        mask: np.ndarray | None = None,
+    ) -> tuple[Particles, Particles]:
+        """As `pick`; and the candidates that a limit dropped, its name in their column `rejected_by` (see `rejection`)."""
+        segmentation = self.segment(tomogram, on_tiles, keep_scores=self._picks_from_scores)
+        return self._judged(segmentation, mask)
+
     def picks_of(self, segmentation: Segmentation, *, mask: np.ndarray | None = None) -> Particles:
         """Picks of a segmented tomogram, filtered as the card's section `picking` says.
 
@@ -161,24 +185,39 @@ class ModelPicker:
             segmentation: with `scores` where the card's way of picking needs them.
             mask: bool (z, y, x); no picks outside.
         """
+        return self._judged(segmentation, mask)[0]
+
+    def _judged(self, segmentation: Segmentation, mask: np.ndarray | None) -> tuple[Particles, Particles]:
+        """What is picked and what is not."""
         card = self.model.card
-        limits: dict[str, Any] = {
-            "min_cluster_vox": card.picking.smallest_clusters(card.data.species),
-            "min_score": self.min_scores or card.picking.smallest_scores(card.data.species),
-            "mask": mask,
-            "edge_vox": card.picking.edge_vox,
-            "class_names": card.class_names,
-        }
+        species, names = card.data.species, card.class_names
+        # Limits of 1 voxel and score 0 keep every candidate.
+        least: dict[str, Any] = {"min_cluster_vox": [1] * len(names), "min_score": [0.0] * len(names)}
         if self._picks_from_scores:
             assert segmentation.scores is not None
-            radii = [species.radius_vox for species in card.data.species]
-            picks = particles_from_score_maps(segmentation.scores, radii, card.picking, **limits)
-        else:
-            picks = particles_from_class_map(
-                segmentation.classes, segmentation.probability, card.n_classes, card.picking, **limits
+            # A method may have regions of its own, so that it gets the mask itself.
+            radii = [entry.radius_vox for entry in species]
+            candidates = particles_from_score_maps(
+                segmentation.scores, radii, card.picking, mask=mask, class_names=names, **least
             )
-        picks = picks.select(remove_close_picks(picks, card.picking.closest_picks(card.data.species)))
-        return picks if card.picking.max_picks is None else picks.select(slice(card.picking.max_picks))
+            mask = None
+        else:
+            candidates = particles_from_class_map(
+                segmentation.classes, segmentation.probability, card.n_classes, card.picking, class_names=names, **least
+            )
+        reasons = rejected_by(
+            candidates,
+            segmentation.classes.shape,
+            min_cluster_vox=card.picking.smallest_clusters(species),
+            min_score=self.min_scores or card.picking.smallest_scores(species),
+            edge_vox=card.picking.edge_vox,
+            mask=mask,
+            min_distance_vox=card.picking.closest_picks(species),
+            max_picks=card.picking.max_picks,
+        )
+        kept = reasons == ""
+        rejected = candidates.select(~kept)
+        return candidates.select(kept), rejected.with_(extra={"rejected_by": reasons[~kept]})
 
     @property
     def _picks_from_scores(self) -> bool:

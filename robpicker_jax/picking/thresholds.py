@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from robpicker_jax.evaluation import f_beta
-from robpicker_jax.picking.calibration import FILE, ClassCalibration, load
+from robpicker_jax.evaluation.calibration_counts import ClassCalibration
+from robpicker_jax.picking.calibration import FILE, load
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.registry import checked_options, look_up
 
@@ -73,7 +74,11 @@ def build_threshold_rule(name: str, options: Mapping[str, Any]) -> Callable[[Cla
 
 
 def chosen_thresholds(
-    workdir: Path, class_names: Sequence[str], name: str, options: Mapping[str, Any]
+    workdir: Path,
+    class_names: Sequence[str],
+    name: str,
+    options: Mapping[str, Any],
+    known: Mapping[str, ClassCalibration] | None = None,
 ) -> dict[str, float]:
     """The threshold of each class, from what a run's calibration tomograms showed.
 
@@ -82,6 +87,7 @@ def chosen_thresholds(
         class_names: name of class 1, 2, ….
         name: of the rule.
         options: its options.
+        known: the calibration, where a model's card has it; None: the run's.
 
     Returns:
         By name, of the classes that had picks on the calibration tomograms.
@@ -90,7 +96,7 @@ def chosen_thresholds(
         InputError: no calibration, or an unknown rule or option.
     """
     rule = build_threshold_rule(name, options)
-    classes = load(workdir).classes
+    classes = load(workdir).classes if known is None else known
     found = {label: rule(classes[label]) for label in class_names if label in classes}
     if not found:
         raise InputError(

@@ -14,6 +14,7 @@ import numpy as np
 
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config import META_NETWORKS
+from robpicker_jax.picking.expectation import Expected
 
 
 class Absent(Exception):
@@ -167,6 +168,7 @@ class ReportData:
         comparison: another run on the same data.
         variant: "robpicker", "lc_only", "dr_only" or "supervised"; decides which sections must be empty.
         calibration: by class, (precision asked for, smallest score, recall there) of what the calibration tomograms show.
+        expected: by class, what picks of at least a score are worth on tomograms without truth, thresholds falling.
         validated_on: "val", or "meta" where there is no val/: the tomograms by which the best model was chosen.
         command: what picks, or audits, like this.
         absent: section → reason that replaces the report's own; sections "evaluation", "thresholds", "tomograms",
@@ -186,6 +188,7 @@ class ReportData:
     comparison: Comparison | None = None
     variant: str = "robpicker"
     calibration: Mapping[str, Sequence[tuple[float, float, float]]] = field(default_factory=dict)
+    expected: Mapping[str, Sequence[Expected]] = field(default_factory=dict)
     validated_on: str = "val"
     command: Command = PICK
     absent: Mapping[str, str] = field(default_factory=dict)

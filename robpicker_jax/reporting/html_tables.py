@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from robpicker_jax.evaluation.rules import RULES
+from robpicker_jax.picking.expectation import Rate
 from robpicker_jax.reporting.data import ReportData
 from robpicker_jax.reporting.style import class_colours, colour_of
 from robpicker_jax.reporting.tables import Evaluation, Score, read_evaluation, series
@@ -97,6 +98,44 @@ def calibration_table(data: ReportData) -> str:
     )
     table = f'<table id="calibration"><thead><tr><th>class</th>{head}</tr></thead><tbody>{body}</tbody></table>'
     return f'<h3>Choosing a score</h3><div class="scroll">{table}</div><p class="soft">{escape(note)}</p>'
+
+
+def expectation_table(data: ReportData) -> str:
+    """Precision and recall to expect without truth, by smallest score; "" where nothing was calibrated."""
+    curves = {name: curve for name, curve in data.expected.items() if curve}
+    if not curves:
+        return ""
+    colours = class_colours([s.name for s in data.species])
+    body = ""
+    for name, curve in curves.items():
+        chosen = curve if len(curve) <= _ROWS_OF_A_CLASS else [curve[round(k)] for k in _spread(len(curve))]
+        for index, point in enumerate(chosen):
+            swatch = f'<span class="swatch" style="background:{colour_of(colours, name)}"></span>{escape(name)}'
+            first = f'<td rowspan="{len(chosen)}">{swatch}</td>' if index == 0 else ""
+            recall = "–" if point.recall is None else _bounded(point.recall)
+            body += (
+                f"<tr>{first}<td>≥ {point.threshold:.2f}</td><td>{_bounded(point.precision)}</td><td>{recall}</td></tr>"
+            )
+    note = (
+        "What to expect of tomograms without truth, as far as they are like the meta (and validation) tomograms, on which "
+        "these rates were seen; in brackets their 95 % bounds. Of n picks about n × precision are right, and there are "
+        "about n × precision / recall particles. pick --rejected lists what a limit dropped."
+    )
+    head = "<th>class</th><th>smallest score</th><th>precision</th><th>recall</th>"
+    table = f'<table id="expectation"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="scroll">{table}</div><p class="soft">{escape(note)}</p>'
+
+
+_ROWS_OF_A_CLASS = 6
+
+
+def _spread(count: int) -> list[float]:
+    """Evenly spaced places in a list of `count`, its ends included."""
+    return [index * (count - 1) / (_ROWS_OF_A_CLASS - 1) for index in range(_ROWS_OF_A_CLASS)]
+
+
+def _bounded(rate: Rate) -> str:
+    return f"{rate.value:.2f} [{rate.low:.2f}, {rate.high:.2f}]"
 
 
 def definition_list(entries: Mapping[str, Any]) -> str:

@@ -16,11 +16,17 @@ from robpicker_jax.reporting.bars import f1_figure
 from robpicker_jax.reporting.corrections import corrections_figure
 from robpicker_jax.reporting.curves import meta_figure, training_figure
 from robpicker_jax.reporting.data import Absent, ReportData
-from robpicker_jax.reporting.html_tables import calibration_table, definition_list, score_table, tiles
+from robpicker_jax.reporting.html_tables import (
+    calibration_table,
+    definition_list,
+    expectation_table,
+    score_table,
+    tiles,
+)
 from robpicker_jax.reporting.progress import clean_patches_figure, correction_figure, weights_over_steps_figure
 from robpicker_jax.reporting.slices import slice_figure
 from robpicker_jax.reporting.style import png_bytes, theme
-from robpicker_jax.reporting.thresholds import threshold_figure
+from robpicker_jax.reporting.thresholds import expectation_figure, threshold_figure
 from robpicker_jax.reporting.viewer import MAX_TOMOGRAMS, static, viewer_html
 from robpicker_jax.reporting.weights import weights_figure
 from robpicker_jax.system.files import atomic_path, write_text
@@ -29,10 +35,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_SLICE_FIGURES = 8
-_CHARTS = ("results", "thresholds", "training", "meta", "weights", "clean", "mass", "weights_by_step")
+_CHARTS = ("results", "thresholds", "expected", "training", "meta", "weights", "clean", "mass", "weights_by_step")
 _FIGURES = (
     "f1",
     "thresholds",
+    "expected",
     "training",
     "clean_patches",
     "meta_networks",
@@ -92,6 +99,7 @@ def write_report(data: ReportData, out: Path) -> Path:
     with theme():
         _draw(pictures, reasons, "results", "f1", lambda: f1_figure(data), _f1_caption(data))
         _draw(pictures, reasons, "thresholds", "thresholds", lambda: threshold_figure(data), _THRESHOLD_CAPTION)
+        _draw(pictures, reasons, "expected", "expected", lambda: expectation_figure(data), _EXPECTED_CAPTION)
         _draw(pictures, reasons, "training", "training", lambda: training_figure(data), training_caption(data))
         _draw(pictures, reasons, "clean", "clean_patches", lambda: clean_patches_figure(data), _CLEAN_CAPTION)
         _draw(pictures, reasons, "meta", "meta_networks", lambda: meta_figure(data), _META_CAPTION)
@@ -123,8 +131,8 @@ def render_page(data: ReportData, pictures: Mapping[str, list[Picture]], reasons
 
     Args:
         data: what the report is of.
-        pictures: section → its figures; sections are the keys of `ReportData.absent`, "results", "slices", and "clean",
-            "mass" and "weights_by_step", which older runs do not have.
+        pictures: section → its figures; sections are the keys of `ReportData.absent`, "results", "slices", and "expected",
+            "clean", "mass" and "weights_by_step", which older runs do not have.
         reasons: section → why it has no figure.
     """
 
@@ -141,7 +149,7 @@ def render_page(data: ReportData, pictures: Mapping[str, list[Picture]], reasons
     viewer, scripts = viewer_html(data) if data.tomograms else ("", "")
     sections = {
         "results": table + figures("results") + further("thresholds") + calibration_table(data),
-        "tomograms": _tomograms(data, viewer, figures),
+        "tomograms": _tomograms(data, viewer, figures) + _without_truth(data, further),
         "training": figures("training") + further("clean") + "<h3>Meta networks</h3>" + figures("meta"),
         "labels": figures("labels") + further("mass"),
         "weights": figures("weights") + further("weights_by_step"),
@@ -212,6 +220,14 @@ def _tomograms(data: ReportData, viewer: str, figures: Callable[[str], str]) -> 
     return f"{viewer}{more}<details open><summary>Fullest slice of each tomogram</summary>{figures('slices')}</details>"
 
 
+def _without_truth(data: ReportData, further: Callable[[str], str]) -> str:
+    """What to expect at each score where there is no truth; "" for runs that are not calibrated."""
+    table = expectation_table(data)
+    return (
+        table and f'<h3 id="without-truth">What a smallest score gives without truth</h3>{further("expected")}{table}'
+    )
+
+
 def _configuration(data: ReportData) -> str:
     parts = []
     if data.config_yaml:
@@ -254,6 +270,10 @@ def training_caption(data: ReportData) -> str:
     return text + "F1 is taken on validation tomograms, never on the test ones."
 
 
+_EXPECTED_CAPTION = (
+    "Precision and recall of the picks of at least a score, as the meta (and validation) tomograms show them; bands are "
+    "their 95 % bounds. Set the slider above to the score whose precision you want."
+)
 _META_CAPTION = (
     "Left to right, where present: the share of the labels that the correction replaces (α) and changes in class, and "
     "the length of the gradient that trains both meta networks."

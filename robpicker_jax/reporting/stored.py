@@ -17,6 +17,7 @@ import numpy as np
 
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config.loading import parse_yaml
+from robpicker_jax.picking.expectation import Expected
 from robpicker_jax.reporting.data import (
     ClassWeights,
     Command,
@@ -118,6 +119,7 @@ def load_workdir(workdir: Path, *, compare: Path | None = None) -> ReportData:
         variant=str((settings.get("train") or {}).get("variant", "robpicker")),
         absent={"tomograms": waiting, "evaluation": waiting},
         calibration=_calibration(workdir),
+        expected=_expected(workdir),
         command=Command(before=f"robpicker pick --workdir {shlex.quote(str(workdir))} --out PICKS"),
     )
     if (workdir / INPUTS).is_file():
@@ -237,6 +239,16 @@ def _calibration(workdir: Path) -> dict[str, list[tuple[float, float, float]]]:
         chosen = [(wanted, calibration.lowest(points, wanted)) for wanted in _PRECISIONS]
         found[name] = [(wanted, point.threshold, point.recall) for wanted, point in chosen if point is not None]
     return found
+
+
+def _expected(workdir: Path) -> dict[str, list[Expected]]:
+    """What picks are worth by their score, by class; empty where the run is not calibrated."""
+    from robpicker_jax.picking import calibration
+    from robpicker_jax.picking.expectation import expected_curve
+
+    if not (workdir / calibration.FILE).is_file():
+        return {}
+    return {name: expected_curve(entry) for name, entry in calibration.load(workdir).classes.items()}
 
 
 def _sibling(workdir: Path) -> Path | None:

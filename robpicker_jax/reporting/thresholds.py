@@ -1,4 +1,4 @@
-"""What a score threshold does: precision against recall, and F1 against the threshold."""
+"""What a score threshold does: precision against recall, F1 against the threshold, and what to expect without truth."""
 
 from __future__ import annotations
 
@@ -51,5 +51,41 @@ def threshold_figure(data: ReportData) -> Figure:
     for axes in (left, right):
         axes.set_ylim(-0.02, 1.04)
     left.set_xlim(-0.02, 1.04)
+    legend_below(figure, left.get_legend_handles_labels()[0], columns=4)
+    return figure
+
+
+def expectation_figure(data: ReportData) -> Figure:
+    """Precision and recall of each class against the smallest score kept, as calibrated, with their bounds.
+
+    Raises:
+        Absent: the run is not calibrated.
+    """
+    from matplotlib.figure import Figure
+
+    curves = {name: curve for name, curve in data.expected.items() if curve}
+    if not curves:
+        raise Absent("the run is not calibrated")
+    names = [s.name for s in data.species]
+    colours = class_colours(names)
+    figure = Figure(figsize=(9.2, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for name, curve in curves.items():
+        style = line_style(names.index(name)) if name in names else "-"
+        for axes, rates in ((left, [p.precision for p in curve]), (right, [p.recall for p in curve])):
+            known = [(point.threshold, rate) for point, rate in zip(curve, rates, strict=True) if rate is not None]
+            scores = [score for score, _ in known]
+            colour = colour_of(colours, name)
+            axes.plot(
+                scores, [rate.value for _, rate in known], style, color=colour, lw=1.6, marker=".", label=short(name)
+            )
+            axes.fill_between(
+                scores, [r.low for _, r in known], [r.high for _, r in known], color=colour, alpha=0.15, lw=0
+            )
+    for axes, title in ((left, "precision"), (right, "recall")):
+        axes.set_title(f"Expected {title}")
+        axes.set_xlabel("smallest score kept")
+        axes.set_ylim(-0.02, 1.04)
+    left.set_ylabel("share")
     legend_below(figure, left.get_legend_handles_labels()[0], columns=4)
     return figure

@@ -17,6 +17,7 @@ from robpicker_jax.config import (
 from robpicker_jax.datasets import agreed_voxel_size, dataset
 from robpicker_jax.datasets.densities import DensityStatistics
 from robpicker_jax.models.model_file import MODEL_FILE, load_model_file, save_model
+from robpicker_jax.models.shipped import find_model
 from robpicker_jax.models.trained_model import ModelCard, TrainedModel, portable
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.metrics_log import read_metrics
@@ -64,15 +65,15 @@ def trained_model(
 
 
 def load_trained_model(path: str | os.PathLike[str]) -> TrainedModel:
-    """The trained model of a file, or of a run's folder.
+    """The trained model of a file, of a run's folder, or of a name that ships with the package.
 
     A folder without `model.rpk` gives the model of its best checkpoint, which is then kept as `model.rpk`. Before the
     first validation that is the latest checkpoint's, and it is not kept, since training goes on from it.
 
     Raises:
-        InputError: a file that is no model, or a folder without a model and without a checkpoint.
+        InputError: a file that is no model, a name of none, or a folder without a model and without a checkpoint.
     """
-    path = Path(path)
+    path = find_model(path)
     if not path.is_dir():
         return load_model_file(path)
     if (path / MODEL_FILE).exists():

@@ -1,19 +1,20 @@
-"""The record of a training: `metrics.jsonl` and TensorBoard events, and the clock that they take rates from."""
+"""The record of a training: `metrics.jsonl` and what its trackers take, and the clock that they take rates from."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from robpicker_jax.system.files import write_text
+from robpicker_jax.training.trackers import build_trackers
 
 
 class MetricsLog:
-    """`metrics.jsonl` and TensorBoard events of a run; rows after the step a run resumes from are dropped.
+    """`metrics.jsonl` and the trackers of a run; rows after the step a run resumes from are dropped.
 
     Attributes:
         waited_s: seconds that the devices waited for input since `pace` was last called.
@@ -23,12 +24,10 @@ class MetricsLog:
     _clock: tuple[float, int]
     _total: tuple[float, float]
 
-    def __init__(self, workdir: Path) -> None:
-        from tensorboardX import SummaryWriter  # slow to import, and only the first process needs it
-
+    def __init__(self, workdir: Path, trackers: Sequence[str] = ("tensorboard",)) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         self._path = workdir / "metrics.jsonl"
-        self._writer = SummaryWriter(str(workdir / "tensorboard"))
+        self._trackers = build_trackers(trackers, workdir)
         self._start_clock(0)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -75,19 +74,21 @@ class MetricsLog:
         self._total = (0.0, 0.0)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append a row, NaN as null, and the same numbers as TensorBoard scalars."""
+        """Append a row, NaN as null; the trackers get the same numbers."""
         clean = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
         }
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(clean) + "\n")
-        for key, value in clean.items():
-            if key != "step" and isinstance(value, (int, float)):
-                self._writer.add_scalar(f"{clean['kind']}/{key}", value, clean["step"])
+        numbers = {key: value for key, value in clean.items() if key != "step" and isinstance(value, (int, float))}
+        scalars = {f"{clean['kind']}/{key}": value for key, value in numbers.items()}
+        for tracker in self._trackers:
+            tracker.log(int(row["step"]), scalars)
 
     def close(self) -> None:
-        """Flush the events."""
-        self._writer.close()
+        """Close the trackers."""
+        for tracker in self._trackers:
+            tracker.close()
 
 
 class SilentLog(MetricsLog):

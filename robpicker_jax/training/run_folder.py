@@ -1,6 +1,7 @@
 """The working folder of a run: what it holds, whether a command belongs to it, and its siblings.
 
-config.yaml  versions.json  inputs.json  densities.json  metrics.jsonl  checkpoints/  tensorboard/  [data/]  [left_out.json]
+config.yaml  versions.json  inputs.json  densities.json  metrics.jsonl  checkpoints/  tensorboard/  [trackers.json]
+[data/]  [left_out.json]
 model.rpk  calibration.json  picks/  evaluation.json  report/  results.json
 
 A folder without a checkpoint holds no run: whatever an earlier start left there is written over. `config.yaml` says how
@@ -52,6 +53,7 @@ _FREE = (
     "train.on_nan",
     "train.keep_checkpoints",
     "train.log_every",
+    "train.trackers",
     *(f"train.{name}.{key}" for name in ("inner", "correction", "reweighting") for key in ("schedule", "final_share")),
     "patches.input",
     "patches.labels",
@@ -215,7 +217,9 @@ def siblings(workdir: Path, config: Config) -> list[tuple[Path, Config]]:
             continue  # not a run of this program
         alike = replace(
             other,
-            train=replace(other.train, variant=config.train.variant, beside=config.train.beside),
+            train=replace(
+                other.train, variant=config.train.variant, beside=config.train.beside, trackers=config.train.trackers
+            ),
             # These settings change how a run is computed, not what.
             parallel=config.parallel,
             patches=replace(

@@ -94,7 +94,7 @@ def fit(
     """
     train = experiment.config.train
     checkpoints = Checkpoints(workdir / "checkpoints", train.keep_checkpoints)
-    log = MetricsLog(workdir) if parallel.is_first() else SilentLog()
+    log = MetricsLog(workdir, train.trackers) if parallel.is_first() else SilentLog()
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), experiment.state
     )

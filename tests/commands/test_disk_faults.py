@@ -86,6 +86,12 @@ def _init(run: Path, out: Path, beside: Path) -> list[str]:
 WRITING: dict[str, Callable[[Path, Path, Path], list[str]]] = {
     "train": lambda run, out, beside: ["--config", str(run / "config.yaml"), "--workdir", str(out)],
     "simulate": lambda run, out, beside: ["--config", str(run / "config.yaml"), "--out", str(out)],
+    "export": lambda run, out, beside: [str(run), str(out)],
+    "sweep": lambda run, out, beside: [
+        *("--config", str(run / "config.yaml"), "--data.dir", str(run / "data"), "--train.variant", "supervised"),
+        *("--workdir", str(out), "--over", "train.batch_size=1|2", "--trials", "1"),
+    ],
+    "card": lambda run, out, beside: [str(run), "--json", str(out)],
     "segment": lambda run, out, beside: ["--workdir", str(run), "--out", str(out), _volume(run)],
     "pick": lambda run, out, beside: ["--workdir", str(run), "--out", str(out), _volume(run)],
     "evaluate": lambda run, out, beside: [
@@ -111,6 +117,10 @@ WRITING: dict[str, Callable[[Path, Path, Path], list[str]]] = {
         str(out),
     ],
     "init": _init,
+    "review": lambda run, out, beside: [
+        *("--workdir", str(run), "--picks", _list(run), "--out", str(out)),
+        _volume(run),
+    ],
     "spectrum": lambda run, out, beside: [_volume(run), "--target", _volume(run), "--out", str(out)],
     "match": _match,
     "average": _average,
@@ -187,7 +197,7 @@ def test_b15_a_disk_that_fills_up_during_training_keeps_what_was_finished(
         assert (small / "run" / "results.json").is_file()
 
 
-@pytest.mark.parametrize("verb", [verb for verb in WRITING if verb not in ("train", "simulate")])
+@pytest.mark.parametrize("verb", [verb for verb in WRITING if verb not in ("train", "simulate", "sweep")])
 def test_e6_input_that_is_gone_is_one_line(
     verb: str, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

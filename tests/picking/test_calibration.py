@@ -129,3 +129,16 @@ def test_a_list_of_the_file_is_one_of_the_class(tmp_path: Path) -> None:
     content = json.loads((tmp_path / calibration.FILE).read_text())
     assert content["tomograms"] == ["a", "b"]
     assert content["classes"]["one"]["hits"] == [1, 2, 3]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(0, 80))
+def test_a_condensed_calibration_keeps_operating_points_and_the_best_f1(right: list[bool], more: int) -> None:
+    whole = of(np.array(right), true=sum(right) + more)
+    kept = calibration.condensed(whole)
+    assert set(kept.thresholds) <= set(whole.thresholds)
+    assert operating_points(kept) == operating_points(whole)
+
+    def best_f1(entry: ClassCalibration) -> float:
+        return max(2 * hits / (picked + entry.true) for picked, hits in zip(entry.picked, entry.hits, strict=True))
+
+    assert best_f1(kept) == pytest.approx(best_f1(whole), abs=1e-12)

@@ -1,0 +1,131 @@
+"""What a score threshold is worth on tomograms without truth, judged by the calibration tomograms.
+
+Of class c and a threshold t, with `picked` picks of at least t on the calibration tomograms, `hits` of them right, and `true`
+particles there:
+
+    precision   hits / picked,   with Clopper and Pearson's two-sided 95 % bounds
+    recall      hits / true,     likewise
+
+Thresholds are the ends of the steps of the isotonic regression of right and wrong on the score, as in `calibration`. On a
+tomogram without truth with n picks of at least t, about n · precision are right, and there are about
+n · precision / recall particles. That holds as far as the tomogram is like the calibration tomograms; bounds know nothing of
+how it differs from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from robpicker_jax.annotations import Particles
+from robpicker_jax.evaluation.calibration_counts import ClassCalibration
+from robpicker_jax.picking.calibration import condensed
+
+CONFIDENCE = 0.95
+"""Of the two-sided bounds."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share with its bounds."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the picks of at least a score are worth.
+
+    Attributes:
+        threshold: the score.
+        precision: share of the picks that are right.
+        recall: share of the particles that are found; None where the calibration tomograms had no particles of the class.
+    """
+
+    threshold: float
+    precision: Rate
+    recall: Rate | None
+
+
+@dataclass(frozen=True)
+class ExpectedCount:
+    """What is expected of the picks of one class of a tomogram without truth.
+
+    Attributes:
+        picks: how many reach the threshold.
+        right: how many of them are right, with bounds.
+        particles: how many particles there are; None where the recall is not known or zero.
+    """
+
+    picks: int
+    right: Rate
+    particles: float | None
+
+
+def expected_curve(calibration: ClassCalibration) -> list[Expected]:
+    """Precision and recall at each candidate threshold of a class, falling; none where nothing was picked."""
+    kept = condensed(calibration)
+    return [_expected(kept, index) for index in range(len(kept.thresholds))]
+
+
+def expected_at(calibration: ClassCalibration, score: float) -> Expected | None:
+    """What the picks of at least a score are worth; None without picks on the calibration tomograms.
+
+    Of a condensed calibration the nearest threshold that is not lower speaks, and above the highest threshold that one.
+    """
+    if not calibration.thresholds:
+        return None
+    reached = sum(threshold >= score for threshold in calibration.thresholds)
+    return _expected(calibration, max(reached, 1) - 1)
+
+
+def expected_counts(
+    picks: Particles,
+    calibration: Mapping[str, ClassCalibration],
+    class_names: Sequence[str],
+    min_scores: Mapping[str, float],
+) -> dict[str, ExpectedCount]:
+    """What is expected of a tomogram's picks, by class.
+
+    Args:
+        picks: of one tomogram, with scores.
+        calibration: by class; classes that it lacks are left out, as are those without picks.
+        class_names: name of class 1, 2, ….
+        min_scores: smallest score kept of each class; 0 where it lacks one.
+    """
+    found: dict[str, ExpectedCount] = {}
+    for label, name in enumerate(class_names, start=1):
+        if picks.scores is None or name not in calibration:
+            continue
+        least = min_scores.get(name, 0.0)
+        count = int(np.count_nonzero((picks.labels == label) & (picks.scores >= least)))
+        point = expected_at(calibration[name], least)
+        if count and point is not None:
+            right = Rate(
+                *(count * share for share in (point.precision.value, point.precision.low, point.precision.high))
+            )
+            recall = 0.0 if point.recall is None else point.recall.value
+            found[name] = ExpectedCount(count, right, right.value / recall if recall else None)
+    return found
+
+
+def _expected(calibration: ClassCalibration, index: int) -> Expected:
+    """Precision and recall at one of a calibration's thresholds."""
+    picked, true = calibration.picked[index], calibration.true
+    right = min(calibration.hits[index], picked)
+    recall = _rate(min(right, true), true) if true else None
+    return Expected(calibration.thresholds[index], _rate(right, picked), recall)
+
+
+def _rate(hits: int, trials: int) -> Rate:
+    """hits / trials with Clopper and Pearson's bounds."""
+    from scipy.stats import beta
+
+    tail = (1 - CONFIDENCE) / 2
+    low = float(beta.ppf(tail, hits, trials - hits + 1)) if hits else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, trials - hits)) if hits < trials else 1.0
+    return Rate(float(np.divide(hits, trials)), low, high)

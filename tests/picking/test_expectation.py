@@ -1,0 +1,68 @@
+"""What a score is worth without truth: rates and bounds against SciPy's binomial test, counts against planted ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from robpicker_jax.annotations import Particles
+from robpicker_jax.evaluation.calibration_counts import ClassCalibration
+from robpicker_jax.picking.expectation import expected_at, expected_counts, expected_curve
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(0, 30))
+def test_rates_and_bounds_are_those_of_the_exact_binomial_test(right: list[bool], missed: int) -> None:
+    hits, true = np.cumsum(right), sum(right) + missed
+    scores = np.linspace(0.9, 0.1, len(right))
+    entry = ClassCalibration(tuple(scores), tuple(range(1, len(right) + 1)), tuple(hits.tolist()), true)
+    curve = expected_curve(entry)
+    assert curve[-1].threshold == scores[-1]
+    for point in curve:
+        at = int(np.flatnonzero(scores == point.threshold)[0])
+        assert (point.recall is None) == (true == 0)
+        for rate, trials in ((point.precision, at + 1), (point.recall, true)):
+            if rate is None:
+                continue
+            interval = binomtest(int(hits[at]), trials).proportion_ci(0.95, method="exact")
+            assert rate.value == pytest.approx(hits[at] / trials)
+            assert (rate.low, rate.high) == pytest.approx((interval.low, interval.high), abs=1e-9)
+
+
+def test_a_score_between_two_thresholds_is_worth_what_the_higher_one_is() -> None:
+    entry = ClassCalibration((0.8, 0.4), (10, 20), (10, 12), 16)
+    assert [point.threshold for point in expected_curve(entry)] == [0.8, 0.4]
+    for score, threshold in ((0.9, 0.8), (0.8, 0.8), (0.6, 0.8), (0.4, 0.4), (0.1, 0.4)):
+        point = expected_at(entry, score)
+        assert point is not None
+        assert point.threshold == threshold
+    assert expected_at(ClassCalibration((), (), (), 3), 0.5) is None
+
+
+def test_counts_of_a_tomogram_without_truth_are_near_the_planted_ones() -> None:
+    """600 particles of which 80 % are found, and one false pick for three right ones, on either side."""
+    rng = np.random.default_rng(2)
+
+    def world(found: int, false: int) -> tuple[np.ndarray, np.ndarray]:
+        scores = np.concatenate([rng.uniform(0.5, 1.0, found), rng.uniform(0.3, 0.8, false)])
+        return scores, np.arange(found + false) < found
+
+    scores, right = world(480, 160)
+    order = np.argsort(-scores)
+    entry = ClassCalibration(
+        tuple(scores[order].tolist()), tuple(range(1, 641)), tuple(np.cumsum(right[order]).tolist()), 600
+    )
+    scores, right = world(240, 80)
+    picks = Particles(np.zeros((320, 3)), np.ones(320, int), scores=scores)
+    count = expected_counts(picks, {"a": entry}, ["a", "b"], {})["a"]
+    assert count.picks == 320
+    assert count.right.low < right.sum() < count.right.high
+    assert count.right.value == pytest.approx(240, rel=0.1)
+    assert count.particles == pytest.approx(300, rel=0.1)
+    above = expected_counts(picks, {"a": entry}, ["a"], {"a": 0.6})["a"]
+    assert above.picks == (scores >= 0.6).sum()
+    assert above.right.value == pytest.approx(right[scores >= 0.6].sum(), rel=0.1)
+    assert above.particles == pytest.approx(300, rel=0.1)
+    assert expected_counts(picks.with_(scores=None), {"a": entry}, ["a"], {}) == {}

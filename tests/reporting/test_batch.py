@@ -1,0 +1,162 @@
+"""The summary of a batch: numbers against the lists, what stands out against what was planted, memory's bound."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from scipy.stats import binomtest
+
+from robpicker_jax.annotations import Particles
+from robpicker_jax.commands import pick, report
+from robpicker_jax.commands.cli import call
+from robpicker_jax.config import DataConfig
+from robpicker_jax.datasets import TomogramFiles
+from robpicker_jax.picking import calibration
+from robpicker_jax.picking.finished import Finished
+from robpicker_jax.picking.inference import MemoryBound
+from robpicker_jax.picking.picker import PICKERS
+from robpicker_jax.reporting import batch
+from robpicker_jax.volumes import write_mrc
+
+COUNTS = [12, 9, 11, 10, 55, 12, 8, 10]
+"""Picks of each tomogram; the fifth has far more than the others."""
+ODD_SPECTRUM = 2
+
+
+class Planted:
+    """Picks as many particles as the tomogram's name says; the first half of class a, the others of class b."""
+
+    class_names = ("a", "b")
+    data = DataConfig()
+    voxel_size_angstrom = None
+    fingerprint = "planted"
+
+    def tiles(self, shape_zyx: object) -> int:
+        return 1
+
+    def memory(self, shape_zyx: object, *, resident_bytes: int = 0) -> MemoryBound:
+        return MemoryBound(host=1, device=0, shared=True)
+
+    def pick(self, tomogram: object, on_tiles: object = None, *, mask: object = None) -> Particles:
+        count = COUNTS[int(tomogram.name.split("_")[1])]  # type: ignore[attr-defined]
+        labels = np.where(np.arange(count) < count // 2, 1, 2)
+        names = np.array(["", "a", "b"])[labels]
+        return Particles(np.full((count, 3), 4.0), labels, scores=np.where(labels == 1, 0.9, 0.4), class_names=names)
+
+    def with_min_scores(self, min_scores: object) -> Planted:
+        return self
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight volumes of white noise, one of them blurred."""
+    folder, rng = tmp_path_factory.mktemp("volumes"), np.random.default_rng(0)
+    for index in range(len(COUNTS)):
+        density = rng.normal(size=(20, 40, 44))
+        density = ndimage.gaussian_filter(density, 1.5) if index == ODD_SPECTRUM else density
+        write_mrc(folder / f"t_{index}.mrc", density.astype(np.float32), 10.0)
+    return folder
+
+
+@pytest.mark.parametrize("further", [(), ("--together",), ("--format", "xml")])
+def test_counts_scores_and_what_stands_out(
+    volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, further: tuple[str, ...]
+) -> None:
+    monkeypatch.setitem(PICKERS, "planted", lambda source, overrides: Planted())
+    out = tmp_path / "picks"
+    (volumes / "t_9.mrc").write_bytes(b"no volume") if not further else None
+    common = ["--picker", "planted", "--workdir", str(volumes), "--out", str(out), "--skip-bad", *further]
+    try:
+        assert call(pick.main, [*common, str(volumes)]) == 0
+    finally:
+        (volumes / "t_9.mrc").unlink(missing_ok=True)
+    assert call(report.main, ["--batch", str(out)]) == 0
+    with (out / "summary" / "summary.csv").open(encoding="utf-8") as file:
+        rows = {row["tomogram"]: row for row in csv.DictReader(file)}
+    assert list(rows) == [f"t_{index}" for index in range(len(COUNTS))]
+    for index, count in enumerate(COUNTS):
+        row = rows[f"t_{index}"]
+        assert row["state"] == "finished"
+        assert (row["z"], row["y"], row["x"], row["voxel_size_angstrom"]) == ("20", "40", "44", "10")
+        assert int(row["picks_total"]) == count
+        assert [int(row[f"picks_{name}"]) for name in "ab"] == [count // 2, count - count // 2]
+        if not further:
+            assert (row["median_score_a"], row["median_score_b"]) == ("0.9", "0.4")
+    unusual = {name: row["unusual"] for name, row in rows.items() if row["unusual"]}
+    assert unusual == {"t_2": "spectrum unlike the others'", "t_4": "many picks"}
+    page = (out / "summary" / "index.html").read_text(encoding="utf-8")
+    assert len(re.findall("data:image/jpeg", page)) == len(COUNTS)
+    assert "<dt>t_2</dt><dd>spectrum unlike the others&#x27;</dd><dt>t_4</dt><dd>many picks</dd>" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_class_maps_are_counted_and_left_out_tomograms_named(volumes: Path, tmp_path: Path) -> None:
+    records = Finished(tmp_path, "segment", {"model": "x"})
+    labels = np.random.default_rng(1).integers(0, 4, (6, 7, 8)).astype(np.uint8)
+    write_mrc(tmp_path / "t_0_classes.mrc", labels, 10.0)
+    records.add("t_0", TomogramFiles("t_0", "", volumes / "t_0.mrc"), [tmp_path / "t_0_classes.mrc"])
+    records.leave_out("t_1", TomogramFiles("t_1", "", volumes / "t_1.mrc"), "is damaged")
+    records.begin("t_3", TomogramFiles("t_3", "", volumes / "t_3.mrc"), [tmp_path / "t_3_classes.mrc"])
+    assert batch.batch_verb(tmp_path) == "segment"
+    summary = batch.summarised("segment", list(batch.batch_rows(tmp_path, "segment")))
+    assert [(row.name, row.state, row.note) for row in summary.rows] == [
+        ("t_0", "finished", ""),
+        ("t_1", "left out", "is damaged"),
+        ("t_3", "not finished", ""),
+    ]
+    assert summary.rows[0].counts == {f"class {label}": int((labels == label).sum()) for label in (1, 2, 3)}
+    batch.write_table(summary, tmp_path / "summary.csv")
+    assert (tmp_path / "summary.csv").read_text().splitlines()[2].startswith("t_1,left out,is damaged,,,,,,")
+
+
+def test_a_large_volume_is_read_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 200 planes the middle nine are read whole, and a box for the spectrum."""
+    write_mrc(tmp_path / "t.mrc", np.zeros((200, 300, 280), np.int8), 10.0)
+    write_mrc(tmp_path / "t_classes.mrc", np.zeros((2, 2, 2), np.int8), 10.0)
+    Finished(tmp_path, "segment", {}).add("t", TomogramFiles("t", "", tmp_path / "t.mrc"), [tmp_path / "t_classes.mrc"])
+    sizes = []
+    before = batch.VolumeReader.read
+
+    def counted(self: batch.VolumeReader, *arguments: object, **options: object) -> np.ndarray:
+        found = before(self, *arguments, **options)  # type: ignore[arg-type]
+        sizes.append(found.size)
+        return found
+
+    monkeypatch.setattr(batch.VolumeReader, "read", counted)
+    (row,) = batch.batch_rows(tmp_path, "segment")
+    assert sorted(sizes)[-2:] == [9 * 300 * 280, 64 * 256 * 256]
+    assert row.thumbnail is not None
+    assert len(row.thumbnail) < 20_000
+
+
+def test_expected_counts_are_those_of_the_calibration(
+    volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of class a 8 of 10 picks were right, and 8 of 16 particles found; class b was not calibrated."""
+    monkeypatch.setitem(PICKERS, "planted", lambda source, overrides: Planted())
+    out, run = tmp_path / "picks", tmp_path / "run"
+    run.mkdir()
+    entry = calibration.ClassCalibration((0.9, 0.2), (10, 40), (8, 8), 16)
+    calibration.save(run, {"a": entry}, ["t"])
+    assert (
+        call(pick.main, ["--picker", "planted", "--workdir", str(volumes), "--out", str(out), str(volumes / "t_0.mrc")])
+        == 0
+    )
+    assert call(report.main, ["--batch", str(out), "--calibration", str(run), "--min-score", "0.4"]) == 0
+    with (out / "summary" / "summary.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["expected_right_a"], row["expected_particles_a"]) == ("4.8", "9.6")
+    interval = binomtest(8, 10).proportion_ci(0.95, method="exact")
+    assert float(row["expected_right_low_a"]) == pytest.approx(6 * interval.low, rel=1e-3)
+    assert "expected_right_b" not in row
+
+
+def test_a_folder_without_a_batch_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(report.main, ["--batch", str(tmp_path)]) == 2
+    assert "holds no records of a batch" in capsys.readouterr().err
+    assert call(report.main, ["--batch", str(tmp_path), "--workdir", str(tmp_path)]) == 2
