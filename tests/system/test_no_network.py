@@ -21,7 +21,10 @@ import importlib, pkgutil, robpicker_jax
 from robpicker_jax.commands.cli import call
 for module in pkgutil.walk_packages(robpicker_jax.__path__, "robpicker_jax."):
     if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:  # the plug-in's window needs napari's extra
+            assert ".napari_plugin." in module.name and error.name in ("napari", "qtpy"), (module.name, error)
 run, out = sys.argv[1:]
 commands = [
     ["doctor", "--data", f"{run}/data", "--no-resources"],
