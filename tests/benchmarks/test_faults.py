@@ -29,6 +29,7 @@ def test_a_run_that_equals_another_and_leaves_nothing_over(tiny_run: Path, tmp_p
     assert found.startswith("step 3, train: step was 3")
 
 
+@pytest.mark.slow
 def test_kills_go_through_all_phases_and_are_counted_over_starts(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,7 +91,7 @@ def check_killed(verb: str, run: Path, volumes: Path, folder: Path, moments: lis
     assert finished(out) == again
 
 
-@pytest.mark.parametrize("verb", ["pick", "segment"])
+@pytest.mark.parametrize("verb", ["pick", pytest.param("segment", marks=pytest.mark.slow)])
 def test_b6_a_killed_batch_goes_on(verb: str, tiny_run: Path, volumes: Path, tmp_path: Path) -> None:
     check_killed(verb, tiny_run, volumes, tmp_path, [(1, 0.0), (3, 0.01)])
 
@@ -107,7 +107,7 @@ def test_b6_a_batch_killed_at_dozens_of_moments_goes_on(
     check_killed(verb, tiny_run, volumes, tmp_path, moments)
 
 
-@pytest.mark.parametrize("verb", ["pick", "segment"])
+@pytest.mark.parametrize("verb", ["pick", pytest.param("segment", marks=pytest.mark.slow)])
 def test_b6_shards_of_processes_give_the_whole(verb: str, tiny_run: Path, volumes: Path, tmp_path: Path) -> None:
     finish(arguments(verb, tiny_run, volumes, tmp_path / "whole"))
     commands = [arguments(verb, tiny_run, volumes, tmp_path / "parts", "--shard", f"{i}/2") for i in (1, 2)]

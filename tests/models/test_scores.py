@@ -72,7 +72,7 @@ def test_a_sigmoid_head_finds_a_species_where_its_probability_is_above_one_half(
     np.testing.assert_array_equal(probabilities.argmax(1), expected)
 
 
-@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("head", ["softmax", pytest.param("sigmoid", marks=pytest.mark.slow)])
 def test_a_backbone_of_coarser_output_trains_and_segments_at_full_resolution(
     head: Literal["softmax", "sigmoid"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -235,10 +235,10 @@ def batch(seed: int, n: int = 4) -> Batch:
 
 
 MIXED = Mixup(1.0, 1.0, meta=True)
-CASES: list[Any] = [("labels", "distribution", ("correction", "class_weights", "voxel_weights"), "log")]
-CASES += [
+CASES: list[Any] = [
     pytest.param(*case, marks=pytest.mark.slow)
     for case in (
+        ("labels", "distribution", ("correction", "class_weights", "voxel_weights"), "log"),
         ("labels", "channels", ("correction", "class_weights", "mixup"), "raw"),
         ("separate", "distribution", ("correction", "voxel_weights"), "log"),
         ("tied", "channels", ("correction", "mixup"), "log"),
