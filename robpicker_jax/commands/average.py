@@ -300,7 +300,7 @@ def _report(inputs: AveragingInputs, results: Sequence[AverageResult], out: Path
             "" if ratio is None else f"{ratio:.2f}",
         )
     console.print(table)
-    console.print(f"averages in {out}, report in {out / _PAGE}", highlight=False, soft_wrap=True)
+    say(f"averages in {out}, report in {out / _PAGE}")
 
 
 def _names(text: str) -> list[str]:

@@ -14,7 +14,7 @@ from robpicker_jax import parallel
 from robpicker_jax.config import Config
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import read_json_object
-from robpicker_jax.system.progress import console
+from robpicker_jax.system.progress import console, say
 
 Runs = Sequence[tuple[Path, Config]]
 
@@ -31,9 +31,7 @@ def runs_beside(config: Config, workdir: Path) -> Runs:
 def announce(config: Config, workdir: Path) -> None:
     """Say which run comes next, and where."""
     if parallel.is_first():
-        console.print(
-            f"\nbeside it: {config.train.variant}, in {workdir}", highlight=False, soft_wrap=True, markup=False
-        )
+        say(f"\nbeside it: {config.train.variant}, in {workdir}")
 
 
 def compare(config: Config, workdir: Path, others: Runs) -> None:
@@ -53,7 +51,7 @@ def compare(config: Config, workdir: Path, others: Runs) -> None:
         label = "macro (mean)" if name == "macro" else name
         table.add_row(label, *("–" if (f1 := found.get(name)) is None else f"{f1:.3f}" for found in columns.values()))
     console.print(table)
-    console.print(f"report: {workdir / 'report' / 'index.html'}", highlight=False, soft_wrap=True, markup=False)
+    say(f"report: {workdir / 'report' / 'index.html'}")
 
 
 def _scores(workdir: Path) -> dict[str, float | None]:

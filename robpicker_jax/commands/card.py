@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robpicker_jax.commands.cli import ArgumentParser, console, parser
+from robpicker_jax.commands.cli import ArgumentParser, parser
+from robpicker_jax.system.progress import say
 
 if TYPE_CHECKING:
     from robpicker_jax.models.provenance import Provenance
@@ -30,9 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_outputs([Path(options.json)], inputs=[options.model], overwrite=True)
     model = load_trained_model(options.model)
     if options.json is None:
-        width = max(len(name) for name, _ in card_lines(model))
-        for name, text in card_lines(model):
-            console.print(f"{name:<{width}}  {text}".rstrip(), highlight=False, markup=False, soft_wrap=True)
+        lines = card_lines(model)
+        width = max(len(name) for name, _ in lines)
+        for name, text in lines:
+            say(f"{name:<{width}}  {text}".rstrip())
         return 0
     text = json.dumps(as_plain(model), indent=1) + "\n"
     if options.json == "-":
@@ -45,11 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def as_plain(model: TrainedModel) -> dict[str, Any]:
     """The card as JSON holds it, with what follows from it: radii in Å, the number of parameters, the fingerprint."""
     from robpicker_jax.config import as_plain_values
+    from robpicker_jax.models import n_parameters
     from robpicker_jax.models.model_file import fingerprint
 
     return {
         "sha256": fingerprint(model),
-        "parameters": _parameters(model),
+        "parameters": n_parameters(model.params),
         "species": [
             {
                 "name": entry.name,
@@ -69,8 +72,6 @@ def card_lines(model: TrainedModel) -> list[tuple[str, str]]:
 
 
 def _what_it_is(model: TrainedModel) -> Iterator[tuple[str, str]]:
-    from robpicker_jax.models.model_file import fingerprint
-
     card, plain = model.card, as_plain(model)
     for index, entry in enumerate(plain["species"]):
         radius, weight = entry["radius_angstrom"], entry["molecular_weight_kda"]
@@ -85,7 +86,7 @@ def _what_it_is(model: TrainedModel) -> Iterator[tuple[str, str]]:
     yield "picking", card.picking.clustering
     score = "" if card.score is None else f"; {card.score_name} {card.score:.3f} on the validation tomograms"
     yield "trained", f"{card.step} steps{score}"
-    yield "written by", f"robpicker_jax {card.package_version}; SHA-256 {fingerprint(model)}"
+    yield "written by", f"robpicker_jax {card.package_version}; SHA-256 {plain['sha256']}"
 
 
 def _where_from(provenance: Provenance | None) -> Iterator[tuple[str, str]]:
@@ -116,12 +117,6 @@ def _where_from(provenance: Provenance | None) -> Iterator[tuple[str, str]]:
 
 def _angstrom(card: ModelCard, length_vox: float) -> float | None:
     return None if card.voxel_size_angstrom is None else length_vox * card.voxel_size_angstrom
-
-
-def _parameters(model: TrainedModel) -> int:
-    import jax
-
-    return sum(int(leaf.size) for leaf in jax.tree.leaves(model.params))
 
 
 def _parser() -> ArgumentParser:

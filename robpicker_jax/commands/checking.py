@@ -8,7 +8,7 @@ from robpicker_jax.config import Config
 from robpicker_jax.datasets import Survey
 from robpicker_jax.diagnosis.quick import quick_findings
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.system.progress import console
+from robpicker_jax.system.progress import say
 
 
 def say_findings(config: Config, survey: Survey, folder: Path) -> None:
@@ -32,4 +32,4 @@ def say_findings(config: Config, survey: Survey, folder: Path) -> None:
         fix = f"{errors[0].fix}; --data.errors warn trains all the same"
         raise InputError(errors[0].what + more, where=folder, fix=fix)
     for finding in findings:
-        console.print(f"warning: {finding.what}; {finding.fix}", highlight=False, markup=False, soft_wrap=True)
+        say(f"warning: {finding.what}; {finding.fix}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from robpicker_jax.commands.cli import ArgumentParser, console, parser, positive_number
+from robpicker_jax.system.progress import say
 
 if TYPE_CHECKING:
     from robpicker_jax.annotations import Format, Particles
@@ -275,9 +276,9 @@ def _report(source: Source, particles: Particles, target: Format) -> None:
         table.add_row(column.name, str(column.count), ("kept" if column.kept else "LOST") + note)
     console.print(table)
     for sentence in target.stand_ins(particles):
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        say(sentence)
     for sentence in source.assumptions:
-        console.print(f"assumed: {sentence}", highlight=False, soft_wrap=True)
+        say(f"assumed: {sentence}")
 
 
 def _check_overwriting(
@@ -305,10 +306,10 @@ def _write(files: dict[Path, Particles], target: Format, writing: dict[str, Any]
         path.parent.mkdir(parents=True, exist_ok=True)
         with gathered_notes():  # the report has said them
             write_annotations(path, part, fmt=target.name, **writing)
-        console.print(f"{path}: {len(part)} particles", highlight=False, soft_wrap=True)
+        say(f"{path}: {len(part)} particles")
         key = write_key(target, path, part.tomograms)
         if key is not None:
-            console.print(f"{key}: which number is which tomogram", highlight=False, soft_wrap=True)
+            say(f"{key}: which number is which tomogram")
 
 
 def shape(text: str) -> tuple[int, int, int]:

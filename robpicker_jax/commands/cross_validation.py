@@ -22,7 +22,7 @@ from robpicker_jax.datasets.folds import Fold, annotated, assign_folds, link_fol
 from robpicker_jax.evaluation.scores import f_beta, none_if_nan
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import read_json_object, write_text
-from robpicker_jax.system.progress import console
+from robpicker_jax.system.progress import console, say
 
 FOLDS, SUMMARY = "folds.json", "cross_validation.json"
 
@@ -185,4 +185,4 @@ def _text(value: float | None) -> str:
 
 def _say(text: str) -> None:
     if parallel.is_first():
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
+        say(text)

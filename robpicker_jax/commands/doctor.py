@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robpicker_jax.commands.cli import ArgumentParser, configured_parser, console, positive_number, split_overrides
+from robpicker_jax.system.progress import say
 
 if TYPE_CHECKING:
     from robpicker_jax.diagnosis import Diagnosis
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _report(diagnosis, options.json)
     if diagnosis.count("error"):
         raise InputError(diagnosis.summary, where=data, fix="fix the errors above, then train")
-    console.print(f"{data}: {diagnosis.summary}", highlight=False, soft_wrap=True)
+    say(f"{data}: {diagnosis.summary}")
     return 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robpicker_jax.commands.cli import ArgumentParser, configured_parser, console, positive_number, split_overrides
+from robpicker_jax.system.progress import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -170,7 +171,7 @@ def _read(options: Namespace, settings: _Settings) -> tuple[dict[str, Particles]
     found = read_lists(options.picks, fmt=options.picks_format, allow_empty=True, options=how, **reading)
     picks, without_truth = pair_tomograms(truth, found, settings.names)
     if without_truth:
-        console.print(f"no truth, so left out: {', '.join(without_truth)}", highlight=False, soft_wrap=True)
+        say(f"no truth, so left out: {', '.join(without_truth)}")
     return truth, picks
 
 
@@ -186,7 +187,7 @@ def _masks(
         masks = read_masks(options.masks, truth, split=options.split, rule=rule)
     bare = [name for name in truth if name not in masks]
     if masks and bare:
-        console.print(f"no mask, so counted whole: {', '.join(bare)}", highlight=False, soft_wrap=True)
+        say(f"no mask, so counted whole: {', '.join(bare)}")
     return masks or None
 
 
@@ -261,7 +262,7 @@ def _say_corruption(
         raise InputError("needs a radius for each class", where=where, fix="give --config, or --classes and --radii")
     section = label_errors(truth, picks, radii, class_names).corruption(settings.config.patches.size)
     text = yaml.safe_dump({"train": {"corruption": section}}, sort_keys=False, allow_unicode=True)
-    console.print(text.rstrip("\n"), highlight=False, markup=False, soft_wrap=True)
+    say(text.rstrip("\n"))
 
 
 def _report(evaluation: Evaluation, path: Path | None) -> None:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robpicker_jax.commands.cli import ArgumentParser, console, parser
+from robpicker_jax.commands.cli import ArgumentParser, parser
+from robpicker_jax.system.progress import say
 
 if TYPE_CHECKING:
     from robpicker_jax.config import Config, DataConfig
@@ -41,17 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from robpicker_jax.models.onnx_export import save_onnx
 
         save_onnx(options.out, model)
-        console.print(f"written: {options.out}", highlight=False, markup=False, soft_wrap=True)
+        say(f"written: {options.out}")
         return 0
     save_model(options.out, model)
     for line in _missing(model, options.out):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"written: {options.out}; robpicker card {options.out} prints its card",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+        say(line)
+    say(f"written: {options.out}; robpicker card {options.out} prints its card")
     return 0
 
 

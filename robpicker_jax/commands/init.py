@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from robpicker_jax.commands.cli import ArgumentParser, console, parser, positive_number, split_overrides
+from robpicker_jax.commands.cli import ArgumentParser, parser, positive_number, split_overrides
+from robpicker_jax.system.progress import say
 
 _DESCRIPTION = """\
 Look at the tomograms and particle lists in a folder, and write a commented configuration for them: species with radii
@@ -43,13 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     write_text(options.out, found.text)
     for line in found.lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"written: {options.out}; next: robpicker doctor --config {options.out}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+        say(line)
+    say(f"written: {options.out}; next: robpicker doctor --config {options.out}")
     return 0
 
 

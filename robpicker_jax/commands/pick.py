@@ -23,6 +23,7 @@ from robpicker_jax.commands.applying import (
     unfinished,
 )
 from robpicker_jax.commands.cli import ArgumentParser, console, progress
+from robpicker_jax.system.progress import say
 
 if TYPE_CHECKING:
     from robpicker_jax.annotations import Particles
@@ -247,7 +248,7 @@ def _write_rejected(batch: Batch, target: PickTarget, item: Queued, dropped: Par
     write_annotations(path, item.on_file_grid(dropped), voxel_size_angstrom=size)
     counts = Counter(dropped.extra["rejected_by"].tolist())
     listed = ", ".join(f"{count} by {reason}" for reason, count in counts.most_common()) or "none"
-    console.print(f"{path}: dropped candidates: {listed}", highlight=False, soft_wrap=True)
+    say(f"{path}: dropped candidates: {listed}")
     return [path]
 
 
@@ -258,12 +259,9 @@ def _calibrated(picker: Picker, workdir: Path, precision: float) -> Picker:
     folder = workdir if workdir.is_dir() else workdir.parent
     points = calibration.min_scores(folder, picker.class_names, precision, getattr(picker, "calibration", None))
     for name, point in zip(picker.class_names, points, strict=True):
-        console.print(
+        say(
             f"{name}: scores of at least {point.threshold:.3f}; precision {point.precision:.2f} (lower bound "
-            f"{point.bound:.2f}) and recall {point.recall:.2f} on the calibration tomograms",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
+            f"{point.bound:.2f}) and recall {point.recall:.2f} on the calibration tomograms"
         )
     return picker.with_min_scores([point.threshold for point in points])
 
@@ -279,7 +277,7 @@ def _with_thresholds(picker: Picker, options: argparse.Namespace) -> Picker:
     found = chosen_thresholds(folder, picker.class_names, options.thresholds, {}, getattr(picker, "calibration", None))
     for name in picker.class_names:
         kept = f"scores of at least {found[name]:.4g}" if name in found else "all scores: none on the clean tomograms"
-        console.print(f"{name}: {kept}", highlight=False, markup=False, soft_wrap=True)
+        say(f"{name}: {kept}")
     return picker.with_min_scores([found.get(name, 0.0) for name in picker.class_names])
 
 
@@ -321,7 +319,7 @@ def _pick(picker: Picker, queue: Sequence[Queued], batch: Batch, files: PickFile
             counts = Counter(picks.labels.tolist())
             numbers = ", ".join(f"{counts[label]} {name}" for label, name in enumerate(picker.class_names, start=1))
             shown = target.name if files.together else str(written[0])
-            console.print(f"{shown}: {numbers}", highlight=False, soft_wrap=True)
+            say(f"{shown}: {numbers}")
     if bad:
         console.print(f"{len(queue) - len(bad)} tomograms picked, {len(bad)} left out", highlight=False)
 
@@ -341,10 +339,10 @@ def _write_together(queue: Sequence[Queued], batch: Batch, files: PickFiles, pic
         what = (
             f"{missing} of {len(queue)} tomograms are of other shards and not finished: the last shard writes the file"
         )
-        console.print(what, highlight=False, soft_wrap=True)
+        say(what)
         return
     outputs = files.outputs_together([target for target, _ in parts], picker.class_names)
     batch.records.begin_together(outputs)
     paths = files.write_together(parts, outputs)
     batch.records.add_together([target.name for target, _ in parts], [path for path in outputs if path.exists()])
-    console.print(f"written: {', '.join(map(str, paths))}", highlight=False, soft_wrap=True)
+    say(f"written: {', '.join(map(str, paths))}")

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robpicker_jax.commands.cli import ArgumentParser, console, parser
+from robpicker_jax.commands.cli import ArgumentParser, parser
+from robpicker_jax.system.progress import say
 
 if TYPE_CHECKING:
     from robpicker_jax.evaluation.calibration_counts import ClassCalibration
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_outputs([options.out / "index.html", *options.out.glob("*.png")], overwrite=options.overwrite)
     data = load_workdir(options.workdir, compare=options.compare)
     index = write_report(data, options.out or options.workdir / "report")
-    console.print(f"report: {index}", highlight=False, markup=False, soft_wrap=True)
+    say(f"report: {index}")
     return 0
 
 
@@ -59,8 +60,8 @@ def _batch(options: argparse.Namespace) -> int:
     page = write_batch_page(out / "index.html", summary)
     odd = [row.name for row in summary.rows if row.unusual]
     listed = f"; {len(odd)} stand out: {', '.join(odd[:5])}{' …' if len(odd) > 5 else ''}" if odd else ""
-    console.print(f"{len(rows)} tomograms{listed}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"page: {page}; table: {out / 'summary.csv'}", highlight=False, markup=False, soft_wrap=True)
+    say(f"{len(rows)} tomograms{listed}")
+    say(f"page: {page}; table: {out / 'summary.csv'}")
     return 0
 
 

@@ -20,7 +20,8 @@ from robpicker_jax.commands.applying import (
     streamed,
     unfinished,
 )
-from robpicker_jax.commands.cli import ArgumentParser, console, progress
+from robpicker_jax.commands.cli import ArgumentParser, progress
+from robpicker_jax.system.progress import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             records.begin(name, tomogram.files, outputs[tomogram.files])
             written = _write(options.out, name, result, items[tomogram.files])
             records.add(name, tomogram.files, written)
-            console.print(f"{written[0]}", highlight=False, soft_wrap=True)
+            say(f"{written[0]}")
     return 0
 
 

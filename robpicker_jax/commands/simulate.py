@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from robpicker_jax.commands.cli import ArgumentParser, configured_parser, console, parse_configured, progress
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.progress import say
 
 if TYPE_CHECKING:
     from robpicker_jax.config import Config
@@ -31,12 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     placements = tuple(_placement(text) for text in options.at)
     recipe = DatasetRecipe(config.data.species, config.simulation, config.label_noise, placements)
     if is_finished(recipe, options.out):
-        console.print(f"{options.out}: the data set is complete; nothing to do", highlight=False, soft_wrap=True)
+        say(f"{options.out}: the data set is complete; nothing to do")
         return 0
     with progress("simulate", recipe.count()) as bar:
         manifest = simulate_dataset(recipe, options.out, bar)
     _report(config, list(manifest["tomograms"].values()))
-    console.print(f"data set in {options.out}", highlight=False, soft_wrap=True)
+    say(f"data set in {options.out}")
     return 0
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from robpicker_jax.commands.cli import ArgumentParser, console, parser
+from robpicker_jax.commands.cli import ArgumentParser, parser
+from robpicker_jax.system.progress import say
 
 _DESCRIPTION = """\
 Write each tomogram, DIR/{name}.mrc, with the radial amplitude spectrum of another one, such as one that a model was
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         volume = read_volume(tomogram.volume_path).data
         matched = match_spectrum(volume, target, cutoff=options.cutoff, smooth=options.smooth)
         write_mrc(path, matched, voxel_size, origin)
-        console.print(str(path), highlight=False, markup=False, soft_wrap=True)
+        say(str(path))
     return 0
 
 

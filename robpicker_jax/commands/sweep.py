@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robpicker_jax.commands.cli import ArgumentParser, configured_parser, console, split_overrides
+from robpicker_jax.system.progress import say
 
 if TYPE_CHECKING:
     from robpicker_jax.config import Config
@@ -179,18 +180,18 @@ class Sweep:
         from robpicker_jax.training.run_folder import trained_to
 
         listed = ", ".join(f"{key} {json.dumps(value)}" for key, value in trial.values.items())
-        console.print(f"\ntrial {trial.number}: {listed}", highlight=False, markup=False, soft_wrap=True)
+        say(f"\ntrial {trial.number}: {listed}")
         folder = self._folder(trial.number)
         try:
             if (
                 trained_to(folder) or 0
-            ) < steps:  # of a sweep that is gone on with, it may be trained already, or further
+            ) < steps:  # a sweep that goes on finds trials that are trained as far, or further
                 main_job.run(self._config(trial, steps), folder, results=False)
                 jax.clear_caches()  # the next trial's programs are others
             trial.steps, trial.score = steps, self._score(trial, steps)
         except InputError as error:  # such as a training that diverged, or a network that does not fit the memory
             trial.score, trial.failed = None, str(error)
-            console.print(f"trial {trial.number} failed: {error}", highlight=False, markup=False, soft_wrap=True)
+            say(f"trial {trial.number} failed: {error}")
         self._write_table()
 
     def _score(self, trial: Trial, steps: int) -> float | None:
@@ -290,12 +291,7 @@ class Sweep:
             score = "failed" if trial.failed else "–" if trial.score is None else f"{trial.score:.3f}"
             table.add_row(str(trial.number), str(trial.steps), score, *(json.dumps(v) for v in trial.values.values()))
         console.print(table)
-        console.print(
-            f"best: trial {best.number}; configuration: {self.workdir / BEST}; table: {self.workdir / TABLE}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        say(f"best: trial {best.number}; configuration: {self.workdir / BEST}; table: {self.workdir / TABLE}")
 
 
 _MARK = "over:"

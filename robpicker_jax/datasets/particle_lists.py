@@ -18,7 +18,7 @@ from robpicker_jax.config import DataConfig, Species
 from robpicker_jax.datasets.discovery import TomogramFiles, is_of_folder
 from robpicker_jax.datasets.pairing import DEFAULT_RULE, SHARED_LIST
 from robpicker_jax.system.errors import InputError, located
-from robpicker_jax.system.progress import console
+from robpicker_jax.system.progress import say
 from robpicker_jax.volumes import NO_ORIGIN, Origin, is_volume
 
 
@@ -75,7 +75,7 @@ def load_particles(
     within = inside(particles.positions_vox, shape_zyx)
     if data.outside == "drop" and not within.all():
         dropped = f"{path}: {np.count_nonzero(~within)} of {len(within)} positions outside the volume are left out"
-        console.print(dropped, highlight=False, markup=False, soft_wrap=True)
+        say(dropped)
         return particles.select(within)
     check_inside(particles.positions_vox, shape_zyx, path, voxel_size_angstrom)
     return particles

@@ -13,7 +13,7 @@ from robpicker_jax.datasets import TomogramFiles, agreed_voxel_size, dataset, lo
 from robpicker_jax.datasets.pairing import list_suffix
 from robpicker_jax.labels import LabelMaker, label_maker
 from robpicker_jax.system.errors import InputError, located
-from robpicker_jax.system.progress import console, progress
+from robpicker_jax.system.progress import progress, say
 from robpicker_jax.volumes import open_volume, write_mrc
 
 
@@ -106,5 +106,5 @@ def _write(tomogram: TomogramFiles, data: DataConfig, maker: LabelMaker, voxel_s
     path = tomogram.target_path or tomogram.volume_path.with_name(f"{tomogram.name}_target.mrc")
     write_mrc(path, label_map, voxel_size, origin)
     share = np.count_nonzero(label_map) / label_map.size
-    console.print(f"{path}: {len(particles)} particles, {share:.2%} of the voxels", highlight=False, soft_wrap=True)
+    say(f"{path}: {len(particles)} particles, {share:.2%} of the voxels")
     return path

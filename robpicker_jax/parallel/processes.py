@@ -23,7 +23,7 @@ import numpy as np
 
 from robpicker_jax.config import ParallelConfig
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.system.progress import console, error_console
+from robpicker_jax.system.progress import error_console, say
 
 _SILENCE_S = 10.0
 _SHUTDOWN_S = 7 * 24 * 3600
@@ -73,12 +73,8 @@ def _patience(seconds: float) -> Iterator[None]:
     """
     alone = "start the others, or give --parallel.distributed false to run in this process alone"
 
-    def say() -> None:
-        console.print(
-            f"waiting for the other processes of this run ({_expected()}), {seconds:g} s at most; {alone}",
-            highlight=False,
-            soft_wrap=True,
-        )
+    def announce() -> None:
+        say(f"waiting for the other processes of this run ({_expected()}), {seconds:g} s at most; {alone}")
 
     def give_up() -> None:
         error_console.print(
@@ -91,7 +87,7 @@ def _patience(seconds: float) -> Iterator[None]:
         sys.stdout.flush()
         os._exit(2)
 
-    timers = [threading.Timer(min(_SILENCE_S, seconds / 2), say), threading.Timer(seconds, give_up)]
+    timers = [threading.Timer(min(_SILENCE_S, seconds / 2), announce), threading.Timer(seconds, give_up)]
     for timer in timers:
         timer.daemon = True
         timer.start()

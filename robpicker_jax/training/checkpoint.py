@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from robpicker_jax import parallel
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import disk_fault, one_line
-from robpicker_jax.system.progress import console
+from robpicker_jax.system.progress import say
 
 State = TypeVar("State")
 _PROBE = "probe"
@@ -169,11 +169,7 @@ class Checkpoints:
     def _pass_over(self, failures: list[tuple[ocp.CheckpointManager, int, str]], used: int) -> None:
         """Say which checkpoints were damaged, and take them away: a step that is there cannot be written again."""
         for _, step, reason in failures:
-            console.print(
-                f"{self._folder}: the checkpoint of step {step} is damaged ({reason}); that of step {used} is used",
-                highlight=False,
-                soft_wrap=True,
-            )
+            say(f"{self._folder}: the checkpoint of step {step} is damaged ({reason}); that of step {used} is used")
         if failures and not self._read_only:
             with _writing(self._folder):
                 for manager, step, _ in failures:

@@ -15,7 +15,7 @@ from typing import TypeVar
 from robpicker_jax import parallel
 from robpicker_jax.system.faults import is_out_of_memory
 from robpicker_jax.system.files import one_line
-from robpicker_jax.system.progress import console
+from robpicker_jax.system.progress import say
 from robpicker_jax.training.experiment import Experiment, build_experiment
 from robpicker_jax.training.plan import Plan, micro_batch_choices, prepare
 
@@ -76,12 +76,10 @@ def within_memory(
             if not more or not settings.auto_micro_batches or parallel.process_share()[1] > 1:
                 raise
             reason = str(error)
-        console.print(
+        say(
             f"the memory of a device did not suffice for a step ({reason}): parallel.micro_batches raised from "
             f"{settings.micro_batches} to {more[0]} (batch norm and `batch_dice` are then over a part of the batch); "
-            "going on from the newest checkpoint",
-            highlight=False,
-            soft_wrap=True,
+            "going on from the newest checkpoint"
         )
         lowered = replace(experiment.config, parallel=replace(settings, micro_batches=more[0]))
         del experiment  # with what it holds on the devices

@@ -40,31 +40,28 @@ def rows(run: Path, kind: str) -> list[dict[str, Any]]:
 def test_labels_get_better_by_a_quarter_and_little_is_added(run: Path, config: Config) -> None:
     last = rows(run, "validation")[-1]
     assert last["step"] == config.train.steps
-    assert last["correction/added"] <= 0.02  # 0.004 to 0.017 in seven runs; 0.01 is aimed at
+    assert last["correction/added"] <= 0.02  # 0.01 is aimed at
     assert last["correction/error_change"] <= -0.25
     assert last["correction/error_after"] < last["correction/error_before"]
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.xfail(strict=False, reason="0.62 to 0.91 come back, by the seed and the order in which the compiler adds")
 def test_missing_particles_come_back(run: Path) -> None:
-    assert rows(run, "validation")[-1]["correction/recovered"] >= 0.8
+    """0.8 is aimed at; how many come back varies with the seed and with the order in which the compiler adds."""
+    assert rows(run, "validation")[-1]["correction/recovered"] >= 0.5
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.xfail(strict=False, reason="weights wander about one: the ratio ends between 0.8 and 1.7")
-def test_the_smallest_species_weighs_more_than_the_largest(run: Path, config: Config) -> None:
-    by_size = sorted(config.data.species, key=lambda species: species.radius_vox)
-    smallest, largest = by_size[0].name, by_size[-1].name
+def test_weights_of_species_stay_within_their_reach(run: Path, config: Config) -> None:
+    """They wander about one; that the smallest species ends 1.3 times above the largest is aimed at and not assured."""
     # One row is one batch, which holds few patches of each species: the last tenth of the steps is taken together.
     late = [row for row in rows(run, "train") if row["step"] > 0.9 * config.train.steps]
-
-    def weight(name: str) -> float:
-        found = [row[f"weight_mean/{name}"] for row in late if f"weight_mean/{name}" in row]
+    reach = config.model.weight_reach
+    assert reach is not None
+    for species in config.data.species:
+        found = [row[f"weight_mean/{species.name}"] for row in late if f"weight_mean/{species.name}" in row]
         assert found
-        return float(np.mean(found))
-
-    assert weight(smallest) >= 1.3 * weight(largest)
+        assert 1 / reach <= np.mean(found) <= reach
 
 
 @pytest.mark.timeout(3600)
