@@ -15,6 +15,7 @@ from functools import cache
 import numpy as np
 
 from robpicker_jax.molecules.solids import Capsule, Cylinder, Ellipsoid, Solid, Torus, occupancy, ring
+from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.registry import look_up
 
 PROTEIN_DENSITY = 0.81
@@ -23,6 +24,7 @@ PROTEIN_DENSITY = 0.81
 _EDGE = 3.0  # Å, softness of the surfaces
 _FIT_STEP = 4.0  # Å, grid on which volume, centre and extent are measured
 _FINE_STEP = 4.0  # Å, coarsest sampling within a voxel
+_LARGEST_VOX = 320  # edge of a grid; at finer voxels the grid takes gigabytes, and no tomogram has them
 
 
 @dataclass(frozen=True)
@@ -236,10 +238,16 @@ def phantom_density(name: str, voxel_size_angstrom: float) -> np.ndarray:
         float32 (n, n, n), odd n, in Da/Å³: the sum times the voxel volume is the molecular weight.
 
     Raises:
-        InputError: no such phantom.
+        InputError: no such phantom, or voxels so small that its grid would be wider than 320 of them.
     """
     phantom = get_phantom(name)
     centre, scale, extent = _fit(name)
+    edge, least = 2 * extent / voxel_size_angstrom, math.ceil(200 * extent / _LARGEST_VOX) / 100
+    if edge > _LARGEST_VOX:
+        raise InputError(
+            f"phantom {name}: at voxels of {voxel_size_angstrom:g} Å it is {edge:.0f} voxels wide, more than {_LARGEST_VOX}",
+            fix=f"take voxels of {least:g} Å or more (a template is drawn at half of those)",
+        )
     half = math.ceil(extent / voxel_size_angstrom)
     samples = max(1, math.ceil(voxel_size_angstrom / _FINE_STEP))
     size = 2 * half + 1

@@ -89,6 +89,14 @@ def test_unknown_phantom_lists_the_known() -> None:
         phantom_density("ribosom", 10.0)
 
 
+@pytest.mark.parametrize("voxel_size", [0.25, 1e-6])
+def test_a_grid_of_gigabytes_is_refused(voxel_size: float) -> None:
+    with pytest.raises(
+        InputError, match=r"phantom ribosome: at voxels of .* wide, more than 320.*take voxels of 0.99 Å"
+    ):
+        phantom_density("ribosome", voxel_size)
+
+
 def test_map_is_scaled_to_its_weight_whatever_its_units() -> None:
     data = blob((24, 24, 24), (12, 12, 12), 3.0)
     plain = density_from_map(data, 10.0, 10.0, molecular_weight_kda=300)
