@@ -20,13 +20,13 @@ from robpicker_jax.config.loading import (
     load_config,
     validated,
 )
+from robpicker_jax.config.network_section import ModelConfig
 from robpicker_jax.config.picking_sections import EvaluationConfig, InferenceConfig, PickingConfig
 from robpicker_jax.config.radii import with_radii
 from robpicker_jax.config.schema import Config
 from robpicker_jax.config.training_sections import (
     META_NETWORKS,
     CorruptionConfig,
-    ModelConfig,
     OptimizerConfig,
     ParallelConfig,
     PatchConfig,

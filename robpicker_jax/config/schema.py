@@ -1,6 +1,6 @@
 """The configuration as frozen dataclasses: one class a section, one line of help a field.
 
-The sections lie by subject in `data_sections.py`, `training_sections.py` and `picking_sections.py`.
+The sections lie by subject in `data_sections.py`, `network_section.py`, `training_sections.py` and `picking_sections.py`.
 Names carry units. Arrays are (z, y, x); `*_zyx` fields follow that order.
 Checks that involve several fields live in `validation.py`; reading and overriding in `loading.py`.
 """
@@ -14,8 +14,9 @@ from pydantic import ConfigDict
 
 from robpicker_jax.config.data_sections import DataConfig, LabelNoiseConfig, SimulationConfig
 from robpicker_jax.config.field_types import STRICT
+from robpicker_jax.config.network_section import ModelConfig
 from robpicker_jax.config.picking_sections import EvaluationConfig, InferenceConfig, PickingConfig
-from robpicker_jax.config.training_sections import ModelConfig, ParallelConfig, PatchConfig, TrainConfig
+from robpicker_jax.config.training_sections import ParallelConfig, PatchConfig, TrainConfig
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,13 @@ def build_label_correction(
         return SeparateCorrection(n_classes, backbone, model.correction_hidden or _HIDDEN, device_axis)
     network = None
     if model.correction == "network":
-        network = CorrectionNetwork(n_classes, model.correction_widths, device_axis)
+        network = CorrectionNetwork(
+            n_classes,
+            model.correction_widths,
+            model.correction_label_score,
+            model.correction_prediction_score,
+            device_axis,
+        )
     return LabelCorrection(
         features=features,
         n_classes=n_classes,

@@ -12,7 +12,6 @@ from robpicker_jax.models.presets import UNetShape
 from robpicker_jax.models.unet import UNet
 
 _SQUASHED_FROM = (1.0, 4.0)  # densities beyond so many standard deviations are told apart no longer
-_TRUST = 4.0  # the score that the given label starts with over all other classes
 _SCORE_REACH = 6.0  # scores are bounded, so that no voxel is too sure to learn from
 _FIRST_SCORES = 0.1  # the last layer starts so small that the given label decides at first
 
@@ -21,11 +20,14 @@ _FIRST_SCORES = 0.1  # the last layer starts so small that the given label decid
 class CorrectionNetwork:
     """A U-Net from density, given label and the segmentation network's prediction to the right label's probabilities.
 
-    `S = softmax(6·tanh((g(t, L, p) + 4·L) / 6))`, g the U-Net, t the density as tanh(t) and tanh(t/4), L the given label, p
-    the prediction. It starts by repeating L. Features of the segmentation network are not enough: where noisy labels give
-    two things one class, that network's last features come to hold the class alone, and what would tell the two apart is
-    gone. A network of its own, taught by clean labels that were corrupted, still sees it in the density, and what sees L can
-    learn that one class of it is often given in error.
+    `S = softmax(6·tanh((g(t, L, p) + a·L + b·p) / 6))`, g the U-Net, t the density as tanh(t) and tanh(t/4), L the given
+    label, p the prediction. It starts by repeating L where a > b. The nearer b is to a, the less has to be learned before
+    a sure prediction overrules the label: then small particles that were missed come back hundreds of steps earlier.
+
+    Features of the segmentation network are not enough: where noisy labels give two things one class, that network's last
+    features come to hold the class alone, and what would tell the two apart is gone. A network of its own, taught by clean
+    labels that were corrupted, still sees it in the density, and what sees L can learn that one class of it is often given
+    in error.
 
     Batch norm takes the statistics of the batch at hand, always: there are no running ones to keep beside the parameters.
     Those of each patch alone would hide how dense a patch is as a whole, which may tell one class from another.
@@ -33,11 +35,15 @@ class CorrectionNetwork:
     Attributes:
         n_classes: c, background included.
         widths: channels at each resolution, as of the U-Net.
+        label_score: a, the score that the given label starts with over all other classes.
+        prediction_score: b, that of a class that is predicted for certain.
         device_axis: mapped axis of the devices that share a batch, inside `shard_map` or `pmap`.
     """
 
     n_classes: int
     widths: tuple[int, ...]
+    label_score: float = 4.0
+    prediction_score: float = 0.0
     device_axis: str | None = None
 
     @property
@@ -62,5 +68,5 @@ class CorrectionNetwork:
         seen = jnp.concatenate([*squashed, labels, prediction], axis=-1)
         unet = self._unet
         _, scores, _ = unet.apply(params, unet.fresh_statistics(), seen, True)
-        trusting = scores + _TRUST * labels
+        trusting = scores + self.label_score * labels + self.prediction_score * prediction
         return jax.nn.softmax(_SCORE_REACH * jnp.tanh(trusting / _SCORE_REACH), axis=-1)

@@ -206,6 +206,20 @@ def test_a_correction_network_starts_with_the_given_label_and_uses_all_that_it_s
         assert float(jnp.abs(network.apply(params, *changed) - found).max()) > 1e-3
 
 
+def test_a_correction_network_starts_from_label_and_prediction_by_the_formula() -> None:
+    network = CorrectionNetwork(3, (2, 3), label_score=3.0, prediction_score=2.5)
+    label = jax.nn.one_hot(jax.random.randint(key(1), (2, 4, 4, 4), 0, 3), 3)
+    prediction = jax.nn.softmax(4 * jax.random.normal(key(2), label.shape))
+    params = network.init(key())
+    params |= {"classes": jax.tree.map(jnp.zeros_like, params["classes"])}  # what the U-Net itself says: nothing
+    found = network.apply(params, jnp.ones((2, 4, 4, 4, 1)), label, prediction)
+    score = 6 * np.tanh((3.0 * np.asarray(label) + 2.5 * np.asarray(prediction)) / 6)
+    expected = np.exp(score) / np.exp(score).sum(-1, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_array_equal(np.argmax(found, -1), np.argmax(label, -1))
+    assert float(np.ptp(found[..., 0][np.asarray(label[..., 0]) == 1])) > 0.3  # the prediction decides how sure it is
+
+
 def test_meta_networks_start_by_leaving_labels_and_weights_alone() -> None:
     correction = build_label_correction(ModelConfig(correction="tied"), 3, 5)
     label = jax.nn.one_hot(jnp.array([0, 1, 2]).reshape(1, 3, 1, 1), 3)
