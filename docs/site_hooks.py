@@ -75,7 +75,7 @@ def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
                 pictures[name] = base64.b64decode(data["image/png"])
                 parts.append(f"![What the lines above draw]({name})")
             elif text := "".join(output.get("text", data.get("text/plain", ""))).rstrip():
-                parts.append(f"```text\n{text}\n```")
+                parts.append(f'```text title="prints"\n{text}\n```')
     title, _, rest = "\n\n".join(parts).partition("\n")
     return f"{title}\n\n[This page as a notebook]({path.name})\n{rest}\n", pictures
 
