@@ -1,8 +1,8 @@
 """Execute the tutorials in place: `python docs/run_tutorials.py [NAME …]`, all of docs/tutorials/ without a name.
 
 Each notebook runs in an empty temporary folder, with this checkout's package and the commands of this environment, and is
-written back with its new outputs and nothing else: no times, no machine's paths. It needs the extra `tutorials`, and
-docs/tutorials/copick.ipynb the extra `copick`.
+written back with its new outputs and without metadata of this machine. It needs the extra `tutorials`, and
+docs/tutorials/copick.ipynb the extra `copick`. The tests refuse outputs with errors, warnings or absolute paths.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def executed(path: Path) -> Any:
 
 
 def cleaned(notebook: Any) -> Any:
-    """The notebook without what differs from machine to machine and from one execution to the next."""
+    """The notebook without times and versions in its metadata and without codes for a terminal in its outputs."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
