@@ -27,13 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rest, overrides = split_overrides(list(arguments or ()))
     options = _parser().parse_args(rest)
     from robpicker_jax.system.errors import InputError
+    from robpicker_jax.system.files import from_here
 
     _check_output(options)
     data, diagnosis = _examine(options, overrides)
     _report(diagnosis, options.json)
     if diagnosis.count("error"):
         raise InputError(diagnosis.summary, where=data, fix="fix the errors above, then train")
-    say(f"{data}: {diagnosis.summary}")
+    say(f"{from_here(data)}: {diagnosis.summary}")
     return 0
 
 

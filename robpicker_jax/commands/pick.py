@@ -23,6 +23,7 @@ from robpicker_jax.commands.applying import (
     unfinished,
 )
 from robpicker_jax.commands.cli import ArgumentParser, console, progress
+from robpicker_jax.system.files import from_here
 from robpicker_jax.system.progress import say
 
 if TYPE_CHECKING:
@@ -318,8 +319,7 @@ def _pick(picker: Picker, queue: Sequence[Queued], batch: Batch, files: PickFile
                 )
             counts = Counter(picks.labels.tolist())
             numbers = ", ".join(f"{counts[label]} {name}" for label, name in enumerate(picker.class_names, start=1))
-            shown = target.name if files.together else str(written[0])
-            say(f"{shown}: {numbers}")
+            say(f"{target.name if files.together else from_here(written[0])}: {numbers}")
     if bad:
         console.print(f"{len(queue) - len(bad)} tomograms picked, {len(bad)} left out", highlight=False)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robpicker_jax.commands.cli import configured_parser, split_overrides
+from robpicker_jax.commands.cli import ArgumentParser, configured_parser, split_overrides
 
 if TYPE_CHECKING:
     from robpicker_jax.config import Config
@@ -33,28 +33,9 @@ WORKDIR/cross_validation.json. It is gone on with in the same way; --fold 2 does
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = configured_parser("train", _DESCRIPTION)
-    parser.add_argument("--workdir", metavar="DIR", type=Path, help="folder of the run; default: runs/NAME[-VARIANT]")
-    parser.add_argument(
-        "--init-from",
-        metavar="RUN_OR_FILE",
-        help="fine-tune a trained model (a run, a file, or the name of one that ships): train.init_from, with a third of the "
-        "configuration's steps and 0.3 of its learning rate, unless flags say otherwise",
-    )
-    parser.add_argument("--folds", metavar="N", type=int, help="cross-validate over so many folds of the tomograms")
-    parser.add_argument("--fold", metavar="K", type=int, help="with --folds: do fold K alone, from 1")
-    parser.add_argument(
-        "--replay",
-        metavar="W",
-        type=Path,
-        help="run the record of workdir W again, beside it or in --workdir, and compare bit by bit; exit code 1: they differ",
-    )
-    parser.add_argument(
-        "--checkpoint.minutes", dest="minutes", metavar="M", help="short for --train.checkpoint_minutes"
-    )
     arguments = list(arguments or ())
     rest, overrides = split_overrides(arguments)
-    options = parser.parse_args(rest)
+    options = _parser().parse_args(rest)
     config = _configuration(options, overrides)
     # After parsing, so that --help and bad arguments answer at once.
     if options.replay is not None:
@@ -72,6 +53,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise InputError("needs the number of folds", where="--fold", fix="give --folds as well")
     cross_validate(config, workdir, options.folds, run_job, only=options.fold)
     return 0
+
+
+def _parser() -> ArgumentParser:
+    result = configured_parser("train", _DESCRIPTION)
+    result.add_argument("--workdir", metavar="DIR", type=Path, help="folder of the run; default: runs/NAME[-VARIANT]")
+    result.add_argument(
+        "--init-from",
+        metavar="RUN_OR_FILE",
+        help="fine-tune a trained model (a run, a file, or the name of one that ships): train.init_from, with a third of the "
+        "configuration's steps and 0.3 of its learning rate, unless flags say otherwise",
+    )
+    result.add_argument("--folds", metavar="N", type=int, help="cross-validate over so many folds of the tomograms")
+    result.add_argument("--fold", metavar="K", type=int, help="with --folds: do fold K alone, from 1")
+    result.add_argument(
+        "--replay",
+        metavar="W",
+        type=Path,
+        help="run the record of workdir W again, beside it or in --workdir, and compare bit by bit; exit code 1: they differ",
+    )
+    result.add_argument(
+        "--checkpoint.minutes", dest="minutes", metavar="M", help="short for --train.checkpoint_minutes"
+    )
+    return result
 
 
 def _configuration(options: Namespace, overrides: list[str]) -> Config:

@@ -8,7 +8,9 @@ the library says they lie, by the same readers as everywhere else, so they have 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +37,29 @@ def open_project(path: str | Path) -> Any:
     Raises:
         InputError: the library is not installed, or cannot open the project.
     """
+    with _logging_as_it_was():
+        try:
+            import copick
+        except ImportError:
+            fix = "pip install 'robpicker-jax[copick]'"
+            raise InputError("a copick project needs the package copick", where=path, fix=fix) from None
+        try:
+            return copick.from_file(str(path))
+        except Exception as error:  # whatever the library raises, the project is at fault
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(f"cannot be opened by the copick library ({reason[:160]})", where=path) from None
+
+
+@contextmanager
+def _logging_as_it_was() -> Iterator[None]:
+    """Undo what the library does to the root logger, which would print the remarks of every other library too."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
     try:
-        import copick
-    except ImportError:
-        fix = "pip install 'robpicker-jax[copick]'"
-        raise InputError("a copick project needs the package copick", where=path, fix=fix) from None
-    try:
-        return copick.from_file(str(path))
-    except Exception as error:  # whatever the library raises, the project is at fault
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"cannot be opened by the copick library ({reason[:160]})", where=path) from None
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def project_tomograms(path: str | Path, section: CopickConfig, *, picks: bool = True) -> dict[str, list[TomogramFiles]]:

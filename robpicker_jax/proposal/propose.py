@@ -148,7 +148,10 @@ def _data(
         paths = [_relative(path, home) for path in ([data.lists] if isinstance(data.lists, str) else data.lists)]
         section["lists"] = paths[0] if len(paths) == 1 else paths
     if data.annotation_options:
-        section["annotation_options"] = {"tomograms": _relative(data.annotation_options["tomograms"], home)}
+        section["annotation_options"] = {
+            name: {"tomograms": _relative(options["tomograms"], home)}
+            for name, options in data.annotation_options.items()
+        }
     if data.name_pattern:
         section["name_pattern"] = data.name_pattern
     section["voxel_size_angstrom"] = source.voxel_size_angstrom

@@ -221,7 +221,8 @@ def _with_table(root: Path, lists: Sequence[Path], data: DataConfig) -> DataConf
     """The section with RELION's or Warp's table of tomograms, where a list counts from the centre."""
     if not any(b"rlnCenteredCoordinate" in path.read_bytes()[:_HEAD] for path in lists):
         return data
-    if not all("tomograms" in format_of(path, None).reading_options for path in lists):
+    formats = [format_of(path, None) for path in lists]
+    if not all("tomograms" in known.reading_options for known in formats):
         return data
     for folder in _folders(root):
         for path in sorted(folder.glob("*.star")):
@@ -229,7 +230,9 @@ def _with_table(root: Path, lists: Sequence[Path], data: DataConfig) -> DataConf
                 read_tomograms(path)
             except InputError:
                 continue
-            return replace(data, annotation_options={"tomograms": str(path.resolve())})
+            # Said of these formats alone, so that lists of others, such as a review's, can be read beside them.
+            table = {"tomograms": str(path.resolve())}
+            return replace(data, annotation_options={known.name: table for known in formats})
     return data
 
 

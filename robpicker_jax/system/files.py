@@ -123,6 +123,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def from_here(path: str | os.PathLike[str]) -> Path:
+    """A path as people read it: relative where it lies below the working folder."""
+    found, here = Path(path), Path.cwd()
+    return found.relative_to(here) if found.is_relative_to(here) else found
+
+
 def read_text(path: Path) -> str:
     """The text of a file that a command of this program wrote.
 

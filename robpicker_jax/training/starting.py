@@ -18,6 +18,7 @@ from robpicker_jax.config import Config, ModelConfig, TrainConfig
 from robpicker_jax.models import build_backbone
 from robpicker_jax.models.trained_model import TrainedModel
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import from_here
 from robpicker_jax.training import run_folder
 from robpicker_jax.training.export import load_trained_model
 from robpicker_jax.training.freezing import parameter_name
@@ -81,7 +82,7 @@ def started(state: TrainState, config: Config, mesh: jax.sharding.Mesh) -> tuple
     names = [species.name for species in config.data.species]
     same = names == model.card.class_names
     fresh = _depends_on_species(config.model, len(names) + 1)
-    lines = [f"begun with {config.train.init_from} ({_origin(model)})"]
+    lines = [f"begun with {from_here(config.train.init_from)} ({_origin(model)})"]
     if not same:
         known = ", ".join(model.card.class_names)
         lines.append(f"its species are others ({known}), so that {len(fresh)} arrays of its last layers begin anew")

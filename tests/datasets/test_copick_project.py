@@ -6,6 +6,8 @@ The project is made, and what was written is read back, by the copick library it
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,18 @@ def project(tmp_path: Path) -> Path:
             add(run, object_name, "ann", positions)
     add(root.get_run("TS_1"), "ribosome", "ben", [[1.0, 2.0, 3.0]])
     return path
+
+
+def test_opening_a_project_leaves_the_logging_of_others_alone(project: Path) -> None:
+    code = (
+        "import logging, sys\n"
+        "from robpicker_jax.datasets.copick_project import open_project\n"
+        "assert len(open_project(sys.argv[1]).runs) == 3\n"
+        "logging.getLogger('jax').info('a remark')\n"
+        "print(logging.getLogger().handlers, logging.getLogger().level)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(project)], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] 30\n"
 
 
 def add(run: Any, name: str, user: str, positions: list[list[float]]) -> None:

@@ -66,4 +66,5 @@ def test_links_of_the_repository_become_links_of_the_site() -> None:
     hooks = script("site_hooks")
     text = "[a](../robpicker_jax/bilevel/accumulation.py) [b](../CONTRIBUTING.md) [c](training.md#patches)"
     assert hooks.with_site_links(text) == "[a](reference/bilevel.md) [b](contributing.md) [c](training.md#patches)"
+    assert hooks.with_site_links("[d](tutorials/a.ipynb) [e](a.ipynb)") == "[d](tutorials/a.md) [e](a.ipynb)"
     assert "](docs/" not in hooks.root_page("CONTRIBUTING.md")

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robpicker_jax.annotations import Particles, write_annotations
+from robpicker_jax.annotations.options import options_for
 from robpicker_jax.commands import init
 from robpicker_jax.commands.cli import call
 from robpicker_jax.config import DataConfig, load_config
@@ -103,6 +104,18 @@ def test_a_relion_project_is_used_as_it_lies(relion: Path) -> None:
     assert source.data.lists == (str(relion / "Extract/job011/optimisation_set.star"),)
     assert names(source) == {"rec_TS_01": True, "rec_TS_02": True, "rec_TS_03": False}
     assert (source.voxel_size_angstrom, source.is_flat) == (VOXEL, True)
+
+
+def test_the_table_of_centred_lists_holds_for_their_format_alone(relion: Path) -> None:
+    particles, table = relion / "Extract/job011/particles.star", relion / "tomograms.star"
+    (relion / "Extract/job011/optimisation_set.star").unlink()
+    out = relion / "my.yaml"
+    assert call(init.main, [str(relion), "--species", "large:70,small:35", "--out", str(out)]) == 0
+    options = load_config(out).data.annotation_options
+    assert options_for(particles, options)["tomograms"] == str(table)
+    corrected = relion / "TS_03.xml"
+    write_annotations(corrected, Particles(np.ones((1, 3)), np.ones(1, int)))
+    assert options_for(corrected, options) == {}
 
 
 def test_lists_beside_in_a_folder_or_where_one_says(flat: Path) -> None:

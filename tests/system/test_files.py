@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from robpicker_jax.system.errors import InputError
-from robpicker_jax.system.files import atomic_path, clear_temporary, write_text
+from robpicker_jax.system.files import atomic_path, clear_temporary, from_here, write_text
 from robpicker_jax.training.lock import LOCK, locked
 
 pytestmark = pytest.mark.fast
@@ -64,3 +64,11 @@ def test_e10_what_a_killed_process_left_half_written_is_removed_and_nothing_else
         clear_temporary(tmp_path)
         assert mine.exists()  # this process is alive
     assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-of-another-program", "b.txt"]
+
+
+def test_paths_are_shown_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    assert str(from_here(tmp_path / "project/RUN/a")) == str(Path("RUN/a"))
+    assert from_here(tmp_path / "project-2/a") == tmp_path / "project-2/a"
+    assert str(from_here("../a")) == str(Path("../a"))
