@@ -40,28 +40,27 @@ def rows(run: Path, kind: str) -> list[dict[str, Any]]:
 def test_labels_get_better_by_a_quarter_and_little_is_added(run: Path, config: Config) -> None:
     last = rows(run, "validation")[-1]
     assert last["step"] == config.train.steps
-    assert last["correction/added"] <= 0.02  # 0.01 is aimed at
+    assert last["correction/added"] <= 0.01
     assert last["correction/error_change"] <= -0.25
     assert last["correction/error_after"] < last["correction/error_before"]
 
 
 @pytest.mark.timeout(3600)
 def test_missing_particles_come_back(run: Path) -> None:
-    """0.8 is aimed at; how many come back varies with the seed and with the order in which the compiler adds."""
-    assert rows(run, "validation")[-1]["correction/recovered"] >= 0.5
+    assert rows(run, "validation")[-1]["correction/recovered"] >= 0.8
 
 
 @pytest.mark.timeout(3600)
-def test_weights_of_species_stay_within_their_reach(run: Path, config: Config) -> None:
-    """They wander about one; that the smallest species ends 1.3 times above the largest is aimed at and not assured."""
+def test_the_smallest_and_rarest_species_is_weighted_up(run: Path, config: Config) -> None:
     # One row is one batch, which holds few patches of each species: the last tenth of the steps is taken together.
     late = [row for row in rows(run, "train") if row["step"] > 0.9 * config.train.steps]
-    reach = config.model.weight_reach
-    assert reach is not None
-    for species in config.data.species:
-        found = [row[f"weight_mean/{species.name}"] for row in late if f"weight_mean/{species.name}" in row]
-        assert found
-        assert 1 / reach <= np.mean(found) <= reach
+
+    def weight(name: str) -> float:
+        return float(
+            np.mean([row[f"weight_mean/{name}"] for row in late if row.get(f"weight_mean/{name}") is not None])
+        )
+
+    assert weight("apoferritin") >= 1.3 * weight("ribosome")
 
 
 @pytest.mark.timeout(3600)
