@@ -15,6 +15,7 @@ from robpicker_jax.system.errors import InputError
 
 _DENSE_CELLS = 1 << 22  # largest distance matrix solved as a dense one
 _CROWD = 1 << 20  # pairs of a class that are all taken: a thousand picks that all may hit a thousand particles
+_LARGE_GROUP = 4096  # picks of a connected group from which on the smallest sum of distances would take too long
 _NEAREST = 16  # candidates of each pick, and of each particle, that are taken in a crowd
 
 
@@ -128,7 +129,9 @@ def pairs_in_instances(truth: Particles, picks: Particles, instance_map: NDArray
 def assign_one_to_one(pairs: Pairs, n_picks: int) -> NDArray[np.int64]:
     """The optimal one-to-one assignment: most matches first, then the smallest sum of distances.
 
-    The pairs fall into small independent groups (connected components), each solved as a linear assignment problem.
+    The pairs fall into small independent groups (connected components), each solved as a linear assignment problem. In a group
+    of more than 4,096 picks, as only crowds have, there are as many matches, but their distances need not be the smallest:
+    the time of that would grow as the square.
 
     Returns:
         int64 (n_picks,), index of the matched true particle, -1 for none.
@@ -156,11 +159,18 @@ def assign_one_to_one(pairs: Pairs, n_picks: int) -> NDArray[np.int64]:
 def _solve(pairs: Pairs, matches: NDArray[np.int64]) -> None:
     """Solve one connected group of pairs and write the result into `matches`."""
     from scipy.optimize import linear_sum_assignment
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+    from scipy.sparse import coo_array, csr_array
+    from scipy.sparse.csgraph import maximum_bipartite_matching, min_weight_full_bipartite_matching
 
     picks, rows = np.unique(pairs.picks, return_inverse=True)
     truths, columns = np.unique(pairs.truths, return_inverse=True)
+    if picks.size > _LARGE_GROUP:
+        order = np.lexsort((pairs.distances, rows))  # of each pick, near particles are tried first
+        ends = np.append(0, np.cumsum(np.bincount(rows)))
+        graph = csr_array((np.ones(order.size), columns[order], ends), shape=(picks.size, truths.size))
+        column = maximum_bipartite_matching(graph, perm_type="column")
+        matches[picks[column >= 0]] = truths[column[column >= 0]]
+        return
     # No sum of distances over a matching reaches this, so that one match more always pays.
     unmatched = (pairs.distances.max() + 1.0) * (min(picks.size, truths.size) + 1)
     if picks.size * truths.size <= _DENSE_CELLS:

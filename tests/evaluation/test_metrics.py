@@ -23,7 +23,7 @@ from robpicker_jax.evaluation import (
     matching,
     size_group,
 )
-from robpicker_jax.evaluation.matching import assign_one_to_one, gains_by_rank, pairs_in_instances, pairs_within
+from robpicker_jax.evaluation.matching import Pairs, assign_one_to_one, gains_by_rank, pairs_in_instances, pairs_within
 from robpicker_jax.system.errors import InputError
 from tests.evaluation.metric_cases import NAMES, RULES, pairs_of, particle_sets, particles, score, tolerance
 
@@ -59,6 +59,20 @@ def test_a_crowd_is_matched_as_well_without_all_its_pairs(monkeypatch: pytest.Mo
         assert len(pairs.picks) <= 2 * matching._NEAREST * (2 * count + 50)
         np.testing.assert_allclose(pairs.distances, distances[pairs.picks, pairs.truths])
         assert (pairs.distances <= 5.0).all()
+
+
+def test_a_large_group_has_as_many_matches_as_the_optimal_assignment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "_LARGE_GROUP", 1)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        near = rng.random(tuple(rng.integers(2, 9, 2))) < 0.4
+        picks, truths = np.nonzero(near)
+        found = assign_one_to_one(Pairs(picks, truths, rng.random(picks.size)), len(near))
+        matched = np.flatnonzero(found >= 0)
+        assert near[matched, found[matched]].all()
+        assert len(set(found[matched])) == len(matched)
+        rows, columns = linear_sum_assignment(near, maximize=True)
+        assert len(matched) == near[rows, columns].sum()
 
 
 @pytest.mark.parametrize("dense_cells", [0, 1 << 22])
