@@ -60,8 +60,9 @@ def test_kills_go_through_all_phases_and_are_counted_over_starts(
     assert json.loads((tmp_path / "kills" / "tally.json").read_text())["kills"] == tally.kills
 
 
-def test_the_exponent_is_that_of_the_largest_sizes() -> None:
-    assert load.exponent((10, 100, 1000), [9.0, 2.0, 20.0]) == pytest.approx(1.0)
+def test_the_exponent_is_the_slope_through_all_sizes() -> None:
+    assert load.exponent((10, 100, 1000), [0.2, 2.0, 20.0]) == pytest.approx(1.0)
+    assert load.exponent((10, 100, 1000), [1.0, 100.0, 1.0]) == pytest.approx(0.0, abs=1e-9)
     assert load.exponent((100, 1000), [2.0, 200.0]) == pytest.approx(2.0)
     assert set(load.SIZES) == set(load.QUICK)
 

@@ -65,7 +65,6 @@ def test_there_are_three() -> None:
     assert {path.stem for path in NOTEBOOKS} == {"relion_warp", "copick", "own_bilevel_problem"}
 
 
-@pytest.mark.fast
 @each
 def test_a_notebook_is_executed_from_top_to_bottom_without_an_error(path: Path) -> None:
     cells = code_cells(path)
@@ -76,7 +75,6 @@ def test_a_notebook_is_executed_from_top_to_bottom_without_an_error(path: Path) 
         assert not re.search(r"Traceback|\w*Warning\b|^error:", said, flags=re.MULTILINE), said
 
 
-@pytest.mark.fast
 @each
 def test_a_notebook_is_small_clean_and_has_pictures(path: Path) -> None:
     content = read(path)
@@ -91,7 +89,6 @@ def test_a_notebook_is_small_clean_and_has_pictures(path: Path) -> None:
     assert len(pictures) >= 3
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("text", ["/home/ann/x", "see /tmp/tmpab12/x", "'/root/.cache'", r"C:\Users\ann"])
 def test_paths_of_a_machine_are_seen(text: str) -> None:
     assert _PATHS.search(text)
@@ -109,7 +106,6 @@ def test_commands_exist_and_their_flags_parse(path: Path) -> None:
         load_config(None, overrides)
 
 
-@pytest.mark.fast
 @each
 def test_code_compiles_and_links_lead_to_pages(path: Path) -> None:
     for cell in read(path)["cells"]:
@@ -121,7 +117,6 @@ def test_code_compiles_and_links_lead_to_pages(path: Path) -> None:
                 assert (FOLDER / target).exists(), target
 
 
-@pytest.mark.fast
 def test_the_site_the_readme_and_the_start_name_each_notebook() -> None:
     navigation = json.dumps(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
     start = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
@@ -131,7 +126,6 @@ def test_the_site_the_readme_and_the_start_name_each_notebook() -> None:
         assert f"(tutorials/{path.name})" in start
 
 
-@pytest.mark.fast
 @each
 def test_the_page_of_a_notebook_shows_all_of_it(path: Path) -> None:
     page, pictures = script("site_hooks").notebook_page(path)

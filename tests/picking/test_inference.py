@@ -300,6 +300,7 @@ def test_arrays_of_the_host_stay_within_the_bound() -> None:
     assert volume.size * 3 < peak < bound.host
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_classes_of_one(tmp_path: Path) -> None:
     found = []
     for devices in (1, 4):

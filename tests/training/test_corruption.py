@@ -125,7 +125,7 @@ def test_false_picks_are_balls_of_their_class_and_leave_particles_alone() -> Non
     assert 0.3 < ((none > 0) & (label == 0)).sum() / added.sum() < 0.7
 
 
-@pytest.mark.parametrize("sign", [-1.0, 1.0])
+@pytest.mark.parametrize("sign", [-1.0, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_false_picks_on_contrast_lie_on_the_spots_that_are_no_particles(sign: float) -> None:
     label = np.zeros((6, 24, 24, 24), np.int32)
     label[:, 4:8, 4:8, 4:8] = 1

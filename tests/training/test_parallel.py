@@ -93,6 +93,7 @@ def test_four_devices_equal_one(one_device: dict[str, np.ndarray], tmp_path: Pat
         assert_same(one_device, result)
 
 
+@pytest.mark.slow
 def test_dice_over_the_batch_sums_over_the_devices(tmp_path: Path) -> None:
     """Of a batch whose patches differ in what they hold, Dice of the whole is not the mean of Dice of its halves."""
     one = run(tmp_path / "one.npz", 1, "jit:tangent:1:norm:batch_dice")

@@ -118,7 +118,7 @@ def test_fine_tuning_follows_at_a_tenth_of_the_rate() -> None:
 
 @pytest.mark.parametrize(
     "correction",
-    ["network", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tied", "ema", "head"))],
+    ["tied", *(pytest.param(name, marks=pytest.mark.slow) for name in ("network", "ema", "head"))],
 )
 def test_each_phase_moves_what_it_should(tmp_path: Path, correction: str) -> None:
     config = load_config(write_tiny(tmp_path / "tiny.yaml"), [f"model.correction={correction}"])
