@@ -65,7 +65,9 @@ class ModelConfig:
     ] = 4.0
     correction_prediction_score: Annotated[
         NonNegative,
-        about("score that a certain prediction starts with; near the label's, missed particles come back sooner"),
+        about(
+            "score that a certain prediction starts with; near the label's, it overrules the label with less training"
+        ),
     ] = 0.0
     class_weight_form: Annotated[
         Literal["log", "raw"],

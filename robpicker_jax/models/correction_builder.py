@@ -27,9 +27,9 @@ def build_label_correction(
         network = CorrectionNetwork(
             n_classes,
             model.correction_widths,
-            model.correction_label_score,
-            model.correction_prediction_score,
-            device_axis,
+            label_score=model.correction_label_score,
+            prediction_score=model.correction_prediction_score,
+            device_axis=device_axis,
         )
     return LabelCorrection(
         features=features,

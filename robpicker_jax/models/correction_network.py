@@ -22,7 +22,7 @@ class CorrectionNetwork:
 
     `S = softmax(6·tanh((g(t, L, p) + a·L + b·p) / 6))`, g the U-Net, t the density as tanh(t) and tanh(t/4), L the given
     label, p the prediction. It starts by repeating L where a > b. The nearer b is to a, the less has to be learned before
-    a sure prediction overrules the label: then small particles that were missed come back hundreds of steps earlier.
+    a sure prediction overrules the label.
 
     Features of the segmentation network are not enough: where noisy labels give two things one class, that network's last
     features come to hold the class alone, and what would tell the two apart is gone. A network of its own, taught by clean
@@ -42,8 +42,8 @@ class CorrectionNetwork:
 
     n_classes: int
     widths: tuple[int, ...]
-    label_score: float = 4.0
-    prediction_score: float = 0.0
+    label_score: float
+    prediction_score: float
     device_axis: str | None = None
 
     @property

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from benchmarks.quickstart import weight_ratio
 from robpicker_jax.commands import train
 from robpicker_jax.commands.cli import call
 from robpicker_jax.config import Config, load_config
@@ -52,15 +52,7 @@ def test_missing_particles_come_back(run: Path) -> None:
 
 @pytest.mark.timeout(3600)
 def test_the_smallest_and_rarest_species_is_weighted_up(run: Path, config: Config) -> None:
-    # One row is one batch, which holds few patches of each species: the last tenth of the steps is taken together.
-    late = [row for row in rows(run, "train") if row["step"] > 0.9 * config.train.steps]
-
-    def weight(name: str) -> float:
-        return float(
-            np.mean([row[f"weight_mean/{name}"] for row in late if row.get(f"weight_mean/{name}") is not None])
-        )
-
-    assert weight("apoferritin") >= 1.3 * weight("ribosome")
+    assert weight_ratio(config, read_metrics(run / "metrics.jsonl")) >= 1.3
 
 
 @pytest.mark.timeout(3600)

@@ -190,7 +190,7 @@ def test_label_correction_is_the_formula(
 
 
 def test_a_correction_network_starts_with_the_given_label_and_uses_all_that_it_sees() -> None:
-    network = CorrectionNetwork(3, (2, 3))
+    network = CorrectionNetwork(3, (2, 3), label_score=4.0, prediction_score=0.0)
     label = jax.nn.one_hot(jax.random.randint(key(1), (3, 8, 8, 8), 0, 3), 3)
     prediction = jax.nn.softmax(jax.random.normal(key(2), label.shape))
     density = 4 * jax.random.normal(key(3), (3, 8, 8, 8, 1))
