@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from robpicker_jax.annotations import Particles
     from robpicker_jax.commands.applying import Queued
     from robpicker_jax.datasets import TomogramFiles
+    from robpicker_jax.evaluation.calibration_counts import ClassCalibration
     from robpicker_jax.picking.finished import Finished
     from robpicker_jax.picking.pick_files import PickFiles, PickTarget
     from robpicker_jax.picking.picker import Picker
@@ -173,8 +174,9 @@ def _finished(picker: Picker, files: PickFiles, options: argparse.Namespace) -> 
     """The tomograms that were picked into the same files by the same picker, as far as that can be known."""
     from robpicker_jax.datasets.stamps import stamp
     from robpicker_jax.picking.finished import Finished
+    from robpicker_jax.picking.picker import Fingerprinted
 
-    fingerprint = getattr(picker, "fingerprint", None)
+    fingerprint = picker.fingerprint if isinstance(picker, Fingerprinted) else None
     tables = {name: stamp(Path(value)) for name, value in files.options.items() if Path(str(value)).is_file()}
     settings = {
         "picker": [options.picker, fingerprint],
@@ -230,12 +232,12 @@ def _judging(picker: Picker) -> Callable[..., tuple[Particles, Particles]]:
     Raises:
         InputError: it has none.
     """
+    from robpicker_jax.picking.picker import Judging
     from robpicker_jax.system.errors import InputError
 
-    found: Callable[..., tuple[Particles, Particles]] | None = getattr(picker, "pick_judged", None)
-    if found is None:
+    if not isinstance(picker, Judging):
         raise InputError("this picker does not say what it dropped", where="--rejected", fix="leave it out")
-    return found
+    return picker.pick_judged
 
 
 def _write_rejected(batch: Batch, target: PickTarget, item: Queued, dropped: Particles | None) -> list[Path]:
@@ -253,12 +255,19 @@ def _write_rejected(batch: Batch, target: PickTarget, item: Queued, dropped: Par
     return [path]
 
 
+def _calibration(picker: Picker) -> Mapping[str, ClassCalibration] | None:
+    """What the picker's picks were worth on clean tomograms, where it knows."""
+    from robpicker_jax.picking.picker import Calibrated
+
+    return picker.calibration if isinstance(picker, Calibrated) else None
+
+
 def _calibrated(picker: Picker, workdir: Path, precision: float) -> Picker:
     """The picker with the smallest scores for which the run's clean tomograms show a precision; says what they gave."""
     from robpicker_jax.picking import calibration
 
     folder = workdir if workdir.is_dir() else workdir.parent
-    points = calibration.min_scores(folder, picker.class_names, precision, getattr(picker, "calibration", None))
+    points = calibration.min_scores(folder, picker.class_names, precision, _calibration(picker))
     for name, point in zip(picker.class_names, points, strict=True):
         say(
             f"{name}: scores of at least {point.threshold:.3f}; precision {point.precision:.2f} (lower bound "
@@ -275,7 +284,7 @@ def _with_thresholds(picker: Picker, options: argparse.Namespace) -> Picker:
     if options.precision is not None:
         raise InputError("both --precision and --thresholds are given", where="--thresholds", fix="keep one")
     folder = options.workdir if options.workdir.is_dir() else options.workdir.parent
-    found = chosen_thresholds(folder, picker.class_names, options.thresholds, {}, getattr(picker, "calibration", None))
+    found = chosen_thresholds(folder, picker.class_names, options.thresholds, {}, _calibration(picker))
     for name in picker.class_names:
         kept = f"scores of at least {found[name]:.4g}" if name in found else "all scores: none on the clean tomograms"
         say(f"{name}: {kept}")

@@ -233,6 +233,13 @@ class TrainConfig:
             "all of it (the paper's meta alpha: 0)"
         ),
     ] = 1.0
+    meta_class_entropy: Annotated[
+        NonNegative,
+        about(
+            "weight, in the correction's own loss, of a cross-entropy in which every class counts alike: missing particles "
+            "are recovered sooner, more is added besides"
+        ),
+    ] = 0.0
     corruption: Annotated[CorruptionConfig, about("how meta labels are corrupted for that")] = field(
         default_factory=CorruptionConfig
     )

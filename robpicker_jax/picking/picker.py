@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from robpicker_jax.annotations import Particles
 from robpicker_jax.config import DataConfig
+from robpicker_jax.evaluation.calibration_counts import ClassCalibration
 from robpicker_jax.picking.inference import MemoryBound, Reader
 from robpicker_jax.picking.model_picker import ModelPicker
 from robpicker_jax.picking.template_picker import template_picker
@@ -27,8 +28,8 @@ class Picker(Protocol):
     To add one: write a class with these members and a function that builds it (`PickerBuilder`), and put that function
     into `PICKERS` under a name. `pick --picker` then takes the name. This works from outside the package too.
 
-    A picker may have a further property `fingerprint`, a text that differs wherever its picks may differ. A batch that
-    was stopped goes on with the tomograms that are left only where the picker has one.
+    What a picker may be able to do beyond that has a protocol each: `Fingerprinted`, `Judging`, `Calibrated`. A picker
+    that has the member of one is taken to be one; it need not inherit from it.
     """
 
     @property
@@ -73,6 +74,37 @@ class Picker(Protocol):
 
     def with_min_scores(self, min_scores: Sequence[float]) -> Picker:
         """The same picker with a smallest score for class 1, 2, …."""
+        ...
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """A picker that can be told from one with other picks: only then does a batch that was stopped keep what it has."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that differs wherever picks may differ."""
+        ...
+
+
+@runtime_checkable
+class Judging(Protocol):
+    """A picker that also gives the candidates that it dropped: what `pick --rejected` needs."""
+
+    def pick_judged(
+        self, tomogram: Reader, on_tiles: Callable[[int], None] | None = None, *, mask: np.ndarray | None = None
+    ) -> tuple[Particles, Particles]:
+        """As `pick`; and the dropped candidates, with the name of the limit in their column `rejected_by`."""
+        ...
+
+
+@runtime_checkable
+class Calibrated(Protocol):
+    """A picker that knows what its picks were worth on clean tomograms: `pick --precision` and `--thresholds` use it."""
+
+    @property
+    def calibration(self) -> Mapping[str, ClassCalibration] | None:
+        """What picks were worth by score, by species; None: not known."""
         ...
 
 

@@ -114,10 +114,16 @@ def _voxel_size(tomograms: Sequence[TomogramFiles], given: float | None) -> floa
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """The folders of a project, nearest first in each branch, without those of volumes that are folders themselves."""
-    for count, (place, inside, _) in enumerate(os.walk(root)):
+    """The folders of a project, nearest first in each branch.
+
+    Without those of volumes that are folders themselves, and without what a training run left behind: its picks are
+    lists of the project's tomograms too, but nobody's annotations.
+    """
+    for count, (place, inside, files) in enumerate(os.walk(root)):
         depth = len(Path(place).relative_to(root).parts)
         inside[:] = sorted(n for n in inside if depth < _DEPTH and n[0] != "." and not is_volume(Path(place, n)))
+        if {"config.yaml", "versions.json", "metrics.jsonl"} <= set(files):
+            inside[:] = [name for name in inside if name not in ("picks", "report")]
         if count >= _MOST_FOLDERS:
             return
         yield Path(place)

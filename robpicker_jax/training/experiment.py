@@ -305,6 +305,7 @@ def _steps(
             build_loss(train, device_axis=axis),
             average_proposes=model.correction == "ema",
             own_head=model.correction in ("head", "network", "labels", "separate"),
+            class_entropy=train.meta_class_entropy,
             device_axis=axis,
         )
         if train.meta_alpha:

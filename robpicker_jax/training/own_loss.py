@@ -46,6 +46,7 @@ def own_loss(
     *,
     average_proposes: bool = False,
     own_head: bool = False,
+    class_entropy: float = 0.0,
     device_axis: str | None = None,
 ) -> Callable[[Tree, Tree, NetworkState, Batch], tuple[Array, OwnAux]]:
     """The correction's own loss as `(params, meta, state, batch) -> (loss, aux)`, on clean labels that were corrupted.
@@ -60,10 +61,14 @@ def own_loss(
         own_head: the proposal is the correction's own. Then the loss is Dice over the batch of C(ã) and of S, and
             cross-entropy of S, whatever the loss of the segmentation: Dice patch by patch would punish every trace of the
             classes that a patch does not hold, and a correction has to begin with traces.
+        class_entropy: with `own_head`, weight of a further cross-entropy in which every class counts alike (that of
+            `batch_dice`), of C(ã) and of S. Where a particle's label is missing, a correction that repeats labels is
+            sure of the background, and through softmax Dice hardly moves it.
         device_axis: mapped axis of the devices that share the batch, inside `shard_map` or `pmap`.
     """
 
-    cross_entropy, whole_dice = partial(focal, gamma=0.0), partial(batch_dice, device_axis=device_axis)
+    cross_entropy = partial(focal, gamma=0.0)
+    whole_dice = partial(batch_dice, cross_entropy=class_entropy, device_axis=device_axis)
 
     def own(params: Tree, meta: Tree, state: NetworkState, batch: Batch) -> tuple[Array, OwnAux]:
         frozen = jax.lax.stop_gradient(params)

@@ -135,6 +135,22 @@ def test_lists_beside_in_a_folder_or_where_one_says(flat: Path) -> None:
         find_source(flat, lists=[f"large={lists}", str(lists)])
 
 
+def test_picks_of_a_run_are_not_taken_for_annotations(flat: Path) -> None:
+    """Somebody trains beside the data, and asks for a configuration once more."""
+    lists, run = flat.parent / "lists", flat.parent / "a_run"
+    for folder in (lists, run / "picks"):
+        folder.mkdir(parents=True)
+    for path in flat.glob("*.xml"):
+        path.rename(lists / path.name)
+    for path in lists.iterdir():
+        (run / "picks" / path.name).write_bytes(path.read_bytes())
+    (run / "picks" / "t3.xml").write_bytes((lists / "t0.xml").read_bytes())
+    assert find_source(flat.parent).data.lists == (str(run / "picks"),)  # as long as nothing tells that it is a run
+    for name in ("config.yaml", "versions.json", "metrics.jsonl"):
+        (run / name).touch()
+    assert find_source(flat.parent).data.lists == (str(lists),)
+
+
 def test_several_lists_and_unknown_sizes_have_to_be_said(flat: Path) -> None:
     for path in flat.glob("*.xml"):
         path.unlink()

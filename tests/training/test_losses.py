@@ -61,11 +61,13 @@ def test_equals_its_formula(name: str) -> None:
     np.testing.assert_allclose(found, expected(name, p, y), rtol=1e-4, atol=2e-5)
 
 
-def test_batch_dice_shares_add_up_to_the_dice_of_the_batch() -> None:
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_batch_dice_shares_add_up_to_the_loss_of_the_batch(weight: float) -> None:
     p, y = patches()
-    values = LOSSES["batch_dice"](jnp.asarray(p), jnp.asarray(y))
+    values = LOSSES["batch_dice"](jnp.asarray(p), jnp.asarray(y), cross_entropy=weight)
     a, b = p.reshape(-1, C), y.reshape(-1, C)
-    whole = np.mean(1 - 2 * (a * b).sum(0) / (a.sum(0) + b.sum(0)))
+    entropy = -(b * np.log(a)).sum(0) / np.maximum(b.sum(0), 1)  # a class that is absent has none
+    whole = np.mean(1 - 2 * (a * b).sum(0) / (a.sum(0) + b.sum(0)) + weight * entropy)
     np.testing.assert_allclose(values.per_patch.mean(), whole, rtol=1e-4)
     assert (np.asarray(values.per_patch) > 0).all()
 
@@ -76,14 +78,27 @@ def test_batch_dice_tells_which_patch_is_not_finite() -> None:
     np.testing.assert_array_equal(np.isfinite(values.per_patch), np.arange(len(p)) != 1)
 
 
-def test_batch_dice_of_devices_is_that_of_the_whole_batch() -> None:
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_a_class_that_is_predicted_nowhere_is_learnt_with_cross_entropy(weight: float) -> None:
+    """All voxels are sure to be another class: Dice alone leaves the scores of the missing one where they are."""
+    label = jnp.asarray(np.eye(C)[np.full((1, 4, 4, 4), 2)])
+    scores = jnp.asarray(np.where(np.arange(C) == 1, 20.0, 0.0) * np.ones((1, 4, 4, 4, 1)))
+    loss = functools.partial(LOSSES["batch_dice"], cross_entropy=weight)
+    pull = -jax.grad(lambda s: loss(jax.nn.softmax(s), label).per_patch.sum())(scores)[..., 2].sum()
+    np.testing.assert_allclose(pull, weight / C, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_batch_dice_of_devices_is_that_of_the_whole_batch(weight: float) -> None:
     """Devices hold patches of unlike sizes; each alone would divide by its own sums."""
     p, y = (np.concatenate([part, part[::-1] ** 2]) for part in patches())
     halves = [jnp.asarray(part.reshape(2, len(part) // 2, *part.shape[1:])) for part in (p, y)]
-    loss = functools.partial(LOSSES["batch_dice"], device_axis="devices")
+    loss = functools.partial(LOSSES["batch_dice"], cross_entropy=weight, device_axis="devices")
     found = jax.vmap(loss, axis_name="devices")(*halves).per_patch.reshape(-1)
     half, both = (p + y).sum((1, 2, 3)) / 2, (p * y).sum((1, 2, 3))
-    np.testing.assert_allclose(found, len(p) * ((half - both) / half.sum(0)).mean(-1), rtol=1e-4)
+    entropy = -(y * np.log(np.maximum(p, 1e-18))).sum((1, 2, 3)) / np.maximum(y.sum((0, 1, 2, 3)), 1e-3)
+    expected = ((half - both) / half.sum(0) + weight * entropy).mean(-1)
+    np.testing.assert_allclose(found, len(p) * expected, rtol=1e-4)
 
 
 def risk(p: np.ndarray, y: np.ndarray, priors: np.ndarray) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from robpicker_jax.training.losses.contract import LossValues
 from robpicker_jax.training.losses.dice import class_sums, dice
-from robpicker_jax.training.losses.voxelwise import ClassWeights, cross_entropies
+from robpicker_jax.training.losses.voxelwise import ClassWeights, cross_entropies, voxel_entropies
 
 _TINY = 1e-3  # voxels: keeps ratios of empty sums finite without weighing on those of particles
 
@@ -40,6 +40,7 @@ def batch_dice(
     /,
     *,
     smoothing_vox: float = _TINY,
+    cross_entropy: float = 0.0,
     device_axis: str | None = None,
 ) -> LossValues:
     """Dice with sums over the whole batch, as DeepFinder has it, so that hardly a class is ever absent.
@@ -47,10 +48,16 @@ def batch_dice(
     1 − R_j of class j is shared out over the patches: patch i bears (size_ij / 2 − overlap_ij) / Σ_i (size_ij / 2) of
     it. The shares add up to the loss of the batch; their mean over patches is taken, so they are multiplied by n.
 
+    Dice hardly moves a class whose probability is near zero wherever its label is: through softmax, its gradient there
+    falls with that probability. A network that took one species for another then never learns to tell them apart. The
+    cross-entropy of each class, −Σ y ln p over the mass Σ y of its label in the batch, keeps its gradient, and counts
+    a rare class as much as a common one, as Dice does.
+
     Args:
         predicted: class probabilities.
         label: one-hot or soft label map.
         smoothing_vox: added to the sums of each class.
+        cross_entropy: weight of that cross-entropy beside Dice; 0 leaves it out.
         device_axis: mapped axis of the devices that share the batch, inside `shard_map` or `pmap`; no option of a
             configuration.
     """
@@ -58,9 +65,13 @@ def batch_dice(
     half, count = (size_a + size_b) / 2, predicted.shape[0]
     # A patch whose prediction is not finite has no finite loss; the others keep theirs, so that one sees which it was.
     total = jnp.sum(jnp.where(jnp.isfinite(half), half, 0.0), axis=0, keepdims=True)
+    mass = jnp.sum(size_b, axis=0, keepdims=True)
     if device_axis is not None:
-        total, count = lax.psum((total, count), device_axis)
+        total, mass, count = lax.psum((total, mass, count), device_axis)
     per_class = count * (half - overlap) / (total + smoothing_vox)
+    if cross_entropy:
+        entropy = jnp.sum(voxel_entropies(predicted, label), axis=(1, 2, 3))
+        per_class += cross_entropy * count * entropy / (mass + smoothing_vox)
     return LossValues(jnp.mean(per_class, axis=-1), per_class)
 
 
