@@ -35,6 +35,9 @@ _NETWORKS: tuple[dict[str, Any], ...] = (
     },
 )  # fmt: skip
 
+# The best start in the study of label errors: a sure prediction nearly overrules the given label.
+_CORRECTION: dict[str, Any] = {"alpha_bias": 0.0, "correction_label_score": 3.0, "correction_prediction_score": 2.5}
+
 
 def patches(radii_vox: Sequence[float], shapes_zyx: Sequence[Sequence[int]]) -> dict[str, Any]:
     """The section `patches`: as the radii have it, and never more than the thinnest tomogram."""
@@ -60,7 +63,7 @@ def networks(radii_vox: Sequence[float], n_species: int) -> list[dict[str, Any]]
     found = []
     for entry in _NETWORKS:
         train = entry["train"]
-        model = {"preset": "custom", **entry["model"]}
+        model = {"preset": "custom", **entry["model"], **_CORRECTION}
         every = train["every"]
         found.append(
             {
@@ -69,9 +72,11 @@ def networks(radii_vox: Sequence[float], n_species: int) -> list[dict[str, Any]]
                     "steps": train["steps"],
                     "batch_size": train["batch_size"],
                     "inner": {"name": "adam", "learning_rate": train["rate"], "schedule": "cosine", "warmup_steps": 20},
-                    "correction": {"name": "adam", "learning_rate": 2.0e-3, "b2": 0.99},
-                    "reweighting": {"name": "adam", "learning_rate": 1.0e-3, "b2": 0.99},
-                    "meta_warmup_steps": train["steps"] // 4,
+                    "loss_options": {"cross_entropy": 0.02},
+                    "correction": {"name": "adam", "learning_rate": 5.0e-3, "b2": 0.99, "schedule": "cosine"},
+                    "reweighting": {"name": "adam", "learning_rate": 1.0e-3, "b2": 0.99, "schedule": "cosine"},
+                    "meta_warmup_steps": train["steps"] // 3,
+                    "meta_class_entropy": 0.3,
                     "corruption": corruption(radii_vox, n_species),
                     "validate_every": every,
                     "checkpoint_every": every,
