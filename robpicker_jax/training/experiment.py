@@ -119,8 +119,9 @@ class Experiment:
         fetched: LossValues = jax.device_get(self._clean_loss(own.params, own.network_state, batch))
         return fetched
 
-    def inner_aux(self, state: TrainState, batch: Batch) -> InnerAux:
-        """Losses, weights and corrections of training patches (no leading axis of inner steps), for reports."""
+    @cached_property
+    def _inner_aux(self) -> Callable[..., InnerAux]:
+        """Compiled (state, batch) → what the inner loss tells beside its value."""
         train = self.config.train
         averaged = self.config.model.correction == "ema"
         loss = objective.inner_loss(self.compared, build_loss(train), weights=train.weights, average_proposes=averaged)
@@ -128,7 +129,11 @@ class Experiment:
         def aux(state: TrainState, batch: Batch) -> InnerAux:
             return loss(state.params, state.meta, state.network_state, batch, state.params)[1][1]
 
-        fetched: InnerAux = jax.device_get(jit(aux)(parallel.local(state), batch))
+        return jit(aux)
+
+    def inner_aux(self, state: TrainState, batch: Batch) -> InnerAux:
+        """Losses, weights and corrections of training patches (no leading axis of inner steps), for reports."""
+        fetched: InnerAux = jax.device_get(self._inner_aux(parallel.local(state), batch))
         return fetched
 
     def corrected(self, state: TrainState, image: np.ndarray, label: np.ndarray) -> np.ndarray:
