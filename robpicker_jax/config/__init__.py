@@ -1,6 +1,7 @@
 """Configuration: frozen dataclasses, read from YAML, overridden by dotted flags, every error naming its key."""
 
 from robpicker_jax.config.data_sections import (
+    ALL_CLASSES,
     MAX_SPECIES,
     CopickConfig,
     DataConfig,
@@ -34,6 +35,7 @@ from robpicker_jax.config.training_sections import (
 )
 
 __all__ = [
+    "ALL_CLASSES",
     "MAX_SPECIES",
     "META_NETWORKS",
     "Config",

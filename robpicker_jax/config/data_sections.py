@@ -64,6 +64,10 @@ class CopickConfig:
     session: Annotated[str | None, about("of which session; none: the only one")] = None
 
 
+ALL_CLASSES = "*"
+"""The name under which `data.lists` has lists of all classes beside those of single ones."""
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Where the tomograms are and how labels are made from their annotations."""
@@ -86,7 +90,8 @@ class DataConfig:
     lists: Annotated[
         tuple[str, ...] | str | dict[str, str],
         about(
-            "where the particle lists are, if not beside the tomograms: files and folders, or {CLASS: file or folder}"
+            "where the particle lists are, if not beside the tomograms: files and folders, or {CLASS: file or folder}, in "
+            "which '*' has lists of all classes that count in place of those of their tomograms"
         ),
     ] = field(default=(), hash=False)
     species: Annotated[tuple[Species, ...], about("the species, in the order of their class labels")] = ()

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from robpicker_jax.config.data_sections import MAX_SPECIES
+from robpicker_jax.config.data_sections import ALL_CLASSES, MAX_SPECIES
 from robpicker_jax.config.schema import Config
 from robpicker_jax.config.training_sections import OptimizerConfig
 from robpicker_jax.system.errors import InputError
@@ -43,7 +43,7 @@ def check(config: Config, source: str | Path = "") -> None:
             fail(key, "shape labels need a mask, density or phantom", "add one, or set data.train_labels: sphere")
     if isinstance(config.data.lists, dict):
         for name in config.data.lists:
-            if name not in names:
+            if name not in (*names, ALL_CLASSES):
                 fail(f"data.lists.{name}", "no such species", f"data.species has {', '.join(names)}")
     for name in config.picking.min_scores:
         if name not in names:

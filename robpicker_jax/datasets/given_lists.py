@@ -3,6 +3,7 @@
 data.lists: lists                                   a folder, of which each list belongs where its name says
 data.lists: [a/TS_01.star, particles.star]          files and folders
 data.lists: {ribosome: r.star, p97: {folder}}       one file, or one folder of lists, for each class
+data.lists: {ribosome: r.star, "*": corrected}      … and lists of all classes, which count alone for their tomograms
 
 Names pair lists with tomograms as they do beside the volumes (`pairing`). A single list that is named after no tomogram
 is one for all. It counts for the tomograms that its rows name, so it is read here for their names.
@@ -21,7 +22,7 @@ from typing import Any
 from robpicker_jax.annotations import read_annotations
 from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.options import options_for
-from robpicker_jax.config import DataConfig
+from robpicker_jax.config import ALL_CLASSES, DataConfig
 from robpicker_jax.datasets.discovery import TomogramFiles, is_of_folder
 from robpicker_jax.datasets.pairing import SHARED_LIST, Lists, annotation_stem, pairs
 from robpicker_jax.datasets.stamps import changed_at
@@ -31,10 +32,11 @@ from robpicker_jax.volumes import is_volume, open_volume
 
 
 def list_paths(data: DataConfig) -> list[tuple[str, Path]]:
-    """The files and folders of `data.lists`, each with its class; "" where the lists themselves say it."""
+    """The files and folders of `data.lists`, each with its class; "" where the lists themselves say it, and these last."""
     given = data.lists
     if isinstance(given, Mapping):
-        return [(name, Path(path)) for name, path in given.items()]
+        by_class = [(name, Path(path)) for name, path in given.items() if name != ALL_CLASSES]
+        return by_class + [("", Path(given[name])) for name in given if name == ALL_CLASSES]
     return [("", Path(path)) for path in ((given,) if isinstance(given, str) else given)]
 
 
@@ -60,8 +62,12 @@ def with_lists(
     for group in [[pair] for pair in given] if by_class else [given]:
         files = dict(_files(group, must_hold=not of_folder))
         explicit = {path for _, path in group if path.is_file()}
-        for number, lists in enumerate(_paired(names, files, explicit, folder, group[0][0] if by_class else "")):
-            found[number] = _with(found[number], lists, group[0][0] if by_class else "")
+        class_name = group[0][0] if by_class else ""
+        for number, lists in enumerate(_paired(names, files, explicit, folder, class_name)):
+            with_these = _with(found[number] if class_name else tomograms[number], lists, class_name)
+            # Lists of all classes leave those of single classes to the tomograms that they are not of.
+            if class_name or not by_class or names.has_list(with_these):
+                found[number] = with_these
     return [files if names.has_list(files) else replace(files, **_NONE) for files in found]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from robpicker_jax.annotations.bounds import inside
 from robpicker_jax.annotations.names import NameRule
-from robpicker_jax.config import DataConfig, Species
+from robpicker_jax.config import ALL_CLASSES, DataConfig, Species
 from robpicker_jax.datasets import TomogramFiles, load_mask
 from robpicker_jax.diagnosis.classes import seen_radius
 from robpicker_jax.diagnosis.diagnose import listed_classes
@@ -79,7 +79,8 @@ def observed(
         InputError: a list that cannot be read, or one of a class that is not among the names.
     """
     observations = [read_header(files)[0] for files in tomograms]
-    classes = list(names) or (list(data.lists) if isinstance(data.lists, Mapping) else listed_classes(observations))
+    by_class = [name for name in data.lists if name != ALL_CLASSES] if isinstance(data.lists, Mapping) else []
+    classes = list(names) or by_class or listed_classes(observations)
     found = _read(observations, data, classes, voxel_size)
     told: dict[int, str] = {}
     for observation in found:

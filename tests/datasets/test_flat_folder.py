@@ -129,6 +129,24 @@ def test_one_list_for_each_class(folder: Path) -> None:
     assert particles(named) == {"TS_01": POSITIONS["TS_01"], "TS_02": POSITIONS["TS_02"] * 2}
 
 
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_lists_of_all_classes_count_in_place_of_those_by_class(folder: Path, as_folder: bool) -> None:
+    """A list by class, and one tomogram's list corrected in a review, which holds every class."""
+    lists = {"ribosome": str(warp_list(folder / "run_12.csv")), "apo-ferritin": str(warp_list(folder / "f.csv"))}
+    corrected = Particles([[3.0, 3.0, 3.0], [4.0, 4.0, 4.0]], [2, 1], tomograms=None if as_folder else ["TS_02"] * 2)
+    path = folder / ("corrected/TS_02.csv" if as_folder else "corrected.csv")
+    path.parent.mkdir(exist_ok=True)
+    write_annotations(path, corrected, fmt="csv")
+    lists = {"*": str(path.parent if as_folder else path), **lists}
+    data = section(folder, lists=lists)
+    found = dataset(data.dir or "", data)
+    meta = load_particles(found["meta"][0], data, SHAPE, 10.0)
+    assert (meta.positions_vox.tolist(), meta.labels.tolist()) == (corrected.positions_vox.tolist(), [2, 1])
+    train = load_particles(found["train"][0], data, SHAPE, 10.0)
+    assert (train.positions_vox.tolist(), train.labels.tolist()) == (POSITIONS["TS_01"] * 2, [1, 1, 2, 2])
+    assert splits(data) == {"train": ["TS_01"], "meta": ["TS_02"], "test": ["TS_03"]}
+
+
 def test_names_patterns_and_what_they_leave(folder: Path) -> None:
     lists = str(warp_list(folder / "a.csv"))
     assert splits(section(folder, lists=lists, splits=SplitsConfig(meta=("TS_02",), test=("*1",)))) == {
