@@ -129,7 +129,7 @@ def configuration(data: Path, *, steps: int, seed: int, quick: bool) -> Config:
             "variant": "supervised",
             "steps": steps,
             "batch_size": 2 if quick else 4,
-            "loss_options": {"cross_entropy": 0.02},  # no species stays lost
+            "loss_options": {"cross_entropy": 0.02},  # its gradient stays where a species is predicted nowhere
             "seed": seed,
             "inner": {"name": "adam", "learning_rate": 4e-3, "schedule": "cosine", "warmup_steps": min(50, steps // 2)},
             "average_decay": 0.0 if quick else 0.99,

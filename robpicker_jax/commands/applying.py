@@ -170,6 +170,7 @@ def queued(
     """
     from robpicker_jax.models.trained_model import VOXEL_SIZE_TOLERANCE
     from robpicker_jax.picking.agreement import at_trained_size, voxel_size_of
+    from robpicker_jax.picking.picker import Trained
     from robpicker_jax.system.compilation import enable_persistent_cache
     from robpicker_jax.system.errors import InputError
     from robpicker_jax.system.files import clear_temporary
@@ -182,7 +183,7 @@ def queued(
         try:
             reader = open_volume(tomogram.volume_path)
             here = voxel_size_of(reader, configured, trained)
-            tolerance = getattr(picker, "voxel_size_tolerance", VOXEL_SIZE_TOLERANCE)  # other pickers need not have one
+            tolerance = picker.voxel_size_tolerance if isinstance(picker, Trained) else VOXEL_SIZE_TOLERANCE
             reader = at_trained_size(reader, here, trained, rescale=options.rescale, fix=fix, tolerance=tolerance)
         except InputError as error:
             if not skip_bad or (not queue and tomogram is tomograms[-1]):
@@ -313,11 +314,12 @@ def streamed(
     """
     from robpicker_jax.datasets import stream_tomograms
     from robpicker_jax.picking.agreement import unlike_training
+    from robpicker_jax.picking.picker import Trained
 
     readers = [queued.reader for queued in queue]
     # Voxel sizes were settled when the headers were checked.
     data = replace(picker.data, voxel_size_angstrom=None)
-    trained = getattr(picker, "densities", None)  # other pickers need not know of it
+    trained = picker.densities if isinstance(picker, Trained) else None
     for tomogram in stream_tomograms([queued.tomogram for queued in queue], data, readers, on_bad=on_bad):
         unlike = unlike_training(tomogram, trained)
         if unlike is not None:

@@ -90,8 +90,8 @@ class DataConfig:
     lists: Annotated[
         tuple[str, ...] | str | dict[str, str],
         about(
-            "where the particle lists are, if not beside the tomograms: files and folders, or {CLASS: file or folder}, in "
-            "which '*' has lists of all classes that count in place of those of their tomograms"
+            "where the particle lists are, if not beside the tomograms: files and folders, or {CLASS: file or folder}; "
+            "under '*', lists of all classes: a tomogram that has one is read from it alone"
         ),
     ] = field(default=(), hash=False)
     species: Annotated[tuple[Species, ...], about("the species, in the order of their class labels")] = ()

@@ -236,8 +236,9 @@ class TrainConfig:
     meta_class_entropy: Annotated[
         NonNegative,
         about(
-            "weight, in the correction's own loss, of a cross-entropy in which every class counts alike: missing particles "
-            "are recovered sooner, more is added besides"
+            "weight, in the own loss of a correction with a proposal of its own (not tied, not ema), of a cross-entropy in "
+            "which every class counts alike; the larger, the sooner missing particles are recovered, and the more false "
+            "ones are added"
         ),
     ] = 0.0
     corruption: Annotated[CorruptionConfig, about("how meta labels are corrupted for that")] = field(

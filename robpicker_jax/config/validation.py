@@ -28,6 +28,8 @@ def check(config: Config, source: str | Path = "") -> None:
     if len(species) > MAX_SPECIES:
         fail("data.species", f"{len(species)} species, but label maps hold {MAX_SPECIES} at most")
     names = [entry.name for entry in species]
+    if ALL_CLASSES in names:
+        fail("data.species", f"no species can be named {ALL_CLASSES!r}", "data.lists has lists of all classes under it")
     for name, count in Counter(names).items():
         if count > 1:
             fail("data.species", f"the name {name!r} is given {count} times", "make the names unique")

@@ -53,21 +53,31 @@ def with_lists(
 
     Raises:
         InputError: a path of `data.lists` that does not exist or holds no list, two lists of one tomogram, several lists
-            that may be for all, or one for all that names no tomogram.
+            that may be for all, one for all that names no tomogram, or lists of all classes beside those by class that
+            are of no tomogram.
     """
     names = ListNames(tomograms, data, NameRule.of(data.name_pattern, "data.name_pattern"))
     given = list_paths(data) or ([("", folder)] if of_folder else [])
     by_class = isinstance(data.lists, Mapping) and bool(data.lists)
     found = list(tomograms)
     for group in [[pair] for pair in given] if by_class else [given]:
-        files = dict(_files(group, must_hold=not of_folder))
-        explicit = {path for _, path in group if path.is_file()}
         class_name = group[0][0] if by_class else ""
-        for number, lists in enumerate(_paired(names, files, explicit, folder, class_name)):
-            with_these = _with(found[number] if class_name else tomograms[number], lists, class_name)
-            # Lists of all classes leave those of single classes to the tomograms that they are not of.
-            if class_name or not by_class or names.has_list(with_these):
-                found[number] = with_these
+        key = f"data.lists.{class_name or ALL_CLASSES}" if by_class else "data.lists"
+        files = dict(_files(group, key, must_hold=not of_folder))
+        explicit = {path for _, path in group if path.is_file()}
+        paired = enumerate(_paired(names, files, explicit, folder, class_name))
+        if class_name or not by_class:
+            for number, lists in paired:
+                found[number] = _with(found[number], lists, class_name)
+            continue
+        # Lists of all classes leave those of single classes to the tomograms that they are not of.
+        of_all = {number: _with(tomograms[number], lists, "") for number, lists in paired}
+        of_all = {number: tomogram for number, tomogram in of_all.items() if names.has_list(tomogram)}
+        if not of_all:
+            fix = "call its lists after the tomograms; data.name_pattern says what of a name counts"
+            raise InputError(f"{key}: of no tomogram of the data set", where=group[0][1], fix=fix)
+        for number, tomogram in of_all.items():
+            found[number] = tomogram
     return [files if names.has_list(files) else replace(files, **_NONE) for files in found]
 
 
@@ -94,11 +104,10 @@ def _with(tomogram: TomogramFiles, lists: _Shared, class_name: str) -> TomogramF
     return replace(tomogram, class_lists=(*tomogram.class_lists, (class_name, lists.own)), shared=shared)
 
 
-def _files(given: Sequence[tuple[str, Path]], *, must_hold: bool) -> Iterator[tuple[str, Path]]:
-    """The lists by their file names."""
+def _files(given: Sequence[tuple[str, Path]], key: str, *, must_hold: bool) -> Iterator[tuple[str, Path]]:
+    """The lists by their file names; `key` is that of the configuration, for messages."""
     seen: dict[str, Path] = {}
-    for name, path in given:
-        key = f"data.lists.{name}" if name else "data.lists"
+    for _, path in given:
         if not path.exists():
             raise InputError(f"{key}: no such file or folder", where=path, fix="correct the path")
         inside = sorted(path.iterdir()) if path.is_dir() else [path]

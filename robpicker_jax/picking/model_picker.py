@@ -51,7 +51,7 @@ class ModelPicker:
     def __post_init__(self) -> None:
         check_picking(self.model.card.picking)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """A text that differs wherever picks or class maps may differ: of the model with its card, and the score limits."""
         return f"{fingerprint(self.model)} {self.min_scores}"

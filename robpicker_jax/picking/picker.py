@@ -10,6 +10,7 @@ import numpy as np
 
 from robpicker_jax.annotations import Particles
 from robpicker_jax.config import DataConfig
+from robpicker_jax.datasets.densities import DensityStatistics
 from robpicker_jax.evaluation.calibration_counts import ClassCalibration
 from robpicker_jax.picking.inference import MemoryBound, Reader
 from robpicker_jax.picking.model_picker import ModelPicker
@@ -28,8 +29,8 @@ class Picker(Protocol):
     To add one: write a class with these members and a function that builds it (`PickerBuilder`), and put that function
     into `PICKERS` under a name. `pick --picker` then takes the name. This works from outside the package too.
 
-    What a picker may be able to do beyond that has a protocol each: `Fingerprinted`, `Judging`, `Calibrated`. A picker
-    that has the member of one is taken to be one; it need not inherit from it.
+    What a picker may be able to do beyond that has a protocol each: `Fingerprinted`, `Judging`, `Calibrated`, `Trained`.
+    A picker whose class has the members of one is taken to be one; it need not inherit from it.
     """
 
     @property
@@ -105,6 +106,21 @@ class Calibrated(Protocol):
     @property
     def calibration(self) -> Mapping[str, ClassCalibration] | None:
         """What picks were worth by score, by species; None: not known."""
+        ...
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """A picker that knows the tomograms it was made from, so that those that are unlike them are told apart."""
+
+    @property
+    def voxel_size_tolerance(self) -> float:
+        """Largest relative difference of a tomogram's voxel size from its own; `VOXEL_SIZE_TOLERANCE` for other pickers."""
+        ...
+
+    @property
+    def densities(self) -> DensityStatistics | None:
+        """Scale and skewness of the training tomograms' densities; None: not known."""
         ...
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class TemplatePicker:
     def __post_init__(self) -> None:
         object.__setattr__(self, "matcher", build_matcher(self.config, self.min_scores))
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """A text that differs wherever picks may differ."""
         settings = json.dumps(as_plain_values(self.config), sort_keys=True)

@@ -35,7 +35,7 @@ _NETWORKS: tuple[dict[str, Any], ...] = (
     },
 )  # fmt: skip
 
-# The best start in the study of label errors: a sure prediction nearly overrules the given label.
+# With these scores a sure prediction nearly overrules the given label from the start.
 _CORRECTION: dict[str, Any] = {"alpha_bias": 0.0, "correction_label_score": 3.0, "correction_prediction_score": 2.5}
 
 

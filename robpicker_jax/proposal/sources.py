@@ -23,6 +23,7 @@ from robpicker_jax.datasets.flat_folder import flat_tomograms
 from robpicker_jax.datasets.given_lists import ListNames, with_lists
 from robpicker_jax.datasets.pairing import list_suffix, pairs
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.training.run_folder import PICKS, REPORT, is_run_folder
 from robpicker_jax.volumes import is_volume
 
 _DEPTH = 4
@@ -116,14 +117,14 @@ def _voxel_size(tomograms: Sequence[TomogramFiles], given: float | None) -> floa
 def _folders(root: Path) -> Iterator[Path]:
     """The folders of a project, nearest first in each branch.
 
-    Without those of volumes that are folders themselves, and without what a training run left behind: its picks are
-    lists of the project's tomograms too, but nobody's annotations.
+    Left out are volumes that are folders themselves, and the picks and reports inside the folder of a training run:
+    picks are lists of the project's tomograms too, but nobody's annotations.
     """
-    for count, (place, inside, files) in enumerate(os.walk(root)):
+    for count, (place, inside, _) in enumerate(os.walk(root)):
         depth = len(Path(place).relative_to(root).parts)
         inside[:] = sorted(n for n in inside if depth < _DEPTH and n[0] != "." and not is_volume(Path(place, n)))
-        if {"config.yaml", "versions.json", "metrics.jsonl"} <= set(files):
-            inside[:] = [name for name in inside if name not in ("picks", "report")]
+        if is_run_folder(Path(place)):
+            inside[:] = [name for name in inside if name not in (PICKS, REPORT)]
         if count >= _MOST_FOLDERS:
             return
         yield Path(place)

@@ -30,6 +30,7 @@ from robpicker_jax.system.version import __version__
 from robpicker_jax.training.results import RESULTS
 
 CHECKPOINTS = "checkpoints"
+PICKS, REPORT = "picks", "report"
 _DENSITIES = "densities.json"
 _VERSIONS = "versions.json"
 _WRITTEN = (
@@ -37,9 +38,9 @@ _WRITTEN = (
     "metrics.jsonl",
     "model.rpk",
     "calibration.json",
-    "picks",
+    PICKS,
     "evaluation.json",
-    "report",
+    REPORT,
     RESULTS,
 )
 # With other values of these a run is still the same training: it may be prolonged, or picked and evaluated differently.
@@ -89,6 +90,11 @@ def trained_to(workdir: Path) -> int | None:
     latest = workdir / CHECKPOINTS / "latest"
     names = [path.name for path in latest.iterdir()] if latest.is_dir() else []
     return max((int(name) for name in names if name.isdecimal()), default=None)
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether a training run has been started in a folder."""
+    return all((folder / name).is_file() for name in ("config.yaml", _VERSIONS, "metrics.jsonl"))
 
 
 def check_same_run(workdir: Path, config: Config) -> None:

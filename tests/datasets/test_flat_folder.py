@@ -147,6 +147,24 @@ def test_lists_of_all_classes_count_in_place_of_those_by_class(folder: Path, as_
     assert splits(data) == {"train": ["TS_01"], "meta": ["TS_02"], "test": ["TS_03"]}
 
 
+def test_lists_of_all_classes_that_are_of_no_tomogram_are_refused(folder: Path) -> None:
+    """Or somebody would train on the uncorrected lists and not know it."""
+    lists = {"ribosome": str(warp_list(folder / "run_12.csv"))}
+    (folder / "corrected").mkdir()
+    write_annotations(folder / "corrected/TS_09.csv", Particles([[1.0, 1.0, 1.0]], [1]), fmt="csv")
+    write_annotations(folder / "one.csv", Particles([[1.0, 1.0, 1.0]], [1], tomograms=["TS_09"]), fmt="csv")
+    for given in ("corrected", "one.csv"):
+        with pytest.raises(InputError, match=r"data\.lists\.\*: of no tomogram.*data\.name_pattern"):
+            splits(section(folder, lists={**lists, "*": str(folder / given)}))
+    with pytest.raises(InputError, match=r"data\.lists\.\*: no such file"):
+        splits(section(folder, lists={**lists, "*": str(folder / "nowhere")}))
+    # An empty list of its own says that nothing is in the tomogram.
+    write_annotations(folder / "corrected/TS_02.csv", Particles(np.zeros((0, 3)), np.zeros(0, int)), fmt="csv")
+    data = section(folder, lists={**lists, "*": str(folder / "corrected")})
+    found = dataset(data.dir or "", data)
+    assert [len(load_particles(found[split][0], data, SHAPE, 10.0)) for split in ("train", "meta")] == [2, 0]
+
+
 def test_names_patterns_and_what_they_leave(folder: Path) -> None:
     lists = str(warp_list(folder / "a.csv"))
     assert splits(section(folder, lists=lists, splits=SplitsConfig(meta=("TS_02",), test=("*1",)))) == {
@@ -259,6 +277,8 @@ def test_paths_are_relative_to_the_file_or_to_the_working_folder(folder: Path, m
     assert config.data.lists == lists
     assert splits(config.data) == {"train": ["TS_01"], "meta": ["TS_02"], "test": ["TS_03"]}
     monkeypatch.chdir(folder / "lists")
+    all_classes = load_config(path, ["data.lists.*=corrected"])
+    assert all_classes.data.lists == lists | {"*": str(folder / "lists/corrected")}
     here = load_config(path, ["data.lists.apo-ferritin=ferritin.csv"])
     assert here.data.lists == lists | {"apo-ferritin": str(folder / "lists/ferritin.csv")}
     assert load_config(path, ["data.lists=[ferritin.csv]"]).data.lists == (str(folder / "lists/ferritin.csv"),)

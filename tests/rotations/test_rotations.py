@@ -42,13 +42,19 @@ def blob(edge: int = 17) -> np.ndarray:
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-def test_quaternions_are_scipys(seed: int) -> None:
+def test_quaternions_turn_vectors_and_come_back(seed: int) -> None:
+    """Turned vectors are q v q* / |q|², by the product of quaternions: v + 2 u × (u × v + w v) with q = (w, u)."""
     rng = np.random.default_rng(seed)
-    quaternions = rng.normal(size=(5, 4))
-    expected = scipy.spatial.transform.Rotation.from_quat(quaternions[:, [1, 2, 3, 0]])
+    quaternions, vectors = rng.normal(size=(2, 5, 4)), rng.normal(size=(2, 5, 3))
     matrices = matrices_from_quaternions(quaternions)
-    np.testing.assert_allclose(matrices, expected.as_matrix(), atol=1e-12)
-    np.testing.assert_allclose(matrices_from_quaternions(quaternions_from_matrices(matrices)), matrices, atol=1e-12)
+    unit = quaternions / np.linalg.norm(quaternions, axis=-1, keepdims=True)
+    w, u = unit[..., :1], unit[..., 1:]
+    turned = vectors + 2 * np.cross(u, np.cross(u, vectors) + w * vectors)
+    np.testing.assert_allclose((matrices @ vectors[..., None])[..., 0], turned, atol=1e-12)
+    back = quaternions_from_matrices(matrices)
+    np.testing.assert_allclose(back, unit * np.sign(w), atol=1e-12)
+    assert matrices_from_quaternions(np.zeros((0, 4))).shape == (0, 3, 3)
+    assert quaternions_from_matrices(np.zeros((2, 0, 3, 3))).shape == (2, 0, 4)
 
 
 def test_half_turns_have_quaternions() -> None:

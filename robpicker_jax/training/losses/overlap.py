@@ -50,8 +50,9 @@ def batch_dice(
 
     Dice hardly moves a class whose probability is near zero wherever its label is: through softmax, its gradient there
     falls with that probability. A network that took one species for another then never learns to tell them apart. The
-    cross-entropy of each class, −Σ y ln p over the mass Σ y of its label in the batch, keeps its gradient, and counts
-    a rare class as much as a common one, as Dice does.
+    cross-entropy of each class, −Σ y ln p over the mass Σ y of its label in the batch, keeps its gradient down to a
+    probability of 1e-18, and counts a rare class as much as a common one, as Dice does. Traces that a soft label leaves
+    of a class count as that class too, with all its weight where the batch holds nothing more of it.
 
     Args:
         predicted: class probabilities.
