@@ -190,7 +190,6 @@ def _remarks(estimate: str, derived: str) -> dict[str, str]:
     return {
         "patches": "six times the largest radius, in multiples of 16, and no more than the thinnest tomogram",
         "model": f"the largest of three networks that this machine trains in twelve hours: {estimate}",
-        "train.loss_options": "a little cross-entropy beside Dice, whose gradient stays where a species is predicted nowhere",
         "train.meta_class_entropy": "the correction is taught small species as much as large ones",
         "train.meta_warmup_steps": "labels and weights are left alone until the network knows the particles",
         "train.corruption": "the errors that the correction learns to undo, as rough lists usually have them. Your own rates "

@@ -35,9 +35,6 @@ _NETWORKS: tuple[dict[str, Any], ...] = (
     },
 )  # fmt: skip
 
-# With these scores a sure prediction nearly overrules the given label from the start.
-_CORRECTION: dict[str, Any] = {"alpha_bias": 0.0, "correction_label_score": 3.0, "correction_prediction_score": 2.5}
-
 
 def patches(radii_vox: Sequence[float], shapes_zyx: Sequence[Sequence[int]]) -> dict[str, Any]:
     """The section `patches`: as the radii have it, and never more than the thinnest tomogram."""
@@ -63,7 +60,7 @@ def networks(radii_vox: Sequence[float], n_species: int) -> list[dict[str, Any]]
     found = []
     for entry in _NETWORKS:
         train = entry["train"]
-        model = {"preset": "custom", **entry["model"], **_CORRECTION}
+        model = {"preset": "custom", **entry["model"], "alpha_bias": 0.0}
         every = train["every"]
         found.append(
             {
@@ -72,7 +69,6 @@ def networks(radii_vox: Sequence[float], n_species: int) -> list[dict[str, Any]]
                     "steps": train["steps"],
                     "batch_size": train["batch_size"],
                     "inner": {"name": "adam", "learning_rate": train["rate"], "schedule": "cosine", "warmup_steps": 20},
-                    "loss_options": {"cross_entropy": 0.02},
                     "correction": {"name": "adam", "learning_rate": 5.0e-3, "b2": 0.99, "schedule": "cosine"},
                     "reweighting": {"name": "adam", "learning_rate": 1.0e-3, "b2": 0.99, "schedule": "cosine"},
                     "meta_warmup_steps": train["steps"] // 3,
