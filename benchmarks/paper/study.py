@@ -72,6 +72,7 @@ class Changes:
         picks: of a case: whose picks are judged, the trained model's; in studies that match templates also the matched
             lists themselves, or the true particles. The last two train nothing.
         matched: of a data set: what of the study's template matching is otherwise there.
+        only: of a case: the data sets that it is trained on; none named: all.
         corruption: of a case: from where `train.corruption` has its rates, the settings or, in studies that match
             templates, the matched lists of the meta tomograms beside their clean ones.
     """
@@ -83,6 +84,7 @@ class Changes:
     full: dict[str, Any] = field(default_factory=dict)
     shown: bool = True
     picks: Picks = "model"
+    only: tuple[str, ...] = ()
     matched: dict[str, Any] = field(default_factory=dict)
     corruption: Literal["stated", "measured"] = "stated"
 
@@ -193,8 +195,9 @@ class Study:
         """All runs, seed by seed, so that a study that is stopped has compared every case on fewer seeds."""
         for seed in seeds:
             for data_set in self.file.data_sets:
-                for case in self.file.cases:
-                    yield Run(data_set, case, seed)
+                for case, change in self.file.cases.items():
+                    if not change.only or data_set in change.only:
+                        yield Run(data_set, case, seed)
 
     def config(self, run: Run) -> Config:
         """The configuration of a run; its seed draws the data, their label noise and the training.
@@ -249,6 +252,9 @@ class Study:
             if name not in self.file.cases:
                 raise InputError(f"the reference {name!r} is no case", where=self.source)
         for name, case in self.file.cases.items():
+            elsewhere = set(case.only) - set(self.file.data_sets)
+            if elsewhere:
+                raise InputError(f"{min(elsewhere)!r} is no data set", where=f"{self.source}, cases.{name}.only")
             if self.file.matched is None and (case.picks, case.corruption) != ("model", "stated"):
                 raise InputError("the study matches no templates", where=f"{self.source}, cases.{name}")
         for run in self.runs([0]):

@@ -55,6 +55,16 @@ def test_settings_come_from_base_study_data_set_and_case(tmp_path: Path) -> None
     assert full.config(Run("few", "five", 0)).train.inner_steps == 1
 
 
+def test_a_case_may_be_of_some_data_sets_only(tmp_path: Path) -> None:
+    cases = {"supervised": {"label": "a"}, "robpicker": {"label": "b", "only": ["many"]}}
+    runs = toy(tmp_path, cases=cases, references=["supervised"]).runs([0])
+    assert [(run.data_set, run.case) for run in runs] == [
+        ("few", "supervised"),
+        ("many", "supervised"),
+        ("many", "robpicker"),
+    ]
+
+
 def test_steps_count_updates(tmp_path: Path) -> None:
     study = toy(tmp_path)
     one, five = (study.config(Run("few", case, 0)).train for case in ("robpicker", "five"))
@@ -73,6 +83,7 @@ def test_steps_count_updates(tmp_path: Path) -> None:
         ({"cases": {"supervised": {"label": "a", "settings": {"train.stepz": 3}}}}, "stepz"),
         ({"cases": {"supervised": {"label": "a", "setting": {}}}}, "setting"),
         ({"figures": ["cartoon"]}, "figures"),
+        ({"cases": {"supervised": {"label": "a", "only": ["nowhere"]}}}, "'nowhere' is no data set"),
     ],
 )
 def test_a_faulty_study_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

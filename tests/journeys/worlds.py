@@ -30,6 +30,7 @@ SMALL = [
     "--model.convs_per_block=1",
     "--model.bottleneck_convs=1",
     "--model.correction=tied",
+    "--model.alpha_bias=-3",  # what is proposed suits a correction with a network of its own
     "--train.steps=40",
     "--train.batch_size=2",
     "--train.meta_warmup_steps=20",
