@@ -249,8 +249,7 @@ def _say_corruption(
     options: Namespace, settings: _Settings, truth: dict[str, Particles], picks: dict[str, Particles]
 ) -> None:
     """Print the section `train.corruption` that errs as the picks do."""
-    import yaml
-
+    from robpicker_jax.config.loading import yaml_text
     from robpicker_jax.datasets.lists import agree_on_classes
     from robpicker_jax.evaluation.label_errors import label_errors
     from robpicker_jax.system.errors import InputError
@@ -261,7 +260,7 @@ def _say_corruption(
         where = "--corruption"
         raise InputError("needs a radius for each class", where=where, fix="give --config, or --classes and --radii")
     section = label_errors(truth, picks, radii, class_names).corruption(settings.config.patches.size)
-    text = yaml.safe_dump({"train": {"corruption": section}}, sort_keys=False, allow_unicode=True)
+    text = yaml_text({"train": {"corruption": section}})
     say(text.rstrip("\n"))
 
 

@@ -137,7 +137,21 @@ def as_plain_values(section: Any) -> dict[str, Any]:
 
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML that `load_config` reads back to an equal `Config`."""
-    return yaml.safe_dump(as_plain_values(config), sort_keys=False, allow_unicode=True)
+    return yaml_text(as_plain_values(config))
+
+
+def yaml_text(value: Any, **options: Any) -> str:
+    """Plain values as YAML that reads back equal, keys in their order, in the letters of their language.
+
+    Args:
+        value: nested plain values.
+        options: of `yaml.safe_dump`.
+    """
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, **options)
+    # YAML reads these as ends of lines, and PyYAML writes them as they are unless everything foreign is escaped.
+    if any(end in text for end in "\x85\u2028\u2029"):
+        text = yaml.safe_dump(value, sort_keys=False, **options)
+    return text
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

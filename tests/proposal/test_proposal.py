@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from robpicker_jax.annotations import Particles, write_annotations
@@ -234,6 +234,7 @@ FLOW = PLAIN | st.lists(PLAIN, max_size=2) | st.dictionaries(st.text(min_size=1,
 VALUES = FLOW | st.lists(st.dictionaries(st.text(min_size=1, max_size=3), FLOW, min_size=1, max_size=2), max_size=2)
 
 
+@example({"a": {"x": "ends of lines \x85 \u2028 \u2029 in YAML"}})
 @settings(max_examples=40)
 @given(st.dictionaries(st.sampled_from("abc"), st.dictionaries(st.sampled_from("xyz"), VALUES, min_size=1)))
 def test_what_is_written_is_what_yaml_reads(values: dict[str, dict[str, object]]) -> None:
