@@ -66,11 +66,12 @@ def batch_dice(
     half, count = (size_a + size_b) / 2, predicted.shape[0]
     # A patch whose prediction is not finite has no finite loss; the others keep theirs, so that one sees which it was.
     total = jnp.sum(jnp.where(jnp.isfinite(half), half, 0.0), axis=0, keepdims=True)
-    mass = jnp.sum(size_b, axis=0, keepdims=True)
     if device_axis is not None:
-        total, mass, count = lax.psum((total, mass, count), device_axis)
+        total, count = lax.psum((total, count), device_axis)
     per_class = count * (half - overlap) / (total + smoothing_vox)
     if cross_entropy:
+        mass = jnp.sum(size_b, axis=0, keepdims=True)
+        mass = mass if device_axis is None else lax.psum(mass, device_axis)
         entropy = jnp.sum(voxel_entropies(predicted, label), axis=(1, 2, 3))
         per_class += cross_entropy * count * entropy / (mass + smoothing_vox)
     return LossValues(jnp.mean(per_class, axis=-1), per_class)
