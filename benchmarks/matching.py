@@ -129,7 +129,7 @@ def times(species: str, shape: tuple[int, int, int], step: float, share: float) 
         yield row(NAME, case, f"cascade, {threads} threads, {name}, CPU", spent[1], "s")
     for name, spent in (("search alone", searching), ("with turning", turning + searching)):
         for kind, times_faster in zip(("", ", CPU"), exact[threads] / spent, strict=True):
-            yield row(NAME, case, f"exact search over cascade, {name}{kind}", float(times_faster), "x")
+            yield row(NAME, case, f"exact search over cascade, {name}{kind}", float(times_faster), "x", better="higher")
     for backend, jobs in (("numpyfftw", 1), ("numpyfftw", threads), ("jax", 1)):
         taken, why = pytme_seconds(volume, template.density, template.mask, part, backend, jobs)
         name = f"pytme, {backend}, {jobs} job{'s' * (jobs > 1)}"
@@ -137,9 +137,9 @@ def times(species: str, shape: tuple[int, int, int], step: float, share: float) 
         ours = exact[threads if backend == "jax" else jobs]
         total, ratio = (None, (None, None)) if taken is None else (float(taken[0] * whole), tuple(taken * whole / ours))
         yield row(NAME, case, f"{name}, from a part of the angles", total, "s", why=why)
-        yield row(NAME, case, f"{name}, over exact search", ratio[0], "x", why=why)
+        yield row(NAME, case, f"{name}, over exact search", ratio[0], "x", why=why, better="lower")
         if jobs == 1:
-            yield row(NAME, case, f"{name}, over exact search, CPU", ratio[1], "x", why=why)
+            yield row(NAME, case, f"{name}, over exact search, CPU", ratio[1], "x", why=why, better="lower")
 
 
 def lists(species: str, shape: tuple[int, int, int], step: float) -> Iterator[Row]:
@@ -169,7 +169,7 @@ def lists(species: str, shape: tuple[int, int, int], step: float) -> Iterator[Ro
     for kind, name in (("counted", "as many picks as particles"), ("significant", "picks above the cut-off extreme")):
         ours, oracle = (chosen[search, kind].voxels_zyx for search in ("cascade", "exact"))
         f1 = agreement(ours, oracle, 1.8)
-        yield row(NAME, case, f"F1 between the lists of cascade and exact search, {name}", f1, "")
+        yield row(NAME, case, f"F1 between the lists of cascade and exact search, {name}", f1, "", better="higher")
     exact = found["exact"].scores
     best = np.argsort(-exact, axis=None)[: exact.size // 300]
     settled = float((found["cascade"].angles.reshape(-1)[best] >= 0).mean())

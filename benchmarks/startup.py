@@ -1,8 +1,12 @@
-"""How long commands take to answer: `--help` of each, and from starting `train` to the end of its first step.
+"""How long commands take to answer: `--help` of each, from starting `train` to the end of its first step, and `pick`.
 
 First start: an empty compilation cache, simulated data that are there already. Second start: the same command again,
 after a stop. Ten large tomograms follow, with the quickstart's programs in the cache. Each in a process of its own, timed
 from outside until metrics.jsonl holds the first step's row (which is written while the second step runs).
+
+`pick` takes the quickstart's network with fresh parameters to the quickstart's test tomogram, from start to end. What a
+program that is stored traced and lowered beside the model could save at most is the time of tracing and lowering it, which
+is measured in this process; the compiled program comes from the cache at every start but the first.
 """
 
 from __future__ import annotations
@@ -16,9 +20,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
+
+import jax
+import numpy as np
 
 from benchmarks._common import Row, main, row, seconds
 from benchmarks.input import SHREC, write_tomograms
+from robpicker_jax.config import load_config
+from robpicker_jax.models.model_file import save_model
+from robpicker_jax.training.experiment import build_experiment
+from robpicker_jax.training.export import trained_model
 
 NAME = "startup"
 TIMEOUT_S = 600
@@ -36,6 +48,7 @@ def run(quick: bool) -> Iterator[Row]:
         _python("simulate", "--out", str(folder / "data"))
         environment = {**os.environ, "ROBPICKER_CACHE": str(folder / "cache")}
         yield from _starts("quickstart", folder, environment)
+        yield from _picking(folder, environment)
         if not quick:
             for part in ("run", "data"):
                 shutil.rmtree(folder / part)
@@ -73,8 +86,30 @@ def first_step(folder: Path, environment: dict[str, str]) -> tuple[float, float]
     return times[0], (times[-1] - times[0]) / (len(times) - 1)
 
 
-def _python(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "robpicker_jax", *arguments], check=True, stdout=subprocess.DEVNULL)
+def _picking(folder: Path, environment: dict[str, str]) -> Iterator[Row]:
+    """Picking one small tomogram: the whole command twice, and the part of it that traces and lowers the network."""
+    config = load_config(Path(__file__).parents[1] / "configs" / "quickstart.yaml", [])
+    experiment = build_experiment(config)
+    model = trained_model(experiment, experiment.state)
+    save_model(folder / "model.rpk", model)
+    case = "pick, a tomogram of the quickstart"
+    tomogram = str(next((folder / "data" / "test").glob("test_*[0-9].mrc")))
+    for start in ("first", "second"):
+        shutil.rmtree(folder / "picks", ignore_errors=True)
+        began = time.perf_counter()
+        command = ("pick", "--model", str(folder / "model.rpk"), "--out", str(folder / "picks"), tomogram)
+        _python(*command, environment={**environment, "ROBPICKER_CACHE": str(folder / "cache of pick")})
+        yield row(NAME, case, f"{start} start", time.perf_counter() - began, "s")
+    edge = config.inference.tile or config.patches.size
+    tiles = jax.ShapeDtypeStruct((config.inference.batch_size, edge, edge, edge, 1), np.float32)
+    began = time.perf_counter()
+    cast(Any, model.predict).lower(model.params, model.batch_stats, tiles)
+    yield row(NAME, case, "of it to trace and lower the network", time.perf_counter() - began, "s")
+
+
+def _python(*arguments: str, environment: dict[str, str] | None = None) -> None:
+    command = [sys.executable, "-m", "robpicker_jax", *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
 
 
 def _lines(path: Path) -> int:
