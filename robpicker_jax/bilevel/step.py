@@ -76,8 +76,8 @@ Step = Callable[[TrainState, Tree, Tree], tuple[TrainState, Metrics]]
 """`(state, inner batches, outer batch) -> (state, metrics)`; inner batches have a leading axis of inner steps."""
 
 
-DirectLoss = Callable[[Tree, Tree, Tree, Tree], tuple[jax.Array, Tree]]
-"""`(params, meta, state, outer batch) -> (loss, aux)`, differentiated with respect to `meta` alone."""
+DirectLoss = Callable[[Tree, Tree, Tree, Tree, jax.Array], tuple[jax.Array, Tree]]
+"""`(params, meta, state, outer batch, steps done) -> (loss, aux)`, differentiated with respect to `meta` alone."""
 
 Scale = Callable[[Tree, jax.Array], Tree]
 """`(hypergradient, step) -> hypergradient` of another size."""
@@ -140,7 +140,7 @@ def bilevel_step(
         gradient = out.hypergradient if scale is None else scale(out.hypergradient, state.step)
         direct = None
         if direct_loss is not None:
-            own, direct = _direct_gradient(direct_loss, out.params, state.meta, out.state, outer_batch, mean)
+            own, direct = _direct_gradient(direct_loss, out.params, state, out.state, outer_batch, mean)
             gradient = jax.tree.map(lambda h, g: h + direct_weight * g, gradient, own)
         meta, meta_opt_state = _update(meta_optimizers, gradient, state)
         new = TrainState(state.step + 1, out.params, out.state, meta, out.opt_state, meta_opt_state)
@@ -193,9 +193,7 @@ def direct_step(
 
     def step(state: TrainState, inner_batches: Tree, outer_batch: Tree) -> tuple[TrainState, Metrics]:
         after, metrics = plain(state, inner_batches, outer_batch)
-        gradient, direct = _direct_gradient(
-            direct_loss, after.params, state.meta, after.network_state, outer_batch, mean
-        )
+        gradient, direct = _direct_gradient(direct_loss, after.params, state, after.network_state, outer_batch, mean)
         gradient = jax.tree.map(lambda g: direct_weight * g, gradient)
         meta, meta_opt_state = _update(meta_optimizers, gradient, state)
         return after._replace(meta=meta, meta_opt_state=meta_opt_state), metrics._replace(direct=direct)
@@ -204,11 +202,13 @@ def direct_step(
 
 
 def _direct_gradient(
-    direct_loss: DirectLoss, params: Tree, meta: Tree, network_state: Tree, batch: Tree, mean: Mean
+    direct_loss: DirectLoss, params: Tree, before: TrainState, network_state: Tree, batch: Tree, mean: Mean
 ) -> tuple[Tree, Tree]:
-    """∂/∂M of a loss at fixed parameters, and its aux."""
+    """∂/∂M of a loss at fixed parameters and the meta parameters before the step, and its aux."""
     params = jax.lax.stop_gradient(params)
-    gradient, aux = jax.grad(lambda meta: direct_loss(params, meta, network_state, batch), has_aux=True)(meta)
+    gradient, aux = jax.grad(lambda meta: direct_loss(params, meta, network_state, batch, before.step), has_aux=True)(
+        before.meta
+    )
     return mean(gradient), aux
 
 

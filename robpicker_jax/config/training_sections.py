@@ -236,9 +236,9 @@ class TrainConfig:
     meta_class_entropy: Annotated[
         NonNegative,
         about(
-            "weight, in the own loss of a correction with a proposal of its own (not tied, not ema), of a cross-entropy in "
-            "which every class counts alike; the larger, the sooner missing particles are recovered, and the more false "
-            "ones are added"
+            "weight at the start, in the own loss of a correction with a proposal of its own (not tied, not ema), of a "
+            "cross-entropy in which every class counts alike; it falls to zero until the end by half a cosine. The larger, "
+            "the sooner missing particles are recovered, and the more false ones are added"
         ),
     ] = 0.0
     corruption: Annotated[CorruptionConfig, about("how meta labels are corrupted for that")] = field(

@@ -310,7 +310,7 @@ def _steps(
             build_loss(train, device_axis=axis),
             average_proposes=model.correction == "ema",
             own_head=model.correction in ("head", "network", "labels", "separate"),
-            class_entropy=train.meta_class_entropy,
+            class_entropy=_fading(train.meta_class_entropy, train.steps),
             device_axis=axis,
         )
         if train.meta_alpha:
@@ -359,6 +359,11 @@ def _untouched(problem: BilevelProblem) -> BilevelProblem:
         return problem.inner_loss(params, {}, *rest)
 
     return replace(problem, inner_loss=inner_loss)
+
+
+def _fading(weight: float, steps: int) -> Callable[[jax.Array], jax.Array] | None:
+    """A weight that falls to zero until the last step, by half a cosine as learning rates do; None for none at all."""
+    return optax.cosine_decay_schedule(weight, steps) if weight else None
 
 
 def _scale(train: TrainConfig) -> Scale | None:

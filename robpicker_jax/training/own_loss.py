@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from robpicker_jax.training.corruption import CorruptionRates, corrupt
 from robpicker_jax.training.losses import BoundLoss, dice
-from robpicker_jax.training.losses.overlap import batch_dice
+from robpicker_jax.training.losses.overlap import batch_dice, class_entropies
 from robpicker_jax.training.losses.voxelwise import focal
 from robpicker_jax.training.objective import Batch, Networks, NetworkState
 
@@ -46,10 +46,10 @@ def own_loss(
     *,
     average_proposes: bool = False,
     own_head: bool = False,
-    class_entropy: float = 0.0,
+    class_entropy: Callable[[Array], Array] | None = None,
     device_axis: str | None = None,
-) -> Callable[[Tree, Tree, NetworkState, Batch], tuple[Array, OwnAux]]:
-    """The correction's own loss as `(params, meta, state, batch) -> (loss, aux)`, on clean labels that were corrupted.
+) -> Callable[[Tree, Tree, NetworkState, Batch, Array], tuple[Array, OwnAux]]:
+    """The correction's own loss as `(params, meta, state, batch, step) -> (loss, aux)`, on clean labels that were corrupted.
 
     Only `meta["correction"]` is meant to be differentiated: the segmentation network is what it is.
 
@@ -61,16 +61,18 @@ def own_loss(
         own_head: the proposal is the correction's own. Then the loss is Dice over the batch of C(ã) and of S, and
             cross-entropy of S, whatever the loss of the segmentation: Dice patch by patch would punish every trace of the
             classes that a patch does not hold, and a correction has to begin with traces.
-        class_entropy: with `own_head`, weight of a further cross-entropy in which every class counts alike (that of
+        class_entropy: with `own_head`, step → weight of a further cross-entropy in which every class counts alike (that of
             `batch_dice`), of C(ã) and of S. Where a particle's label is missing, a correction that repeats labels is
-            sure of the background, and through softmax Dice hardly moves it.
+            sure of the background, and through softmax Dice hardly moves it. As rare classes count as much as the
+            background, it also makes the correction add what is not there, so it should fade once it has done its work.
         device_axis: mapped axis of the devices that share the batch, inside `shard_map` or `pmap`.
     """
 
     cross_entropy = partial(focal, gamma=0.0)
-    whole_dice = partial(batch_dice, cross_entropy=class_entropy, device_axis=device_axis)
+    whole_dice = partial(batch_dice, device_axis=device_axis)
+    by_class = partial(class_entropies, device_axis=device_axis)
 
-    def own(params: Tree, meta: Tree, state: NetworkState, batch: Batch) -> tuple[Array, OwnAux]:
+    def own(params: Tree, meta: Tree, state: NetworkState, batch: Batch, step: Array) -> tuple[Array, OwnAux]:
         frozen = jax.lax.stop_gradient(params)
         features, logits, _ = networks.segment(frozen, state.batch_stats, batch.image, train=True)
         n_classes = logits.shape[-1]
@@ -93,6 +95,9 @@ def own_loss(
             # It has to learn what it proposes however small α is; cross-entropy still moves it where it is sure and wrong.
             both = whole_dice(corrected, clean).per_patch + whole_dice(proposal, clean).per_patch
             losses = both + cross_entropy(proposal, clean).per_patch
+            if class_entropy is not None:
+                entropies = by_class(corrected, clean) + by_class(proposal, clean)
+                losses += class_entropy(step) * jnp.mean(entropies, axis=-1)
         else:
             losses = loss(corrected, clean).per_patch
         wanted = jnp.argmax(clean, axis=-1)

@@ -23,8 +23,9 @@ def outer_loss(params: Any, state: Any, batch: Any) -> tuple[jax.Array, None]:
     return jnp.mean((batch @ params["a"] - 1.0) ** 2), None
 
 
-def own(params: Any, meta: Any, state: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
-    value = jnp.sum(meta["net"]["w"] ** 2) * jnp.sum(params["a"] ** 2)
+def own(params: Any, meta: Any, state: Any, batch: Any, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Halved with every step done."""
+    value = 0.5**step * jnp.sum(meta["net"]["w"] ** 2) * jnp.sum(params["a"] ** 2)
     return value, value
 
 
@@ -63,3 +64,11 @@ def test_the_direct_step_leaves_the_hypergradient_out() -> None:
     np.testing.assert_allclose(after.meta["net"]["w"], w - 2.0 * 2 * w * jnp.sum(a**2), rtol=1e-5)
     assert jnp.isnan(metrics.outer_loss)
     assert int(after.step) == 1
+
+
+def test_the_direct_loss_is_told_how_many_steps_are_done() -> None:
+    state = start()._replace(step=jnp.asarray(1))
+    for step in (bilevel_step(PROBLEM, META, direct_loss=own), direct_step(PROBLEM, META, own)):
+        after, metrics = step(state, INNER, OUTER)
+        w = state.meta["net"]["w"]
+        np.testing.assert_allclose(metrics.direct, 0.5 * jnp.sum(w**2) * jnp.sum(after.params["a"] ** 2), rtol=1e-6)

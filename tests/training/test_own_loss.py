@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -30,17 +31,24 @@ def segmented(params: Any, stats: Any, image: jax.Array, train: bool) -> tuple[j
     return image, jnp.zeros((*image.shape[:-1], 2)), stats
 
 
-def loss_of(score: float, class_entropy: float) -> jax.Array:
+def loss_of(score: float, class_entropy: float, step: int = 0) -> jax.Array:
     """The mean loss of two patches, one with a particle whose label is always missing."""
     label = np.zeros((2, 8, 8, 8), np.int32)
     label[:1][PARTICLE] = 1
     batch = Batch(jnp.zeros((*label.shape, 1)), jnp.asarray(label), jnp.ones(2, int))
     certain = CorruptionConfig(missing=1.0, false_picks=0.0, swap=0.0, shifted=0.0, untouched=0.0)
     rates = corruption_rates(certain, (Species(name="a", radius_vox=1.0),))
-    own = own_loss(Networks(segmented, corrected, corrected), rates, own_head=True, class_entropy=class_entropy)
+    own = own_loss(Networks(segmented, corrected, corrected), rates, own_head=True, class_entropy=fading(class_entropy))
     state = NetworkState({}, jax.random.key(0))
-    value: jax.Array = own({}, {"correction": {"score": jnp.asarray(score, jnp.float32)}}, state, batch)[0]
+    value: jax.Array = own(
+        {}, {"correction": {"score": jnp.asarray(score, jnp.float32)}}, state, batch, jnp.asarray(step)
+    )[0]
     return value
+
+
+def fading(weight: float) -> Callable[[jax.Array], jax.Array] | None:
+    """The whole weight at step 0, half of it at step 1."""
+    return (lambda step: weight / (1 + step)) if weight else None
 
 
 def test_every_class_counts_alike_in_the_entropy() -> None:
@@ -51,6 +59,7 @@ def test_every_class_counts_alike_in_the_entropy() -> None:
     proposed_entropy = [-np.log(1 - p), -np.log(p)]
     added = weight * (np.mean(corrected_entropy) + np.mean(proposed_entropy))
     np.testing.assert_allclose(loss_of(score, weight) - loss_of(score, 0.0), added, rtol=1e-3)
+    np.testing.assert_allclose(loss_of(score, weight, step=1) - loss_of(score, 0.0), added / 2, rtol=1e-3)
 
 
 @pytest.mark.parametrize(("class_entropy", "least"), [(0.0, 0.0), (0.3, 0.25)])

@@ -70,11 +70,33 @@ def batch_dice(
         total, count = lax.psum((total, count), device_axis)
     per_class = count * (half - overlap) / (total + smoothing_vox)
     if cross_entropy:
-        mass = jnp.sum(size_b, axis=0, keepdims=True)
-        mass = mass if device_axis is None else lax.psum(mass, device_axis)
-        entropy = jnp.sum(voxel_entropies(predicted, label), axis=(1, 2, 3))
-        per_class += cross_entropy * count * entropy / (mass + smoothing_vox)
+        per_class += cross_entropy * class_entropies(
+            predicted, label, smoothing_vox=smoothing_vox, device_axis=device_axis
+        )
     return LossValues(jnp.mean(per_class, axis=-1), per_class)
+
+
+def class_entropies(
+    predicted: Float[Array, "n z y x c"],
+    label: Float[Array, "n z y x c"],
+    /,
+    *,
+    smoothing_vox: float = _TINY,
+    device_axis: str | None = None,
+) -> Float[Array, "n c"]:
+    """Each patch's share of the cross-entropy of each class, −Σ y ln p over the mass Σ y of its label in the batch, times n.
+
+    Args:
+        predicted: class probabilities.
+        label: one-hot or soft label map.
+        smoothing_vox: added to the mass of each class.
+        device_axis: mapped axis of the devices that share the batch, inside `shard_map` or `pmap`.
+    """
+    _, _, sizes = class_sums(predicted, label)
+    mass, count = jnp.sum(sizes, axis=0, keepdims=True), predicted.shape[0]
+    if device_axis is not None:
+        mass, count = lax.psum((mass, count), device_axis)
+    return count * jnp.sum(voxel_entropies(predicted, label), axis=(1, 2, 3)) / (mass + smoothing_vox)
 
 
 def generalised_dice(
