@@ -6,7 +6,8 @@ goes on where it was stopped: give the same command again.
     python -m benchmarks.quickstart [--seeds 3] [--workdir runs/quickstart_seeds] [--quick] [--json FILE]
 
 Labels are judged at the last step, on training patches whose true labels the simulation kept. The ratio of the weights is
-that of the mean weights of the smallest and the largest species over the last tenth of the steps.
+that of the mean weights of the smallest and the largest species over the last tenth of the steps. Times of a step are
+medians over a run's records; what a run takes beside its steps is compilation, validation, picking and the report.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         main_job.run(config, workdir)
         runs.append(figures(config, workdir))
         rows += [row(NAME, f"seed {seed}", metric, value, "") for metric, value in runs[-1].items()]
+        rows += [row(NAME, f"seed {seed}", *entry, why="no such step") for entry in step_times(config, workdir)]
     rows += over_seeds(runs)
     Console(markup=False, emoji=False).print(table(rows))
     if options.json is not None:
@@ -79,6 +81,19 @@ def figures(config: Config, workdir: Path) -> dict[str, float]:
         "weight of the smallest over the largest species": weight_ratio(config, metrics),
         "macro F1 on the test tomogram": float(evaluation["macro"]["f1"]),
     }
+
+
+def step_times(config: Config, workdir: Path) -> Iterator[tuple[str, float | None, str]]:
+    """What a step takes in the two phases of a training, and all of them together: name, time and unit."""
+    rows = [entry for entry in read_metrics(workdir / "metrics.jsonl") if entry["kind"] == "train"]
+    steps = np.array([entry["step"] for entry in rows])
+    rates = [entry.get("patches_per_second") or np.nan for entry in rows]
+    seconds = config.train.batch_size / np.array(rates, dtype=np.float64)
+    warm = steps <= config.train.meta_warmup_steps
+    for name, chosen in (("a step of the warm-up", warm), ("a bi-level step", ~warm)):
+        known = seconds[chosen & np.isfinite(seconds)]
+        yield name, float(np.median(known)) if known.size else None, "s"
+    yield "all steps", float(np.nansum(seconds * np.diff(steps, prepend=0))), "s"
 
 
 def weight_ratio(config: Config, metrics: list[dict[str, Any]]) -> float:
