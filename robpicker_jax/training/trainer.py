@@ -214,9 +214,19 @@ class _Phases:
         self._experiment, self._log, self._choose_by = experiment, log, choose_by
         self._train = experiment.config.train
         self._over: bool | None = None
+        self._warming = False
 
     def step(self, done: int) -> Step:
-        """The compiled step number `done`, counted from 1."""
+        """The compiled step number `done`, counted from 1; says when the warm-up ends."""
+        step = self._step(done)
+        warming = step is not self._experiment.step
+        if self._warming and not warming:
+            waits = " (their step is compiled now)" if hasattr(step, "lower") else ""  # see `plan`
+            say(f"the warm-up is over: the meta networks take part from step {done} on{waits}")
+        self._warming = warming
+        return step
+
+    def _step(self, done: int) -> Step:
         experiment, most = self._experiment, self._train.meta_warmup_steps
         if experiment.fine_tune is not None and done > self._train.main_steps:
             return experiment.fine_tune

@@ -53,6 +53,16 @@ def phases(log: MetricsLog, model: ModelConfig | None = None, **fields: Any) -> 
     return _Phases(experiment, log, "macro_f1")
 
 
+def test_the_end_of_the_warm_up_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = phases(MetricsLog(tmp_path))
+    for done in range(7, 12):
+        chosen.step(done)
+    assert capsys.readouterr().out == "the warm-up is over: the meta networks take part from step 9 on\n"
+    later = phases(MetricsLog(tmp_path))  # a run that goes on after its warm-up
+    later.step(10)
+    assert capsys.readouterr().out == ""
+
+
 def test_the_two_halves_of_the_warm_up(tmp_path: Path) -> None:
     chosen = phases(MetricsLog(tmp_path))
     assert [chosen.step(done) for done in (1, 4, 5, 8, 9)] == [plain, plain, teach, teach, bilevel]

@@ -15,7 +15,7 @@ from robpicker_jax.system.memory import machine_bytes
 from robpicker_jax.training import run_folder as folders
 from robpicker_jax.training.experiment import Experiment, build_experiment
 from robpicker_jax.training.plan import Plan, micro_batch_choices, prepare
-from robpicker_jax.training.workload import count_parameters, step_operations
+from robpicker_jax.training.workload import count_parameters, step_bytes, step_operations
 from tests.steps import noise_batches
 from tests.tiny import write_tiny
 
@@ -37,6 +37,42 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 def planned(config: Config) -> tuple[Experiment, Plan]:
     """It as planned where there is memory enough."""
     return prepare(build_experiment(config))
+
+
+@pytest.mark.parametrize(("done", "room", "waits"), [(0, 10.0, True), (0, 4.0, False), (3, 10.0, False)])
+def test_with_room_enough_a_step_is_compiled_when_the_warm_up_is_over(
+    config: Config, done: int, room: float, waits: bool
+) -> None:
+    """`room` is the memory limit over the estimate; `done` steps are done of a warm-up of three."""
+    train = replace(config.train, variant="robpicker", meta_warmup_steps=3)
+    asked = build_experiment(replace(config, train=train))
+
+    class Refuses:
+        def __call__(self, *arguments: object) -> None:
+            raise AssertionError("it is called")
+
+        def lower(self, *shapes: object) -> None:
+            raise AssertionError("it is compiled")
+
+    state = asked.state._replace(step=asked.state.step + done)
+    limit = room * _estimated(replace(config, train=train)) / GIB
+    limited = replace(asked.config, parallel=replace(asked.config.parallel, memory_limit_gib=limit))
+    experiment = replace(asked, config=limited, state=state, step=Refuses())
+    if waits:
+        same, plan = prepare(experiment)
+        assert (same, plan.compiled_bytes) == (experiment, None)
+        assert "estimated" in plan.lines()[1]
+        assert "compiled" not in plan.lines()[1]
+    else:
+        with pytest.raises(AssertionError, match="it is compiled"):
+            prepare(experiment)
+
+
+def _estimated(config: Config) -> float:
+    n_classes = len(config.data.species) + 1
+    count = sum(count_parameters(config.model, config.train, n_classes).values())
+    sizes = {"n_classes": n_classes, "patch_size": config.patches.size}
+    return step_bytes(config.model, config.train, **sizes, micro_batches=1, parameters=count)
 
 
 def counted(config: Config) -> float:
