@@ -137,9 +137,9 @@ def times(species: str, shape: tuple[int, int, int], step: float, share: float) 
         ours = exact[threads if backend == "jax" else jobs]
         total, ratio = (None, (None, None)) if taken is None else (float(taken[0] * whole), tuple(taken * whole / ours))
         yield row(NAME, case, f"{name}, from a part of the angles", total, "s", why=why)
-        yield row(NAME, case, f"{name}, over exact search", ratio[0], "x", why=why, better="lower")
+        yield row(NAME, case, f"{name}, over exact search", ratio[0], "x", why=why, better="higher")
         if jobs == 1:
-            yield row(NAME, case, f"{name}, over exact search, CPU", ratio[1], "x", why=why, better="lower")
+            yield row(NAME, case, f"{name}, over exact search, CPU", ratio[1], "x", why=why, better="higher")
 
 
 def lists(species: str, shape: tuple[int, int, int], step: float) -> Iterator[Row]:

@@ -106,7 +106,8 @@ def _trained(config: Config, folder: Path, matched: Matched | None) -> dict[str,
     """Train, pick, and measure."""
     config = main_job.start(config, folder)
     data = main_job.load_data(config, folder)
-    experiment, batches = main_job.plan(config, folder, data, config.parallel.micro_batches)
+    # Its step is compiled beforehand in all cases alike, so that neither time nor memory of training has that in it.
+    experiment, batches = main_job.plan(config, folder, data, config.parallel.micro_batches, may_wait=False)
     job = Job(experiment.config, folder, data, experiment, main_job.validation_tomograms(data))
     parameters, goes_on = n_parameters(experiment.state.params), run_folder.trained_to(folder) is not None
     began = time.monotonic()

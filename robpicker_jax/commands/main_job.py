@@ -135,24 +135,32 @@ def load_data(config: Config, workdir: Path) -> TrainingData:
 
 
 def plan(
-    config: Config, workdir: Path, data: TrainingData, configured_micro_batches: int
+    config: Config, workdir: Path, data: TrainingData, configured_micro_batches: int, *, may_wait: bool = True
 ) -> tuple[Experiment, Callable[[int], Any]]:
-    """Networks, compiled steps and batches that fit the devices' memory; the plan is shown and kept.
+    """Networks, steps and batches that fit the devices' memory; the plan is shown and kept.
 
     Args:
         config: the configuration.
         workdir: the run's folder.
         data: the data set.
         configured_micro_batches: the user's own `parallel.micro_batches`, before an earlier start changed it.
+        may_wait: whether a step that is not taken first may be compiled later.
     """
     experiment = build_experiment(config)
-    if config.train.init_from is not None and folders.trained_to(workdir) is None:
+    done = folders.trained_to(workdir)
+    if config.train.init_from is not None and done is None:
         state, lines = started(experiment.state, config, experiment.mesh)
         experiment = replace(experiment, state=state)
         for line in lines:
             say(line)
     batches = data.batches(experiment.mesh)
-    experiment, planned = prepare(experiment, configured=configured_micro_batches, resident_bytes=data.resident_bytes)
+    experiment, planned = prepare(
+        experiment,
+        configured=configured_micro_batches,
+        resident_bytes=data.resident_bytes,
+        done=done or 0,
+        may_wait=may_wait,
+    )
     if parallel.is_first():
         folders.record_plan(workdir, experiment.config, planned.record())
     for line in [*planned.lines(), *travel_warnings(experiment.config.train)]:

@@ -55,7 +55,7 @@ from robpicker_jax.training.mixing import Mixup
 from robpicker_jax.training.networks import build_networks, check_modules, of_labels
 from robpicker_jax.training.not_finite import watched
 from robpicker_jax.training.objective import Batch, InnerAux, Networks, NetworkState, robpicker_problem
-from robpicker_jax.training.optimizers import build_optimizer, schedule_of
+from robpicker_jax.training.optimizers import build_optimizer, class_entropy_schedule, schedule_of
 from robpicker_jax.training.own_loss import own_loss
 
 # Optimisers whose update is known to have a derivative (the check of the configuration demands eps_root > 0); others
@@ -310,7 +310,7 @@ def _steps(
             build_loss(train, device_axis=axis),
             average_proposes=model.correction == "ema",
             own_head=model.correction in ("head", "network", "labels", "separate"),
-            class_entropy=_fading(train.meta_class_entropy, train.steps),
+            class_entropy=class_entropy_schedule(train),
             device_axis=axis,
         )
         if train.meta_alpha:
@@ -359,11 +359,6 @@ def _untouched(problem: BilevelProblem) -> BilevelProblem:
         return problem.inner_loss(params, {}, *rest)
 
     return replace(problem, inner_loss=inner_loss)
-
-
-def _fading(weight: float, steps: int) -> Callable[[jax.Array], jax.Array] | None:
-    """A weight that falls to zero until the last step, by half a cosine as learning rates do; None for none at all."""
-    return optax.cosine_decay_schedule(weight, steps) if weight else None
 
 
 def _scale(train: TrainConfig) -> Scale | None:

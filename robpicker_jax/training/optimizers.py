@@ -1,4 +1,4 @@
-"""Optax optimisers from their configuration."""
+"""Optax optimisers and schedules from their configuration."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def learning_rate_schedule(
 
 
 def rate_jumps(former: TrainConfig, train: TrainConfig, step: int) -> list[str]:
-    """One line for each optimiser whose learning rate jumps at a step because its schedule is another one now.
+    """One line for each learning rate, or weight with a schedule, that jumps at a step because its schedule is another now.
 
     Args:
         former: the section `train` by which the run came to this step.
@@ -69,7 +69,23 @@ def rate_jumps(former: TrainConfig, train: TrainConfig, step: int) -> list[str]:
                 f"changed (train.steps was {former.steps}, is {train.steps}); {key}.schedule_steps {former.steps} keeps "
                 f"the former one and its last rate, with {key}.schedule cosine_restarts it begins anew"
             )
+    weights = [class_entropy_schedule(former), class_entropy_schedule(train)]
+    before, after = (0.0 if schedule is None else float(schedule(step)) for schedule in weights)
+    if abs(after - before) > _JUMP * max(former.meta_class_entropy, train.meta_class_entropy):
+        lines.append(
+            f"train.meta_class_entropy: the weight jumps from {before:.3g} to {after:.3g} at step {step}, since it falls to "
+            f"zero until the end of training (train.steps was {former.steps}, is {train.steps})"
+        )
     return lines
+
+
+def class_entropy_schedule(train: TrainConfig) -> optax.Schedule | None:
+    """The weight of the cross-entropy by class in the correction's own loss as a function of the training step; None: none.
+
+    It falls to zero until the last step by half a cosine.
+    """
+    weight = train.meta_class_entropy
+    return optax.cosine_decay_schedule(weight, train.steps) if weight else None
 
 
 def schedule_of(train: TrainConfig, name: str) -> optax.Schedule:

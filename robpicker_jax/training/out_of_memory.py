@@ -83,5 +83,8 @@ def within_memory(
         )
         lowered = replace(experiment.config, parallel=replace(settings, micro_batches=more[0]))
         del experiment  # with what it holds on the devices
-        experiment, plan = prepare(build_experiment(lowered), configured=configured, resident_bytes=resident_bytes)
+        # The estimate has been wrong: now the compiler is asked.
+        experiment, plan = prepare(
+            build_experiment(lowered), configured=configured, resident_bytes=resident_bytes, may_wait=False
+        )
         on_lowered(experiment, plan)

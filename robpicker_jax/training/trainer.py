@@ -170,6 +170,9 @@ class _Loop:
                     # Jitted steps return before they are done: the previous step's metrics are read while this one runs.
                     with on_devices():
                         state, metrics = step(state, inner_batches, meta_batch)
+                        if phases.began:
+                            log.reset_clock()  # such a step was compiled now, which belongs to no step's pace
+                            pace.interrupted()
                         if reporter.flush():
                             pace.step_done(done)
                     reporter.pending = (done, metrics)
@@ -208,22 +211,24 @@ class _Phases:
     corrupted meta labels as well, but touches no training label yet. With `meta_warmup_until: plateau` the warm-up ends
     at the first validation that is no better than one before it. That is read from the log, so that a run which is
     stopped and started again changes phase at the same step.
+
+    Attributes:
+        began: whether the step that was asked for last is another one than the step before it.
     """
 
     def __init__(self, experiment: Experiment, log: MetricsLog, choose_by: str) -> None:
         self._experiment, self._log, self._choose_by = experiment, log, choose_by
         self._train = experiment.config.train
         self._over: bool | None = None
-        self._warming = False
+        self._former: Step | None = None
+        self.began = False
 
     def step(self, done: int) -> Step:
-        """The compiled step number `done`, counted from 1; says when the warm-up ends."""
-        step = self._step(done)
-        warming = step is not self._experiment.step
-        if self._warming and not warming:
-            waits = " (their step is compiled now)" if hasattr(step, "lower") else ""  # see `plan`
-            say(f"the warm-up is over: the meta networks take part from step {done} on{waits}")
-        self._warming = warming
+        """The step number `done`, counted from 1; says when the warm-up ends."""
+        step, former = self._step(done), self._former
+        self._former, self.began = step, step is not former
+        if self.began and former is not None and step is self._experiment.step:
+            say(f"the warm-up is over: the meta networks take part from step {done} on")
         return step
 
     def _step(self, done: int) -> Step:

@@ -22,7 +22,8 @@ from robpicker_jax.training.experiment import Experiment, build_experiment
 from robpicker_jax.training.feeding import Batches
 from robpicker_jax.training.metrics_log import read_metrics
 from robpicker_jax.training.out_of_memory import StepOutOfMemory, on_devices, within_memory
-from robpicker_jax.training.plan import Plan
+from robpicker_jax.training.plan import Plan, prepare
+from robpicker_jax.training.run_folder import trained_to
 from robpicker_jax.training.trainer import fit
 from robpicker_jax.training.validations import Interrupted, stop_if_asked
 from tests.steps import loaded_data
@@ -66,6 +67,21 @@ def test_a_resumed_run_is_the_uninterrupted_one(tiny_experiment: tuple[Config, E
         for name in ("whole", "parts")
     ]
     assert rows[0] == rows[1]
+
+
+def test_a_run_with_a_warm_up_is_the_same_however_it_is_cut(tiny_config: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """Cut within the warm-up and after it: so its step is compiled when the warm-up ends, and before the first batch."""
+    settings = ["train.meta_warmup_steps=2", "train.meta_alpha=0", "train.checkpoint_every=1"]
+    config = load_config(tiny_config, [f"data.dir={tiny_data}", *settings])
+    setting = config, build_experiment(config)
+    whole = train_tiny(setting, tmp_path / "whole")
+    for cut, waits in ((2, True), (4, False)):
+        folder = tmp_path / str(cut)
+        with pytest.raises(RuntimeError, match="crash"):
+            train_tiny(setting, folder, fail_before=cut)
+        planned, plan = prepare(fresh(setting[1]), done=trained_to(folder) or 0)
+        assert (plan.compiled_bytes is None) == waits
+        jax.tree.map(np.testing.assert_array_equal, whole, train_tiny((config, planned), folder))
 
 
 def batches_of(config: Config, experiment: Experiment) -> Batches:
@@ -324,6 +340,7 @@ def test_a_device_out_of_memory_takes_more_micro_batches_and_goes_on(
 
     def keep(lowered: Experiment, plan: Plan) -> None:
         kept.append((plan.micro_batches, plan.configured))
+        assert plan.compiled_bytes is not None  # the estimate was wrong, so the compiler was asked
 
     options: dict[str, Any] = {"configured": 1, "resident_bytes": 0, "on_lowered": keep}
     lowered, result = within_memory(experiment, attempt, **options)

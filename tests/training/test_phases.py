@@ -55,8 +55,11 @@ def phases(log: MetricsLog, model: ModelConfig | None = None, **fields: Any) -> 
 
 def test_the_end_of_the_warm_up_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = phases(MetricsLog(tmp_path))
+    began = []
     for done in range(7, 12):
         chosen.step(done)
+        began.append(chosen.began)
+    assert began == [True, False, True, False, False]
     assert capsys.readouterr().out == "the warm-up is over: the meta networks take part from step 9 on\n"
     later = phases(MetricsLog(tmp_path))  # a run that goes on after its warm-up
     later.step(10)

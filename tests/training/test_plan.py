@@ -39,7 +39,9 @@ def planned(config: Config) -> tuple[Experiment, Plan]:
     return prepare(build_experiment(config))
 
 
-@pytest.mark.parametrize(("done", "room", "waits"), [(0, 10.0, True), (0, 4.0, False), (3, 10.0, False)])
+@pytest.mark.parametrize(
+    ("done", "room", "waits"), [(0, 30.0, True), (0, 10.0, False), (2, 30.0, True), (3, 30.0, False)]
+)
 def test_with_room_enough_a_step_is_compiled_when_the_warm_up_is_over(
     config: Config, done: int, room: float, waits: bool
 ) -> None:
@@ -54,18 +56,19 @@ def test_with_room_enough_a_step_is_compiled_when_the_warm_up_is_over(
         def lower(self, *shapes: object) -> None:
             raise AssertionError("it is compiled")
 
-    state = asked.state._replace(step=asked.state.step + done)
     limit = room * _estimated(replace(config, train=train)) / GIB
     limited = replace(asked.config, parallel=replace(asked.config.parallel, memory_limit_gib=limit))
-    experiment = replace(asked, config=limited, state=state, step=Refuses())
+    experiment = replace(asked, config=limited, step=Refuses())
     if waits:
-        same, plan = prepare(experiment)
+        same, plan = prepare(experiment, done=done)
         assert (same, plan.compiled_bytes) == (experiment, None)
         assert "estimated" in plan.lines()[1]
         assert "compiled" not in plan.lines()[1]
     else:
         with pytest.raises(AssertionError, match="it is compiled"):
-            prepare(experiment)
+            prepare(experiment, done=done)
+    with pytest.raises(AssertionError, match="it is compiled"):
+        prepare(experiment, done=done, may_wait=False)
 
 
 def _estimated(config: Config) -> float:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from robpicker_jax.commands.run_state import schedule_changes
 from robpicker_jax.config import OptimizerConfig, TrainConfig, dump_config, load_config
-from robpicker_jax.training.optimizers import rate_jumps, schedule_of
+from robpicker_jax.training.optimizers import class_entropy_schedule, rate_jumps, schedule_of
 
 
 def train(steps: int, **options: object) -> TrainConfig:
@@ -34,6 +34,17 @@ def test_a19_doubling_the_steps_of_a_cosine_jumps_from_zero_to_half_the_peak_and
     assert "schedule_steps 100" in line
     assert not rate_jumps(train(100), train(100), 50)
     assert not rate_jumps(train(100, schedule="constant"), train(200, schedule="constant"), 100)
+
+
+def test_the_entropy_by_class_fades_and_its_jump_is_said() -> None:
+    configured = [replace(train(steps, schedule="constant"), meta_class_entropy=0.3) for steps in (100, 200)]
+    schedule = class_entropy_schedule(configured[0])
+    assert schedule is not None
+    np.testing.assert_allclose([float(schedule(step)) for step in (0, 50, 100)], [0.3, 0.15, 0.0], atol=1e-7)
+    assert class_entropy_schedule(train(100)) is None
+    (line,) = rate_jumps(*configured, 100)
+    assert "jumps from 0 to 0.15 at step 100" in line
+    assert not rate_jumps(configured[0], configured[0], 50)
 
 
 def test_a19_a_tail_or_a_restart_is_to_choose() -> None:
