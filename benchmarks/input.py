@@ -56,10 +56,10 @@ def write_tomograms(folder: Path, shape: tuple[int, int, int], count: int, parti
 
     rng = np.random.default_rng(0)
     density = rng.standard_normal(shape, dtype=np.float32)
-    for split, n in (("train", count), ("meta", 1)):
+    for split, n, shift in (("train", count, 0), ("meta", 1, count)):
         (folder / split).mkdir(parents=True)
         for index in range(n):
-            write_mrc(folder / split / f"{split}_{index}.mrc", np.roll(density, index, axis=2), 13.0)
+            write_mrc(folder / split / f"{split}_{index}.mrc", np.roll(density, shift + index, axis=2), 13.0)
             positions = rng.uniform(0, 1, (particles, 3)) * (np.array(shape[::-1]) - 1)
             found = Particles(positions, rng.integers(1, 4, particles), random_rotations(particles, rng))
             write_annotations(folder / split / f"{split}_{index}_objl.xml", found)
