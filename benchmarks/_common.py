@@ -71,8 +71,16 @@ def machine_row(benchmark: str) -> Row:
         system=platform.platform(terse=True),
         versions=versions,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=" ".join(["python -m", f"benchmarks.{benchmark}", *sys.argv[1:]]),
+        command=" ".join(["python -m", f"benchmarks.{benchmark}", *_without_file(sys.argv[1:])]),
     )
+
+
+def _without_file(arguments: list[str]) -> list[str]:
+    """A command line without `--json FILE`: where the rows went to says nothing about them."""
+    if "--json" not in arguments:
+        return arguments
+    at = arguments.index("--json")
+    return arguments[:at] + arguments[at + 2 :]
 
 
 def main(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as suite
-from benchmarks._common import peak_memory_mib, row
+from benchmarks._common import machine_row, peak_memory_mib, row
 from benchmarks._compare import changes, comparison_table
 from benchmarks._hypergradient_problem import double_precision
 from benchmarks._markdown import markdown
@@ -36,6 +36,19 @@ def test_no_value_that_is_not_a_number() -> None:
         made = row("toy", "a case", "time", value, "s")
         assert made["value"] is None
         assert str(value) in made["why"]
+
+
+def test_the_command_of_a_table_names_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["toy.py", "--json", "somewhere/rows.json", "--quick"])
+    assert machine_row("toy")["command"] == "python -m benchmarks.toy --quick"
+
+
+def test_the_recorded_run_can_be_compared_with() -> None:
+    recorded = json.loads((Path(__file__).parents[2] / "docs" / "performance.json").read_text(encoding="utf-8"))
+    assert {entry["benchmark"] for entry in recorded} == set(suite.SUITE)
+    found = changes(recorded, recorded)
+    assert len(found) > 50
+    assert all(change.worse == 0 for change in found)
 
 
 def test_a_call_that_fails_is_not_made_again() -> None:
