@@ -183,7 +183,8 @@ def train(job: Job, batches: Callable[[int], Any]) -> FitResult:
 
     from robpicker_jax.evaluation.validation import validation_scores
 
-    choose_by = job.config.evaluation.choose_by
+    choose_by, settings = job.config.evaluation.choose_by, job.config.train
+    starts_warm = settings.is_bilevel and (folders.trained_to(job.workdir) or 0) < settings.meta_warmup_steps
 
     def validate(state: TrainState) -> Mapping[str, float]:
         scores = evaluate_picks(job, ModelPicker(trained_model(job.experiment, state)), job.validation)
@@ -202,7 +203,7 @@ def train(job: Job, batches: Callable[[int], Any]) -> FitResult:
         choose_by=choose_by,
         class_names=species_names(job.config),
         on_best=keep_best,
-        on_pace=_say_pace,
+        on_pace=_say_pace_of_warm_up if starts_warm else _say_pace,
         place=job.data.place,
     )
     if result.input_wait_share is not None:
@@ -232,3 +233,8 @@ def _scalings(workdir: Path) -> Path | None:
 
 def _say_pace(seconds_a_step: float, seconds_left: float) -> None:
     say(f"{seconds_a_step:.3g} s a step: about {clock(seconds_left)} to the last one, validations not counted")
+
+
+def _say_pace_of_warm_up(seconds_a_step: float, seconds_left: float) -> None:
+    rest = f"more than {clock(seconds_left)} to the last one, since steps after the warm-up take longer"
+    say(f"{seconds_a_step:.3g} s a step: {rest}")
