@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from robpicker_jax.annotations import Particles, read_annotations, write_annotations
@@ -94,10 +94,12 @@ def test_a12_evaluate_and_doctor_refuse_two_voxel_sizes(
 
 
 @given(st.lists(st.none() | st.floats(1, 100), max_size=5))
+@example([50.0, 49.0])
+@example([50.0, 48.9])
 def test_lengths_agree_or_are_refused(sizes: list[float | None]) -> None:
     stated = [(f"place {k}", size) for k, size in enumerate(sizes)]
     known = [size for size in sizes if size is not None]
-    if all(abs(size - known[0]) <= 0.01 * known[0] for size in known):
+    if all(abs(size - known[0]) <= 0.02 * known[0] for size in known):
         assert agreed_length(stated) == (known[0] if known else None)
     else:
         with pytest.raises(InputError, match="place"):
