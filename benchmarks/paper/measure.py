@@ -157,7 +157,7 @@ def _result(job: Job, trained: FitResult, picker: ModelPicker, matched: Matched 
     training = [row for row in rows if row["kind"] == "train"]
     validation = [row for row in rows if row["kind"] == "validation"]
     metrics = _scores("plain", plain, small) | _scores("calibrated", calibrated, small)
-    metrics |= at_the_end(training, names, config.train.steps)
+    metrics |= at_the_end(training, names, config.train.main_steps)
     metrics |= {key: _number(value) for key, value in validation[-1].items() if key.startswith("correction/")}
     rate = np.median([row["patches_per_second"] for row in training])
     metrics["seconds_per_update"] = config.train.batch_size / float(rate)
@@ -231,15 +231,18 @@ def _scores(prefix: str, evaluation: Evaluation, small: Sequence[str]) -> dict[s
 def at_the_end(rows: Sequence[Row], species: Sequence[str], steps: int) -> dict[str, float | None]:
     """Mean weight of each class's patches, and the label mass that each species gained and lost, over the last steps.
 
+    Fine-tuning comes after them and has neither weights nor corrected labels; its rows are left out.
+
     Args:
         rows: of training, from metrics.jsonl.
         species: their names.
-        steps: of the whole training.
+        steps: of the training before fine-tuning.
 
     Returns:
         `weight/NAME`, and as shares of the species' label mass `gained/NAME`, `lost/NAME`.
     """
-    last = [row for row in rows if row["step"] > (1 - _END) * steps] or list(rows[-1:])
+    before = [row for row in rows if row["step"] <= steps]
+    last = [row for row in before if row["step"] > (1 - _END) * steps] or before[-1:]
     found: dict[str, float | None] = {}
     for name in species:
         mass = _mean(last, f"label_mass/{name}")

@@ -79,6 +79,7 @@ def test_the_end_of_a_training() -> None:
         {"step": step, "weight_mean/a": weight, "label_mass/a": 10.0, "label_gained/a": 5.0, "label_lost/a": 1.0}
         for step, weight in ((50, 9.0), (95, 1.0), (100, 3.0))
     ]
+    rows.append({"step": 110, "loss": 0.1})  # of fine-tuning
     found = at_the_end(rows, ["a", "b"], 100)
     assert found["weight/a"] == 2.0
     assert found["gained/a"] == 0.5
