@@ -125,7 +125,8 @@ def _all_curves(study: Study, finished: Mapping[Run, Any], former: Mapping[str, 
         for case, curves in cases.items():
             if any((run.data_set, run.case) == (data_set, case) for run in finished):
                 found.setdefault(data_set, {}).setdefault(case, curves)
-    return found
+    order = list(study.file.cases)  # of the study's file, whichever record a curve comes from
+    return {name: dict(sorted(cases.items(), key=lambda item: order.index(item[0]))) for name, cases in found.items()}
 
 
 def _metrics(runs: Mapping[int, Any]) -> dict[str, Any]:

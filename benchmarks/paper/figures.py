@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_METHOD = "robpicker"  # the name that every study gives to the whole method
+_ALONE = ("lc_only", "dr_only")  # and to each of its two halves
 _TITLE_LETTERS = 60  # of a line
 _MARKS = "osD^vP*Xhd<>"
 _MACRO, _SMALL = "plain/f1/macro", "plain/f1/small species"
@@ -24,7 +26,7 @@ _INTERVALS = "bars: 95 % interval over seeds (Student's t)"
 
 
 def curves_figure(record: Record) -> Figure | None:
-    """What correction and weights do in the course of training (after figure 2): of the first case with meta networks.
+    """What correction and weights do in the course of training (after figure 2): of RobPicker, or else the first such case.
 
     Left: share of the voxels of missing particles that the corrected labels hold; middle: share of label voxels that
     are wrong, before and after; right: mean weight of the patches drawn for each species.
@@ -32,7 +34,7 @@ def curves_figure(record: Record) -> Figure | None:
     chosen = [(name, case) for name in record.data_sets for case in record.curves(name)]
     if not chosen:
         return None
-    data_set, case = chosen[0]
+    data_set, case = next((each for each in chosen if each[1] == _METHOD), chosen[0])
     curves = record.curves(data_set)[case]
     figure = _figure(9.6, 3.5)
     recovered, error, weights = figure.subplots(1, 3)
@@ -114,6 +116,45 @@ def differences_figure(record: Record) -> Figure | None:
     return figure
 
 
+def gains_figure(record: Record) -> Figure | None:
+    """What both meta networks together gain over each alone, as a share of its mean F1 (after figure 6).
+
+    By species from small to large, then by size group. Where one alone finds next to nothing (F1 below 0.05), its place
+    stays empty: a share of nothing says nothing.
+    """
+    wanted = {_METHOD, *_ALONE}
+    found = [name for name in record.data_sets if wanted <= set(record.cases(name))]
+    if not found:
+        return None
+    parts = [*reversed(record.species), *(f"group {group}" for group in record.groups)]
+    figure = _figure(9.6, 0.7 + 2.4 * len(found))
+    for axes, data_set in zip(np.atleast_1d(figure.subplots(len(found), 1, sharex=True)), found, strict=True):
+        for number, (case, colour) in enumerate(zip(_ALONE, (INK, "#D55E00"), strict=True)):
+            gains = [_gain(record, data_set, case, f"plain/f1/{part}") for part in parts]
+            axes.bar(
+                np.arange(len(parts)) + 0.4 * (number - 0.5),
+                gains,
+                0.36,
+                color=colour,
+                label=f"over {record.label(case)}",
+            )
+        axes.axhline(0, color=FAINT, lw=0.8)
+        axes.axvline(len(record.species) - 0.5, color=FAINT, lw=0.8)
+        axes.set_title("\n".join(textwrap.wrap(record.data_sets[data_set], _TITLE_LETTERS)))
+        axes.set_ylabel("gain of F1, %")
+        axes.grid(False, axis="x")
+        labels = [short(part.replace("group ", "")) + (" (group)" if "group " in part else "") for part in parts]
+        axes.set_xticks(range(len(parts)), labels)
+    handles = figure.axes[0].get_legend_handles_labels()[0]
+    legend_below(figure, handles, 2, title="of means over seeds")
+    return figure
+
+
+def _gain(record: Record, data_set: str, case: str, metric: str) -> float:
+    ours, theirs = (record.mean(data_set, each, metric).mean for each in (_METHOD, case))
+    return 100 * (ours / theirs - 1) if theirs >= 0.05 else math.nan
+
+
 def data_sets_figure(record: Record) -> Figure | None:
     """Macro F1 and F1 of the small species over the data sets, one line for each case."""
     names = list(record.data_sets)
@@ -179,6 +220,7 @@ FIGURES: dict[str, Callable[[Record], Any]] = {
     "curves": curves_figure,
     "species": species_figure,
     "differences": differences_figure,
+    "gains": gains_figure,
     "data_sets": data_sets_figure,
     "averages": averages_figure,
 }

@@ -103,7 +103,8 @@ def _section(record: Record, images: Sequence[Path], findings: str) -> str:
     parts = [
         f"### On {_SCALE_NAMES[content['scale']]}\n",
         f"`{content['command']}`, finished {content['finished'][:10]}; {', '.join(content['machines'])}; {versions}; "
-        f"{content['updates']:,} updates a run, {hours:.1f} hours in all; model scored: {content['state']}.\n",
+        f"{content['updates']:,} updates a run, {hours:.1f} hours in all; model scored: {content['state']}; "
+        f"made at the commits {', '.join(content['commits']) or 'not known'}.\n",
     ]
     parts += [f"{findings.strip()}\n"] * bool(findings)
     parts += [f"![{record.content['title']}: {path.stem.rsplit('_', 1)[-1]}](images/{path.name})\n" for path in images]

@@ -53,7 +53,7 @@ Runs and records carry it; one without it is of version 0. Figures of different 
 
 Scale = Literal["cpu", "full"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
-Figure = Literal["curves", "species", "differences", "data_sets", "averages"]
+Figure = Literal["curves", "species", "differences", "data_sets", "averages", "gains"]
 Picks = Literal["model", "matching", "truth"]
 
 _COUNTS = ("steps", "fine_tune_steps", "meta_warmup_steps")  # these may be 0, the intervals may not

@@ -11,10 +11,12 @@ import pytest
 import scipy.stats
 
 from benchmarks.paper.collect import as_text, collect
+from benchmarks.paper.figures import curves_figure, gains_figure
 from benchmarks.paper.measure import at_the_end, only_one, thinned
 from benchmarks.paper.record import Record
+from benchmarks.paper.runner import folder_of
 from benchmarks.paper.statistics import difference, estimate
-from benchmarks.paper.study import Run
+from benchmarks.paper.study import RESULT, Run
 from benchmarks.paper.thresholds import best_thresholds
 from robpicker_jax.annotations import Particles
 from robpicker_jax.evaluation import EvaluationOptions, evaluate
@@ -85,6 +87,33 @@ def test_the_end_of_a_training() -> None:
     assert found["gained/a"] == 0.5
     assert found["lost/a"] == pytest.approx(0.1)
     assert found["weight/b"] is None
+
+
+def test_curves_of_a_former_record_come_in_the_order_of_the_cases_and_the_methods_own_are_drawn(tmp_path: Path) -> None:
+    cases = TOY["cases"] | {
+        name: {"label": name, "settings": {"train.variant": name}} for name in ("lc_only", "dr_only")
+    }
+    study = toy(tmp_path / "studies", cases=cases)
+    for case, score in {"supervised": 0.2, "robpicker": 0.6, "lc_only": 0.4, "dr_only": 0.02}.items():
+        write_result(study, tmp_path, Run("few", case, 0), score)
+    former = collect(study, tmp_path, command="python")
+    for case in ("robpicker", "dr_only"):  # restored from a record: without curves
+        path = folder_of(tmp_path, study, Run("few", case, 0)) / RESULT
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(content | {"curves": {"training": [], "validation": []}}))
+    record = Record(collect(study, tmp_path, command="python", former=former))
+    assert list(record.curves("few")) == ["robpicker", "lc_only", "dr_only"]
+    assert record.curves("few")["robpicker"] == former["curves"]["few"]["robpicker"]
+    drawn = curves_figure(Record(record.content | {"cases": dict(reversed(record.content["cases"].items()))}))
+    assert drawn is not None
+    assert drawn.get_suptitle().startswith("RobPicker")
+    gains = gains_figure(record)
+    assert gains is not None
+    over_correction, over_weights = gains.axes[0].containers
+    labels = [tick.get_text() for tick in gains.axes[0].get_xticklabels()]
+    assert labels == [*reversed(record.species), "medium (group)", "large (group)"]
+    assert [bar.get_height() for bar in over_correction] == [pytest.approx(50.0)] * len(labels)
+    assert all(np.isnan(bar.get_height()) for bar in over_weights)  # nothing to compare with
 
 
 def test_a_long_training_has_a_short_curve() -> None:
