@@ -220,7 +220,10 @@ class TrainConfig:
     ] = 0
     meta_warmup_until: Annotated[
         Literal["steps", "plateau"],
-        about("when the warm-up ends: after meta_warmup_steps, or at the first validation that is no better"),
+        about(
+            "when the warm-up ends: after meta_warmup_steps, or at the first validation that is no better than the one "
+            "before, once that has found anything"
+        ),
     ] = "steps"
     meta_lambda: Annotated[
         NonNegative,
@@ -246,7 +249,10 @@ class TrainConfig:
     )
     weights: Annotated[
         Literal["none", "mean", "sum"],
-        about("weights of a batch as they are (the paper's), divided by their mean, or by their sum"),
+        about(
+            "weights of a batch as they are (the paper's), divided by their mean, or by their sum (loss and gradient are then "
+            "smaller by the batch size)"
+        ),
     ] = "mean"
     hypergradient_scale: Annotated[
         Literal["exact", "over_rate", "normalised"],

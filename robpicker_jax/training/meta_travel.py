@@ -23,26 +23,35 @@ _SAMPLES = 200
 
 def meta_travel(train: TrainConfig) -> dict[str, float]:
     """An upper bound on how far each meta network's parameters can move in all, by name."""
-    steps = max(0, train.steps - train.meta_warmup_steps)
-    return {name: _travel(train.optimizer_of(name), train, steps) for name in train.meta_networks}
+    return {name: _travel(train.optimizer_of(name), train) for name in train.meta_networks}
 
 
 def travel_warnings(train: TrainConfig) -> list[str]:
-    """One line for each meta network that cannot move far enough to matter."""
-    if train.is_bilevel and train.meta_warmup_steps >= train.steps:
-        return [
-            f"warning: the meta networks never start: meta_warmup_steps is {train.meta_warmup_steps} of {train.steps} steps"
-        ]
-    return [
+    """One line for each meta network that cannot move, or not far enough to matter."""
+    if train.is_bilevel and train.meta_warmup_steps >= train.main_steps:
+        of = f"of {train.main_steps} steps" + " before fine-tuning" * bool(train.fine_tune_steps)
+        return [f"warning: the meta networks never start: meta_warmup_steps is {train.meta_warmup_steps} {of}"]
+    untaught = {name: why for name in train.meta_networks if (why := _why_untaught(name, train))}
+    return [f"warning: the {name} network learns nothing: {why}" for name, why in untaught.items()] + [
         f"warning: the {name} network can move by {travel:.2g} at most in this run, so it stays about as it was drawn; "
         f"raise train.{name if name in _OWN else 'module'}.learning_rate{_or_scale(train)}"
         for name, travel in meta_travel(train).items()
-        if travel < LEAST_TRAVEL[name]
+        if name not in untaught and travel < LEAST_TRAVEL[name]
     ]
 
 
-def _travel(optimizer: OptimizerConfig, train: TrainConfig, steps: int) -> float:
-    total = _sum(optimizer, train.steps, train.steps - steps)
+def _why_untaught(name: str, train: TrainConfig) -> str:
+    """Why no gradient reaches a meta network after the warm-up; empty where one does."""
+    if train.hypergradient == "none" and not (name == "correction" and train.meta_lambda):
+        own = ", and train.meta_lambda, the weight of its own loss, is 0" if name == "correction" else ""
+        return f"train.hypergradient is none{own}"
+    if name == "reweighting" and train.weights != "none" and train.batch_size == 1:
+        return f"in a batch of one patch, a weight divided by the {train.weights} of all weights is always one"
+    return ""
+
+
+def _travel(optimizer: OptimizerConfig, train: TrainConfig) -> float:
+    total = _sum(optimizer, train)
     if optimizer.name != "sgd":
         return total
     size = 1.0
@@ -51,9 +60,9 @@ def _travel(optimizer: OptimizerConfig, train: TrainConfig, steps: int) -> float
     return total * size / (1 - optimizer.momentum)
 
 
-def _sum(optimizer: OptimizerConfig, steps: int, first: int) -> float:
-    """Σ of the learning rate over the updates from `first` on, from samples."""
-    rate, count = learning_rate_schedule(optimizer, steps), steps - first
+def _sum(optimizer: OptimizerConfig, train: TrainConfig) -> float:
+    """Σ of the learning rate over the meta updates, from samples; the schedule is over all steps."""
+    rate, count = learning_rate_schedule(optimizer, train.steps), max(0, train.main_steps - train.meta_warmup_steps)
     at = range(0, count, max(1, count // _SAMPLES))
     return count * sum(float(rate(index)) for index in at) / max(1, len(at))
 

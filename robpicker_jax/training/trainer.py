@@ -247,7 +247,8 @@ class _Phases:
         if self._over is None or (not self._over and (done - 1) % self._train.validate_every == 0):
             scores = self._log.validation_scores(self._choose_by)
             steps = sorted(step for step in scores if step < done)
-            flat = any(scores[step] <= scores[before] for before, step in itertools.pairwise(steps))
+            # Two scores of zero are no plateau: the network has found nothing yet.
+            flat = any(scores[step] <= scores[before] != 0 for before, step in itertools.pairwise(steps))
             self._over = bool(parallel.as_first(flat))
         return self._over
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import optax
 import pytest
@@ -40,3 +42,36 @@ def test_a_run_that_cannot_move_says_so() -> None:
     assert travel_warnings(TrainConfig(variant="supervised", steps=10, meta_warmup_steps=10)) == []
     lively = OptimizerConfig(name="adam", learning_rate=1e-2)
     assert travel_warnings(TrainConfig(steps=1000, correction=lively, reweighting=lively)) == []
+
+
+LIVELY = OptimizerConfig(name="adam", learning_rate=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"variant": "dr_only", "hypergradient": "none"}, ["reweighting"]),
+        ({"variant": "lc_only", "hypergradient": "none", "meta_lambda": 0.0}, ["correction"]),
+        ({"hypergradient": "none"}, ["reweighting"]),  # the correction has its own loss
+        ({"hypergradient": "none", "meta_lambda": 0.0}, ["correction", "reweighting"]),
+        ({"weights": "mean", "batch_size": 1}, ["reweighting"]),
+        ({"weights": "sum", "batch_size": 1}, ["reweighting"]),
+        ({"weights": "none", "batch_size": 1}, []),
+        ({"meta_lambda": 0.0}, []),
+    ],
+)
+def test_a_network_that_no_gradient_reaches_is_named(settings: dict[str, Any], names: list[str]) -> None:
+    train = TrainConfig(steps=1000, correction=LIVELY, reweighting=LIVELY, **settings)
+    lines = travel_warnings(train)
+    assert [line.split()[2] for line in lines] == names
+    assert all("learns nothing" in line for line in lines)
+
+
+def test_steps_of_fine_tuning_are_none_of_the_meta_level() -> None:
+    settings: dict[str, Any] = {"steps": 900, "meta_share": 0.25, "correction": LIVELY, "reweighting": LIVELY}
+    (line,) = travel_warnings(TrainConfig(meta_warmup_steps=810, fine_tune_steps=90, **settings))
+    assert "never start" in line
+    assert "810 steps before fine-tuning" in line
+    assert travel_warnings(TrainConfig(meta_warmup_steps=700, fine_tune_steps=90, **settings)) == []
+    short = TrainConfig(meta_warmup_steps=300, fine_tune_steps=90, **settings)
+    assert meta_travel(short)["correction"] == pytest.approx(510 * 1e-2)

@@ -96,6 +96,13 @@ def test_a_plateau_ends_the_warm_up_and_a_resumed_run_agrees(tmp_path: Path) -> 
                 log.write({"step": step, "kind": "validation", "macro_f1": {2: 0.1, 4: 0.5, 6: 0.5, 8: 0.9}[step]})
 
 
+def test_a_network_that_finds_nothing_yet_is_not_on_a_plateau(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path)
+    for step, score in {2: 0.0, 4: 0.0, 6: 0.2}.items():
+        log.write({"step": step, "kind": "validation", "macro_f1": score})
+    assert phases(log, meta_warmup_until="plateau").step(7) == teach
+
+
 @pytest.mark.slow
 def test_fine_tuning_takes_the_meta_batch_alone_and_keeps_an_average(tmp_path: Path) -> None:
     overrides = ["train.variant=supervised", "train.steps=8", "train.fine_tune_steps=2", "train.average_decay=0.75"]
