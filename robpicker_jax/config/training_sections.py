@@ -117,6 +117,9 @@ class CorruptionConfig:
     ] = field(default_factory=dict, hash=False)
     shifted: Annotated[Fraction, about("share of particles displaced")] = 0.5
     shift_vox: Annotated[NonNegative, about("standard deviation of the displacement per axis, voxels")] = 1.0
+    shift_z_vox: Annotated[
+        NonNegative | None, about("the same along z, where template matching errs twice as much; none: as shift_vox")
+    ] = None
     untouched: Annotated[Fraction, about("share of patches left as they are")] = 0.2
 
 

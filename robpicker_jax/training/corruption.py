@@ -33,7 +33,8 @@ class CorruptionRates(NamedTuple):
         false_classes: (c,) probability that a false pick gets each class.
         false_on_contrast: share of false picks that lie where the contrast is highest.
         radii_vox: (c,) radius of the ball that a false pick of each class is.
-        shifted, shift_vox, untouched: as in the configuration.
+        shifted, untouched: as in the configuration.
+        shift_zyx_vox: (3,) standard deviation of the displacement along z, y and x.
     """
 
     missing: np.ndarray
@@ -43,7 +44,7 @@ class CorruptionRates(NamedTuple):
     false_on_contrast: float
     radii_vox: np.ndarray
     shifted: float
-    shift_vox: float
+    shift_zyx_vox: np.ndarray
     untouched: float
 
 
@@ -91,7 +92,10 @@ def corruption_rates(config: CorruptionConfig, species: Sequence[Species]) -> Co
         false_on_contrast=config.false_on_contrast,
         radii_vox=np.array([0.0, *(entry.radius_vox for entry in species)], np.float32),
         shifted=config.shifted,
-        shift_vox=config.shift_vox,
+        shift_zyx_vox=np.array(
+            [config.shift_vox if config.shift_z_vox is None else config.shift_z_vox, *[config.shift_vox] * 2],
+            np.float32,
+        ),
         untouched=config.untouched,
     )
 
@@ -152,7 +156,7 @@ def corrupt(
     """A corrupted copy of clean label maps.
 
     Of the particles of each patch a share `missing` is erased, a share gets another class by `swapped`, and a share
-    `shifted` moves by one displacement, drawn for the patch from a Gaussian of `shift_vox` along each axis. Copies of a
+    `shifted` moves by one displacement, drawn for the patch from a Gaussian of `shift_zyx_vox`. Copies of a
     share `false_picks` appear elsewhere in the patch: anywhere, or on the spot of the highest contrast that is no
     particle, where template matching finds its false picks. In a share `untouched` of the patches nothing happens, so
     that the correction sees right labels too.
@@ -187,7 +191,7 @@ def corrupt(
     classes = drawn_class(1, jnp.cumsum(jnp.asarray(rates.swapped), axis=-1)[label])
     kept = is_particle & (uniform(0) >= jnp.asarray(rates.missing)[label])
     moving = kept & (uniform(3) < rates.shifted)
-    displacement = jnp.rint(rates.shift_vox * jax.random.normal(keys[4], (n, 3))).astype(jnp.int32)
+    displacement = jnp.rint(rates.shift_zyx_vox[None] * jax.random.normal(keys[4], (n, 3))).astype(jnp.int32)
     moved = _rolled(jnp.where(moving, classes, 0), displacement)
     corrupted = _false_picks(label, density[..., 0], keys[5], rates)
     corrupted = jnp.where(kept & ~moving, classes, corrupted)

@@ -101,15 +101,27 @@ def test_swaps_change_the_class_of_whole_particles_and_not_their_voxels() -> Non
 
 def test_displaced_particles_keep_their_size_and_move_as_far_as_the_spread_says() -> None:
     label = balls(n=30)
-    moved = rates("shifted", 1.0, shift_vox=2.0)
-    noisy = corrupted(label, 3, moved)
+    noisy = corrupted(label, 3, rates("shifted", 1.0, shift_vox=2.0))
     assert (noisy > 0).sum() == (label > 0).sum()
+    assert 1.4 < np.std(steps_of(label, noisy)) < 2.6
+
+
+def test_displacements_along_z_have_a_spread_of_their_own() -> None:
+    label = balls(n=60)
+    z, y, x = steps_of(label, corrupted(label, 3, rates("shifted", 1.0, shift_vox=1.0, shift_z_vox=3.0))).T
+    assert 2.3 < np.std(z) < 3.7
+    assert np.std(y) < 1.5
+    assert np.std(x) < 1.5
+
+
+def steps_of(label: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+    """How far each map was moved along z, y and x, by the peak of the correlation of both."""
     steps = []
     for before, after in zip(label, noisy, strict=True):
         spectrum = np.fft.fftn(after > 0) * np.conj(np.fft.fftn(before > 0))
         peak = np.unravel_index(np.fft.ifftn(spectrum).real.argmax(), before.shape)
         steps.append([p - 24 if p > 12 else p for p in peak])
-    assert 1.4 < np.std(steps) < 2.6
+    return np.array(steps)
 
 
 def test_false_picks_are_balls_of_their_class_and_leave_particles_alone() -> None:
