@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import yaml
+
+from robpicker_jax.config import DataConfig, InferenceConfig, ModelConfig, PickingConfig, Species
+from robpicker_jax.models.trained_model import ModelCard, TrainedModel, build_network
 
 TINY: dict[str, Any] = {
     "data": {
@@ -61,3 +65,25 @@ def write_tiny(path: Path) -> Path:
     """Write the tiny configuration to `path`."""
     path.write_text(yaml.safe_dump(TINY), encoding="utf-8")
     return path
+
+
+def untrained(names: Sequence[str], voxel_size_angstrom: float = 10.0, **picking: Any) -> TrainedModel:
+    """A small model with random parameters.
+
+    Args:
+        names: its species; their radii are 3 voxels.
+        voxel_size_angstrom: of the tomograms that it is for.
+        picking: settings of picking beside `min_cluster_vox=1`.
+    """
+    card = ModelCard(
+        model=ModelConfig(preset="custom", widths=(2, 3), convs_per_block=1, bottleneck_convs=1, decoder_convs=1),
+        data=DataConfig(species=tuple(Species(name, 3.0) for name in names)),
+        inference=InferenceConfig(tile=16, overlap_vox=4),
+        picking=PickingConfig(**{"min_cluster_vox": 1, **picking}),
+        voxel_size_angstrom=voxel_size_angstrom,
+        step=1,
+        score=None,
+    )
+    params, stats = build_network(card).init(jax.random.key(1))
+    params["classes"]["kernel"] = jax.random.normal(jax.random.key(2), params["classes"]["kernel"].shape)
+    return TrainedModel(params, stats, card)

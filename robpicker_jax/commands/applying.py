@@ -4,54 +4,81 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robpicker_jax.commands.cli import ArgumentParser, parser, split_overrides
-from robpicker_jax.system.progress import error_console, say
+from robpicker_jax.system.progress import say
 
 if TYPE_CHECKING:
     from robpicker_jax.annotations import Particles
     from robpicker_jax.datasets import OpenedTomogram, TomogramFiles
-    from robpicker_jax.picking.finished import Finished
     from robpicker_jax.picking.inference import MemoryBound
     from robpicker_jax.picking.picker import Picker
     from robpicker_jax.system.errors import InputError
-    from robpicker_jax.volumes import VolumeReader
+    from robpicker_jax.volumes import Origin, VolumeReader
     from robpicker_jax.volumes.rescaling import RescaledReader
 
 
 @dataclass(frozen=True)
 class Queued:
-    """A tomogram whose header was checked and whose voxels are read when its turn comes.
+    """A tomogram whose header was checked and whose file is opened again when its turn comes.
 
     With --rescale it is segmented on another grid than its file's; what users see is always on the file's.
 
     Attributes:
         tomogram: the files.
-        reader: its volume as the model is applied to it, open since the header was checked.
+        header: its volume as the model is applied to it. It is closed, since a process may hold only so many files
+            open, and tells sizes and the origin alone.
         voxel_size_angstrom: edge of the file's voxels; None where it is not known.
         resident_bytes: memory that its reader and mask take while it is open.
     """
 
     tomogram: TomogramFiles
-    reader: VolumeReader
+    header: VolumeReader
     voxel_size_angstrom: float | None
     resident_bytes: int
+
+    def open(self) -> VolumeReader:
+        """Its volume as the model is applied to it, to be read and then closed.
+
+        Raises:
+            InputError: the file cannot be read any more, or has another header than the one that was checked.
+        """
+        from robpicker_jax.system.errors import InputError
+        from robpicker_jax.volumes import open_volume
+        from robpicker_jax.volumes.rescaling import RescaledReader
+
+        reader = open_volume(self.tomogram.volume_path)
+        checked = self.header if self.rescaled is None else self.rescaled.source
+        if _geometry(reader) != _geometry(checked):
+            reader.close()
+            what = "has another size, voxel size or origin than when its header was checked"
+            raise InputError(what, where=reader.path, fix="run the same command again once it is written")
+        if self.rescaled is None:
+            return reader
+        assert self.rescaled.voxel_size_angstrom is not None
+        assert self.voxel_size_angstrom is not None
+        return RescaledReader(reader, self.rescaled.voxel_size_angstrom, self.voxel_size_angstrom)
 
     @property
     def shape_zyx(self) -> tuple[int, int, int]:
         """Size in voxels of the grid on which it is segmented."""
-        return self.reader.shape_zyx
+        return self.header.shape_zyx
+
+    @property
+    def origin_angstrom(self) -> Origin:
+        """Where viewers place the first voxel of the file, x y z in Å."""
+        return self.header.origin_angstrom
 
     @property
     def rescaled(self) -> RescaledReader | None:
-        """Its volume where it is resampled, else None."""
+        """How it is resampled, closed as `header` is; None: it is not."""
         from robpicker_jax.volumes.rescaling import RescaledReader
 
-        return self.reader if isinstance(self.reader, RescaledReader) else None
+        return self.header if isinstance(self.header, RescaledReader) else None
 
     @property
     def file_shape_zyx(self) -> tuple[int, int, int]:
@@ -124,6 +151,13 @@ def apply_parser(verb: str, description: str) -> ArgumentParser:
     return result
 
 
+def shard(text: str) -> tuple[int, int]:
+    """`I/N` of the command line."""
+    from robpicker_jax.picking.finished import shard_of
+
+    return shard_of(text)
+
+
 def parse(argument_parser: ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The parsed arguments, and the dotted flags as "key=value" overrides.
 
@@ -134,136 +168,67 @@ def parse(argument_parser: ArgumentParser, arguments: Sequence[str]) -> tuple[ar
     return argument_parser.parse_args(rest), overrides
 
 
-def checked_tomograms(options: argparse.Namespace, picker: Picker) -> list[Queued]:
-    """The tomograms named on the command line, every header checked before the first is segmented; makes `--out`.
-
-    Raises:
-        InputError: a volume that cannot be read, or that the picker cannot be applied to.
-    """
-    from robpicker_jax.datasets import tomograms_from
-    from robpicker_jax.datasets.copick_project import is_project, project_tomograms
-
-    tomograms = []
-    for path in options.tomograms:
-        if is_project(path):
-            splits = project_tomograms(path, picker.data.copick, picks=False)
-            tomograms += [tomogram for split in splits.values() for tomogram in split]
-        else:
-            tomograms += tomograms_from([path], annotations=False)
-    return queued(list(dict.fromkeys(tomograms)), options, picker, skip_bad=options.skip_bad)
-
-
 def queued(
-    tomograms: Sequence[TomogramFiles], options: argparse.Namespace, picker: Picker, *, skip_bad: bool = False
+    tomograms: Sequence[TomogramFiles],
+    options: argparse.Namespace,
+    picker: Picker,
+    on_bad: Callable[[TomogramFiles, InputError], None] | None = None,
 ) -> list[Queued]:
-    """The tomograms, every header checked; makes the folder `--out`.
+    """The tomograms, every header checked before the first is segmented, and no file left open.
 
     Args:
         tomograms: the tomograms.
         options: the parsed arguments of `model_parser`.
         picker: what they are queued for.
-        skip_bad: leave out volumes that the picker cannot be applied to, and say so.
+        on_bad: called with each volume that the picker cannot be applied to, and the reason, once all were checked;
+            None: the first such ends the command.
 
     Raises:
-        InputError: a volume that cannot be read, or whose voxels are not those of the training tomograms and are not to
-            be resampled; with `skip_bad`, where every volume is such.
+        InputError: without `on_bad`, a volume that cannot be read, or whose voxels are not those of the training
+            tomograms and are not to be resampled.
     """
-    from robpicker_jax.models.trained_model import VOXEL_SIZE_TOLERANCE
-    from robpicker_jax.picking.agreement import at_trained_size, voxel_size_of
-    from robpicker_jax.picking.picker import Trained
     from robpicker_jax.system.compilation import enable_persistent_cache
     from robpicker_jax.system.errors import InputError
     from robpicker_jax.system.files import clear_temporary
-    from robpicker_jax.volumes import open_volume
 
-    configured, trained, out = picker.data.voxel_size_angstrom, picker.voxel_size_angstrom, options.out
-    fix = "--rescale resamples it; if the header is wrong, correct it"
     queue: list[Queued] = []
+    bad: list[tuple[TomogramFiles, InputError]] = []
     for tomogram in tomograms:
         try:
-            reader = open_volume(tomogram.volume_path)
-            here = voxel_size_of(reader, configured, trained)
-            tolerance = picker.voxel_size_tolerance if isinstance(picker, Trained) else VOXEL_SIZE_TOLERANCE
-            reader = at_trained_size(reader, here, trained, rescale=options.rescale, fix=fix, tolerance=tolerance)
+            queue.append(_checked(tomogram, options, picker))
         except InputError as error:
-            if not skip_bad or (not queue and tomogram is tomograms[-1]):
+            if on_bad is None:
                 raise
-            say_bad(tomogram, error)
-            continue
-        mask = 0 if tomogram.mask_path is None else math.prod(reader.shape_zyx)
-        queue.append(Queued(tomogram, reader, here, reader.resident_bytes + mask))
-    out.mkdir(parents=True, exist_ok=True)
-    clear_temporary(out)
+            bad.append((tomogram, error))
+    options.out.mkdir(parents=True, exist_ok=True)
+    clear_temporary(options.out)
     enable_persistent_cache()
+    for tomogram, reason in bad:
+        assert on_bad is not None
+        on_bad(tomogram, reason)
     return queue
 
 
-def share(queue: Sequence[Queued], options: argparse.Namespace) -> list[Queued]:
-    """The part of the tomograms that `--shard` names: every N-th, so that parts of a sorted batch take about as long."""
-    number, total = options.shard
-    return list(queue[number - 1 :: total])
+def _checked(tomogram: TomogramFiles, options: argparse.Namespace, picker: Picker) -> Queued:
+    """A tomogram whose header fits the picker; its file is closed again."""
+    from robpicker_jax.models.trained_model import VOXEL_SIZE_TOLERANCE
+    from robpicker_jax.picking.agreement import at_trained_size, voxel_size_of
+    from robpicker_jax.picking.picker import Trained
+    from robpicker_jax.volumes import open_volume
+
+    trained = picker.voxel_size_angstrom
+    tolerance = picker.voxel_size_tolerance if isinstance(picker, Trained) else VOXEL_SIZE_TOLERANCE
+    fix = "--rescale resamples it; if the header is wrong, correct it"
+    with open_volume(tomogram.volume_path) as reader:
+        here = voxel_size_of(reader, picker.data.voxel_size_angstrom, trained)
+        header = at_trained_size(reader, here, trained, rescale=options.rescale, fix=fix, tolerance=tolerance)
+        mask = 0 if tomogram.mask_path is None else math.prod(header.shape_zyx)
+        return Queued(tomogram, header, here, header.resident_bytes + mask)
 
 
-def unfinished(queue: Sequence[Queued], finished: Finished, names: Mapping[TomogramFiles, str]) -> list[Queued]:
-    """The tomograms that are not finished; says how many are. Readers of finished ones are closed."""
-    waiting = []
-    for item in queue:
-        if finished.has(names[item.tomogram], item.tomogram):
-            item.reader.close()
-        else:
-            waiting.append(item)
-    if len(waiting) < len(queue):
-        say(f"{len(queue) - len(waiting)} of {len(queue)} tomograms are finished already, by the same settings")
-    return waiting
-
-
-def check_free(
-    outputs: Mapping[TomogramFiles, Sequence[Path]],
-    waiting: Sequence[Queued],
-    finished: Finished,
-    names: Mapping[TomogramFiles, str],
-    options: argparse.Namespace,
-    further: Sequence[Path] = (),
-) -> None:
-    """Refuse, before anything is computed, to replace what is there: what an interrupted run began is its own.
-
-    Args:
-        outputs: the files that each tomogram's results go to.
-        waiting: the tomograms that are going to be done.
-        finished: the records.
-        names: name of each tomogram in them.
-        options: the parsed arguments of `apply_parser`.
-        further: other files that are read.
-
-    Raises:
-        InputError: a file exists and may not be replaced, or is an input.
-    """
-    from robpicker_jax.system.outputs import check_outputs
-
-    inputs = [path for item in waiting for path in (item.tomogram.volume_path, item.tomogram.mask_path)]
-    todo = [item.tomogram for item in waiting]
-    check_outputs(
-        [path for tomogram in todo for path in outputs[tomogram]],
-        inputs=[*inputs, *further],
-        overwrite=options.overwrite,
-        own={path for tomogram in todo for path in finished.own(names[tomogram], tomogram)},
-        fix=OTHERWISE,
-    )
-
-
-OTHERWISE = "use another --out, or give --overwrite; what the same command left unfinished is replaced unasked"
-
-
-def say_bad(tomogram: TomogramFiles, error: InputError) -> None:
-    """Say that a tomogram is left out, and why."""
-    error_console.print(f"left out: {tomogram.name}: {error}", highlight=False, markup=False, soft_wrap=True)
-
-
-def shard(text: str) -> tuple[int, int]:
-    """`I/N` of the command line."""
-    from robpicker_jax.picking.finished import shard_of
-
-    return shard_of(text)
+def _geometry(reader: VolumeReader) -> tuple[object, ...]:
+    """What of a header was checked."""
+    return reader.shape_zyx, reader.voxel_size_zyx_angstrom, reader.origin_angstrom
 
 
 def say_plan(picker: Picker, queue: Sequence[Queued], bounds: Sequence[MemoryBound], *, whole: bool = False) -> None:
@@ -316,11 +281,11 @@ def streamed(
     from robpicker_jax.picking.agreement import unlike_training
     from robpicker_jax.picking.picker import Trained
 
-    readers = [queued.reader for queued in queue]
+    items = {item.tomogram: item for item in queue}
     # Voxel sizes were settled when the headers were checked.
     data = replace(picker.data, voxel_size_angstrom=None)
     trained = picker.densities if isinstance(picker, Trained) else None
-    for tomogram in stream_tomograms([queued.tomogram for queued in queue], data, readers, on_bad=on_bad):
+    for tomogram in stream_tomograms(list(items), data, lambda files: items[files].open(), on_bad=on_bad):
         unlike = unlike_training(tomogram, trained)
         if unlike is not None:
             say(f"warning: {tomogram.name}: {unlike}")

@@ -195,7 +195,7 @@ def _read_lists(queue: Sequence[Queued], picker: ModelPicker) -> list[AuditedLis
 
     lists = []
     for item in queue:
-        shape, voxel_size, origin = item.file_shape_zyx, item.voxel_size_angstrom, item.reader.origin_angstrom
+        shape, voxel_size, origin = item.file_shape_zyx, item.voxel_size_angstrom, item.origin_angstrom
         particles = load_particles(item.tomogram, picker.data, shape, voxel_size, origin)
         lists.append(AuditedList(item.tomogram, particles, shape, voxel_size, picker.data, origin))
     return lists
@@ -210,6 +210,7 @@ def _examine(
     from robpicker_jax.reporting.gallery import close_up
     from robpicker_jax.reporting.review_page import reviewed_view
     from robpicker_jax.training.corrector import load_corrector
+    from robpicker_jax.volumes import open_volume
 
     corrector = None if options.no_correction else load_corrector(options.workdir)
     radii = auditor.radii_vox
@@ -227,8 +228,8 @@ def _examine(
                 radius = radii[rows.labels[rank] - 1]
                 pictures[before + rank] = close_up(tomogram, rows.positions_vox[rank], radius)
             parts.append(_on_file_grid(rows, item))
-            volume = item.reader if item.rescaled is None else item.rescaled.source
-            views.append(reviewed_view(tomogram.name, volume, parts[-1], item.voxel_size_angstrom))
+            with open_volume(item.tomogram.volume_path) as volume:
+                views.append(reviewed_view(tomogram.name, volume, parts[-1], item.voxel_size_angstrom))
             counts = Counter(rows.extra["kind"].tolist())
             say(f"{tomogram.name}: {len(entry.particles)} annotations, {counts['missing']} candidates for missing ones")
     everything = Particles.concatenate(parts)

@@ -9,20 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robpicker_jax.commands.applying import (
-    OTHERWISE,
-    apply_parser,
-    check_free,
-    checked_tomograms,
-    parse,
-    resident_bytes,
-    say_bad,
-    say_plan,
-    share,
-    streamed,
-    unfinished,
-)
-from robpicker_jax.commands.cli import ArgumentParser, console, progress
+from robpicker_jax.commands.applying import apply_parser, parse, resident_bytes, say_plan
+from robpicker_jax.commands.batches import OTHERWISE, Batch, named_tomograms, names_of
+from robpicker_jax.commands.cli import ArgumentParser, progress
 from robpicker_jax.system.files import from_here
 from robpicker_jax.system.progress import say
 
@@ -34,7 +23,6 @@ if TYPE_CHECKING:
     from robpicker_jax.picking.finished import Finished
     from robpicker_jax.picking.pick_files import PickFiles, PickTarget
     from robpicker_jax.picking.picker import Picker
-    from robpicker_jax.system.errors import InputError
 
 _DESCRIPTION = """\
 Pick the particles of each tomogram by the best model of a training run: DIR/{name}.{xml,star,csv}, or with --together
@@ -51,9 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     picker = build_picker(options.picker, options.workdir, overrides)
     files = _files(options, picker)
     options.out = files.folder
-    queue = checked_tomograms(options, picker)
-    targets = _targets(queue, options.name_pattern)
-    files.check(list(targets.values()))
     if options.precision is not None:
         picker = _calibrated(picker, options.workdir, options.precision)
     if options.thresholds is not None:
@@ -61,43 +46,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rejected = files.folder / "rejected" if options.rejected else None
     if rejected is not None:
         _judging(picker)  # whether it can say what it dropped
-    batch = Batch(_finished(picker, files, options), targets, {}, options.skip_bad, rejected)
-    waiting = unfinished(share(queue, options), batch.records, batch.names)
-    _check_outputs(queue, waiting, batch, files, picker, options)
+    names = names_of(named_tomograms(options, picker), options, "picks")
+    batch = Batch(names, _finished(picker, files, options), options, "picked")
+    queue = batch.queue(picker, whole=options.together)
+    output = Output(files, _targets(queue, names), {}, rejected)
+    files.check(list(output.targets.values()))
+    waiting = batch.waiting(queue)
+    _check_outputs(queue, waiting, batch, output, picker)
     if waiting:
         bounds = [
             picker.memory(queued.shape_zyx, resident_bytes=resident)
             for queued, resident in zip(waiting, resident_bytes(waiting), strict=True)
         ]
         say_plan(picker, waiting, bounds)
-        _pick(picker, waiting, batch, files)
+        _pick(picker, waiting, batch, output)
+    batch.say_end(waiting)
     if options.together:
-        _write_together(queue, batch, files, picker)
+        _write_together(queue, batch, output, picker)
     return 0
 
 
 @dataclass(frozen=True)
-class Batch:
-    """The tomograms of one command.
+class Output:
+    """Where the picks go.
 
     Attributes:
-        records: which are finished.
-        targets: name, size and voxel size of each tomogram.
+        files: how they are written.
+        targets: name, size and voxel size of each tomogram that can be used.
         picked: the picks of tomograms picked by this process, by name.
-        skip_bad: whether tomograms that cannot be used are left out.
         rejected: folder of the lists of dropped candidates; None: none are written.
     """
 
-    records: Finished
-    targets: dict[TomogramFiles, PickTarget]
+    files: PickFiles
+    targets: Mapping[TomogramFiles, PickTarget]
     picked: dict[str, Particles]
-    skip_bad: bool
-    rejected: Path | None = None
+    rejected: Path | None
 
-    @property
-    def names(self) -> dict[TomogramFiles, str]:
-        """Name of each tomogram as its lists carry it."""
-        return {tomogram: target.name for tomogram, target in self.targets.items()}
+    def paths(self, target: PickTarget, picker: Picker) -> list[Path]:
+        """All files of a tomogram."""
+        further = [] if self.rejected is None else [self.rejected / f"{target.name}.csv"]
+        return [*self.files.outputs(target, picker.class_names), *further]
 
 
 def _parser() -> ArgumentParser:
@@ -153,20 +141,15 @@ def _files(options: argparse.Namespace, picker: Picker) -> PickFiles:
     return PickFiles(options.out, options.format or PICK_FORMATS, options.together, further)
 
 
-def _targets(queue: Sequence[Queued], pattern: str | None) -> dict[TomogramFiles, PickTarget]:
+def _targets(queue: Sequence[Queued], names: Mapping[TomogramFiles, str]) -> dict[TomogramFiles, PickTarget]:
     """Name, size and voxel size of each tomogram."""
-    from robpicker_jax.annotations.names import NameRule
     from robpicker_jax.picking.pick_files import PickTarget
 
-    rule = NameRule.of(pattern)
     return {
-        queued.tomogram: PickTarget(
-            rule.written(queued.tomogram.name),
-            queued.file_shape_zyx,
-            queued.voxel_size_angstrom,
-            queued.reader.origin_angstrom,
+        item.tomogram: PickTarget(
+            names[item.tomogram], item.file_shape_zyx, item.voxel_size_angstrom, item.origin_angstrom
         )
-        for queued in queue
+        for item in queue
     }
 
 
@@ -190,12 +173,7 @@ def _finished(picker: Picker, files: PickFiles, options: argparse.Namespace) -> 
 
 
 def _check_outputs(
-    queue: Sequence[Queued],
-    waiting: Sequence[Queued],
-    batch: Batch,
-    files: PickFiles,
-    picker: Picker,
-    options: argparse.Namespace,
+    queue: Sequence[Queued], waiting: Sequence[Queued], batch: Batch, output: Output, picker: Picker
 ) -> None:
     """Refuse, before anything is picked, to replace lists that are there.
 
@@ -204,26 +182,21 @@ def _check_outputs(
     """
     from robpicker_jax.system.outputs import check_outputs
 
+    files = output.files
     further = [Path(value) for value in map(str, files.options.values()) if Path(value).is_file()]
     if files.together:
-        targets = list(batch.targets.values())
+        targets = list(output.targets.values())
         inputs = [path for item in queue for path in (item.tomogram.volume_path, item.tomogram.mask_path)]
         check_outputs(
             files.outputs_together(targets, picker.class_names),
             inputs=[*inputs, *further],
-            overwrite=options.overwrite,
+            overwrite=batch.options.overwrite,
             own=batch.records.own_together([target.name for target in targets]),
             fix=OTHERWISE,
         )
         return
-    outputs = {item.tomogram: _outputs(batch, batch.targets[item.tomogram], files, picker) for item in waiting}
-    check_free(outputs, waiting, batch.records, batch.names, options, further)
-
-
-def _outputs(batch: Batch, target: PickTarget, files: PickFiles, picker: Picker) -> list[Path]:
-    """All files of a tomogram."""
-    further = [] if batch.rejected is None else [batch.rejected / f"{target.name}.csv"]
-    return [*files.outputs(target, picker.class_names), *further]
+    outputs = {item.tomogram: output.paths(output.targets[item.tomogram], picker) for item in waiting}
+    batch.check_free(waiting, outputs, further)
 
 
 def _judging(picker: Picker) -> Callable[..., tuple[Particles, Particles]]:
@@ -240,13 +213,13 @@ def _judging(picker: Picker) -> Callable[..., tuple[Particles, Particles]]:
     return picker.pick_judged
 
 
-def _write_rejected(batch: Batch, target: PickTarget, item: Queued, dropped: Particles | None) -> list[Path]:
+def _write_rejected(output: Output, target: PickTarget, item: Queued, dropped: Particles | None) -> list[Path]:
     """Write what was dropped of a tomogram, in voxels of its file; says how many by which limit."""
     from robpicker_jax.annotations import write_annotations
 
-    if dropped is None or batch.rejected is None:
+    if dropped is None or output.rejected is None:
         return []
-    path = batch.rejected / f"{target.name}.csv"
+    path = output.rejected / f"{target.name}.csv"
     size = target.voxel_size_angstrom
     write_annotations(path, item.on_file_grid(dropped), voxel_size_angstrom=size)
     counts = Counter(dropped.extra["rejected_by"].tolist())
@@ -291,55 +264,42 @@ def _with_thresholds(picker: Picker, options: argparse.Namespace) -> Picker:
     return picker.with_min_scores([found.get(name, 0.0) for name in picker.class_names])
 
 
-def _pick(picker: Picker, queue: Sequence[Queued], batch: Batch, files: PickFiles) -> None:
+def _pick(picker: Picker, waiting: Sequence[Queued], batch: Batch, output: Output) -> None:
     """Pick every tomogram and write its picks, or keep them where all go into one file; says what was found."""
-    items = {item.tomogram: item for item in queue}
-    tiles = {item.tomogram: picker.tiles(item.shape_zyx) for item in queue}
-    bad = []
-    with progress("picking", sum(tiles.values())) as bar:
-
-        def leave_out(tomogram: TomogramFiles, error: InputError) -> None:
-            bad.append(tomogram)
-            batch.records.leave_out(batch.targets[tomogram].name, tomogram, str(error))
-            say_bad(tomogram, error)
-            bar.advance(tiles[tomogram])
-
-        for tomogram in streamed(picker, queue, leave_out if batch.skip_bad else None):
-            target = batch.targets[tomogram.files]
-            if batch.rejected is None:
+    items = {item.tomogram: item for item in waiting}
+    files, records = output.files, batch.records
+    with progress("picking", sum(picker.tiles(item.shape_zyx) for item in waiting)) as bar:
+        for tomogram in batch.streamed(picker, waiting, bar.advance):
+            target, item = output.targets[tomogram.files], items[tomogram.files]
+            if output.rejected is None:
                 found, dropped = picker.pick(tomogram, bar.advance, mask=tomogram.mask), None
             else:
                 found, dropped = _judging(picker)(tomogram, bar.advance, mask=tomogram.mask)
-            picks = items[tomogram.files].on_file_grid(found)
+            picks = item.on_file_grid(found)
             if files.together:
-                batch.picked[target.name] = picks
-                written = [batch.records.keep_picks(target.name, picks)]
-                written += _write_rejected(batch, target, items[tomogram.files], dropped)
-                batch.records.add(target.name, tomogram.files, written)
+                output.picked[target.name] = picks
+                written = [records.keep_picks(target.name, picks)]
+                written += _write_rejected(output, target, item, dropped)
+                records.add(target.name, tomogram.files, written)
             else:
-                outputs = _outputs(batch, target, files, picker)
-                batch.records.begin(target.name, tomogram.files, outputs)
+                outputs = output.paths(target, picker)
+                records.begin(target.name, tomogram.files, outputs)
                 written = files.write(target, picks, files.outputs(target, picker.class_names))
-                written += _write_rejected(batch, target, items[tomogram.files], dropped)
-                batch.records.add(
-                    target.name,
-                    tomogram.files,
-                    [path for path in dict.fromkeys((*outputs, *written)) if path.is_file()],
-                )
+                written += _write_rejected(output, target, item, dropped)
+                results = [path for path in dict.fromkeys((*outputs, *written)) if path.is_file()]
+                records.add(target.name, tomogram.files, results)
             counts = Counter(picks.labels.tolist())
             numbers = ", ".join(f"{counts[label]} {name}" for label, name in enumerate(picker.class_names, start=1))
             say(f"{target.name if files.together else from_here(written[0])}: {numbers}")
-    if bad:
-        console.print(f"{len(queue) - len(bad)} tomograms picked, {len(bad)} left out", highlight=False)
 
 
-def _write_together(queue: Sequence[Queued], batch: Batch, files: PickFiles, picker: Picker) -> None:
+def _write_together(queue: Sequence[Queued], batch: Batch, output: Output, picker: Picker) -> None:
     """Write the one file once every tomogram of the batch is finished, whichever process picked it."""
-    parts, missing = [], 0
+    parts, missing, files = [], 0, output.files
     for queued in queue:
-        target = batch.targets[queued.tomogram]
-        if target.name in batch.picked:
-            parts.append((target, batch.picked[target.name]))
+        target = output.targets[queued.tomogram]
+        if target.name in output.picked:
+            parts.append((target, output.picked[target.name]))
         elif batch.records.has(target.name, queued.tomogram):
             parts.append((target, batch.records.kept_picks(target.name)))
         elif not batch.records.left_out(target.name):

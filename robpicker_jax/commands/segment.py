@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robpicker_jax.commands.applying import (
-    apply_parser,
-    check_free,
-    checked_tomograms,
-    parse,
-    resident_bytes,
-    say_bad,
-    say_plan,
-    share,
-    streamed,
-    unfinished,
-)
+from robpicker_jax.commands.applying import apply_parser, parse, resident_bytes, say_plan
+from robpicker_jax.commands.batches import Batch, named_tomograms, names_of
 from robpicker_jax.commands.cli import ArgumentParser, progress
 from robpicker_jax.system.progress import say
 
@@ -27,7 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from robpicker_jax.commands.applying import Queued
-    from robpicker_jax.datasets import TomogramFiles
     from robpicker_jax.picking.inference import Segmentation
 
 _DESCRIPTION = """\
@@ -39,27 +27,19 @@ of that class, DIR/{name}_probability.mrc, by the best model of a training run. 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     options, overrides = parse(_parser(), list(arguments or ()))
-    from robpicker_jax.annotations.names import NameRule
     from robpicker_jax.picking.finished import Finished
     from robpicker_jax.picking.picker import model_picker
-    from robpicker_jax.system.errors import InputError
 
     picker = model_picker(options.workdir, overrides)
-    rule = NameRule.of(options.name_pattern)
-    queue = checked_tomograms(options, picker)
-    names = {queued.tomogram: rule.written(queued.tomogram.name) for queued in queue}
-    for name, count in Counter(names.values()).items():
-        if count > 1:
-            what = f"{count} tomograms are called {name}; their class maps would have one name"
-            raise InputError(what, where=options.out, fix="rename one, or segment them into different folders")
-    settings = {"model": picker.fingerprint, "scores": options.scores}
-    records = Finished(options.out, "segment", settings)
-    waiting = unfinished(share(queue, options), records, names)
+    names = names_of(named_tomograms(options, picker), options, "class maps")
+    records = Finished(options.out, "segment", {"model": picker.fingerprint, "scores": options.scores})
+    batch = Batch(names, records, options, "segmented")
+    waiting = batch.waiting(batch.queue(picker))
     outputs = {
         item.tomogram: [options.out / file for file in _files(names[item.tomogram], len(picker.class_names), options)]
         for item in waiting
     }
-    check_free(outputs, waiting, records, names, options)
+    batch.check_free(waiting, outputs)
     if waiting:
         bounds = [
             picker.memory(queued.shape_zyx, keep_scores=options.scores, resident_bytes=resident)
@@ -67,20 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         say_plan(picker, waiting, bounds, whole=options.scores)
     items = {item.tomogram: item for item in waiting}
-    tiles = {queued.tomogram: picker.tiles(queued.shape_zyx) for queued in waiting}
-    with progress("segmenting", sum(tiles.values())) as bar:
-
-        def leave_out(tomogram: TomogramFiles, error: InputError) -> None:
-            say_bad(tomogram, error)
-            bar.advance(tiles[tomogram])
-
-        for tomogram in streamed(picker, waiting, leave_out if options.skip_bad else None):
+    with progress("segmenting", sum(picker.tiles(item.shape_zyx) for item in waiting)) as bar:
+        for tomogram in batch.streamed(picker, waiting, bar.advance):
             result = picker.segment(tomogram, bar.advance, keep_scores=options.scores)
             name = names[tomogram.files]
             records.begin(name, tomogram.files, outputs[tomogram.files])
             written = _write(options.out, name, result, items[tomogram.files])
             records.add(name, tomogram.files, written)
             say(f"{written[0]}")
+    batch.say_end(waiting)
     return 0
 
 
@@ -109,5 +84,5 @@ def _write(out: Path, name: str, result: Segmentation, item: Queued) -> list[Pat
         maps |= {f"{name}_score_{label}.mrc": result.scores[..., label] for label in range(result.scores.shape[-1])}
     for file, found in maps.items():
         stored = found if item.rescaled is None else item.rescaled.onto_source(found)
-        write_mrc(out / file, stored, item.voxel_size_angstrom, origin_angstrom=item.reader.origin_angstrom)
+        write_mrc(out / file, stored, item.voxel_size_angstrom, origin_angstrom=item.origin_angstrom)
     return [out / file for file in maps]

@@ -195,10 +195,14 @@ def with_voxels(
     )
 
 
+def _volume(files: TomogramFiles) -> VolumeReader:
+    return open_volume(files.volume_path)
+
+
 def stream_tomograms(
     tomograms: Sequence[TomogramFiles],
     data: DataConfig,
-    readers: Sequence[VolumeReader] | None = None,
+    opening: Callable[[TomogramFiles], VolumeReader] = _volume,
     *,
     on_bad: Callable[[TomogramFiles, InputError], None] | None = None,
 ) -> Iterator[OpenedTomogram]:
@@ -209,7 +213,7 @@ def stream_tomograms(
     Args:
         tomograms: the tomograms.
         data: contrast, normalisation and voxel size.
-        readers: their volumes, where these are open already, for instance since their headers were checked.
+        opening: opens a tomogram's volume when its turn comes, for instance resampled; default: as it is in the file.
         on_bad: called with a tomogram that cannot be used and the reason, and the next one follows; without it, the
             reason is raised.
 
@@ -219,24 +223,25 @@ def stream_tomograms(
     with ThreadPoolExecutor(1, thread_name_prefix="statistics") as pool:
         following: list[Future[OpenedTomogram]] = []
 
+        def opened(files: TomogramFiles) -> OpenedTomogram:
+            return open_tomogram(files, data, mode="streamed", reader=opening(files))
+
         def begin(number: int) -> None:
             if number < len(tomograms):
-                reader = None if readers is None else readers[number]
-                files = tomograms[number]
-                following.append(pool.submit(open_tomogram, files, data, mode="streamed", reader=reader))
+                following.append(pool.submit(opened, tomograms[number]))
 
         begin(0)
         try:
             for number in range(len(tomograms)):
                 try:
-                    opened = following.pop().result()
+                    found = following.pop().result()
                 except InputError as error:
                     if on_bad is None:
                         raise
                     begin(number + 1)
                     on_bad(tomograms[number], error)
                     continue
-                with closing(opened) as present:
+                with closing(found) as present:
                     begin(number + 1)
                     yield present
         finally:

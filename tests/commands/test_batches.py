@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from robpicker_jax.annotations import Particles, read_annotations
 from robpicker_jax.commands import pick
 from robpicker_jax.commands.cli import call
 from robpicker_jax.config import DataConfig
-from robpicker_jax.picking.finished import Finished
+from robpicker_jax.picking.finished import Finished, entries
 from robpicker_jax.picking.inference import MemoryBound
 from robpicker_jax.picking.picker import PICKERS
 from robpicker_jax.volumes import write_mrc
@@ -156,15 +159,94 @@ def test_b6_bad_files_are_left_out_on_request(
     shown = capsys.readouterr()
     assert "left out: TS_1" in shown.err
     assert "left out: TS_3" in shown.err
-    assert "3 tomograms picked, 1 left out" in shown.out
+    assert "3 tomograms picked, 2 left out" in shown.out
     assert picker.seen == ["TS_0", "TS_2", "TS_4"]
     if together:
         assert set(read_annotations(tmp_path / "out" / "picks.xml").tomograms.tolist()) == {"TS_0", "TS_2", "TS_4"}
     else:
         assert sorted(path.name for path in (tmp_path / "out").glob("*.xml")) == ["TS_0.xml", "TS_2.xml", "TS_4.xml"]
+    states = {entry.name: (entry.is_finished, entry.left_out) for entry in entries(tmp_path / "out", "pick")}
+    assert {name for name, (finished, _) in states.items() if finished} == {"TS_0", "TS_2", "TS_4"}
+    assert "truncated" in str(states["TS_1"][1])
+    assert "NaN" in str(states["TS_3"][1])
+    assert run(volumes, tmp_path / "out", "--skip-bad", *further) == 0
+    assert "0 tomograms picked, 2 left out" in capsys.readouterr().out
     for name in NAMES:
         (volumes / f"{name}.mrc").write_bytes(b"no volume")
     assert run(volumes, tmp_path / "out", "--skip-bad", *further) == 2
+    assert "none of 5 tomograms can be used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_b6_a_shard_checks_its_own_tomograms_and_names_those_that_it_leaves_out(
+    picker: Brightest, volumes: Path, tmp_path: Path, together: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    further = ("--together",) if together else ()
+    (volumes / "TS_1.mrc").write_bytes(b"no volume")
+    (volumes / "TS_3.mrc").write_bytes(b"no volume")
+    out = tmp_path / "out"
+    if not together:
+        assert run(volumes, out, "--shard", "1/2") == 0  # the bad ones are of the other shard
+    assert run(volumes, out, "--shard", "2/2", *further) == 2
+    for part in "12":
+        assert run(volumes, out, "--shard", f"{part}/2", "--skip-bad", *further) == 0
+    shown = capsys.readouterr()
+    assert picker.seen == NAMES[::2]
+    assert "0 tomograms picked, 2 left out" in shown.out
+    assert shown.err.count("left out: TS_1") == 1
+    assert [entry.name for entry in entries(out, "pick") if entry.left_out] == ["TS_1", "TS_3"]
+    if together:
+        assert set(read_annotations(out / "picks.xml").tomograms.tolist()) == set(NAMES[::2])
+
+
+@contextmanager
+def few_files(more: int) -> Iterator[None]:
+    """Let the process open only so many files more than it holds."""
+    resource = pytest.importorskip("resource", reason="limits of open files are POSIX's")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull) as free:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free.fileno() + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("further", [(), ("--rescale",), ("--together",), ("--shard", "1/3")])
+def test_more_tomograms_than_a_process_may_hold_open(
+    picker: Brightest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, further: tuple[str, ...]
+) -> None:
+    if "--rescale" in further:
+        monkeypatch.setattr(Brightest, "voxel_size_angstrom", 20.0)
+    volumes, count = tmp_path / "in", 90
+    for k in range(count):
+        write_mrc(volumes / f"TS_{k:03d}.mrc", np.random.default_rng(k).normal(size=(4, 5, 6)).astype(np.float32), 10.0)
+    with few_files(20):
+        assert run(volumes, tmp_path / "out", "--format", "csv", *further) == 0
+    assert len(picker.seen) == (count // 3 if "--shard" in further else count)
+
+
+def test_a_file_that_changes_before_its_turn_is_left_out_or_ends_the_command(
+    picker: Brightest,
+    volumes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The header that was checked is that of the voxels that are read."""
+    before = Brightest.pick
+
+    def replacing(self: Brightest, tomogram: object, *arguments: object, **options: object) -> Particles:
+        write_mrc(volumes / "TS_4.mrc", np.zeros((9, 9, 9), np.float32), 10.0)
+        return before(self, tomogram, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Brightest, "pick", replacing)
+    original = (volumes / "TS_4.mrc").read_bytes()
+    for further, code in ((), 2), (("--skip-bad",), 0):
+        (volumes / "TS_4.mrc").write_bytes(original)
+        assert run(volumes, tmp_path / str(code), *further) == code
+        assert "TS_4.mrc: has another size" in capsys.readouterr().err
+        assert "TS_4.csv" not in contents(tmp_path / str(code))
 
 
 def test_b6_without_a_fingerprint_nothing_counts_as_finished(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,15 +14,15 @@ from scipy import ndimage
 from robpicker_jax.annotations import Particles, read_annotations
 from robpicker_jax.commands import pick
 from robpicker_jax.commands.cli import call
-from robpicker_jax.config import DataConfig, InferenceConfig, ModelConfig, PickingConfig, Species, load_config
+from robpicker_jax.config import DataConfig, Species, load_config
 from robpicker_jax.datasets import open_tomogram, tomograms_from
 from robpicker_jax.models.model_file import save_model
-from robpicker_jax.models.trained_model import ModelCard, TrainedModel, build_network
 from robpicker_jax.picking.clustering import CLUSTERINGS, Clusters, build_clustering, components
 from robpicker_jax.picking.inference import MemoryBound
 from robpicker_jax.picking.picker import PICKERS, Picker, model_picker
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import write_mrc
+from tests.tiny import untrained
 
 RNG = np.random.default_rng(0)
 
@@ -37,18 +36,7 @@ def slabs_of(class_map: np.ndarray, probability: object, class_labels: Sequence[
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A model's file, its parameters random."""
-    card = ModelCard(
-        model=ModelConfig(preset="custom", widths=(2, 3), convs_per_block=1, bottleneck_convs=1, decoder_convs=1),
-        data=DataConfig(species=(Species("a", 3.0), Species("b", 3.0))),
-        inference=InferenceConfig(tile=16, overlap_vox=4),
-        picking=PickingConfig(min_cluster_vox=1),
-        voxel_size_angstrom=10.0,
-        step=1,
-        score=None,
-    )
-    params, stats = build_network(card).init(jax.random.key(1))
-    params["classes"]["kernel"] = jax.random.normal(jax.random.key(2), params["classes"]["kernel"].shape)
-    save_model(tmp_path / "model.rpk", TrainedModel(params, stats, card))
+    save_model(tmp_path / "model.rpk", untrained(("a", "b")))
     return tmp_path / "model.rpk"
 
 

@@ -12,16 +12,18 @@ from scipy import ndimage
 from scipy.stats import binomtest
 
 from robpicker_jax.annotations import Particles
-from robpicker_jax.commands import pick, report
+from robpicker_jax.commands import pick, report, segment
 from robpicker_jax.commands.cli import call
 from robpicker_jax.config import DataConfig
 from robpicker_jax.datasets import TomogramFiles
+from robpicker_jax.models.model_file import save_model
 from robpicker_jax.picking import calibration
 from robpicker_jax.picking.finished import Finished
 from robpicker_jax.picking.inference import MemoryBound
 from robpicker_jax.picking.picker import PICKERS
 from robpicker_jax.reporting import batch
-from robpicker_jax.volumes import write_mrc
+from robpicker_jax.volumes import open_volume, write_mrc
+from tests.tiny import untrained
 
 COUNTS = [12, 9, 11, 10, 55, 12, 8, 10]
 """Picks of each tomogram; the fifth has far more than the others."""
@@ -78,7 +80,9 @@ def test_counts_scores_and_what_stands_out(
     assert call(report.main, ["--batch", str(out)]) == 0
     with (out / "summary" / "summary.csv").open(encoding="utf-8") as file:
         rows = {row["tomogram"]: row for row in csv.DictReader(file)}
-    assert list(rows) == [f"t_{index}" for index in range(len(COUNTS))]
+    left_out = [] if further else ["t_9"]
+    assert list(rows) == [f"t_{index}" for index in range(len(COUNTS))] + left_out
+    assert [name for name, row in rows.items() if row["state"] == "left out" and row["note"]] == left_out
     for index, count in enumerate(COUNTS):
         row = rows[f"t_{index}"]
         assert row["state"] == "finished"
@@ -92,26 +96,41 @@ def test_counts_scores_and_what_stands_out(
     page = (out / "summary" / "index.html").read_text(encoding="utf-8")
     assert len(re.findall("data:image/jpeg", page)) == len(COUNTS)
     assert "<dt>t_2</dt><dd>spectrum unlike the others&#x27;</dd><dt>t_4</dt><dd>many picks</dd>" in page
+    assert ("<dt>t_9</dt><dd>left out; " in page) == bool(left_out)
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_class_maps_are_counted_and_left_out_tomograms_named(volumes: Path, tmp_path: Path) -> None:
-    records = Finished(tmp_path, "segment", {"model": "x"})
-    labels = np.random.default_rng(1).integers(0, 4, (6, 7, 8)).astype(np.uint8)
-    write_mrc(tmp_path / "t_0_classes.mrc", labels, 10.0)
-    records.add("t_0", TomogramFiles("t_0", "", volumes / "t_0.mrc"), [tmp_path / "t_0_classes.mrc"])
-    records.leave_out("t_1", TomogramFiles("t_1", "", volumes / "t_1.mrc"), "is damaged")
-    records.begin("t_3", TomogramFiles("t_3", "", volumes / "t_3.mrc"), [tmp_path / "t_3_classes.mrc"])
-    assert batch.batch_verb(tmp_path) == "segment"
-    summary = batch.summarised("segment", list(batch.batch_rows(tmp_path, "segment")))
-    assert [(row.name, row.state, row.note) for row in summary.rows] == [
-        ("t_0", "finished", ""),
-        ("t_1", "left out", "is damaged"),
-        ("t_3", "not finished", ""),
+def test_class_maps_are_counted_and_left_out_tomograms_named(
+    volumes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`segment` leaves out a volume without a header, and one whose voxels turn out to be no numbers."""
+    save_model(tmp_path / "model.rpk", untrained(("a", "b")))
+    given = tmp_path / "in"
+    for name in ("t_0", "t_1"):
+        write_mrc(given / f"{name}.mrc", np.random.default_rng(1).normal(size=(16, 18, 20)).astype(np.float32), 10.0)
+    (given / "t_1.mrc").write_bytes((given / "t_1.mrc").read_bytes()[:-4] + np.array(np.nan, "<f4").tobytes())
+    (given / "t_2.mrc").write_bytes(b"no volume")
+    out = tmp_path / "maps"
+    arguments = ["--model", str(tmp_path / "model.rpk"), "--out", str(out), "--skip-bad", str(given)]
+    assert call(segment.main, arguments) == 0
+    assert "1 tomogram segmented, 2 left out" in capsys.readouterr().out
+    with open_volume(out / "t_0_classes.mrc") as reader:
+        labels = reader.read(dtype=np.uint8)
+    Finished(out, "segment", {}).begin("t_3", TomogramFiles("t_3", "", volumes / "t_3.mrc"), [out / "t_3_classes.mrc"])
+    assert batch.batch_verb(out) == "segment"
+    summary = batch.summarised("segment", list(batch.batch_rows(out, "segment")))
+    assert [(row.name, row.state) for row in summary.rows] == [
+        ("t_0", "finished"),
+        ("t_1", "left out"),
+        ("t_2", "left out"),
+        ("t_3", "not finished"),
     ]
-    assert summary.rows[0].counts == {f"class {label}": int((labels == label).sum()) for label in (1, 2, 3)}
+    assert "NaN" in summary.rows[1].note
+    assert "t_2.mrc" in summary.rows[2].note
+    counts = {f"class {label}": int((labels == label).sum()) for label in (1, 2)}
+    assert summary.rows[0].counts == {name: count for name, count in counts.items() if count}
     batch.write_table(summary, tmp_path / "summary.csv")
-    assert (tmp_path / "summary.csv").read_text().splitlines()[2].startswith("t_1,left out,is damaged,,,,,,")
+    assert (tmp_path / "summary.csv").read_text().splitlines()[2].startswith("t_1,left out,")
 
 
 def test_a_large_volume_is_read_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
