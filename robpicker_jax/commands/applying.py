@@ -130,7 +130,10 @@ def apply_parser(verb: str, description: str) -> ArgumentParser:
     """Parser of `VERB --workdir W --out DIR TOMO…`."""
     result = model_parser(verb, description)
     result.add_argument(
-        "tomograms", metavar="TOMO", nargs="+", help="volume files, folders of them, or a copick_config.json"
+        "tomograms",
+        metavar="TOMO",
+        nargs="+",
+        help="volume files, folders of them, patterns such as 'in/*.mrc' in quotes, or a copick_config.json",
     )
     result.add_argument("--skip-bad", action="store_true", help="leave out tomograms that cannot be used, and go on")
     result.add_argument(

@@ -6,6 +6,7 @@ import argparse
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,13 +31,13 @@ def named_tomograms(options: argparse.Namespace, picker: Picker) -> list[Tomogra
     from robpicker_jax.datasets import tomograms_from
     from robpicker_jax.datasets.copick_project import is_project, project_tomograms
 
-    tomograms = []
-    for path in options.tomograms:
-        if is_project(path):
-            splits = project_tomograms(path, picker.data.copick, picks=False)
-            tomograms += [tomogram for split in splits.values() for tomogram in split]
+    tomograms: list[TomogramFiles] = []
+    for of_projects, paths in groupby(options.tomograms, is_project):
+        if of_projects:
+            projects = [project_tomograms(path, picker.data.copick, picks=False) for path in paths]
+            tomograms += [tomogram for splits in projects for split in splits.values() for tomogram in split]
         else:
-            tomograms += tomograms_from([path], annotations=False)
+            tomograms += tomograms_from(paths, annotations=False)
     return list(dict.fromkeys(tomograms))
 
 

@@ -21,6 +21,7 @@ their tomograms.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,29 +138,60 @@ def discover(
 
 
 def tomograms_from(paths: Iterable[str | Path], *, annotations: bool = True) -> list[TomogramFiles]:
-    """The tomograms named on a command line: volume files, and folders of them.
+    """The tomograms named on a command line: volume files, folders of them, and patterns that match either.
+
+    A path that does not exist is taken as a pattern where it has `*`, `?` or `[`; `**` stands for folders at any depth.
+    Masks and label maps are no tomograms of a folder or a pattern, unless a pattern matches nothing else.
 
     Args:
-        paths: the files and folders.
+        paths: the files, folders and patterns.
         annotations: look for the lists beside the volumes. Without, a volume with several lists is accepted.
 
     Raises:
-        InputError: a path that does not exist, is no volume, or is a folder without volumes.
+        InputError: a path that does not exist, is no volume, or is a folder without volumes; a pattern without matches.
     """
-    found: list[TomogramFiles] = []
-    for path in map(Path, paths):
-        if path.is_dir() and not is_volume(path):
-            inside = _in_folder(path, "", annotations=annotations)
-            if not inside:
-                raise InputError("no volume in this folder", where=path, fix=f"known: {_suffix_list()}")
-            found += inside
-        elif not path.exists():
+    given = [path for text in paths for path in _matches(Path(text))]
+    for path in given:
+        if not path.exists():
             raise InputError("no such file", where=path)
-        elif not is_volume(path):
+        if not path.is_dir() and not is_volume(path):
             raise InputError("no volume format has this suffix", where=path, fix=f"known: {_suffix_list()}")
-        else:
-            found += _in_folder(path.parent, "", annotations=annotations, only=path.name)
+    # Each folder is listed once, however many of its files are named.
+    named: dict[Path, list[str]] = {}
+    for path in filter(is_volume, given):
+        named.setdefault(path.parent, []).append(path.name)
+    of_files = {
+        tomogram.volume_path: tomogram
+        for folder, names in named.items()
+        for tomogram in _in_folder(folder, "", annotations=annotations, only=names)
+    }
+    found: list[TomogramFiles] = []
+    for path in given:
+        if is_volume(path):
+            found.append(of_files[path])
+            continue
+        inside = _in_folder(path, "", annotations=annotations)
+        if not inside:
+            raise InputError("no volume in this folder", where=path, fix=f"known: {_suffix_list()}")
+        found += inside
     return list(dict.fromkeys(found))
+
+
+def _matches(path: Path) -> list[Path]:
+    """What a pattern matches, by name; of a path that exists, or is no pattern, that path.
+
+    Raises:
+        InputError: a pattern that matches neither a volume nor a folder.
+    """
+    if path.exists() or not glob.has_magic(str(path)):
+        return [path]
+    matched = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    usable = [match for match in matched if match.is_dir() or is_volume(match)]
+    if not usable:
+        what = "no file matches this pattern" if not matched else "no volume among what this pattern matches"
+        raise InputError(what, where=path, fix=f"known: {_suffix_list()}" if matched else "")
+    tomograms = [match for match in usable if not volume_stem(match).endswith(_NOT_TOMOGRAMS)]
+    return tomograms or usable
 
 
 def tomograms_in(folder: Path, *, annotations: bool = True, rule: NameRule = DEFAULT_RULE) -> list[TomogramFiles]:
@@ -199,17 +231,17 @@ def _in_folder(
     split: str,
     *,
     annotations: bool = True,
-    only: str | None = None,
+    only: Iterable[str] | None = None,
     rule: NameRule = DEFAULT_RULE,
 ) -> list[TomogramFiles]:
-    """The tomograms of a folder, or the one whose volume is the file `only`."""
+    """The tomograms of a folder, or those whose volumes are the files `only`."""
     files = {path.name: path for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
     volumes = [path for path in files.values() if is_volume(path)]
     beside = {volume_stem(path): path for path in volumes if volume_stem(path).endswith(_NOT_TOMOGRAMS)}
     tomograms = [path for path in volumes if not volume_stem(path).endswith(_NOT_TOMOGRAMS)]
     stems = {volume_stem(path) for path in tomograms}
     if only is not None:
-        tomograms = [files[only]] if only in files else [folder / only]
+        tomograms = [folder / name for name in dict.fromkeys(only)]
     names = [volume_stem(path) for path in tomograms]
     paired = pairs(names, stems, files, rule, folder) if annotations else {}
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,9 +160,47 @@ def test_paths_of_a_command_line(tmp_path: Path) -> None:
         (tmp_path / "gone.mrc", "no such file"),
         (tmp_path / "empty", "no volume in this folder"),
         (tmp_path / "test" / "test0_objl.xml", "no volume format has this suffix"),
+        (tmp_path / "gone*.mrc", "no file matches this pattern"),
+        (tmp_path / "test" / "*.xml", "no volume among what this pattern matches"),
     ]:
         with pytest.raises(InputError, match=message):
             tomograms_from([path])
+
+
+def test_patterns_match_tomograms_as_the_shell_would(tmp_path: Path) -> None:
+    """Lists, masks and label maps are passed over, as in a folder; a file whose name looks like a pattern is that file."""
+    for name in ("a/TS_2", "a/TS_1", "a/TS_1_mask", "b/TS_3", "b/deep/TS_[4]", "b/TS_5_target"):
+        volume(tmp_path / f"{name}.mrc")
+    write_annotations(tmp_path / "a" / "TS_1_objl.xml", some_particles())
+
+    def names(*patterns: str) -> list[str]:
+        return [t.name for t in tomograms_from([tmp_path / pattern for pattern in patterns], annotations=False)]
+
+    assert names("a/*.mrc") == names("a/*") == names("a/TS_?.mrc") == ["TS_1", "TS_2"]
+    assert names("[ab]") == ["TS_1", "TS_2", "TS_3"]
+    assert names("b/**/*.mrc") == ["TS_3", "TS_[4]"]
+    assert names("b/deep/TS_[4].mrc", "a/*2.mrc", "a/TS_2.mrc", "a/TS_1.mrc") == ["TS_[4]", "TS_2", "TS_1"]
+    assert names("b/*_target.mrc") == ["TS_5_target"]
+    (listed,) = tomograms_from([tmp_path / "a" / "*_1.mrc"])
+    assert listed.annotation_path == tmp_path / "a" / "TS_1_objl.xml"
+    assert listed.mask_path == tmp_path / "a" / "TS_1_mask.mrc"
+
+
+def test_a_folder_is_listed_once_however_many_of_its_files_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(5):
+        volume(tmp_path / f"TS_{k}.mrc")
+    listed = []
+    before = Path.iterdir
+
+    def counted(self: Path) -> Iterator[Path]:
+        listed.append(self)
+        return before(self)
+
+    monkeypatch.setattr(Path, "iterdir", counted)
+    assert len(tomograms_from(sorted(tmp_path.glob("*.mrc")), annotations=False)) == 5
+    assert len(listed) == 1
 
 
 @pytest.mark.parametrize(
