@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from robpicker_jax.commands.applying import Queued
     from robpicker_jax.datasets import TomogramFiles
     from robpicker_jax.evaluation.calibration_counts import ClassCalibration
-    from robpicker_jax.picking.finished import Finished
+    from robpicker_jax.picking.finished import Finished, WrittenClass
     from robpicker_jax.picking.pick_files import PickFiles, PickTarget
     from robpicker_jax.picking.picker import Picker
 
@@ -169,7 +169,20 @@ def _finished(picker: Picker, files: PickFiles, options: argparse.Namespace) -> 
         "files of options": tables,
         "voxel size": picker.data.voxel_size_angstrom,
     } | ({"rejected": True} if options.rejected else {})
-    return Finished(options.out, "pick", None if fingerprint is None else settings)
+    return Finished(options.out, "pick", None if fingerprint is None else settings, _classes(picker))
+
+
+def _classes(picker: Picker) -> dict[str, WrittenClass]:
+    """What the records tell of each class: the smallest score that its picks are kept with, where that is known."""
+    from robpicker_jax.picking.finished import WrittenClass
+    from robpicker_jax.picking.picker import Thresholded
+
+    names = picker.class_names
+    scores = picker.smallest_scores if isinstance(picker, Thresholded) else [None] * len(names)
+    return {
+        name: WrittenClass(name, None if score is None else float(score))
+        for name, score in zip(names, scores, strict=True)
+    }
 
 
 def _check_outputs(

@@ -112,8 +112,7 @@ def _parser() -> ArgumentParser:
         "--min-score",
         metavar="S",
         type=float,
-        default=0.0,
-        help="smallest score that these picks were kept with; default: 0",
+        help="of a batch: expect of picks of at least this score; default: of all, by the smallest scores that pick recorded",
     )
     result.add_argument("--overwrite", action="store_true", help="replace a page in the folder of --out")
     return result

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,19 @@ _EXTRA = "extra "
 
 
 @dataclass(frozen=True)
+class WrittenClass:
+    """What picks of one class in the lists are.
+
+    Attributes:
+        species: the picker's name of the class; None where several of its classes go by one name in the lists.
+        min_score: smallest score that they were kept with; None where it is not known.
+    """
+
+    species: str | None
+    min_score: float | None = None
+
+
+@dataclass(frozen=True)
 class Finished:
     """The finished tomograms of one command in one folder.
 
@@ -37,11 +50,13 @@ class Finished:
         verb: the command.
         settings: all that results depend on, beside the tomogram, as JSON can hold it; None: not known, so that nothing
             counts as finished.
+        classes: what picks of each class are, by its name in the lists; told in every record.
     """
 
     out: Path
     verb: str
     settings: Mapping[str, Any] | None
+    classes: Mapping[str, WrittenClass] = field(default_factory=dict)
 
     def has(self, name: str, tomogram: TomogramFiles) -> bool:
         """Whether the results of a tomogram are there as these settings make them of the tomogram as it is now."""
@@ -69,6 +84,7 @@ class Finished:
             "volume": _path(tomogram),
             "files": {file.relative_to(self.out).as_posix(): stamp(file) for file in files},
         }
+        record |= {"classes": {name: asdict(known) for name, known in self.classes.items()}} if self.classes else {}
         write_text(self._record(name), json.dumps(record, indent=1) + "\n")
 
     def begin(self, name: str, tomogram: TomogramFiles, files: Sequence[Path]) -> None:
@@ -178,12 +194,15 @@ class Entry:
         volume: its volume's file; None where the record does not tell.
         files: what was written for it; empty unless it is finished.
         left_out: why it is left out; None: it is not.
+        classes: what picks of each class are, by its name in the lists; classes of which the record tells nothing are
+            absent.
     """
 
     name: str
     volume: Path | None
     files: tuple[Path, ...]
     left_out: str | None
+    classes: Mapping[str, WrittenClass] = field(default_factory=dict)
 
     @property
     def is_finished(self) -> bool:
@@ -204,7 +223,21 @@ def entries(out: Path, verb: str) -> Iterator[Entry]:
             Path(volume) if isinstance(volume, str) else None,
             tuple(file for file in files if file.is_file()),
             reason if isinstance(reason, str) else None,
+            _classes(record),
         )
+
+
+def _classes(record: Mapping[str, Any]) -> dict[str, WrittenClass]:
+    """What a record tells of its classes; what is damaged counts as not told."""
+    found = record.get("classes")
+    known = {}
+    for name, entry in found.items() if isinstance(found, dict) else ():
+        if isinstance(entry, dict):
+            species, score = entry.get("species"), entry.get("min_score")
+            known[name] = WrittenClass(
+                species if isinstance(species, str) else None, score if isinstance(score, float) else None
+            )
+    return known
 
 
 def _path(tomogram: TomogramFiles) -> str:

@@ -87,6 +87,11 @@ class ModelPicker:
         """Scale and skewness of the training tomograms' densities; None where the model does not tell."""
         return self.model.card.densities
 
+    @property
+    def smallest_scores(self) -> Sequence[float]:
+        """Smallest score of a pick of class 1, 2, …."""
+        return self.min_scores or self.model.card.picking.smallest_scores(self.model.card.data.species)
+
     def with_min_scores(self, min_scores: Sequence[float]) -> ModelPicker:
         """The same picker with a smallest score for each class."""
         return replace(self, min_scores=tuple(min_scores))
@@ -209,7 +214,7 @@ class ModelPicker:
             candidates,
             segmentation.classes.shape,
             min_cluster_vox=card.picking.smallest_clusters(species),
-            min_score=self.min_scores or card.picking.smallest_scores(species),
+            min_score=self.smallest_scores,
             edge_vox=card.picking.edge_vox,
             mask=mask,
             min_distance_vox=card.picking.closest_picks(species),

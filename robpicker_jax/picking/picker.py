@@ -29,7 +29,8 @@ class Picker(Protocol):
     To add one: write a class with these members and a function that builds it (`PickerBuilder`), and put that function
     into `PICKERS` under a name. `pick --picker` then takes the name. This works from outside the package too.
 
-    What a picker may be able to do beyond that has a protocol each: `Fingerprinted`, `Judging`, `Calibrated`, `Trained`.
+    What a picker may be able to do beyond that has a protocol each: `Fingerprinted`, `Judging`, `Calibrated`,
+    `Thresholded`, `Trained`.
     A picker whose class has the members of one is taken to be one; it need not inherit from it.
     """
 
@@ -106,6 +107,16 @@ class Calibrated(Protocol):
     @property
     def calibration(self) -> Mapping[str, ClassCalibration] | None:
         """What picks were worth by score, by species; None: not known."""
+        ...
+
+
+@runtime_checkable
+class Thresholded(Protocol):
+    """A picker that knows the smallest scores that its picks are kept with; the records of a batch tell them."""
+
+    @property
+    def smallest_scores(self) -> Sequence[float | None]:
+        """Smallest score of a pick of class 1, 2, …; None where it is not the same for all tomograms."""
         ...
 
 

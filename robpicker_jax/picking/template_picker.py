@@ -68,6 +68,11 @@ class TemplatePicker:
         """Voxel size that the templates were made for, Å."""
         return self.config.voxel_size_angstrom
 
+    @property
+    def smallest_scores(self) -> list[float | None]:
+        """Smallest score of a pick of class 1, 2, …; None where a cut-off by statistics finds it in each tomogram."""
+        return [extraction.min_score for extraction in self.matcher.extraction]
+
     def tiles(self, shape_zyx: Sequence[int]) -> int:
         """Units of work of a tomogram of this shape."""
         return self.matcher.units(_shape(shape_zyx))

@@ -20,7 +20,7 @@ from robpicker_jax.annotations import Particles, read_annotations
 from robpicker_jax.diagnosis.spectra import log_power_spectrum
 from robpicker_jax.evaluation.calibration_counts import ClassCalibration
 from robpicker_jax.picking.expectation import ExpectedCount, expected_counts
-from robpicker_jax.picking.finished import Entry, Finished, entries
+from robpicker_jax.picking.finished import Entry, Finished, WrittenClass, entries
 from robpicker_jax.reporting.image import grey, window
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path
@@ -114,15 +114,15 @@ def batch_verb(folder: Path) -> str:
 
 
 def batch_rows(
-    folder: Path, verb: str, calibration: Mapping[str, ClassCalibration] | None = None, min_score: float = 0.0
+    folder: Path, verb: str, calibration: Mapping[str, ClassCalibration] | None = None, min_score: float | None = None
 ) -> Iterator[Row]:
     """The tomograms of a batch by name, each looked at when its turn comes.
 
     Args:
         folder: where the command wrote to.
         verb: the command.
-        calibration: by class, what picks were worth by their score.
-        min_score: smallest score that the picks were kept with.
+        calibration: by species of the picker, what picks were worth by their score.
+        min_score: count picks of at least this score in what is expected; None: all that were kept.
     """
     for entry in entries(folder, verb):
         if not entry.is_finished:
@@ -137,12 +137,7 @@ def batch_rows(
                 continue
             picks = _picks(entry, folder, size)
             row = _with_picks(row, picks)
-            names = list(row.counts)
-            if calibration is not None and picks.class_names is not None:
-                by_name = picks.with_(labels=np.array([names.index(name) + 1 for name in picks.class_names], np.int32))
-                least = dict.fromkeys(names, min_score)
-                row = replace(row, expected=expected_counts(by_name, calibration, names, least))
-            yield row
+            yield row if calibration is None else _with_expected(row, entry, picks, calibration, min_score or 0.0)
         except InputError as error:
             yield replace(row, note=str(error))
 
@@ -269,6 +264,24 @@ def _with_picks(row: Row, picks: Particles) -> Row:
             medians[name] = float(np.median(scores))
             histograms[name] = np.histogram(np.clip(scores, 0, 1), SCORE_BINS, (0, 1))[0]
     return replace(row, counts=counts, median_scores=medians, score_histogram=histograms)
+
+
+def _with_expected(
+    row: Row, entry: Entry, picks: Particles, calibration: Mapping[str, ClassCalibration], min_score: float
+) -> Row:
+    """A row with what is expected of its picks, at the smallest scores that they were kept with."""
+    if picks.class_names is None or picks.scores is None:
+        return row
+    names = list(row.counts)
+    written = {name: entry.classes.get(name, WrittenClass(name)) for name in names}
+    kept = {name: known.min_score or 0.0 for name, known in written.items()}
+    # Lists hold rounded scores: one at the limit may come back below it.
+    scores = np.maximum(picks.scores, [kept[name] for name in picks.class_names.tolist()])
+    labels = np.array([names.index(name) + 1 for name in picks.class_names.tolist()], np.int32)
+    species = {name: known.species or "" for name, known in written.items()}
+    of_class = {name: calibration[known] for name, known in species.items() if known in calibration}
+    least = {name: max(score, min_score) for name, score in kept.items()}
+    return replace(row, expected=expected_counts(picks.with_(labels=labels, scores=scores), of_class, names, least))
 
 
 def _picks(entry: Entry, folder: Path, size: float | None) -> Particles:

@@ -79,6 +79,7 @@ def test_scores_and_settings_can_be_given_on_the_command_line(source: Path) -> N
         limit = float(everything.scores[1])
         strict = picker.with_min_scores([limit])
         assert len(strict.pick(tomogram)) == 2
+        assert (picker.smallest_scores, strict.smallest_scores) == ([None], [limit])
         assert len(strict.candidates(4).pick(tomogram)) == 4
         half = np.ones(tomogram.shape_zyx, bool)
         half[:, :, 22:] = False

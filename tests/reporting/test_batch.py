@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,9 @@ from robpicker_jax.config import DataConfig
 from robpicker_jax.datasets import TomogramFiles
 from robpicker_jax.models.model_file import save_model
 from robpicker_jax.picking import calibration
-from robpicker_jax.picking.finished import Finished
+from robpicker_jax.picking.finished import Finished, WrittenClass, entries
 from robpicker_jax.picking.inference import MemoryBound
+from robpicker_jax.picking.model_picker import ModelPicker
 from robpicker_jax.picking.picker import PICKERS
 from robpicker_jax.reporting import batch
 from robpicker_jax.volumes import open_volume, write_mrc
@@ -52,6 +55,26 @@ class Planted:
 
     def with_min_scores(self, min_scores: object) -> Planted:
         return self
+
+
+class Limited(Planted):
+    """The same with smallest scores, which it tells; its scores are spread out."""
+
+    def __init__(self, smallest_scores: Sequence[float] = (0.0, 0.0)) -> None:
+        self.smallest_scores = smallest_scores
+
+    @property
+    def fingerprint(self) -> str:  # type: ignore[override]
+        return f"limited {self.smallest_scores}"
+
+    def pick(self, tomogram: object, on_tiles: object = None, *, mask: object = None) -> Particles:
+        scores = np.tile(np.arange(1, 21) / 20 - 0.0123456789, 2)
+        labels = np.repeat([1, 2], 20)
+        found = Particles(np.full((40, 3), 4.0), labels, scores=scores, class_names=np.array(["", "a", "b"])[labels])
+        return found.select(scores >= np.array([0, *self.smallest_scores])[labels])
+
+    def with_min_scores(self, min_scores: Sequence[float]) -> Limited:
+        return Limited(min_scores)
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +196,51 @@ def test_expected_counts_are_those_of_the_calibration(
     interval = binomtest(8, 10).proportion_ci(0.95, method="exact")
     assert float(row["expected_right_low_a"]) == pytest.approx(6 * interval.low, rel=1e-3)
     assert "expected_right_b" not in row
+
+
+@pytest.mark.parametrize("fmt", ["csv", "xml", "star"])
+def test_expected_counts_are_those_at_the_scores_that_pick_kept(
+    volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fmt: str
+) -> None:
+    """`--thresholds` keeps each class from another score; the report takes these from the records, class by class."""
+    monkeypatch.setitem(PICKERS, "limited", lambda source, overrides: Limited())
+    out, run = tmp_path / "picks", tmp_path / "run"
+    run.mkdir()
+    low, high = (float(k / 20 - 0.0123456789) for k in (9, 15))  # each is a pick's score, to the last digit
+    of_a = calibration.ClassCalibration((0.9, low, 0.1), (10, 20, 400), (9, 16, 20), 20)
+    of_b = calibration.ClassCalibration((high, 0.3, 0.1), (10, 20, 400), (8, 9, 10), 10)
+    calibration.save(run, {"a": of_a, "b": of_b}, ["t"])
+    arguments = ["--picker", "limited", "--workdir", str(run), "--thresholds", "best", "--format", fmt]
+    assert call(pick.main, [*arguments, "--out", str(out), str(volumes / "t_0.mrc")]) == 0
+
+    def reported(*further: str) -> dict[str, float]:
+        assert call(report.main, ["--batch", str(out), "--calibration", str(run), *further]) == 0
+        with (out / "summary" / "summary.csv").open(encoding="utf-8") as file:
+            (row,) = csv.DictReader(file)
+        return {name: float(row[f"expected_right_{name}"]) for name in "ab"}
+
+    assert reported() == reported("--min-score", "0.1") == {"a": pytest.approx(12 * 0.8), "b": pytest.approx(6 * 0.8)}
+    assert reported("--min-score", "0.6") == {"a": pytest.approx(8 * 0.9), "b": pytest.approx(6 * 0.8)}
+
+
+def test_pickers_tell_the_smallest_scores_of_their_classes() -> None:
+    model = ModelPicker(untrained(("a", "b"), min_score=0.2, min_scores={"b": 0.4}))
+    assert list(model.smallest_scores) == [0.2, 0.4]
+    assert list(model.with_min_scores([0.5, 0.0]).smallest_scores) == [0.5, 0.0]
+
+
+def test_a_damaged_record_tells_nothing_of_its_classes(tmp_path: Path) -> None:
+    records = Finished(tmp_path, "pick", {}, {"a": WrittenClass("ribosome", 0.5)})
+    (tmp_path / "t.csv").write_text("x")
+    records.add("t", TomogramFiles("t", "", tmp_path / "t.csv"), [tmp_path / "t.csv"])
+    (entry,) = entries(tmp_path, "pick")
+    assert entry.classes == {"a": WrittenClass("ribosome", 0.5)}
+    path = tmp_path / ".finished" / "pick" / "t.json"
+    record = json.loads(path.read_text())
+    for damaged in ([1], {"a": 3}, {"a": {"species": 3, "min_score": "x"}}, None):
+        path.write_text(json.dumps(record | {"classes": damaged}))
+        (entry,) = entries(tmp_path, "pick")
+        assert entry.classes.get("a", WrittenClass(None)) == WrittenClass(None)
 
 
 def test_a_folder_without_a_batch_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
