@@ -101,8 +101,8 @@ class Queued:
         return found.with_(positions_vox=found.positions_vox / self.factor, cluster_sizes=in_file)
 
 
-def model_parser(verb: str, description: str) -> ArgumentParser:
-    """Parser of `VERB --workdir W --out DIR`."""
+def model_parser(verb: str, description: str, out: str | None = None) -> ArgumentParser:
+    """Parser of `VERB --workdir W --out DIR`; `out` is the folder where none is given, None: one has to be."""
     result = parser(
         verb,
         description,
@@ -117,7 +117,14 @@ def model_parser(verb: str, description: str) -> ArgumentParser:
         required=True,
         help="folder of a training run, a model's file, or the name of a model that ships with the package",
     )
-    result.add_argument("--out", metavar="DIR", type=Path, required=True, help="where to write")
+    result.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        required=out is None,
+        default=None if out is None else Path(out),
+        help="where to write" + (f"; default: {out}" if out else ""),
+    )
     result.add_argument(
         "--rescale",
         action="store_true",
@@ -126,9 +133,9 @@ def model_parser(verb: str, description: str) -> ArgumentParser:
     return result
 
 
-def apply_parser(verb: str, description: str) -> ArgumentParser:
-    """Parser of `VERB --workdir W --out DIR TOMO…`."""
-    result = model_parser(verb, description)
+def apply_parser(verb: str, description: str, out: str) -> ArgumentParser:
+    """Parser of `VERB --workdir W [--out DIR] TOMO…`; `out` is the folder where none is given."""
+    result = model_parser(verb, description, out)
     result.add_argument(
         "tomograms",
         metavar="TOMO",

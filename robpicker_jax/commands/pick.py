@@ -89,7 +89,7 @@ class Output:
 
 
 def _parser() -> ArgumentParser:
-    result = apply_parser("pick", _DESCRIPTION)
+    result = apply_parser("pick", _DESCRIPTION, "picks")
     add = result.add_argument
     add("--picker", metavar="NAME", default="model", help="what picks; default: model, a trained model")
     add("--format", metavar="NAME", action="append", help="annotation format, may be repeated; default: xml, star, csv")

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> ArgumentParser:
-    result = apply_parser("segment", _DESCRIPTION)
+    result = apply_parser("segment", _DESCRIPTION, "maps")
     result.add_argument(
         "--scores",
         action="store_true",

@@ -76,6 +76,15 @@ def run(volumes: Path, out: Path, *further: str) -> int:
     return call(pick.main, [*arguments, *map(str, sorted(volumes.glob("*.mrc")))])
 
 
+def test_without_out_picks_go_to_picks(
+    picker: Brightest, volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert call(pick.main, ["--picker", "brightest", "--model", "../in", "../in/TS_0.mrc"]) == 0
+    assert sorted(contents(Path("picks"))) == ["TS_0.csv", "TS_0.star", "TS_0.xml"]
+
+
 def contents(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(out.glob("[!.]*"))}
 
