@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from robpicker_jax.commands.applying import apply_parser, parse, resident_bytes, say_plan
 from robpicker_jax.commands.batches import OTHERWISE, Batch, named_tomograms, names_of
 from robpicker_jax.commands.cli import ArgumentParser, progress
+from robpicker_jax.commands.pick_scores import with_chosen_scores
 from robpicker_jax.system.files import from_here
 from robpicker_jax.system.progress import say
 
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from robpicker_jax.annotations import Particles
     from robpicker_jax.commands.applying import Queued
     from robpicker_jax.datasets import TomogramFiles
-    from robpicker_jax.evaluation.calibration_counts import ClassCalibration
     from robpicker_jax.picking.finished import Finished, WrittenClass
     from robpicker_jax.picking.pick_files import PickFiles, PickTarget
     from robpicker_jax.picking.picker import Picker
+    from robpicker_jax.picking.species_choice import SpeciesChoice
 
 _DESCRIPTION = """\
 Pick the particles of each tomogram by the best model of a training run: DIR/{name}.{xml,star,csv}, or with --together
@@ -35,24 +36,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     options, overrides = parse(_parser(), list(arguments or ()))
     from robpicker_jax.picking.picker import build_picker
+    from robpicker_jax.picking.species_choice import SpeciesChoice
 
     picker = build_picker(options.picker, options.workdir, overrides)
-    files = _files(options, picker)
+    files, choice = _files(options, SpeciesChoice.of(options.species, picker.class_names))
     options.out = files.folder
-    if options.precision is not None:
-        picker = _calibrated(picker, options.workdir, options.precision)
-    if options.thresholds is not None:
-        picker = _with_thresholds(picker, options)
+    picker = with_chosen_scores(picker, options, choice)
     rejected = files.folder / "rejected" if options.rejected else None
     if rejected is not None:
         _judging(picker)  # whether it can say what it dropped
     names = names_of(named_tomograms(options, picker), options, "picks")
-    batch = Batch(names, _finished(picker, files, options), options, "picked")
+    batch = Batch(names, _finished(picker, files, choice, options), options, "picked")
     queue = batch.queue(picker, whole=options.together)
-    output = Output(files, _targets(queue, names), {}, rejected)
+    output = Output(files, choice, _targets(queue, names), {}, rejected)
     files.check(list(output.targets.values()))
     waiting = batch.waiting(queue)
-    _check_outputs(queue, waiting, batch, output, picker)
+    _check_outputs(queue, waiting, batch, output)
     if waiting:
         bounds = [
             picker.memory(queued.shape_zyx, resident_bytes=resident)
@@ -62,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _pick(picker, waiting, batch, output)
     batch.say_end(waiting)
     if options.together:
-        _write_together(queue, batch, output, picker)
+        _write_together(queue, batch, output)
     return 0
 
 
@@ -72,20 +71,22 @@ class Output:
 
     Attributes:
         files: how they are written.
+        choice: which species are written.
         targets: name, size and voxel size of each tomogram that can be used.
         picked: the picks of tomograms picked by this process, by name.
         rejected: folder of the lists of dropped candidates; None: none are written.
     """
 
     files: PickFiles
+    choice: SpeciesChoice
     targets: Mapping[TomogramFiles, PickTarget]
     picked: dict[str, Particles]
     rejected: Path | None
 
-    def paths(self, target: PickTarget, picker: Picker) -> list[Path]:
+    def paths(self, target: PickTarget) -> list[Path]:
         """All files of a tomogram."""
         further = [] if self.rejected is None else [self.rejected / f"{target.name}.csv"]
-        return [*self.files.outputs(target, picker.class_names), *further]
+        return [*self.files.outputs(target, self.choice.names), *further]
 
 
 def _parser() -> ArgumentParser:
@@ -97,6 +98,14 @@ def _parser() -> ArgumentParser:
         "--together",
         action="store_true",
         help="one file for all tomograms; formats that only number them get picks_tomograms.doc beside it",
+    )
+    add(
+        "--species",
+        metavar="NAME[=OTHER]",
+        action="append",
+        default=[],
+        help="write picks of this species alone, in the lists called OTHER, which may be an object of a copick project; "
+        "several with commas, or repeat; default: all",
     )
     add(
         "--format-option",
@@ -125,10 +134,14 @@ def _parser() -> ArgumentParser:
     return result
 
 
-def _files(options: argparse.Namespace, picker: Picker) -> PickFiles:
-    """How the picks are to be written."""
+def _files(options: argparse.Namespace, choice: SpeciesChoice) -> tuple[PickFiles, SpeciesChoice]:
+    """How the picks are to be written, and which species, of which a copick project may lack some.
+
+    Raises:
+        InputError: formats or options that cannot be, or a copick project without an object for what is to be written.
+    """
     from robpicker_jax.annotations.conversion import parse_options
-    from robpicker_jax.datasets.copick_project import is_project
+    from robpicker_jax.datasets.copick_project import is_project, object_names
     from robpicker_jax.picking.copick_files import CopickFiles
     from robpicker_jax.picking.pick_files import PICK_FORMATS, PickFiles
     from robpicker_jax.system.errors import InputError
@@ -137,8 +150,15 @@ def _files(options: argparse.Namespace, picker: Picker) -> PickFiles:
     if is_project(options.out):
         if options.together or options.format not in (None, ["copick"]):
             raise InputError("a copick project takes copick's picks alone", where="--out", fix="leave --format out")
-        return CopickFiles.into(options.out, picker.class_names, further)
-    return PickFiles(options.out, options.format or PICK_FORMATS, options.together, further)
+        files = CopickFiles.into(options.out, choice.names, further, every=bool(options.species))
+        missing = [name for name in choice.names if name not in files.objects]
+        if missing:
+            say(
+                f"{options.out}: has no object for {', '.join(missing)}, whose picks are not written; --species NAME=OBJECT "
+                f"names one of its objects: {', '.join(object_names(files.project))}"
+            )
+        return files, choice.renamed(files.objects)
+    return PickFiles(options.out, options.format or PICK_FORMATS, options.together, further), choice
 
 
 def _targets(queue: Sequence[Queued], names: Mapping[TomogramFiles, str]) -> dict[TomogramFiles, PickTarget]:
@@ -153,7 +173,7 @@ def _targets(queue: Sequence[Queued], names: Mapping[TomogramFiles, str]) -> dic
     }
 
 
-def _finished(picker: Picker, files: PickFiles, options: argparse.Namespace) -> Finished:
+def _finished(picker: Picker, files: PickFiles, choice: SpeciesChoice, options: argparse.Namespace) -> Finished:
     """The tomograms that were picked into the same files by the same picker, as far as that can be known."""
     from robpicker_jax.datasets.stamps import stamp
     from robpicker_jax.picking.finished import Finished
@@ -169,25 +189,27 @@ def _finished(picker: Picker, files: PickFiles, options: argparse.Namespace) -> 
         "files of options": tables,
         "voxel size": picker.data.voxel_size_angstrom,
     } | ({"rejected": True} if options.rejected else {})
-    return Finished(options.out, "pick", None if fingerprint is None else settings, _classes(picker))
+    settings |= {} if choice.is_everything else {"species": list(choice.written.items())}
+    return Finished(options.out, "pick", None if fingerprint is None else settings, _classes(picker, choice))
 
 
-def _classes(picker: Picker) -> dict[str, WrittenClass]:
-    """What the records tell of each class: the smallest score that its picks are kept with, where that is known."""
+def _classes(picker: Picker, choice: SpeciesChoice) -> dict[str, WrittenClass]:
+    """What the records tell of each class: its species, and the smallest score that its picks are kept with."""
     from robpicker_jax.picking.finished import WrittenClass
     from robpicker_jax.picking.picker import Thresholded
 
     names = picker.class_names
     scores = picker.smallest_scores if isinstance(picker, Thresholded) else [None] * len(names)
-    return {
-        name: WrittenClass(name, None if score is None else float(score))
-        for name, score in zip(names, scores, strict=True)
-    }
+    of_species = dict(zip(names, scores, strict=True))
+    found = {}
+    for name in choice.names:
+        species = choice.species_of(name)
+        score = of_species[species[0]] if len(species) == 1 else None
+        found[name] = WrittenClass(species[0] if len(species) == 1 else None, None if score is None else float(score))
+    return found
 
 
-def _check_outputs(
-    queue: Sequence[Queued], waiting: Sequence[Queued], batch: Batch, output: Output, picker: Picker
-) -> None:
+def _check_outputs(queue: Sequence[Queued], waiting: Sequence[Queued], batch: Batch, output: Output) -> None:
     """Refuse, before anything is picked, to replace lists that are there.
 
     Raises:
@@ -201,14 +223,14 @@ def _check_outputs(
         targets = list(output.targets.values())
         inputs = [path for item in queue for path in (item.tomogram.volume_path, item.tomogram.mask_path)]
         check_outputs(
-            files.outputs_together(targets, picker.class_names),
+            files.outputs_together(targets, output.choice.names),
             inputs=[*inputs, *further],
             overwrite=batch.options.overwrite,
             own=batch.records.own_together([target.name for target in targets]),
             fix=OTHERWISE,
         )
         return
-    outputs = {item.tomogram: output.paths(output.targets[item.tomogram], picker) for item in waiting}
+    outputs = {item.tomogram: output.paths(output.targets[item.tomogram]) for item in waiting}
     batch.check_free(waiting, outputs, further)
 
 
@@ -234,47 +256,12 @@ def _write_rejected(output: Output, target: PickTarget, item: Queued, dropped: P
         return []
     path = output.rejected / f"{target.name}.csv"
     size = target.voxel_size_angstrom
+    dropped = output.choice.of_picks(dropped)
     write_annotations(path, item.on_file_grid(dropped), voxel_size_angstrom=size)
     counts = Counter(dropped.extra["rejected_by"].tolist())
     listed = ", ".join(f"{count} by {reason}" for reason, count in counts.most_common()) or "none"
     say(f"{path}: dropped candidates: {listed}")
     return [path]
-
-
-def _calibration(picker: Picker) -> Mapping[str, ClassCalibration] | None:
-    """What the picker's picks were worth on clean tomograms, where it knows."""
-    from robpicker_jax.picking.picker import Calibrated
-
-    return picker.calibration if isinstance(picker, Calibrated) else None
-
-
-def _calibrated(picker: Picker, workdir: Path, precision: float) -> Picker:
-    """The picker with the smallest scores for which the run's clean tomograms show a precision; says what they gave."""
-    from robpicker_jax.picking import calibration
-
-    folder = workdir if workdir.is_dir() else workdir.parent
-    points = calibration.min_scores(folder, picker.class_names, precision, _calibration(picker))
-    for name, point in zip(picker.class_names, points, strict=True):
-        say(
-            f"{name}: scores of at least {point.threshold:.3f}; precision {point.precision:.2f} (lower bound "
-            f"{point.bound:.2f}) and recall {point.recall:.2f} on the calibration tomograms"
-        )
-    return picker.with_min_scores([point.threshold for point in points])
-
-
-def _with_thresholds(picker: Picker, options: argparse.Namespace) -> Picker:
-    """The picker with the smallest scores that were best on the run's clean tomograms; says what they are."""
-    from robpicker_jax.picking.thresholds import chosen_thresholds
-    from robpicker_jax.system.errors import InputError
-
-    if options.precision is not None:
-        raise InputError("both --precision and --thresholds are given", where="--thresholds", fix="keep one")
-    folder = options.workdir if options.workdir.is_dir() else options.workdir.parent
-    found = chosen_thresholds(folder, picker.class_names, options.thresholds, {}, _calibration(picker))
-    for name in picker.class_names:
-        kept = f"scores of at least {found[name]:.4g}" if name in found else "all scores: none on the clean tomograms"
-        say(f"{name}: {kept}")
-    return picker.with_min_scores([found.get(name, 0.0) for name in picker.class_names])
 
 
 def _pick(picker: Picker, waiting: Sequence[Queued], batch: Batch, output: Output) -> None:
@@ -288,25 +275,25 @@ def _pick(picker: Picker, waiting: Sequence[Queued], batch: Batch, output: Outpu
                 found, dropped = picker.pick(tomogram, bar.advance, mask=tomogram.mask), None
             else:
                 found, dropped = _judging(picker)(tomogram, bar.advance, mask=tomogram.mask)
-            picks = item.on_file_grid(found)
+            picks = item.on_file_grid(output.choice.of_picks(found))
             if files.together:
                 output.picked[target.name] = picks
                 written = [records.keep_picks(target.name, picks)]
                 written += _write_rejected(output, target, item, dropped)
                 records.add(target.name, tomogram.files, written)
             else:
-                outputs = output.paths(target, picker)
+                outputs = output.paths(target)
                 records.begin(target.name, tomogram.files, outputs)
-                written = files.write(target, picks, files.outputs(target, picker.class_names))
+                written = files.write(target, picks, files.outputs(target, output.choice.names))
                 written += _write_rejected(output, target, item, dropped)
                 results = [path for path in dict.fromkeys((*outputs, *written)) if path.is_file()]
                 records.add(target.name, tomogram.files, results)
             counts = Counter(picks.labels.tolist())
-            numbers = ", ".join(f"{counts[label]} {name}" for label, name in enumerate(picker.class_names, start=1))
+            numbers = ", ".join(f"{counts[label]} {name}" for label, name in enumerate(output.choice.names, start=1))
             say(f"{target.name if files.together else from_here(written[0])}: {numbers}")
 
 
-def _write_together(queue: Sequence[Queued], batch: Batch, output: Output, picker: Picker) -> None:
+def _write_together(queue: Sequence[Queued], batch: Batch, output: Output) -> None:
     """Write the one file once every tomogram of the batch is finished, whichever process picked it."""
     parts, missing, files = [], 0, output.files
     for queued in queue:
@@ -323,7 +310,7 @@ def _write_together(queue: Sequence[Queued], batch: Batch, output: Output, picke
         )
         say(what)
         return
-    outputs = files.outputs_together([target for target, _ in parts], picker.class_names)
+    outputs = files.outputs_together([target for target, _ in parts], output.choice.names)
     batch.records.begin_together(outputs)
     paths = files.write_together(parts, outputs)
     batch.records.add_together([target.name for target, _ in parts], [path for path in outputs if path.exists()])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,31 +23,36 @@ class CopickFiles(PickFiles):
 
     Attributes:
         project: the project's root, as the library gives it.
-        objects: the project's object of class 1, 2, ….
+        objects: the project's object of each class that it has one for, by the class's name. Picks are labelled by the
+            order of these objects, from 1.
     """
 
     project: Any = None
-    objects: Sequence[str] = ()
+    objects: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def into(cls, config: Path, class_names: Sequence[str], options: dict[str, Any]) -> CopickFiles:
+    def into(
+        cls, config: Path, class_names: Sequence[str], options: dict[str, Any], *, every: bool = True
+    ) -> CopickFiles:
         """Open a project for writing.
 
         Args:
             config: its `copick_config.json`.
-            class_names: name of class 1, 2, …; each must be one of its objects.
+            class_names: name of class 1, 2, …, each called like one of its objects, up to case and punctuation.
             options: `user_id` and `session_id`, where they are given.
+            every: whether each class must have its object; else one of them must.
 
         Raises:
-            InputError: a project that cannot be opened or lies elsewhere, or a class that it has no object for.
+            InputError: a project that cannot be opened or lies elsewhere, or classes that it has no object for.
         """
         project = open_project(config)
         known = {_letters(name): name for name in object_names(project)}
         missing = [name for name in class_names if _letters(name) not in known]
-        if missing:
-            listed = ", ".join(known.values()) or "none"
-            raise InputError(f"has no object {missing[0]!r}", where=config, fix=f"its objects: {listed}")
-        objects = [known[_letters(name)] for name in class_names]
+        if missing and (every or len(missing) == len(class_names)):
+            what = f"has no object for {', '.join(missing)}"
+            listed = f"its objects: {', '.join(known.values())}" if known else "it has no objects that are particles"
+            raise InputError(what, where=config, fix=f"{listed}; pick --species NAME=OBJECT names the one to write to")
+        objects = {name: known[_letters(name)] for name in class_names if name not in missing}
         return cls(local_overlay(project, config), ["copick"], False, options, project, objects)
 
     def check(self, targets: Sequence[PickTarget]) -> None:
@@ -65,8 +70,8 @@ class CopickFiles(PickFiles):
         user, session = str(self.options.get("user_id", USER)), str(self.options.get("session_id", SESSION))
         run = self._run(target)
         folder = self.folder / "ExperimentRuns" / target.name / "Picks"
-        found = [picks for name in self.objects for picks in run.get_picks(name, user_id=user, session_id=session)]
-        paths = [folder / f"{user}_{session}_{name}.json" for name in self.objects]
+        found = [picks for name in self._filled for picks in run.get_picks(name, user_id=user, session_id=session)]
+        paths = [folder / f"{user}_{session}_{name}.json" for name in self._filled]
         return list(dict.fromkeys([*paths, *(Path(picks.path) for picks in found)]))
 
     def write(self, target: PickTarget, picks: Particles, earlier: Sequence[Path] = ()) -> list[Path]:
@@ -78,7 +83,7 @@ class CopickFiles(PickFiles):
 
         assert target.voxel_size_angstrom is not None  # `check` refused it
         run, paths = self._run(target), []
-        for label, name in enumerate(self.objects, start=1):
+        for label, name in enumerate(self._filled, start=1):
             mine = picks.select(picks.labels == label)
             stored = run.new_picks(
                 name,
@@ -100,6 +105,11 @@ class CopickFiles(PickFiles):
             stored.store()
             paths.append(Path(stored.path))
         return paths
+
+    @property
+    def _filled(self) -> list[str]:
+        """The objects that are written to, that of label 1 first."""
+        return list(dict.fromkeys(self.objects.values()))
 
     def _run(self, target: PickTarget) -> Any:
         run = self.project.get_run(target.name)

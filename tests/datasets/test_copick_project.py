@@ -125,7 +125,9 @@ def test_b3_what_is_open_is_refused_and_listed(project: Path, tmp_path: Path) ->
         configuration(project, tmp_path, voxel_spacing_angstrom=None)
 
 
-def test_b3_picks_go_into_the_overlay(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_b3_picks_go_into_the_overlay(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     import copick
 
     picker = Brightest()
@@ -145,8 +147,54 @@ def test_b3_picks_go_into_the_overlay(project: Path, tmp_path: Path, monkeypatch
         assert not picks.trust_orientation
         assert {picks.user_id for picks in run.picks} >= {"ann", "robpicker"}
     picker.class_names = ("nothing",)  # type: ignore[misc,assignment]
+    capsys.readouterr()
     assert call(pick.main, arguments) == 2
+    assert "has no object for nothing; its objects: apo-ferritin, ribosome" in capsys.readouterr().err
     assert call(pick.main, [*arguments, "--format", "xml"]) == 2
+
+
+class Several(Brightest):
+    """Three picks, one of each of three species, the last two of which the project does not know by their names."""
+
+    class_names = ("Ribosome", "ferritin", "proteasome")  # type: ignore[assignment]
+
+    def pick(self, tomogram: Any, on_tiles: object = None, *, mask: object = None) -> Particles:
+        found = super().pick(tomogram, on_tiles, mask=mask)
+        return found.with_(labels=[1, 2, 3], class_names=list(self.class_names), scores=[0.9, 0.8, 0.7])
+
+
+@pytest.mark.parametrize(
+    ("further", "expected", "said"),
+    [
+        ([], {"ribosome": [0.9]}, "has no object for ferritin, proteasome, whose picks are not written"),
+        (["--species", "ferritin=Apo_Ferritin"], {"apo-ferritin": [0.8]}, ""),
+        (["--species", "ferritin=apo-ferritin,Ribosome"], {"apo-ferritin": [0.8], "ribosome": [0.9]}, ""),
+        (["--species", "Ribosome", "--species", "proteasome=ribosome"], {"ribosome": [0.9, 0.7]}, ""),
+        (["--species", "Ribosome", "--species", "ferritin"], None, "has no object for ferritin"),
+        (["--species", "apo-ferritin"], None, "no species 'apo-ferritin'; the species are Ribosome, ferritin"),
+    ],
+)
+def test_b3_species_go_to_the_objects_that_are_named(
+    project: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    further: list[str],
+    expected: dict[str, list[float]] | None,
+    said: str,
+) -> None:
+    import copick
+
+    monkeypatch.setitem(PICKERS, "several", lambda source, overrides: Several())
+    arguments = ["--picker", "several", "--workdir", str(tmp_path), "--out", str(project), str(project), *further]
+    assert call(pick.main, arguments) == (2 if expected is None else 0)
+    shown = capsys.readouterr()
+    assert said in (shown.err if expected is None else shown.out)
+    assert said or "has no object" not in shown.out
+    for run in copick.from_file(str(project)).runs:
+        picks = run.get_picks(user_id="robpicker")
+        found = {entry.pickable_object_name: [point.score for point in entry.points] for entry in picks}
+        assert found == (expected or {})
 
 
 @pytest.mark.fast
