@@ -142,6 +142,13 @@ def apply_parser(verb: str, description: str, out: str) -> ArgumentParser:
         nargs="+",
         help="volume files, folders of them, patterns such as 'in/*.mrc' in quotes, or a copick_config.json",
     )
+    result.add_argument(
+        "--run",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="of a copick project: a run to take, or a pattern of names such as 'TS_0*'; repeat; default: all",
+    )
     result.add_argument("--skip-bad", action="store_true", help="leave out tomograms that cannot be used, and go on")
     result.add_argument(
         "--shard",

@@ -26,15 +26,19 @@ def named_tomograms(options: argparse.Namespace, picker: Picker) -> list[Tomogra
     """The tomograms named on the command line, of all shards; none is opened.
 
     Raises:
-        InputError: a path that is no tomogram, no folder of some and no copick project.
+        InputError: a path that is no tomogram, no folder of some and no copick project; a run that no project has.
     """
     from robpicker_jax.datasets import tomograms_from
     from robpicker_jax.datasets.copick_project import is_project, project_tomograms
+    from robpicker_jax.system.errors import InputError
 
+    if options.run and not any(map(is_project, options.tomograms)):
+        raise InputError("only copick projects have runs", where="--run", fix="name the files of the tomograms instead")
     tomograms: list[TomogramFiles] = []
     for of_projects, paths in groupby(options.tomograms, is_project):
         if of_projects:
-            projects = [project_tomograms(path, picker.data.copick, picks=False) for path in paths]
+            section = picker.data.copick
+            projects = [project_tomograms(path, section, picks=False, only=options.run) for path in paths]
             tomograms += [tomogram for splits in projects for split in splits.values() for tomogram in split]
         else:
             tomograms += tomograms_from(paths, annotations=False)

@@ -7,6 +7,7 @@ the library says they lie, by the same readers as everywhere else, so they have 
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -62,7 +63,9 @@ def _logging_as_it_was() -> Iterator[None]:
         root.setLevel(level)
 
 
-def project_tomograms(path: str | Path, section: CopickConfig, *, picks: bool = True) -> dict[str, list[TomogramFiles]]:
+def project_tomograms(
+    path: str | Path, section: CopickConfig, *, picks: bool = True, only: Sequence[str] = ()
+) -> dict[str, list[TomogramFiles]]:
     """The tomograms of a project by split, each with the picks of its objects as lists by class.
 
     Runs that no split names are of `test`.
@@ -71,10 +74,11 @@ def project_tomograms(path: str | Path, section: CopickConfig, *, picks: bool = 
         path: the project's configuration.
         section: which runs, tomograms and picks to take.
         picks: whether picks are looked for.
+        only: runs that are taken, by name or by patterns such as "TS_0*"; none: all.
 
     Raises:
-        InputError: a run that does not exist or is in two splits, no or several tomograms that fit in one run, or picks of
-            several users or sessions between which nobody chose.
+        InputError: a run that does not exist or is in two splits, a pattern that fits no run, no or several tomograms that
+            fit in one run, or picks of several users or sessions between which nobody chose.
     """
     project = open_project(path)
     runs = {run.name: run for run in project.runs}
@@ -86,19 +90,30 @@ def project_tomograms(path: str | Path, section: CopickConfig, *, picks: bool = 
                 raise InputError(f"data.copick.{split}: no run {name!r}", where=path, fix=f"its runs: {listed}")
             if split_of.setdefault(name, split) != split:
                 raise InputError(f"data.copick: run {name!r} is in {split_of[name]} and {split}", where=path)
+    for pattern in only:
+        if not any(_is_meant(name, [pattern]) for name in runs):
+            listed = ", ".join(sorted(runs)[:6]) or "none"
+            raise InputError(f"no run {pattern!r}", where=path, fix=f"its runs: {listed}")
     found: dict[str, list[TomogramFiles]] = {split: [] for split in SPLITS}
     for name, run in sorted(runs.items()):
-        if section.test and name not in split_of:
+        if only and not _is_meant(name, only):
+            continue
+        if section.test and name not in split_of and not only:
             continue
         split = split_of.get(name, "test")
         volume = _volume(run, section, path)
-        if volume is None and name not in split_of:
+        if volume is None and name not in split_of and name not in only:
             continue  # a run without a tomogram of this kind, which nobody asked for
         if volume is None:
             raise InputError(f"run {name!r} has no tomogram {_wanted(section)}", where=path, fix=_SPACING)
         lists = _lists(run, section, path) if picks else ()
         found[split].append(TomogramFiles(name, split, volume, class_lists=lists))
     return found
+
+
+def _is_meant(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a run is named, or matches one of the patterns."""
+    return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 _SPACING = "set data.copick.tomo_type and data.copick.voxel_spacing_angstrom"

@@ -24,6 +24,7 @@ from robpicker_jax.datasets.lists import read_lists
 from robpicker_jax.diagnosis import diagnose
 from robpicker_jax.picking.picker import PICKERS
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.volumes import write_mrc
 from tests.commands.test_batches import Brightest
 
 SHAPE = (8, 10, 12)
@@ -151,6 +152,40 @@ def test_b3_picks_go_into_the_overlay(
     assert call(pick.main, arguments) == 2
     assert "has no object for nothing; its objects: apo-ferritin, ribosome" in capsys.readouterr().err
     assert call(pick.main, [*arguments, "--format", "xml"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        (["TS_2"], ["TS_2"]),
+        (["TS_3", "TS_[12]"], ["TS_1", "TS_2", "TS_3"]),
+        (["*_1", "TS_1"], ["TS_1"]),
+        (["TS_2", "TS_9"], "copick_config.json: no run 'TS_9'; its runs: TS_1, TS_2, TS_3"),
+        (["ts_2"], "no run 'ts_2'"),
+    ],
+)
+def test_b3_some_runs_are_picked(
+    project: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    runs: list[str],
+    expected: list[str] | str,
+) -> None:
+    picker = Brightest()
+    monkeypatch.setitem(PICKERS, "brightest", lambda source, overrides: picker)
+    arguments = ["--picker", "brightest", "--workdir", str(tmp_path), "--out", str(tmp_path / "out")]
+    arguments += [text for name in runs for text in ("--run", name)]
+    code = call(pick.main, [*arguments, str(project)])
+    if isinstance(expected, str):
+        assert code == 2
+        assert expected in capsys.readouterr().err
+        return
+    assert (code, picker.seen) == (0, expected)
+    volume = project.parent / "some.mrc"
+    write_mrc(volume, np.zeros(SHAPE, np.float32), 10.0)
+    assert call(pick.main, [*arguments, str(volume)]) == 2
+    assert "only copick projects have runs" in capsys.readouterr().err
 
 
 class Several(Brightest):
