@@ -60,7 +60,11 @@ def _parser() -> ArgumentParser:
         "ribosome:150,apoferritin:60; default: those of the lists or the project, radii estimated where none is stated",
     )
     add(
-        "--meta", metavar="NAME,…", type=_names, default=(), help="tomograms annotated with care; default: one proposed"
+        "--meta",
+        metavar="NAME,…",
+        type=_names,
+        default=(),
+        help="tomograms annotated with care, as names or patterns such as 'TS_0*'; default: one proposed",
     )
     add("--val", metavar="NAME,…", type=_names, default=(), help="tomograms that choose the best model")
     add("--test", metavar="NAME,…", type=_names, default=(), help="tomograms to pick; default: those without a list")

@@ -11,13 +11,13 @@ its half maps (`_half1`, `_even`, …) the tomogram counts; of several volumes o
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from robpicker_jax.annotations.names import NameRule
-from robpicker_jax.config import DataConfig
+from robpicker_jax.config import DataConfig, SplitsConfig
 from robpicker_jax.datasets.discovery import SPLITS, TomogramFiles, has_split_folders, tomograms_in
 from robpicker_jax.datasets.given_lists import list_paths, with_lists
 from robpicker_jax.system.errors import InputError
@@ -44,18 +44,56 @@ def flat_dataset(directory: str | Path, data: DataConfig) -> dict[str, list[Tomo
     """
     directory = Path(directory)
     tomograms = with_lists(flat_tomograms(directory, data), data, directory, of_folder=not list_paths(data))
-    split_of = _named(tomograms, data, directory)
-    named = {split for split in SPLITS if getattr(data.splits, split)}
     listed = [entry.name for entry in data.species]
+    rule = NameRule.of(data.name_pattern, "data.name_pattern")
+    has_list = {tomogram.name: bool(tomogram.lists(listed)) for tomogram in tomograms}
+    split_of = assigned_splits(has_list, data.splits, rule, where=directory)
     found: dict[str, list[TomogramFiles]] = {split: [] for split in SPLITS}
     for tomogram in tomograms:
-        split = split_of.get(tomogram.name)
-        if split is None:
-            split = "train" if tomogram.lists(listed) else "test"
-            if split in named:
-                continue
-        found[split].append(replace(tomogram, split=split))
+        if split := split_of.get(tomogram.name):
+            found[split].append(replace(tomogram, split=split))
     return found
+
+
+def assigned_splits(
+    has_list: Mapping[str, bool], splits: SplitsConfig, rule: NameRule, *, where: Path, key: str = "data.splits."
+) -> dict[str, str]:
+    """The split of each tomogram that is in one, by name.
+
+    Args:
+        has_list: names of the tomograms, and whether each has a list of particles.
+        splits: the names and patterns of each split.
+        rule: which names mean the same tomogram.
+        where: the folder of the tomograms, for messages.
+        key: what stands before the name of a split where the user names its tomograms, for messages.
+
+    Raises:
+        InputError: a name that no tomogram has, one that several may have, or a tomogram in two splits.
+    """
+    named = named_splits(list(has_list), splits, rule, where=where, key=key)
+    rest = {name: "train" if listed else "test" for name, listed in has_list.items()}
+    return {name: split for name, split in rest.items() if not getattr(splits, split)} | named
+
+
+def named_splits(
+    names: Sequence[str], splits: SplitsConfig, rule: NameRule, *, where: Path, key: str = "data.splits."
+) -> dict[str, str]:
+    """The split of each tomogram that one names; arguments and errors as for `assigned_splits`."""
+    by_name: dict[str, str] = {}
+    by_pattern: dict[str, str] = {}
+    for split in SPLITS:
+        for entry in getattr(splits, split):
+            exact = [entry] if entry in names else rule.matching(entry, names)
+            meant = exact or [name for name in names if _fits(name, entry, rule)]
+            if not meant:
+                shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+                raise InputError(f"{key}{split}: no tomogram {entry!r}", where=where, fix=f"there are {shown}")
+            chosen = by_name if exact else by_pattern
+            for name in meant:
+                if chosen.setdefault(name, split) != split:
+                    what = f"{name} is in {key}{chosen[name]} and in {key}{split}"
+                    raise InputError(what, where=where, fix="name it in one of them")
+    return by_pattern | by_name
 
 
 def flat_tomograms(directory: Path, data: DataConfig) -> list[TomogramFiles]:
@@ -90,29 +128,6 @@ def _whole(group: Sequence[TomogramFiles]) -> TomogramFiles:
             fix=f"say which count, such as data.volumes: '*{group[0].volume_path.name[-12:]}'",
         )
     return whole[0]
-
-
-def _named(tomograms: Sequence[TomogramFiles], data: DataConfig, directory: Path) -> dict[str, str]:
-    """The split of each tomogram that one names."""
-    rule = NameRule.of(data.name_pattern, "data.name_pattern")
-    names = [tomogram.name for tomogram in tomograms]
-    by_name: dict[str, str] = {}
-    by_pattern: dict[str, str] = {}
-    for split in SPLITS:
-        for entry in getattr(data.splits, split):
-            exact = [entry] if entry in names else rule.matching(entry, names)
-            meant = exact or [name for name in names if _fits(name, entry, rule)]
-            if not meant:
-                shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
-                raise InputError(
-                    f"data.splits.{split}: no tomogram {entry!r}", where=directory, fix=f"there are {shown}"
-                )
-            chosen = by_name if exact else by_pattern
-            for name in meant:
-                if chosen.setdefault(name, split) != split:
-                    what = f"data.splits: {name} is in {chosen[name]} and in {split}"
-                    raise InputError(what, where=directory, fix="name it in one of them")
-    return by_pattern | by_name
 
 
 def _fits(name: str, pattern: str, rule: NameRule) -> bool:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from robpicker_jax.config import Config, SplitsConfig, apply_overrides, config_of
+from robpicker_jax.annotations.names import NameRule
+from robpicker_jax.config import Config, apply_overrides, config_of
 from robpicker_jax.datasets import SPLITS
 from robpicker_jax.datasets.copick_project import is_project
 from robpicker_jax.diagnosis.observation import Observation
@@ -17,6 +18,10 @@ from robpicker_jax.proposal.commented import commented_yaml
 from robpicker_jax.proposal.sources import Source, find_source
 from robpicker_jax.proposal.species import Proposed, as_section, observed, parsed, with_radii
 from robpicker_jax.proposal.splits import ProposedSplits, propose_splits
+from robpicker_jax.system.errors import InputError
+
+_NOWHERE = ""
+"""The split of a tomogram that is used for nothing, such as one without a list where others are named for test."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,9 @@ def propose(
     """
     folder, out = Path(folder), Path(out)
     source = find_source(folder, lists=lists, voxel_size=voxel_size, name_pattern=name_pattern)
+    if not source.is_flat and (meta or val or test):
+        fix = "leave out --meta, --val and --test, or move the tomograms between these folders"
+        raise InputError("its folders train/, meta/ … say what each tomogram is for", where=folder, fix=fix)
     stated = dict(source.radii_angstrom)
     given = {name: radius or stated.get(name) for name, radius in parsed(species).items()} or dict(stated)
     observations, classes = observed(source.tomograms, source.data, list(given), source.voxel_size_angstrom)
@@ -74,11 +82,13 @@ def propose(
         found = [replace(entry, how="as the project says") for entry in found]
     proposed = None
     if source.is_flat:
-        proposed = propose_splits(observations, scores, len(classes), meta=meta, test=test, val=val)
-        observations = [_in_split(o, proposed.splits, bool(o.particles is not None)) for o in observations]
-    values, comments = _data(source, found, proposed, observations, out)
+        rule = NameRule.of(name_pattern)
+        proposed = propose_splits(observations, scores, len(classes), meta=meta, test=test, val=val, rule=rule)
+        observations = [_in_split(o, proposed.split_of.get(o.tomogram.name, _NOWHERE)) for o in observations]
+    used = [o for o in observations if o.tomogram.split != _NOWHERE]
+    values, comments = _data(source, found, proposed, used, out)
     radii = [entry.radius_vox for entry in as_section(found, source.voxel_size_angstrom)]
-    shapes = [o.header.shape_zyx for o in observations if o.header and o.tomogram.split in ("train", "meta")]
+    shapes = [o.header.shape_zyx for o in used if o.header and o.tomogram.split in ("train", "meta")]
     common = {
         "patches": sizes.patches(radii, shapes),
         "inference": sizes.inference(radii, sizes.patches(radii, shapes)["size"]),
@@ -87,7 +97,7 @@ def propose(
     def build(choice: Mapping[str, Any], base: Mapping[str, Any] = values) -> Config:
         return config_of(apply_overrides({**base, **common, **choice}, overrides), out)
 
-    chosen, estimate = sizes.fitting_network(sizes.networks(radii, len(classes)), build, observations)
+    chosen, estimate = sizes.fitting_network(sizes.networks(radii, len(classes)), build, used)
     merged = apply_overrides(
         {**values, "patches": common["patches"], **chosen, "inference": common["inference"]}, overrides
     )
@@ -104,15 +114,7 @@ def propose(
     return Proposal(text, config, (folder,), tuple(_lines(found, observations, proposed, estimate)))
 
 
-def _in_split(observation: Observation, splits: SplitsConfig, annotated: bool) -> Observation:
-    from robpicker_jax.annotations.names import NameRule
-
-    rule, name = NameRule(), observation.tomogram.name
-    for split in SPLITS:
-        if any(entry == name or rule.same(entry, name) for entry in getattr(splits, split)):
-            break
-    else:
-        split = "train" if annotated else "test"
+def _in_split(observation: Observation, split: str) -> Observation:
     return replace(observation, tomogram=replace(observation.tomogram, split=split))
 
 
@@ -129,11 +131,9 @@ def _data(
     section: dict[str, Any] = {"dir": _relative(data.dir or "", home)}
     if data.volumes:
         section["volumes"] = data.volumes
-    splits = (
-        {} if proposed is None else {s: list(getattr(proposed.splits, s)) for s in ("train", "meta", "val", "test")}
-    )
+    splits = {} if proposed is None else {split: list(getattr(proposed.splits, split)) for split in SPLITS}
     if project:
-        splits["train"] = [o.tomogram.name for o in observations if o.tomogram.split == "train"]
+        splits = _runs(splits, observations)
         section["copick"] = {split: names for split, names in splits.items() if names} | {
             "voxel_spacing_angstrom": data.copick.voxel_spacing_angstrom,
             "tomo_type": data.copick.tomo_type,
@@ -164,9 +164,11 @@ def _data(
     where = "copick" if project else "splits"
     why = "" if proposed is None else (
         f"{counted}. meta should be annotated with the most care; proposed {', '.join(proposed.splits.meta)}: "
-        f"{proposed.reason}. To change it, name others here (names, or patterns such as TS_0*); "
-        + ("runs that are named nowhere are picked" if project
-           else "what is named nowhere is train where it has a list, else test")
+        f"{proposed.reason}. To change it, name others here ("
+        + ("names of runs); runs that are named nowhere are " + ("left out" if proposed.splits.test else "picked")
+           if project
+           else "names, or patterns such as TS_0*); what is named nowhere is train where it has a list, else "
+           + ("left out" if proposed.splits.test else "test"))
     )  # fmt: skip
     remarks = {
         f"data.{where}" if key.startswith("copick") else f"data.{key}": text for key, text in source.remarks.items()
@@ -184,6 +186,15 @@ def _data(
     if why:
         comments[f"data.{where}"] = "; ".join(text for text in (why, remarks.get(f"data.{where}", "")) if text)
     return {"data": section}, comments
+
+
+def _runs(splits: Mapping[str, Sequence[str]], observations: Sequence[Observation]) -> dict[str, list[str]]:
+    """The splits of a copick project, whose section takes the names of runs alone, and no patterns.
+
+    Those that are picked stand there only where they were chosen, since a section that names them leaves out all others.
+    """
+    runs = {split: [o.tomogram.name for o in observations if o.tomogram.split == split] for split in SPLITS}
+    return runs | ({} if splits["test"] else {"test": []})
 
 
 def _remarks(estimate: str, derived: str) -> dict[str, str]:
@@ -206,10 +217,15 @@ def _lines(
     for split in SPLITS:
         names = [o.tomogram.name for o in observations if o.tomogram.split == split]
         if names:
-            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             why = f" ({proposed.reason})" if proposed is not None and split == "meta" else ""
-            found.append(f"{split}: {shown}{why}")
+            found.append(f"{split}: {_some(names)}{why}")
+    if left := [o.tomogram.name for o in observations if o.tomogram.split == _NOWHERE]:
+        found.append(f"left out, without a list and not named for test: {_some(left)}")
     return [*found, estimate]
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _relative(path: str, home: Path) -> str:

@@ -85,7 +85,7 @@ def find_source(
         if data.lists:
             tomograms = tuple(with_lists(tomograms, data, folder))
         return Source(data, False, tomograms, _voxel_size(tomograms, voxel_size))
-    home = _richest(folder)
+    home = _richest(folder, NameRule.of(name_pattern))
     data = replace(data, dir=str(home.resolve()))
     data, said = _with_volumes(home, data)
     bare = flat_tomograms(home, data)
@@ -130,9 +130,9 @@ def _folders(root: Path) -> Iterator[Path]:
         yield Path(place)
 
 
-def _richest(root: Path) -> Path:
+def _richest(root: Path, rule: NameRule) -> Path:
     """The folder with most tomograms; of equals the least deep, and of these the last, which is the latest job."""
-    rule, best, found = NameRule(), (0, 0, ""), root
+    best, found = (0, 0, ""), root
     for folder in _folders(root):
         if folder != root and _NO_TOMOGRAMS.match(folder.name):
             continue

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.config import SplitsConfig
+from robpicker_jax.datasets.flat_folder import assigned_splits, named_splits
 from robpicker_jax.diagnosis.observation import Observation
 from robpicker_jax.system.errors import InputError
 
 _FEWEST_FOR_TEST, _FEWEST_FOR_VAL = 3, 4
 """So many annotated tomograms must remain before one of them is kept to test on, or to choose the best model."""
+
+_PLAIN = NameRule()
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,12 @@ class ProposedSplits:
     Attributes:
         splits: named tomograms; those of train are the rest.
         reason: of the choice of meta, in words.
+        split_of: the split of each tomogram that is in one, by its full name.
     """
 
     splits: SplitsConfig
     reason: str
+    split_of: Mapping[str, str]
 
 
 def propose_splits(
@@ -37,6 +43,7 @@ def propose_splits(
     meta: Sequence[str] = (),
     test: Sequence[str] = (),
     val: Sequence[str] = (),
+    rule: NameRule = _PLAIN,
 ) -> ProposedSplits:
     """Splits of a flat folder or a copick project.
 
@@ -44,21 +51,26 @@ def propose_splits(
         observations: its tomograms with their particles.
         scores: how well the list of each fits its density.
         n_species: number of species, all of which meta needs.
-        meta, test, val: those that the user names.
+        meta, test, val: those that the user names, by names or patterns.
+        rule: which names mean the same tomogram.
 
     Raises:
-        InputError: fewer than two tomograms with particles.
+        InputError: fewer than two tomograms with particles, a name that no tomogram has, a tomogram in two splits, or one
+            of meta or val without particles.
     """
-    chosen = {*meta, *test, *val}
+    folder = observations[0].tomogram.volume_path.parent if observations else Path()
+    has_list = {o.tomogram.name: o.particles is not None for o in observations}
+    given = SplitsConfig((), tuple(meta), tuple(val), tuple(test))
+    chosen = named_splits(list(has_list), given, rule, where=folder, key="--")
     score = {o.tomogram: value for o, value in zip(observations, scores, strict=True)}
-    rule = NameRule()
     annotated = [o for o in observations if o.particles is not None and len(o.particles)]
-    free = [o for o in annotated if not any(rule.same(o.tomogram.name, name) for name in chosen)]
+    _check_annotated(chosen, {o.tomogram.name for o in annotated}, folder)
+    free = [o for o in annotated if o.tomogram.name not in chosen]
     if len(annotated) < 2 or not free:
         raise InputError(
             f"{len(annotated)} annotated tomogram{'s' * (len(annotated) != 1)}, and training needs one for train and one "
             "for meta",
-            where=observations[0].tomogram.volume_path.parent if observations else "",
+            where=folder if observations else "",
             fix="annotate another one, a few particles of each species with care, or say where lists are with --lists",
         )
     reason = "as given"
@@ -67,7 +79,7 @@ def propose_splits(
             raise InputError("no tomogram is left for meta", where="--test", fix="name fewer tomograms")
         ranked = sorted(free, key=lambda o: (_species(o), score[o.tomogram]), reverse=True)
         best = ranked[0]
-        meta = (_name(best, observations),)
+        meta = (_name(best, observations, rule),)
         free.remove(best)
         reason = (
             f"its list fits the density best (the doctor's score {score[best.tomogram]:.1f}"
@@ -78,28 +90,36 @@ def propose_splits(
     unlisted = len(annotated) < len(observations)
     if not test and not unlisted and len(free) >= _FEWEST_FOR_TEST:
         last = min(free, key=lambda o: score[o.tomogram])
-        test = (_name(last, observations),)
+        test = (_name(last, observations, rule),)
         free.remove(last)
     if not val and len(free) >= _FEWEST_FOR_VAL:
         second = max(free, key=lambda o: score[o.tomogram])
-        val = (_name(second, observations),)
+        val = (_name(second, observations, rule),)
         free.remove(second)
-    return ProposedSplits(SplitsConfig((), tuple(meta), tuple(val), tuple(test)), reason)
+    splits = SplitsConfig((), tuple(meta), tuple(val), tuple(test))
+    return ProposedSplits(splits, reason, assigned_splits(has_list, splits, rule, where=folder, key="--"))
+
+
+def _check_annotated(chosen: Mapping[str, str], annotated: Set[str], folder: Path) -> None:
+    for name, split in chosen.items():
+        if split in ("meta", "val") and name not in annotated:
+            shown = ", ".join(sorted(annotated)[:6]) or "none"
+            fix = f"those with particles: {shown}; --lists says where others lie"
+            raise InputError(f"--{split}: {name} has no particles", where=folder, fix=fix)
 
 
 def _species(observation: Observation) -> int:
     return 0 if observation.particles is None else len(np.unique(observation.particles.labels))
 
 
-def _name(observation: Observation, everything: Sequence[Observation]) -> str:
+def _name(observation: Observation, everything: Sequence[Observation], rule: NameRule) -> str:
     """The short name of a tomogram: without what says how it was made, where that is enough to tell it."""
-    short = _without_endings(observation.tomogram.name)
-    rule = NameRule()
+    short = _without_endings(observation.tomogram.name, rule)
     alike = [other for other in everything if rule.same(short, other.tomogram.name)]
     return short if len(alike) == 1 else observation.tomogram.name
 
 
-def _without_endings(name: str) -> str:
-    key = NameRule().key(name)
+def _without_endings(name: str, rule: NameRule) -> str:
+    key = rule.key(name)
     start = name.lower().find(key)
     return name[start : start + len(key)] if start >= 0 else name

@@ -179,8 +179,11 @@ def test_names_patterns_and_what_they_leave(folder: Path) -> None:
     }
     for wrong, message in (
         (SplitsConfig(meta=("TS_09",)), r"data\.splits\.meta: no tomogram 'TS_09'.*there are TS_01_10\.00Apx"),
-        (SplitsConfig(meta=("TS_01",), test=("TS_01",)), r"TS_01_10\.00Apx is in meta and in test"),
-        (SplitsConfig(meta=("*1",), test=("TS*",)), "is in meta and in test"),
+        (
+            SplitsConfig(meta=("TS_01",), test=("TS_01",)),
+            r"TS_01_10\.00Apx is in data\.splits\.meta and in data\.splits\.test",
+        ),
+        (SplitsConfig(meta=("*1",), test=("TS*",)), r"is in data\.splits\.meta and in data\.splits\.test"),
     ):
         with pytest.raises(InputError, match=message):
             splits(section(folder, lists=lists, splits=wrong))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from robpicker_jax.config import DataConfig, load_config
 from robpicker_jax.config.derived import overlap_of_tiles
 from robpicker_jax.datasets import dataset
 from robpicker_jax.diagnosis import diagnose
+from robpicker_jax.proposal import propose
 from robpicker_jax.proposal.commented import commented_yaml
 from robpicker_jax.proposal.sizes import inference, patches
 from robpicker_jax.proposal.sources import Source, find_source
@@ -200,6 +202,64 @@ def test_radii_are_seen_and_the_best_fitting_list_is_proposed(flat: Path) -> Non
     assert (whole.meta, whole.val, whole.test) == (("u0",), (), ("u4",))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--meta", "t9"], r"--meta: no tomogram 't9'; there are t0, t1, t2, t3"),
+        (["--test", "x*"], r"--test: no tomogram 'x\*'; there are"),
+        (["--meta", "t1", "--test", "t1"], r"t1 is in --meta and in --test; name it in one of them"),
+        (["--meta", "t1", "--val", "rec_t1.mrc"], r"t1 is in --meta and in --val"),
+        (["--meta", "t3"], r"--meta: t3 has no particles; those with particles: t0, t1, t2"),
+        (["--val", "t3"], r"--val: t3 has no particles"),
+    ],
+)
+def test_wrong_names_of_splits_are_refused(
+    flat: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = flat.parent / "my.yaml"
+    assert call(init.main, [str(flat), "--species", "large:70,small:35", "--out", str(out), *arguments]) == 2
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
+    assert not out.exists()
+
+
+def test_patterns_and_name_patterns_choose_the_splits_that_the_file_has(
+    flat: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names as a program leaves them, of which a pattern catches what the user means."""
+    for path in list(flat.iterdir()):
+        path.rename(flat / f"lam7_TS_0{path.stem[1]}_v3_denoised{path.suffix}")
+    out = flat.parent / "my.yaml"
+    common = [
+        str(flat),
+        "--species",
+        "large:70,small:35",
+        "--name-pattern",
+        "TS_[0-9]+",
+        "--out",
+        str(out),
+        "--overwrite",
+    ]
+
+    def splits(*arguments: str) -> tuple[dict[str, str], str]:
+        """The split of each tomogram that the file puts into one, and what is shown, which has to agree."""
+        assert call(init.main, [*common, *arguments]) == 0
+        config, shown = load_config(out), capsys.readouterr().out
+        found = dataset(config.data.dir or "", config.data)
+        for split, files in found.items():
+            assert (f"{split}: {', '.join(each.name for each in files)}" in shown) == bool(files), (split, shown)
+            assert (f"{len(files)} {split}" in out.read_text()) == bool(files), split
+        return {files.name[5:10]: split for split in found for files in found[split]}, shown
+
+    by_name, _ = splits("--meta", "TS_02")
+    assert by_name == {"TS_00": "train", "TS_01": "train", "TS_02": "meta", "TS_03": "test"}
+    by_pattern, shown = splits("--meta", "TS_*1", "--test", "*TS_00*")
+    assert by_pattern == {"TS_00": "test", "TS_01": "meta", "TS_02": "train"}
+    assert "left out, without a list and not named for test: lam7_TS_03_v3_denoised" in shown
+    proposed, _ = splits()
+    assert proposed == {"TS_00": "train", "TS_01": "meta", "TS_02": "train", "TS_03": "test"}
+    assert load_config(out).data.splits.meta == ("TS_01",)
+
+
 def test_species_come_from_labels_or_names(flat: Path) -> None:
     source = find_source(flat)
     assert observed(source.tomograms, source.data, [], VOXEL)[1] == ["class_1", "class_2"]
@@ -284,5 +344,9 @@ def test_folders_keep_their_splits(flat: Path) -> None:
         ("meta", "t1"),
         ("test", "t3"),
     ]
+    with pytest.raises(
+        InputError, match=r"its folders train/, meta/ … say what each tomogram is for.*leave out --meta"
+    ):
+        propose(data, data / "my.yaml", meta=["t0"])
     assert isinstance(source.data, DataConfig)
     assert json.dumps(source.remarks) == "{}"
