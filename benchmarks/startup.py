@@ -79,7 +79,7 @@ def first_step(folder: Path, environment: dict[str, str]) -> tuple[float, float]
     rows = folder / "run" / "metrics.jsonl"
     before = _lines(rows)
     command = [sys.executable, "-m", "robpicker_jax", "train", "--workdir", str(folder / "run")]
-    command += ["--data.dir", str(folder / "data"), "--train.log_every", "1"]
+    command += ["--data.dir", str(folder / "data"), "--data.voxel_size_angstrom", "13", "--train.log_every", "1"]
     began = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -78,8 +78,9 @@ def _parser() -> ArgumentParser:
     add("--out", metavar="DIR", type=Path, required=True, help="where to write")
     add("--class", metavar="NAME", dest="only", action="append", help="average this class only; repeat; default: all")
     add("--classes", metavar="NAME,…", type=_names, help="name of class 1, 2, …, without --config")
-    add("--radii", metavar="VOX,…", type=_numbers, help="radius of a ball that holds the particle, voxels, one for all "
-        "or for class 1, 2, …; default: one and a half of the species' radius_vox in --config")  # fmt: skip
+    add("--radii-angstrom", metavar="ANGSTROM,…", type=_numbers, help="radius of a ball that holds the particle, Å, one "
+        "for all or for class 1, 2, …; default: one and a half of the species' radius in --config")  # fmt: skip
+    add("--radii", metavar="VOX,…", type=_numbers, help="the same in voxels")
     add("--box", metavar="VOX", type=int, help="edge of the boxes, voxels; default: about two diameters")
     add("--voxel-size", metavar="ANGSTROM", type=positive_number, help="voxel size, where headers do not say")
     add("--picks-format", metavar="NAME", help="format of the lists, where their suffix does not tell")

@@ -22,6 +22,7 @@ from robpicker_jax.averaging.particle_set import without_repeats
 from robpicker_jax.averaging.settings import default_edge
 from robpicker_jax.commands.averaging_lists import read_picks
 from robpicker_jax.commands.optics_arguments import tilt_scheme, transfer_of
+from robpicker_jax.commands.radii import in_voxels
 from robpicker_jax.config import Config, load_config
 from robpicker_jax.datasets import agreed_voxel_size, tomograms_from
 from robpicker_jax.datasets.stamps import content_stamp
@@ -89,7 +90,7 @@ def read_inputs(options: Namespace, overrides: Sequence[str]) -> AveragingInputs
     for entry in options.only or ():
         if entry not in names:
             raise InputError(f"no class {entry!r}", where="--class", fix=f"the lists name {', '.join(names)}")
-    radii = _radii(options, config, names, has_species)
+    radii = _radii(options, config, names, has_species, voxel_size)
     references = _by_class(options.reference, names, "--reference")
     symmetries = _by_class(options.symmetry, names, "--symmetry")
     classes = []
@@ -163,18 +164,20 @@ def _sources(options: Namespace, config: Config) -> tuple[list[Source], float]:
     return [Source(name, reader, transfer, stamp) for name, reader, stamp in stamped], voxel_size
 
 
-def _radii(options: Namespace, config: Config, names: Sequence[str], has_species: bool) -> list[float]:
-    if options.radii is not None:
-        radii = options.radii * len(names) if len(options.radii) == 1 else options.radii
+def _radii(
+    options: Namespace, config: Config, names: Sequence[str], has_species: bool, voxel_size: float
+) -> list[float]:
+    where = "--radii" if options.radii_angstrom is None else "--radii-angstrom"
+    given = in_voxels(options.radii, options.radii_angstrom, voxel_size)
+    if given is not None:
+        radii = given * len(names) if len(given) == 1 else given
     elif has_species:
         radii = [_BALL_OVER_SPHERE * entry.radius_vox for entry in config.data.species]
     else:
-        raise InputError("the particles' radius is not known", where="--radii", fix="give it, or a --config")
+        raise InputError("the particles' radius is not known", fix="give --radii-angstrom, or a --config")
     if len(radii) != len(names):
-        raise InputError(f"{len(radii)} radii for {len(names)} classes", where="--radii", fix="give one for each")
-    if min(radii) <= 0:
-        raise InputError("radii are positive", where="--radii")
-    return list(radii)
+        raise InputError(f"{len(radii)} radii for {len(names)} classes", where=where, fix="give one for each")
+    return radii
 
 
 def _weight(config: Config, label: int, has_species: bool) -> float | None:

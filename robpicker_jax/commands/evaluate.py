@@ -28,7 +28,7 @@ Rules: mask (a pick inside the label of a true particle of its class; the paper'
 voxels), czii (within half the class's radius; beta 4). Matching is one-to-one unless --many-to-one asks for the
 paper's literal count. Published scorers, counting as they do: czii_scorer, robpicker, deepict, deepfinder, shrec
 (docs/training.md). Species, radii and shapes come from --config (a run's own is WORKDIR/config.yaml), or from
---classes and --radii; the rule's settings from --config unless given here. data.annotation_options says how
+--classes and --radii-angstrom; the rule's settings from --config unless given here. data.annotation_options says how
 the truth is read (binning, unit, axes …; docs/formats.md); --truth-option and --picks-option add to it.
 
 Label correction should learn from the errors that the labels have: --corruption compares a rough list of carefully
@@ -75,7 +75,8 @@ def _parser() -> ArgumentParser:
     add("--many-to-one", action="store_true", help="count every pick that hits, as the paper's text has it")
     add("--labels", choices=["sphere", "shape"], help="labels of the mask rule; default: data.meta_labels, else sphere")
     add("--classes", metavar="NAME,…", type=names, help="name of class 1, 2, …, without --config")
-    add("--radii", metavar="VOX,…", type=numbers, help="radius of class 1, 2, …, voxels, without --config")
+    add("--radii-angstrom", metavar="ANGSTROM,…", type=numbers, help="radius of class 1, 2, …, Å, without --config")
+    add("--radii", metavar="VOX,…", type=numbers, help="the same in voxels")
     add("--split", default="test", choices=["train", "meta", "val", "test"], help="split of a data set; default: test")
     add("--voxel-size", metavar="ANGSTROM", type=positive_number, help="voxel size, for lists in angstrom")
     add("--truth-format", metavar="NAME", help="annotation format of the truth, where its suffix does not tell")
@@ -120,6 +121,7 @@ class _Settings:
         has_species: whether the user named its species; those of the embedded default are not the user's.
         class_names: names of class 1, 2, …, None where the lists must tell.
         voxel_size_angstrom: voxel size, None where it is not known.
+        radii_vox: radius of class 1, 2, … that the flags give, voxels; None without such flags.
         names: which names mean the same tomogram.
     """
 
@@ -127,12 +129,14 @@ class _Settings:
     has_species: bool
     class_names: list[str] | None
     voxel_size_angstrom: float | None
+    radii_vox: list[float] | None
     names: NameRule
 
 
 def _settings(options: Namespace, overrides: list[str]) -> _Settings:
     from robpicker_jax.annotations.names import NameRule
     from robpicker_jax.annotations.stated import agreed_length
+    from robpicker_jax.commands.radii import in_voxels
     from robpicker_jax.config import load_config
     from robpicker_jax.datasets.lists import header_voxel_size
 
@@ -141,13 +145,13 @@ def _settings(options: Namespace, overrides: list[str]) -> _Settings:
     configured = agreed_length(
         [("--voxel-size", options.voxel_size), ("data.voxel_size_angstrom", config.data.voxel_size_angstrom)]
     )
+    voxel_size = header_voxel_size(options.truth, split=options.split, configured=configured, data=config.data)
     return _Settings(
         config=config,
         has_species=has_species,
         class_names=[species.name for species in config.data.species] if has_species else options.classes,
-        voxel_size_angstrom=header_voxel_size(
-            options.truth, split=options.split, configured=configured, data=config.data
-        ),
+        voxel_size_angstrom=voxel_size,
+        radii_vox=in_voxels(options.radii, options.radii_angstrom, voxel_size),
         names=NameRule.of(config.data.name_pattern, "data.name_pattern"),
     )
 
@@ -205,7 +209,7 @@ def _compare(
 
     truth, picks, class_names = agree_on_classes(truth, picks, settings.class_names)
     how = _evaluation_options(options, settings, class_names)
-    by_species = settings.has_species and options.radii is None
+    by_species = settings.has_species and settings.radii_vox is None
     labels = options.labels or (settings.config.data.meta_labels if by_species else "sphere")
     instance_maps = None
     if how.rule in LABEL_RULES and labels == "shape":
@@ -238,7 +242,7 @@ def _evaluation_options(options: Namespace, settings: _Settings, class_names: Se
         tolerance_vox=section.tolerance_vox if options.tolerance is None else options.tolerance,
         one_to_one=section.one_to_one and not options.many_to_one,
         beta=beta if options.beta is None else options.beta,
-        radii_vox=options.radii or radii,
+        radii_vox=settings.radii_vox or radii,
         weights=section.weights,
         molecular_weights_kda=weights,
         voxel_size_angstrom=settings.voxel_size_angstrom,
@@ -255,10 +259,13 @@ def _say_corruption(
     from robpicker_jax.system.errors import InputError
 
     truth, picks, class_names = agree_on_classes(truth, picks, settings.class_names)
-    radii = options.radii or ([s.radius_vox for s in settings.config.data.species] if settings.has_species else None)
+    species = settings.config.data.species if settings.has_species else None
+    radii = settings.radii_vox or (None if species is None else [entry.radius_vox for entry in species])
     if radii is None or len(radii) != len(class_names):
         where = "--corruption"
-        raise InputError("needs a radius for each class", where=where, fix="give --config, or --classes and --radii")
+        raise InputError(
+            "needs a radius for each class", where=where, fix="give --config, or --classes and --radii-angstrom"
+        )
     section = label_errors(truth, picks, radii, class_names).corruption(settings.config.patches.size)
     text = yaml_text({"train": {"corruption": section}})
     say(text.rstrip("\n"))

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from robpicker_jax import evaluation
 from robpicker_jax.annotations import Particles
 from robpicker_jax.commands.notebook_model import Model, PathLike, load_model
+from robpicker_jax.commands.radii import in_voxels
 from robpicker_jax.commands.train import run_job
 from robpicker_jax.config import Config, load_config
 from robpicker_jax.datasets.lists import agree_on_classes, pair_tomograms, read_lists
@@ -162,6 +163,7 @@ def evaluate(
     rule: Rule = "tolerance",
     tolerance_vox: float = 10.0,
     radii_vox: Sequence[float] | None = None,
+    radii_angstrom: Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
     one_to_one: bool = True,
     beta: float | None = None,
@@ -176,6 +178,7 @@ def evaluate(
             it; or a published scorer's, see `EvaluationOptions`.
         tolerance_vox: largest distance of a hit under the rule "tolerance", voxels.
         radii_vox: radius of class 1, 2, …, voxels, for the rules "mask" and "czii".
+        radii_angstrom: the same in Å, which needs `voxel_size`.
         class_names: name of class 1, 2, …; by default as the lists name them.
         one_to_one: whether each particle and each pick counts once.
         beta: of F-beta; default: 4 under the rule "czii", else 1.
@@ -196,7 +199,9 @@ def evaluate(
         tolerance_vox=tolerance_vox,
         one_to_one=one_to_one,
         beta=beta,
-        radii_vox=radii_vox,
+        radii_vox=in_voxels(
+            radii_vox, radii_angstrom, voxel_size, names=("radii_vox", "radii_angstrom"), size="voxel_size"
+        ),
         voxel_size_angstrom=voxel_size,
     )
     return evaluation.evaluate(true, found, options)

@@ -150,7 +150,7 @@ def check_distances(observations: Sequence[Observation], kinds: Sequence[Kind]) 
         what = (
             f"up to {most:.0%} of the particles are closer than {_OVERLAP} of the sum of their radii ({names(where)})"
         )
-        fix = "check radius_vox (too large?) and repeated picks of one particle: their labels merge"
+        fix = "check the radii (too large?) and repeated picks of one particle: their labels merge"
         findings.append(Finding("warning", "overlaps", what, fix, where, {"share": close, "limit": _OVERLAP_SHARE}))
     return findings
 
@@ -174,10 +174,16 @@ def check_sizes(
         ratio = radius / kind.radius_vox
         evidence = {"radius_vox": kind.radius_vox, "seen_vox": radius, "particles": n, "clarity": clarity}
         if kind.known and not _RADIUS_RANGE[0] <= ratio <= _RADIUS_RANGE[1]:
-            what = f"radius_vox of {kind.name} is {kind.radius_vox:g}, but the averaged particle's is {radius:.1f}"
-            fix = f"set it to about {radius:.0f}"
-            if voxel_size_angstrom:
-                fix += f", or radius_angstrom to {radius * voxel_size_angstrom:.0f}"
+            what, fix = (
+                f"the radius of {kind.name} is {kind.radius_vox:g} voxels",
+                f"set radius_vox to about {radius:.0f}",
+            )
+            seen_as = f"{radius:.1f}"
+            if size := voxel_size_angstrom:
+                what = f"the radius of {kind.name} is {kind.radius_vox * size:.0f} Å ({kind.radius_vox:.3g} voxels)"
+                seen_as = f"{radius * size:.0f} Å ({radius:.1f})"
+                fix = f"set radius_angstrom to about {radius * size:.0f}"
+            what += f", but the averaged particle's is {seen_as}"
             findings.append(Finding("warning", "radius", what, fix, (), evidence))
         elif radius <= kind.radius_vox * _RADIUS_RANGE[1]:
             centre = np.sum([profile.n * profile.centroid_vox for profile in profiles], axis=0) / n

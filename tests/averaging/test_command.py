@@ -203,6 +203,9 @@ def test_masks_and_lists_become_shape_labels(averaged: Path, config: Path, data:
         (["--min-score", "0.5"], "no scores"),
         (["--iterations", "-1"], "--iterations"),
         (["--radii", "5,4,3"], "3 radii for 2 classes"),
+        (["--radii-angstrom", "50,40,30"], "--radii-angstrom: 3 radii for 2 classes"),
+        (["--radii-angstrom", "0"], "--radii-angstrom: 0 is no radius"),
+        (["--radii-angstrom", "50", "--radii", "5"], "both give the radii"),
         (["--mask-threshold", "500"], "--mask-threshold"),
     ],
 )

@@ -45,6 +45,18 @@ def inputs(tomograms: Path, lists: list[Path], tmp_path: Path) -> AveragingInput
     return read_inputs(options, [])
 
 
+def test_radii_in_angstrom_are_those_in_voxels(tomograms: Path, tmp_path: Path) -> None:
+    path = tmp_path / "picks" / "first.csv"
+    write_annotations(path, picks(), voxel_size_angstrom=VOXEL)
+    in_voxels = inputs(tomograms, [path], tmp_path)
+    given = arguments(tomograms, [path], tmp_path / "out")
+    place = given.index("--radii")
+    given[place : place + 2] = ["--radii-angstrom", str(4 * VOXEL)]
+    in_angstrom = read_inputs(average._parser().parse_args(given), [])
+    assert in_angstrom.classes[0].job.settings == in_voxels.classes[0].job.settings
+    assert in_angstrom.classes[0].job.settings.radius_vox == 4
+
+
 def test_one_list_in_several_formats_is_refused(
     tomograms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,6 +93,7 @@ def test_rules_and_their_options(lists: tuple[Path, Path], config: Path, tmp_pat
     assert (found["beta"], found["limits_vox"], found["one_to_one"]) == (2, [2.5, 2.5], False)
     assert result("--evaluation.rule", "tolerance")["limits_vox"] == [10, 10]
     assert result("--radii", "3,2")["limits_vox"] == [3, 2]
+    assert result("--radii-angstrom", "30,25")["limits_vox"] == [3, 2.5]
 
 
 def test_shapes_decide_where_the_configuration_says_so(tmp_path: Path) -> None:
@@ -273,6 +274,17 @@ def test_bad_arguments(lists: tuple[Path, Path], tmp_path: Path, capsys: pytest.
     assert run("--truth", tmp_path / "nowhere", "--picks", picks) == 2
     assert "no such file or folder" in capsys.readouterr().err
     assert run("--truth", truth, "--picks", picks, "--radii", "7,a") == 2
+    capsys.readouterr()
+    assert run("--truth", truth, "--picks", picks, "--radii-angstrom", "70,60") == 2
+    assert (
+        "--radii-angstrom: the voxel size that makes voxels of Å is not known; give --voxel-size"
+        in capsys.readouterr().err
+    )
+    sized = ["--truth", truth, "--picks", picks, "--voxel-size", "10"]
+    assert run(*sized, "--radii-angstrom", "70,60", "--radii", "7,6") == 2
+    assert "both give the radii" in capsys.readouterr().err
+    assert run(*sized, "--radii-angstrom", "70,-60") == 2
+    assert "--radii-angstrom: -60 is no radius" in capsys.readouterr().err
     assert run("--truth", truth, "--picks", picks, "--labels", "shape") == 2
     assert "give --config" in capsys.readouterr().err
     assert run("--truth", truth, "--picks", picks, "--rule", "tolerance", "--classes", "ribosome") == 2

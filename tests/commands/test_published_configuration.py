@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from robpicker_jax.annotations import read_annotations, write_annotations
 from robpicker_jax.commands import train
@@ -40,6 +41,8 @@ def test_every_configuration_that_is_shipped_can_run(path: Path) -> None:
     assert f"configs/{path.name}" in head or path.stem == "quickstart"
     for word in ("hardware", "time", "result"):
         assert f"# {word}" in head
+    species = yaml.safe_load(path.read_text())["data"]["species"]
+    assert all("radius_angstrom" in entry for entry in species)  # users copy these files and change radii in Å
 
 
 def test_the_published_schedule_is_7550_updates() -> None:

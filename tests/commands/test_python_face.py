@@ -229,6 +229,12 @@ def test_simulating_and_evaluating(tiny_config: Path, tiny_data: Path) -> None:
     assert rp.evaluate(tiny_data / "test", truth, tolerance_vox=0.5).macro_f1 == 1
     with pytest.raises(rp.InputError, match="radii"):
         rp.evaluate(truth, truth, rule="mask")
+    in_angstrom = rp.evaluate(truth, truth, rule="mask", radii_angstrom=[40, 25], voxel_size=10.0)
+    assert in_angstrom.as_dict()["limits_vox"] == [4, 2.5]
+    with pytest.raises(
+        rp.InputError, match=r"radii_angstrom: the voxel size .* give voxel_size, or radii_vox in voxels"
+    ):
+        rp.evaluate(truth, truth, rule="mask", radii_angstrom=[40, 25])
 
 
 def test_a_table_has_the_columns_that_are_known() -> None:

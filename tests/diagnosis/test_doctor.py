@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from robpicker_jax.commands.doctor import main
 from robpicker_jax.config import Config, load_config
 from robpicker_jax.diagnosis import CODES, Diagnosis, diagnose, resources
 from robpicker_jax.training.workload import count_parameters
-from tests.diagnosis.doctor_cases import CONFIG_FAULTS, FAULTS, flip, move
+from tests.diagnosis.doctor_cases import CONFIG_FAULTS, FAULTS, VOXEL, flip, move
 
 
 def test_clean_data_set_has_no_fault(clean: Path, config: Config) -> None:
@@ -68,6 +69,14 @@ def test_configuration_that_does_not_fit_the_data(fault: str, data: Path, config
     code, changes = CONFIG_FAULTS[fault]
     config = load_config(config_file, [f"data.dir={data}", *(f"{key}={value}" for key, value in changes.items())])
     assert code in diagnose(data, config, resources_too=False).codes
+
+
+def test_a_wrong_radius_is_told_in_angstrom(data: Path, config_file: Path) -> None:
+    config = load_config(config_file, [f"data.dir={data}", "data.species.0.radius_vox=12", "patches.size=40"])
+    [finding] = [f for f in diagnose(data, config, resources_too=False).findings if f.code == "radius"]
+    assert re.match(rf"the radius of ribosome is {12 * VOXEL:.0f} Å \(12 voxels\), .* is (\d+) Å", finding.what)
+    seen = float(finding.evidence["seen_vox"]) * VOXEL
+    assert finding.fix == f"set radius_angstrom to about {seen:.0f}"
 
 
 def test_misspelt_and_missing_folders(tmp_path: Path, config: Config, capsys: pytest.CaptureFixture[str]) -> None:
