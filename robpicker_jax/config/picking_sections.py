@@ -51,8 +51,8 @@ class PickingConfig:
     clustering: Annotated[
         str,
         about(
-            "how voxels of a class become particles, by name: dbscan, components, mean_shift; from the probabilities of "
-            "all classes: local_maxima, oks_nms, threshold_components"
+            "how voxels of a class become particles, by name: dbscan, components, mean_shift, dbscan_reference; from the "
+            "probabilities of all classes: local_maxima, oks_nms, threshold_components"
         ),
     ] = "dbscan"
     clustering_options: Annotated[

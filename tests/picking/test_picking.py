@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,10 +12,12 @@ from sklearn.cluster import DBSCAN
 
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config import PickingConfig
+from robpicker_jax.picking.clustering import CLUSTERINGS
 from robpicker_jax.picking.picks import particles_from_class_map, remove_close_picks, within_volume
 from robpicker_jax.system.errors import InputError
 
 EVERYTHING = PickingConfig(min_cluster_vox=1)
+NAMES = ("dbscan", "dbscan_reference")
 
 
 def random_map(seed: int, shape: tuple[int, int, int] = (16, 18, 20), n_classes: int = 4) -> np.ndarray:
@@ -48,6 +52,26 @@ def test_picks_are_the_centres_of_sklearns_clusters(seed: int, radius: float, mi
     np.testing.assert_array_equal(picks.cluster_sizes, expected[:, 1])
     np.testing.assert_allclose(picks.positions_vox, expected[:, 2:5], atol=1e-9)
     np.testing.assert_allclose(picks.scores, expected[:, 5], atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), radius=st.sampled_from((1.0, 1.8, 2.5)), min_neighbours=st.integers(1, 12))
+def test_the_reference_by_name_has_the_same_picks(seed: int, radius: float, min_neighbours: int) -> None:
+    class_map = random_map(seed)
+    probabilities = np.random.default_rng(seed).random(class_map.shape, dtype=np.float32)
+    config = PickingConfig(
+        clustering_options={"radius_vox": radius, "min_neighbours": min_neighbours}, min_cluster_vox=1
+    )
+    ours = particles_from_class_map(class_map, probabilities, 5, config)  # class 4 has no voxel
+    theirs = particles_from_class_map(class_map, probabilities, 5, replace(config, clustering="dbscan_reference"))
+    np.testing.assert_array_equal(ours.labels, theirs.labels)
+    np.testing.assert_array_equal(ours.cluster_sizes, theirs.cluster_sizes)
+    np.testing.assert_allclose(ours.positions_vox, theirs.positions_vox, atol=1e-9)
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-6)
+    for one, other in zip(*(CLUSTERINGS[name](class_map, None, (1, 2, 3)) for name in NAMES), strict=True):
+        assert (one.count, one.voxel_count, one.noise_count) == (other.count, other.voxel_count, other.noise_count)
+    with pytest.raises(InputError, match="min_neighbours"):
+        CLUSTERINGS["dbscan_reference"](class_map, None, (1,), min_neighbours=0)  # type: ignore[call-arg]
 
 
 def test_balls_are_picked_at_their_centres() -> None:

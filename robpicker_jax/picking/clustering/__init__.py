@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from robpicker_jax.picking.clustering.clusters import Clusters
 from robpicker_jax.picking.clustering.components import components
 from robpicker_jax.picking.clustering.dbscan import ball_offsets, dbscan, dbscan_classes, dbscan_grid
+from robpicker_jax.picking.clustering.dbscan_reference import dbscan_reference
 from robpicker_jax.picking.clustering.mean_shift import mean_shift
 from robpicker_jax.system.registry import checked_options, look_up
 
@@ -25,6 +26,7 @@ __all__ = [
     "dbscan",
     "dbscan_classes",
     "dbscan_grid",
+    "dbscan_reference",
     "mean_shift",
 ]
 
@@ -64,7 +66,12 @@ class Clustering(Protocol):
         ...
 
 
-CLUSTERINGS: dict[str, Clustering] = {"dbscan": dbscan, "components": components, "mean_shift": mean_shift}
+CLUSTERINGS: dict[str, Clustering] = {
+    "dbscan": dbscan,
+    "components": components,
+    "mean_shift": mean_shift,
+    "dbscan_reference": dbscan_reference,
+}
 """The clusterings by name."""
 
 

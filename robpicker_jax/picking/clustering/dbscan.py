@@ -94,12 +94,7 @@ def dbscan_classes(
     Raises:
         InputError: map not three-dimensional, radius not positive, min_neighbours below 1.
     """
-    if class_map.ndim != 3:
-        raise InputError(f"a class map has three dimensions, got shape {class_map.shape}")
-    if not (np.isfinite(radius_vox) and radius_vox > 0):
-        raise InputError(f"must be a positive number, got {radius_vox}", where="radius_vox")
-    if min_neighbours < 1:
-        raise InputError(f"must be at least 1, got {min_neighbours}", where="min_neighbours")
+    check_dbscan(class_map, radius_vox, min_neighbours)
     grid = _Grid(class_map.shape, ball_offsets(radius_vox))
     flat = np.ascontiguousarray(class_map).reshape(-1)
     parts: list[list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]] = [[] for _ in class_labels]
@@ -117,6 +112,20 @@ def dbscan_classes(
             core_keys = grid.keys(indices[chosen & core])
             part.append((*grid.runs(core_keys), grid.keys(indices[chosen & ~core])))
     return [_join(grid, part) for part in parts]
+
+
+def check_dbscan(class_map: NDArray[np.integer], radius_vox: float, min_neighbours: int) -> None:
+    """Refuse what DBSCAN cannot take.
+
+    Raises:
+        InputError: map not three-dimensional, radius not positive, min_neighbours below 1.
+    """
+    if class_map.ndim != 3:
+        raise InputError(f"a class map has three dimensions, got shape {class_map.shape}")
+    if not (np.isfinite(radius_vox) and radius_vox > 0):
+        raise InputError(f"must be a positive number, got {radius_vox}", where="radius_vox")
+    if min_neighbours < 1:
+        raise InputError(f"must be at least 1, got {min_neighbours}", where="min_neighbours")
 
 
 class _Grid:
