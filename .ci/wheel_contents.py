@@ -30,6 +30,11 @@ def sdist_faults(names: set[str]) -> list[str]:
     configs = {f"configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
     wanted = {name for name in expected() if not name.startswith("robpicker_jax/configs/")} | configs
     wanted |= {"pyproject.toml", "README.md", "LICENSE", "constraints.txt"}
+    # The tests are in it, and some of them run these or read them.
+    wanted |= {
+        ".dockerignore",
+        *(path.relative_to(ROOT).as_posix() for path in (ROOT / ".ci").iterdir() if path.is_file()),
+    }
     return [f"lacks {name}" for name in sorted(wanted - names)]
 
 

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytestmark = pytest.mark.fast
 
@@ -26,6 +27,31 @@ def test_the_conda_recipe_requires_what_the_package_requires() -> None:
         name, bound = re.fullmatch(r"([\w.-]+)(>=\S+)", requirement).groups()
         wanted[OTHERWISE_CALLED.get(name, name).lower()] = bound
     assert listed == wanted
+
+
+def test_the_conda_recipe_can_be_read_and_starts_what_the_package_starts() -> None:
+    text = (ROOT / "packaging" / "conda" / "meta.yaml").read_text(encoding="utf-8")
+    path, pattern = re.search(r'load_file="(.+?)", regex_pattern=\'(.+?)\'', text).groups()
+    assert re.search(pattern, (ROOT / "packaging" / "conda" / path).read_text(encoding="utf-8"))
+    plain = re.sub(r"{{ (\w+) }}", r"\1", re.sub(r"^{%.*%}$", "", text, flags=re.MULTILINE))
+    recipe = yaml.safe_load(plain)
+    assert recipe["package"]["name"] == PROJECT["name"]
+    assert recipe["build"]["entry_points"] == [f"{name} = {start}" for name, start in PROJECT["scripts"].items()]
+    assert recipe["about"]["license"] == PROJECT["license"]
+    assert (ROOT / "packaging" / "conda" / recipe["source"]["path"]).resolve() == ROOT
+
+
+def test_containers_are_given_what_the_wheel_is_built_from_and_no_more() -> None:
+    rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert rules[1] == "*"
+    allowed = {rule[1:] for rule in rules if rule.startswith("!")}
+    definition = (ROOT / "packaging" / "robpicker.def").read_text(encoding="utf-8")
+    copied = set(re.findall(r"^ {4}(\S+) /source/$", definition, flags=re.MULTILINE))
+    hatch = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]
+    wheel = hatch["build"]["targets"]["wheel"]
+    needed = {*wheel["packages"], *wheel["force-include"], PROJECT["readme"], *PROJECT["license-files"]}
+    assert allowed == copied == needed | {"pyproject.toml", "constraints.txt"}
+    assert all((ROOT / name).exists() for name in allowed)
 
 
 @pytest.mark.parametrize("file", ["Dockerfile", "robpicker.def"])
