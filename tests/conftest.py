@@ -29,6 +29,7 @@ jaxtyping.install_import_hook("robpicker_jax", "tests.type_checks.checked")
 
 from robpicker_jax.commands import simulate, train  # noqa: E402
 from robpicker_jax.commands.cli import call  # noqa: E402
+from tests.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: E402, F401
 from tests.tiny import write_tiny  # noqa: E402
 
 

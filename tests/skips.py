@@ -1,0 +1,43 @@
+"""Where all extras are installed, a test that is skipped because something is missing fails: conftest.py takes these hooks.
+
+`.ci/extras` sets ROBPICKER_TEST_ALL_EXTRAS. Without that, a renamed package or a broken installation would turn tests off
+without a word.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+VARIABLE = "ROBPICKER_TEST_ALL_EXTRAS"
+_MISSING = re.compile(r"\bnot installed\b|could not import|no Chromium here")
+
+
+def failure(reason: str) -> str | None:
+    """What is said of a test that is skipped for this reason, None where it may be skipped."""
+    if os.environ.get(VARIABLE, "") in ("", "0") or not _MISSING.search(reason):
+        return None
+    return f"skipped ({reason}), although {VARIABLE} says that all extras are installed"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """A test, or a fixture of it, that was skipped."""
+    return _judged((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    """A file that was skipped as a whole."""
+    return _judged((yield))
+
+
+def _judged(report: Any) -> Any:
+    skipped = report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple)
+    if skipped and (said := failure(str(report.longrepr[2]))):
+        report.outcome, report.longrepr = "failed", said
+    return report
