@@ -291,6 +291,10 @@ def _complementary_error(graph: _Graph, equation: Any, operands: list[Operand]) 
     return graph.emit("Sub", [np.ones((), np.float32), graph.emit("Erf", operands)])
 
 
+def _unequal(graph: _Graph, equation: Any, operands: list[Operand]) -> Operand:
+    return graph.emit("Not", [graph.emit("Equal", operands)])
+
+
 def _same(graph: _Graph, equation: Any, operands: list[Operand]) -> Operand:
     return operands[0]
 
@@ -323,6 +327,9 @@ _TRANSLATIONS: dict[str, Callable[[_Graph, Any, list[Operand]], Operand]] = {
     "div": _plain("Div"),
     "max": _plain("Max"),
     "min": _plain("Min"),
+    "ge": _plain("GreaterOrEqual"),
+    "ne": _unequal,
+    "or": _plain("Or"),
     "neg": _plain("Neg"),
     "exp": _plain("Exp"),
     "log": _plain("Log"),
