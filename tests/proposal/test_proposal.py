@@ -29,6 +29,7 @@ from robpicker_jax.proposal.species import observed, parsed, with_radii
 from robpicker_jax.proposal.splits import propose_splits
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import write_mrc
+from tests.journeys.worlds import copick_project
 
 pytestmark = pytest.mark.fast
 
@@ -258,6 +259,21 @@ def test_patterns_and_name_patterns_choose_the_splits_that_the_file_has(
     proposed, _ = splits()
     assert proposed == {"TS_00": "train", "TS_01": "meta", "TS_02": "train", "TS_03": "test"}
     assert load_config(out).data.splits.meta == ("TS_01",)
+
+
+def test_a_copick_project_gets_the_names_of_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its section takes no patterns and no short names."""
+    folder, _ = copick_project(tmp_path)
+    monkeypatch.chdir(folder)
+    assert call(init.main, [".", "--meta", "*_02", "--out", "my.yaml"]) == 0
+    section = yaml.safe_load(Path("my.yaml").read_text())["data"]["copick"]
+    assert {split: section.get(split) for split in ("train", "meta", "test")} == {
+        "train": ["TS_01"],
+        "meta": ["TS_02"],
+        "test": None,
+    }
+    assert "(names of runs)" in Path("my.yaml").read_text().replace("\n  # ", " ")
+    assert call(init.main, [".", "--meta", "TS_02", "--test", "TS_9", "--out", "other.yaml"]) == 2
 
 
 def test_species_come_from_labels_or_names(flat: Path) -> None:
