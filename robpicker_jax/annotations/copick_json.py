@@ -23,6 +23,12 @@ from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import write_text
 
+PICKER = {"user_id": "robpicker", "session_id": "0"}
+"""User and session of picks that a model or another picker made."""
+
+REVIEWER = {"user_id": "review", "session_id": "1"}
+"""User and session of lists that a person's review left; the page of a review writes the same."""
+
 _REPEATED_ANGSTROM = 1e-3  # a translation that differs from the location by less repeats it
 
 
@@ -213,8 +219,8 @@ def write(
     particles: Particles,
     *,
     voxel_size_angstrom: float | None = None,
-    user_id: str = "robpicker",
-    session_id: str = "0",
+    user_id: str = PICKER["user_id"],
+    session_id: str = PICKER["session_id"],
 ) -> None:
     """Write copick picks: one file where `path` ends in `.json`, else a project folder, a file per run and object.
 
@@ -231,7 +237,9 @@ def write(
         write_text(target, json.dumps(content, indent=2) + "\n")
 
 
-def files(path: Path, particles: Particles, *, user_id: str = "robpicker", session_id: str = "0") -> list[Path]:
+def files(
+    path: Path, particles: Particles, *, user_id: str = PICKER["user_id"], session_id: str = PICKER["session_id"]
+) -> list[Path]:
     """The files that `write` would write.
 
     Raises:

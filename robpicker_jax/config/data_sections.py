@@ -62,6 +62,13 @@ class CopickConfig:
     tomo_type: Annotated[str, about("type of the tomograms")] = "wbp"
     user: Annotated[str | None, about("whose picks are the annotations; none: the only ones")] = None
     session: Annotated[str | None, about("of which session; none: the only one")] = None
+    prefer: Annotated[
+        tuple[str, ...],
+        about(
+            "whose picks go before these, the first first, as USER or USER/SESSION: a run that one of them picked is read "
+            "from those picks alone; such as [review/1], the lists that a review left"
+        ),
+    ] = ()
 
 
 ALL_CLASSES = "*"

@@ -31,7 +31,7 @@ def dataset(directory: str | Path, data: DataConfig) -> dict[str, list[TomogramF
             raise InputError(
                 "a copick project, for which data.splits, data.lists and data.volumes mean nothing",
                 where=directory,
-                fix="use data.copick.train, meta, val, test, user and session",
+                fix="use data.copick.train, meta, val, test, user, session and prefer",
             )
         return project_tomograms(directory, data.copick)
     if check_layout(Path(directory), data):

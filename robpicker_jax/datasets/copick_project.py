@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from robpicker_jax.annotations.copick_json import PICKER, REVIEWER
 from robpicker_jax.config import CopickConfig
 from robpicker_jax.datasets.discovery import SPLITS, TomogramFiles
 from robpicker_jax.system.errors import InputError
@@ -78,7 +79,8 @@ def project_tomograms(
 
     Raises:
         InputError: a run that does not exist or is in two splits, a pattern that fits no run, no or several tomograms that
-            fit in one run, or picks of several users or sessions between which nobody chose.
+            fit in one run, a run of train, meta or val that the chosen users did not pick although others did, or picks of
+            several users or sessions between which nobody chose.
     """
     project = open_project(path)
     runs = {run.name: run for run in project.runs}
@@ -107,6 +109,8 @@ def project_tomograms(
         if volume is None:
             raise InputError(f"run {name!r} has no tomogram {_wanted(section)}", where=path, fix=_SPACING)
         lists = _lists(run, section, path) if picks else ()
+        if picks and not lists and split != "test":
+            _refuse_unpicked(run, split, section, path)
         found[split].append(TomogramFiles(name, split, volume, class_lists=lists))
     return found
 
@@ -138,10 +142,49 @@ def _volume(run: Any, section: CopickConfig, path: str | Path) -> Path | None:
     return _local(tomogram.static_path if tomogram.read_only else tomogram.overlay_path, path)
 
 
+def project_lists(path: str | Path, section: CopickConfig) -> dict[str, tuple[tuple[str, Path], ...]]:
+    """(object, picks) of each run that the chosen users picked, by run; the project need not hold its tomogram.
+
+    Raises:
+        InputError: as `project_tomograms`, of picks.
+    """
+    runs = sorted(open_project(path).runs, key=lambda run: str(run.name))
+    found = {str(run.name): _lists(run, section, path) for run in runs}
+    return {name: lists for name, lists in found.items() if lists}
+
+
 def _lists(run: Any, section: CopickConfig, path: str | Path) -> tuple[tuple[str, Path], ...]:
-    """(object, picks) of a run, by the chosen user and session."""
+    """(object, picks) of a run, by the first of the chosen users who picked it."""
+    for preferred in section.prefer:
+        user, _, session = preferred.partition("/")
+        if found := _lists_of(run, user, session or None, path):
+            return found
+    return _lists_of(run, section.user, section.session, path)
+
+
+def _refuse_unpicked(run: Any, split: str, section: CopickConfig, path: str | Path) -> None:
+    """Refuse a run that is to be trained or judged by, and that others picked than those who were chosen."""
+    others = sorted({(str(picks.user_id), str(picks.session_id)) for picks in run.picks})
+    if not others:
+        return  # whoever needs its particles says what is missing
+    chosen = [*section.prefer, *([section.user] if section.user else [])]
+    asked = f" by {' or '.join(chosen)}" if chosen else ""
+    asked += f" in session {section.session}" if section.session else ""
+    listed = ", ".join(f"{user}/{session}" for user, session in others)
+    reviewed = (REVIEWER["user_id"], REVIEWER["session_id"])
+    people = [other for other in others if other != (PICKER["user_id"], PICKER["session_id"])] or others
+    user, session = reviewed if reviewed in others else people[0]
+    raise InputError(
+        f"data.copick.{split}: run {run.name!r} has no picks{asked}; it has those of {listed}",
+        where=path,
+        fix=f"say whose count first, such as data.copick.prefer: [{user}/{session}], or name the run in no split",
+    )
+
+
+def _lists_of(run: Any, user: str | None, session: str | None, path: str | Path) -> tuple[tuple[str, Path], ...]:
+    """(object, picks) of a run by one user and session, or by the only ones."""
     chosen: dict[str, list[Any]] = {}
-    for picks in run.get_picks(user_id=section.user, session_id=section.session):
+    for picks in run.get_picks(user_id=user, session_id=session):
         chosen.setdefault(picks.pickable_object_name, []).append(picks)
     for name, several in chosen.items():
         if len(several) > 1:
@@ -149,7 +192,7 @@ def _lists(run: Any, section: CopickConfig, path: str | Path) -> tuple[tuple[str
             raise InputError(
                 f"run {run.name!r} has several picks of {name!r}: {sources}",
                 where=path,
-                fix="choose one with data.copick.user and data.copick.session",
+                fix="choose one with data.copick.user and data.copick.session, or say with data.copick.prefer whose go first",
             )
     return tuple((name, _local(picks.path, path)) for name, (picks,) in sorted(chosen.items()))
 

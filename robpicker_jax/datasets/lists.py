@@ -106,7 +106,10 @@ def read_lists(
         section = copick or CopickConfig()
         chosen = options or {}
         section = replace(
-            section, user=_text(chosen.get("user", section.user)), session=_text(chosen.get("session", section.session))
+            section,
+            user=_text(chosen.get("user", section.user)),
+            session=_text(chosen.get("session", section.session)),
+            prefer=() if {"user", "session"} & set(chosen) else section.prefer,
         )
         runs = project_tomograms(path, section)[split]
         objects = class_names or sorted({name for run in runs for name, _ in run.class_lists})

@@ -169,7 +169,7 @@ def portable(data: DataConfig) -> DataConfig:
         )
         for entry in data.species
     )
-    copick = replace(data.copick, train=(), meta=(), val=(), test=(), user=None, session=None)
+    copick = replace(data.copick, train=(), meta=(), val=(), test=(), user=None, session=None, prefer=())
     return replace(
         data,
         dir=None,

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.annotations import write_annotations
-from robpicker_jax.annotations.registry import FORMATS
+from robpicker_jax.annotations.copick_json import REVIEWER
+from robpicker_jax.annotations.registry import FORMATS, format_of
 from robpicker_jax.napari_plugin.opening import Opened
 from robpicker_jax.reporting.style import BACKGROUND_COLOUR, class_colours
 from robpicker_jax.reviewing import Edit, Item, Review, read_decisions, write_decisions
@@ -152,7 +153,8 @@ class ReviewSession:
         if corrected.tomograms is None:
             corrected = corrected.with_(tomograms=np.full(len(corrected), given.name))
         size, shape = given.voxel_size_angstrom, given.shape_zyx
-        write_annotations(path, corrected, fmt=fmt, voxel_size_angstrom=size, shape_zyx=shape)
+        options: dict[str, Any] = dict(REVIEWER) if format_of(path, fmt, "write").name == "copick" else {}
+        write_annotations(path, corrected, fmt=fmt, voxel_size_angstrom=size, shape_zyx=shape, **options)
         return len(corrected)
 
     def save_decisions(self, path: Path) -> None:

@@ -140,6 +140,8 @@ def _data(
         }
         if data.copick.user is not None:
             section["copick"] |= {"user": data.copick.user, "session": data.copick.session}
+        if data.copick.prefer:
+            section["copick"]["prefer"] = list(data.copick.prefer)
     elif proposed is not None:
         section["splits"] = {split: names for split, names in splits.items() if names}
     if isinstance(data.lists, Mapping):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from robpicker_jax.annotations.copick_json import PICKER, REVIEWER
 from robpicker_jax.annotations.names import NameRule
 from robpicker_jax.annotations.registry import format_of
 from robpicker_jax.annotations.relion_tables import read_tomograms
@@ -32,6 +33,7 @@ _HEAD = 1 << 14
 _NO_TOMOGRAMS = re.compile(
     r"(even|odd|half.*|tiltstack|frames|average|averages|masks?|templates?|references?|picks|report)$", re.IGNORECASE
 )
+_PICKED, _REVIEWED = ((one["user_id"], one["session_id"]) for one in (PICKER, REVIEWER))
 _SIZED = re.compile(r"_(\d+(?:\.\d+)?)Apx$", re.IGNORECASE)
 _LISTS_FIX = "say which are meant with --lists PATH, or --lists CLASS=PATH for each class"
 
@@ -249,11 +251,16 @@ def _of_copick(path: Path, voxel_size: float | None) -> Source:
     kinds: Counter[tuple[float, str]] = Counter()
     sources: Counter[tuple[str, str]] = Counter()
     several = False
+    everybody = {(str(p.user_id), str(p.session_id)) for run in project.runs for p in run.picks}
+    # What a picker found is no annotation, and what a review left goes before annotations; unless there is nothing else.
+    people = everybody - {_PICKED}
+    apart = {_PICKED, _REVIEWED} if people - {_REVIEWED} else {_PICKED} if people else set()
     for run in project.runs:
-        kinds.update((float(s.voxel_size), t.tomo_type) for s in run.voxel_spacings for t in s.tomograms)
         picks = [(p.pickable_object_name, str(p.user_id), str(p.session_id)) for p in run.picks]
-        several |= len({name for name, *_ in picks}) < len(picks)
-        sources.update((user, session) for _, user, session in picks)
+        kinds.update((float(s.voxel_size), t.tomo_type) for s in run.voxel_spacings for t in s.tomograms)
+        annotated = [entry for entry in picks if entry[1:] not in apart]
+        several |= len({name for name, *_ in annotated}) < len(annotated)
+        sources.update((user, session) for _, user, session in annotated)
     fitting = {kind: n for kind, n in kinds.items() if voxel_size is None or abs(kind[0] / voxel_size - 1) < 0.01}
     if not fitting:
         fix = "give another --voxel-size" if kinds else "add tomograms to it"
@@ -264,7 +271,12 @@ def _of_copick(path: Path, voxel_size: float | None) -> Source:
         listed = ", ".join(f"{k} at {s:g} Å" for s, k in sorted(kinds) if (s, k) != (size, kind))
         remarks["copick.tomo_type"] = f"there are {listed} too"
     section = CopickConfig(voxel_spacing_angstrom=size, tomo_type=kind)
-    if several:
+    if _REVIEWED in apart & everybody:
+        section = replace(section, prefer=("/".join(_REVIEWED),))
+    if len(sources) == 1:  # said, so that picks which are added to the project later do not make it a question
+        ((user, session),) = sources
+        section = replace(section, user=user, session=session)
+    elif several:
         user, session = max(sources, key=lambda each: (sources[each], each))
         section = replace(section, user=user, session=session)
         others = ", ".join(f"{u} {s}" for u, s in sorted(sources) if (u, s) != (user, session))

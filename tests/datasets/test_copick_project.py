@@ -26,43 +26,13 @@ from robpicker_jax.picking.picker import PICKERS
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import write_mrc
 from tests.commands.test_batches import Brightest
-
-SHAPE = (8, 10, 12)
-POSITIONS = {"apo-ferritin": [[10.0, 20.0, 30.0]], "ribosome": [[40.0, 50.0, 60.0], [70.0, 20.0, 10.0]]}
+from tests.datasets.copick_cases import POSITIONS, SHAPE, add, make_project
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """Three runs with a tomogram each; ann picked both objects in all of them, ben one object in the first."""
-    copick = pytest.importorskip("copick", reason="the extra copick is not installed")
-    pytest.importorskip("tensorstore", reason="the extra zarr is not installed")
-    for name in ("static", "overlay"):
-        (tmp_path / name).mkdir()
-    config = {
-        "name": "p",
-        "description": "",
-        "version": "1.0",
-        "pickable_objects": [
-            {"name": "apo-ferritin", "is_particle": True, "label": 1, "radius": 60},
-            {"name": "ribosome", "is_particle": True, "label": 2, "radius": 150},
-            {"name": "membrane", "is_particle": False, "label": 3},
-        ],
-        "config_type": "filesystem",
-        "overlay_root": f"local://{tmp_path / 'overlay'}",
-        "overlay_fs_args": {"auto_mkdir": True},
-    }
-    path = tmp_path / "copick_config.json"
-    path.write_text(json.dumps(config))
-    root = copick.from_file(str(path))
-    rng = np.random.default_rng(0)
-    for name in ("TS_1", "TS_2", "TS_3"):
-        run = root.new_run(name)
-        spacing = run.new_voxel_spacing(10.0)
-        spacing.new_tomogram("wbp").from_numpy(rng.normal(size=SHAPE).astype(np.float32))
-        for object_name, positions in POSITIONS.items():
-            add(run, object_name, "ann", positions)
-    add(root.get_run("TS_1"), "ribosome", "ben", [[1.0, 2.0, 3.0]])
-    return path
+    return make_project(tmp_path)
 
 
 def test_opening_a_project_leaves_the_logging_of_others_alone(project: Path) -> None:
@@ -75,14 +45,6 @@ def test_opening_a_project_leaves_the_logging_of_others_alone(project: Path) -> 
     )
     done = subprocess.run([sys.executable, "-c", code, str(project)], capture_output=True, text=True, check=True)
     assert done.stdout == "[] 30\n"
-
-
-def add(run: Any, name: str, user: str, positions: list[list[float]]) -> None:
-    from copick.models import CopickPoint
-
-    picks = run.new_picks(name, "1", user)
-    picks.points = [CopickPoint(location=dict(zip("xyz", position, strict=True))) for position in positions]
-    picks.store()
 
 
 def configuration(project: Path, folder: Path, **section: Any) -> DataConfig:
@@ -271,3 +233,45 @@ def test_b3_evaluation_takes_a_project_as_truth_by_run(project: Path, tmp_path: 
         hits = {row["name"]: row["true_positives"] for row in found["classes"]}
         assert hits == {"apo-ferritin": 0, "ribosome": 4}
         assert [row["name"] for row in found["tomograms"]] == ["TS_1", "TS_2", "TS_3"]
+
+
+def test_what_a_review_left_goes_before_the_annotations_of_its_run(project: Path, tmp_path: Path) -> None:
+    import copick
+
+    root = copick.from_file(str(project))
+    add(root.get_run("TS_3"), "ribosome", "review", [[20.0, 30.0, 40.0]])
+    add(root.get_run("TS_1"), "ribosome", "robpicker", [[5.0, 5.0, 5.0]], session="0")
+    splits = {"train": ["TS_1", "TS_3"], "meta": ["TS_2"]}
+    data = configuration(project, tmp_path, **splits, prefer=["review/1"])
+    lists = {files.name: files.class_lists for files in dataset(project, data)["train"]}
+    assert [name for name, _ in lists["TS_1"]] == ["apo-ferritin", "ribosome"]  # ann's
+    assert [(name, path.name) for name, path in lists["TS_3"]] == [("ribosome", "review_1_ribosome.json")]
+    for prefer, users in ((["review/2"], ["ann", "ann"]), (["ben", "review"], ["ben", "review"]), ([], ["ann", "ann"])):
+        found = dataset(project, configuration(project, tmp_path, **splits, prefer=prefer))["train"]
+        assert [files.class_lists[-1][1].name.partition("_")[0] for files in found] == users
+
+
+@pytest.mark.parametrize("split", ["train", "meta", "val"])
+def test_a_run_that_the_chosen_user_did_not_pick_is_refused_with_those_who_did(
+    project: Path, tmp_path: Path, split: str
+) -> None:
+    import copick
+
+    root = copick.from_file(str(project))
+    run = root.new_run("TS_4")
+    volume = np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
+    run.new_voxel_spacing(10.0).new_tomogram("wbp").from_numpy(volume)
+    add(run, "ribosome", "review", [[20.0, 30.0, 40.0]])
+    add(run, "ribosome", "robpicker", [[20.0, 30.0, 40.0]], session="0")
+    section = {"train": ["TS_1"], "meta": ["TS_2"], "val": ["TS_3"]}
+    section[split] = [*section[split], "TS_4"]
+    message = (
+        rf"data.copick.{split}: run 'TS_4' has no picks by ann; it has those of review/1, robpicker/0; "
+        r"say whose count first, such as data.copick.prefer: \[review/1\]"
+    )
+    with pytest.raises(InputError, match=message):
+        dataset(project, configuration(project, tmp_path, **section))
+    found = dataset(project, configuration(project, tmp_path, **section, prefer=["review/1"]))
+    assert [files.name for files in found[split]][-1] == "TS_4"
+    section[split] = section[split][:-1]
+    assert [files.name for files in dataset(project, configuration(project, tmp_path, **section))["test"]] == ["TS_4"]

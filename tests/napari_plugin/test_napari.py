@@ -134,6 +134,9 @@ def test_twenty_edits_are_made_undone_saved_and_read_back(viewer: Any, tmp_path:
         assert labels_found == labels_wanted
         tolerance = {"xml": 0.0, "csv": 0.0, "star": 5.1e-7, "copick": 1e-12}[fmt]  # STAR is written with six decimals
         np.testing.assert_allclose(at_found, at_wanted, rtol=0, atol=tolerance, err_msg=fmt)
+    assert {path.name[:9] for path in (tmp_path / "overlay").glob("**/*.json")} == {
+        "review_1_"
+    }  # as the command writes it
     session.save_decisions(tmp_path / "decisions.json")
     kept = read_decisions(tmp_path / "decisions.json").tomograms["TS_01"]
     assert kept.edits == edits

@@ -1,0 +1,130 @@
+"""The pages of a review: what is shown on them, for the command and for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from robpicker_jax.models.trained_model import ModelCard
+from robpicker_jax.picking.agreement import agrees
+from robpicker_jax.reporting.data import Command, SpeciesInfo
+from robpicker_jax.reporting.review_page import page_paths, reviewed_view, write_review_page
+from robpicker_jax.reporting.viewer import MAX_TOMOGRAMS
+from robpicker_jax.reviewing import ReviewList
+from robpicker_jax.reviewing.reading import ReviewedTomogram
+from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.outputs import check_outputs
+from robpicker_jax.volumes import VolumeReader
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A tomogram that is reviewed.
+
+    Attributes:
+        name: its name.
+        density: (z, y, x), in memory, or behind a reader whose header was read.
+        voxel_size_angstrom: None where it is not known.
+    """
+
+    name: str
+    density: VolumeReader | np.ndarray
+    voxel_size_angstrom: float | None
+
+    @property
+    def path(self) -> Path | None:
+        """Its file; None of an array."""
+        return None if isinstance(self.density, np.ndarray) else self.density.path
+
+    @property
+    def reviewed(self) -> ReviewedTomogram:
+        """What reading its list needs to know of it."""
+        density = self.density
+        z, y, x = density.shape if isinstance(density, np.ndarray) else density.shape_zyx
+        return ReviewedTomogram(self.name, self.voxel_size_angstrom, (int(z), int(y), int(x)))
+
+
+def common_voxel_size(opened: Sequence[Opened]) -> float | None:
+    """The voxel size of all tomograms in Å, since radii are shown in voxels; None where none is known.
+
+    Raises:
+        InputError: tomograms of different voxels.
+    """
+    sizes = [item.voxel_size_angstrom for item in opened if item.voxel_size_angstrom is not None]
+    for item in opened:
+        if sizes and not agrees(item.voxel_size_angstrom, sizes[0]):
+            what = f"voxels of {item.voxel_size_angstrom:.4g} Å, and others of {sizes[0]:.4g} Å"
+            raise InputError(what, where=item.path or item.name, fix="review those of one voxel size at a time")
+    return sizes[0] if sizes else None
+
+
+def species_of_card(card: ModelCard, voxel_size_angstrom: float | None) -> list[SpeciesInfo]:
+    """A model's species, with radii in voxels of the tomograms."""
+    trained = card.voxel_size_angstrom
+    factor = 1.0 if voxel_size_angstrom is None or trained is None else trained / voxel_size_angstrom
+    return [SpeciesInfo(s.name, s.radius_vox * factor, s.molecular_weight_kda) for s in card.data.species]
+
+
+def species_of_radii(
+    radii_angstrom: Mapping[str, float | None], voxel_size_angstrom: float | None, where: str, size_flag: str
+) -> list[SpeciesInfo]:
+    """Species by name in the order of their labels, with radii in voxels of the tomograms.
+
+    Args:
+        radii_angstrom: the radii.
+        voxel_size_angstrom: of the tomograms.
+        where: what the user gave the radii by, for messages.
+        size_flag: what the user would give the voxel size by, for messages.
+
+    Raises:
+        InputError: a radius or the voxel size is not known.
+    """
+    if voxel_size_angstrom is None:
+        raise InputError("radii are in Å, and the voxel size is not known", where=where, fix=f"give {size_flag}")
+    for name, radius in radii_angstrom.items():
+        if radius is None:
+            raise InputError(f"{name} has no radius", where=where, fix=f"such as {name}:150, in Å")
+    return [SpeciesInfo(name, radius / voxel_size_angstrom) for name, radius in radii_angstrom.items() if radius]
+
+
+def write_pages(
+    out: Path,
+    opened: Sequence[Opened],
+    lists: Sequence[ReviewList],
+    species: Sequence[SpeciesInfo],
+    command: Command,
+    *,
+    title: str,
+    inputs: Sequence[Path | None] = (),
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write one page for up to `MAX_TOMOGRAMS` tomograms; readers are closed.
+
+    Args:
+        out: the folder.
+        opened: the tomograms.
+        lists: the list of each.
+        species: in the order of their labels.
+        command: what made the lists.
+        title: heading of the pages.
+        inputs: what the lists were read from, which is not replaced.
+        overwrite: replace earlier pages.
+
+    Raises:
+        InputError: a page that exists, or a tomogram that cannot be read.
+    """
+    parts = [slice(first, first + MAX_TOMOGRAMS) for first in range(0, len(opened), MAX_TOMOGRAMS)]
+    paths = page_paths(out, "review", len(opened))
+    check_outputs(paths, inputs=[*inputs, *(item.path for item in opened)], overwrite=overwrite)
+    for path, part in zip(paths, parts, strict=True):
+        views = []
+        for item, given in zip(opened[part], lists[part], strict=True):
+            with nullcontext() if isinstance(item.density, np.ndarray) else item.density:
+                views.append(reviewed_view(item.name, item.density, given.particles, item.voxel_size_angstrom))
+        subtitle = ", ".join(view.name for view in views)
+        write_review_page(path, title, subtitle, species, views, command)
+    return paths
