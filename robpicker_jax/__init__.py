@@ -11,6 +11,7 @@ In a notebook:
 | `load_model` | a trained `Model`: `.pick`, `.segment`, `.with_options`, `.save` |
 | `init`, `write_tomograms` | a configuration for your own data, and a folder of tomograms from arrays |
 | `train`, `simulate` | the main job, and a simulated data set, from a configuration |
+| `review`, `apply_review` | pages on which picks are reviewed, and the lists that the decisions leave |
 | `read_particles`, `write_particles` | particle lists of every supported format, as `Particles` |
 | `open_volume`, `read_volume` | tomograms: MRC, TIFF, OME-Zarr |
 | `evaluate` | picks against true particles |
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from robpicker_jax.annotations import read_annotations as read_particles
     from robpicker_jax.annotations import write_annotations as write_particles
     from robpicker_jax.commands.notebook import Model, evaluate, init, load_model, simulate, train, write_tomograms
+    from robpicker_jax.commands.notebook_review import apply_review, review
     from robpicker_jax.config import load_config
     from robpicker_jax.system.errors import InputError
     from robpicker_jax.volumes import open_volume, read_volume
@@ -41,6 +43,7 @@ __all__ = [
     "Model",
     "Particles",
     "__version__",
+    "apply_review",
     "evaluate",
     "init",
     "load_config",
@@ -48,6 +51,7 @@ __all__ = [
     "open_volume",
     "read_particles",
     "read_volume",
+    "review",
     "simulate",
     "train",
     "write_particles",

@@ -18,6 +18,7 @@ from robpicker_jax.config import Config, load_config
 from robpicker_jax.datasets.lists import agree_on_classes, pair_tomograms, read_lists
 from robpicker_jax.evaluation.rules import Rule
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.progress import say
 from robpicker_jax.training import run_folder
 
 __all__ = ["Model", "evaluate", "init", "load_model", "simulate", "train", "write_tomograms"]
@@ -26,7 +27,11 @@ ParticleLists = Particles | PathLike | Mapping[str, Particles]
 
 
 def train(
-    config: Config | PathLike | None = None, *, workdir: PathLike | None = None, overrides: Sequence[str] = ()
+    config: Config | PathLike | None = None,
+    *,
+    workdir: PathLike | None = None,
+    init_from: PathLike | None = None,
+    overrides: Sequence[str] = (),
 ) -> Model:
     """Do the main job, as `python -m robpicker_jax.train` does: data, training, picks of the test set, report.
 
@@ -35,6 +40,9 @@ def train(
     Args:
         config: a YAML file, a configuration, or None: the embedded quickstart, which simulates its own data.
         workdir: the run's folder; default: runs/NAME[-VARIANT].
+        init_from: fine-tune a trained model: a run's folder, a file `model.rpk`, or the name of a model that ships with the
+            package. A third of the configuration's steps and 0.3 of its learning rate are taken, unless `overrides` say
+            otherwise.
         overrides: "dotted.key=value" strings that override a file, such as "train.steps=200".
 
     Returns:
@@ -44,6 +52,10 @@ def train(
         InputError: bad data or configuration, another run in the folder, or a training that diverged.
     """
     loaded = _configuration(config, overrides)
+    if init_from is not None:
+        from robpicker_jax.training.starting import fine_tuning  # what trains is no part of picking
+
+        loaded = fine_tuning(config, init_from, overrides)
     name = None if config is None or isinstance(config, Config) else os.fspath(config)
     folder = run_folder.default_workdir(loaded.train.variant, name) if workdir is None else Path(workdir)
     run_job(loaded, folder)
@@ -76,18 +88,26 @@ def init(
     *,
     out: PathLike | None = None,
     species: Mapping[str, float | None] | None = None,
+    lists: PathLike | Sequence[PathLike] | Mapping[str, PathLike] = (),
     meta: Sequence[str] = (),
+    val: Sequence[str] = (),
     test: Sequence[str] = (),
+    voxel_size: float | None = None,
+    name_pattern: str | None = None,
     overrides: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Path:
-    """Write a commented configuration for the tomograms and lists in a folder, as `robpicker init` does.
+    """Write a commented configuration for the tomograms and lists in a folder, as `robpicker init` does; says what it found.
 
     Args:
         folder: the tomograms and lists, a data set, a copick project, or a project of RELION, Warp or others.
         out: the configuration's file; default: `robpicker.yaml` in the folder.
         species: radius in Å by name, in the order of class labels; None where it is to be estimated.
-        meta, test: tomograms that are annotated with care, and those to be picked; by default proposed.
+        lists: particle lists, files or folders, where they are not found or too many are; by class, where each has its own.
+        meta, val, test: tomograms that are annotated with care, those that choose the best model, and those to be picked;
+            by default proposed.
+        voxel_size: edge of a voxel in Å, where headers do not say it.
+        name_pattern: what of a tomogram's name counts, a regular expression such as "TS_[0-9]+".
         overrides: "dotted.key=value" strings, which go before what is proposed.
         overwrite: replace an earlier file.
 
@@ -104,8 +124,29 @@ def init(
     path = Path(folder) / "robpicker.yaml" if out is None else Path(out)
     check_outputs([path], overwrite=overwrite)
     named = ",".join(name if radius is None else f"{name}:{radius}" for name, radius in (species or {}).items())
-    write_text(path, propose(Path(folder), path, species=named, meta=meta, test=test, overrides=overrides).text)
+    found = propose(
+        Path(folder),
+        path,
+        species=named,
+        lists=_named_lists(lists),
+        meta=meta,
+        val=val,
+        test=test,
+        voxel_size=voxel_size,
+        name_pattern=name_pattern,
+        overrides=overrides,
+    )
+    write_text(path, found.text)
+    for line in found.lines:
+        say(line)
     return path
+
+
+def _named_lists(lists: PathLike | Sequence[PathLike] | Mapping[str, PathLike]) -> list[str]:
+    """Lists as the command line names them: PATH, or CLASS=PATH."""
+    if isinstance(lists, Mapping):
+        return [f"{name}={os.fspath(path)}" for name, path in lists.items()]
+    return [os.fspath(path) for path in ([lists] if isinstance(lists, str | os.PathLike) else lists)]
 
 
 def write_tomograms(

@@ -12,9 +12,7 @@ from robpicker_jax.commands.cli import ArgumentParser, parser, positive_number, 
 from robpicker_jax.system.progress import say
 
 if TYPE_CHECKING:
-    from robpicker_jax.commands.review_pages import Opened
     from robpicker_jax.config import CopickConfig
-    from robpicker_jax.datasets import TomogramFiles
     from robpicker_jax.models.trained_model import ModelCard
     from robpicker_jax.reviewing import ReviewList
     from robpicker_jax.reviewing.reading import ReviewedTomogram
@@ -117,27 +115,28 @@ def _parser() -> ArgumentParser:
 def _write_pages(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     """One page for up to `MAX_TOMOGRAMS` tomograms."""
     from robpicker_jax.annotations.conversion import parse_options
-    from robpicker_jax.commands.review_pages import common_voxel_size, species_of_card, species_of_radii, write_pages
+    from robpicker_jax.commands.review_pages import (
+        common_voxel_size,
+        lists_of,
+        open_tomograms,
+        species_of_card,
+        species_of_radii,
+        write_pages,
+    )
+    from robpicker_jax.config import CopickConfig
     from robpicker_jax.proposal.species import parsed
     from robpicker_jax.reporting.data import Command
-    from robpicker_jax.reviewing.reading import lists_that_are, review_lists
 
     card = _card(options)
-    opened = _opened(options, card, overrides)
+    section = _copick(CopickConfig() if card is None else card.data.copick, overrides)
+    opened = open_tomograms(options.tomograms, section, options.voxel_size, card)
     size = common_voxel_size(opened)
     if card is not None:
         species = species_of_card(card, size)
     else:
         species = species_of_radii(parsed(options.species), size, "--species", "--voxel-size")
     reading = {"options": parse_options(options.picks_option, "--picks-option"), "fmt": options.picks_format}
-    names = [entry.name for entry in species]
-    lists: list[ReviewList]
-    if any(_is_project(path) for path in options.tomograms):
-        # A project has runs that nobody picked; of files and folders every tomogram is meant.
-        found = lists_that_are(options.picks, [item.reviewed for item in opened], names, **reading)
-        opened, lists = _with_lists(opened, found, options.picks)
-    else:
-        lists = review_lists(options.picks, [item.reviewed for item in opened], names, **reading)
+    opened, lists = lists_of(options.tomograms, opened, options.picks, [entry.name for entry in species], **reading)
     source = options.workdir or "RUN"
     places = " ".join(shlex.quote(str(path)) for path in options.tomograms)
     command = Command(f"robpicker pick --workdir {shlex.quote(str(source))} --out PICKS", after=places)
@@ -174,46 +173,6 @@ def _card(options: argparse.Namespace) -> ModelCard | None:
     return load_trained_model(options.workdir).card
 
 
-def _opened(options: argparse.Namespace, card: ModelCard | None, overrides: Sequence[str]) -> list[Opened]:
-    """The tomograms of the command line, their headers read.
-
-    Raises:
-        InputError: one that cannot be read, or whose header contradicts --voxel-size.
-    """
-    from robpicker_jax.commands.review_pages import Opened
-    from robpicker_jax.config import CopickConfig
-    from robpicker_jax.datasets import tomograms_from
-    from robpicker_jax.datasets.copick_project import project_tomograms
-    from robpicker_jax.picking.agreement import voxel_size_of
-    from robpicker_jax.system.errors import InputError
-    from robpicker_jax.volumes import open_volume
-
-    section = _copick(CopickConfig() if card is None else card.data.copick, overrides)
-    tomograms: list[TomogramFiles] = []
-    for path in options.tomograms:
-        if _is_project(path):
-            splits = project_tomograms(path, section, picks=False)
-            runs = sorted((one for split in splits.values() for one in split), key=lambda one: one.name)
-            if not runs:
-                fix = "set --data.copick.tomo_type and --data.copick.voxel_spacing_angstrom"
-                raise InputError(f"no tomogram of type {section.tomo_type!r} in this project", where=path, fix=fix)
-            tomograms += runs
-        else:
-            tomograms += tomograms_from([path], annotations=False)
-    trained = None if card is None else card.voxel_size_angstrom
-    opened = []
-    for files in dict.fromkeys(tomograms):
-        reader = open_volume(files.volume_path)
-        opened.append(Opened(files.name, reader, voxel_size_of(reader, options.voxel_size or trained, trained)))
-    return opened
-
-
-def _is_project(path: str) -> bool:
-    from robpicker_jax.datasets.copick_project import is_project
-
-    return is_project(path)
-
-
 def _copick(section: CopickConfig, overrides: Sequence[str]) -> CopickConfig:
     """The section `data.copick` with what the command line overrides of it.
 
@@ -229,25 +188,6 @@ def _copick(section: CopickConfig, overrides: Sequence[str]) -> CopickConfig:
             raise InputError("review reads data.copick alone of the configuration", where=key, fix="leave it out")
     values = apply_overrides({"data": {"copick": as_plain_values(section)}}, overrides)
     return validated(CopickConfig, values["data"]["copick"], "data.copick")
-
-
-def _with_lists(
-    opened: Sequence[Opened], lists: Sequence[ReviewList | None], picks: Path
-) -> tuple[list[Opened], list[ReviewList]]:
-    """The tomograms that have a list, and these lists; says how many are left out.
-
-    Raises:
-        InputError: none has one.
-    """
-    from robpicker_jax.system.errors import InputError
-
-    found = [(item, given) for item, given in zip(opened, lists, strict=True) if given is not None]
-    if not found:
-        shown = ", ".join(item.name for item in opened[:4]) + (" …" if len(opened) > 4 else "")
-        raise InputError("no list of any of the runs", where=picks, fix=f"the runs are {shown}")
-    if len(found) < len(opened):
-        say(f"{len(opened) - len(found)} of {len(opened)} tomograms have no list there, and are left out")
-    return [item for item, _ in found], [given for _, given in found]
 
 
 def _apply(options: argparse.Namespace) -> None:

@@ -6,19 +6,24 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from robpicker_jax.config import CopickConfig
+from robpicker_jax.datasets import TomogramFiles, tomograms_from
+from robpicker_jax.datasets.copick_project import is_project, project_tomograms
 from robpicker_jax.models.trained_model import ModelCard
-from robpicker_jax.picking.agreement import agrees
+from robpicker_jax.picking.agreement import agrees, voxel_size_of
 from robpicker_jax.reporting.data import Command, SpeciesInfo
 from robpicker_jax.reporting.review_page import page_paths, reviewed_view, write_review_page
 from robpicker_jax.reporting.viewer import MAX_TOMOGRAMS
 from robpicker_jax.reviewing import ReviewList
-from robpicker_jax.reviewing.reading import ReviewedTomogram
+from robpicker_jax.reviewing.reading import ReviewedTomogram, lists_that_are, review_lists
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.outputs import check_outputs
-from robpicker_jax.volumes import VolumeReader
+from robpicker_jax.system.progress import say
+from robpicker_jax.volumes import VolumeReader, open_volume
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,73 @@ class Opened:
         density = self.density
         z, y, x = density.shape if isinstance(density, np.ndarray) else density.shape_zyx
         return ReviewedTomogram(self.name, self.voxel_size_angstrom, (int(z), int(y), int(x)))
+
+
+def open_tomograms(
+    paths: Sequence[str | Path], section: CopickConfig, voxel_size: float | None, card: ModelCard | None
+) -> list[Opened]:
+    """The tomograms of volume files, folders and copick projects, their headers read.
+
+    Args:
+        paths: the files, folders and projects.
+        section: which tomograms of a project are meant.
+        voxel_size: Å, where headers do not tell it.
+        card: of the model whose species are shown; its voxel size serves where nothing tells another.
+
+    Raises:
+        InputError: one that cannot be read, a project without such tomograms, or a header that contradicts `voxel_size`.
+    """
+    tomograms: list[TomogramFiles] = []
+    for path in paths:
+        if not is_project(path):
+            tomograms += tomograms_from([path], annotations=False)
+            continue
+        splits = project_tomograms(path, section, picks=False)
+        runs = sorted((one for split in splits.values() for one in split), key=lambda one: one.name)
+        if not runs:
+            fix = "set data.copick.tomo_type and data.copick.voxel_spacing_angstrom"
+            raise InputError(f"no tomogram of type {section.tomo_type!r} in this project", where=path, fix=fix)
+        tomograms += runs
+    trained = None if card is None else card.voxel_size_angstrom
+    opened = []
+    for files in dict.fromkeys(tomograms):
+        reader = open_volume(files.volume_path)
+        opened.append(Opened(files.name, reader, voxel_size_of(reader, voxel_size or trained, trained)))
+    return opened
+
+
+def lists_of(
+    paths: Sequence[str | Path],
+    opened: Sequence[Opened],
+    picks: Path,
+    class_names: Sequence[str],
+    *,
+    options: Mapping[str, Any] | None = None,
+    fmt: str | None = None,
+) -> tuple[list[Opened], list[ReviewList]]:
+    """The tomograms and the list of each; of a project, the runs that have one, and it is said how many have none.
+
+    Args:
+        paths: where the tomograms are from, as `open_tomograms` takes them.
+        opened: the tomograms.
+        picks: the lists.
+        class_names: name of class 1, 2, ….
+        options, fmt: how the lists are read, see `review_lists`.
+
+    Raises:
+        InputError: no list of a tomogram, or of none of a project's runs.
+    """
+    tomograms = [item.reviewed for item in opened]
+    if not any(is_project(path) for path in paths):
+        return list(opened), review_lists(picks, tomograms, class_names, options=options, fmt=fmt)
+    lists = lists_that_are(picks, tomograms, class_names, options=options, fmt=fmt)
+    found = [(item, given) for item, given in zip(opened, lists, strict=True) if given is not None]
+    if not found:
+        shown = ", ".join(item.name for item in opened[:4]) + (" …" if len(opened) > 4 else "")
+        raise InputError("no list of any of the runs", where=picks, fix=f"the runs are {shown}")
+    if len(found) < len(opened):
+        say(f"{len(opened) - len(found)} of {len(opened)} tomograms have no list there, and are left out")
+    return [item for item, _ in found], [given for _, given in found]
 
 
 def common_voxel_size(opened: Sequence[Opened]) -> float | None:

@@ -80,20 +80,14 @@ def _parser() -> ArgumentParser:
 
 def _configuration(options: Namespace, overrides: list[str]) -> Config:
     """The configuration, of a fine-tuning with its short schedule."""
-    import json
-
     from robpicker_jax.config import load_config
 
-    config = load_config(options.config, overrides)
     if options.init_from is None:
-        return config
-    from robpicker_jax.models.shipped import find_model
-    from robpicker_jax.training.starting import shorter
+        return load_config(options.config, overrides)
+    load_config(options.config, overrides)  # what is wrong with it is said before JAX is imported
+    from robpicker_jax.training.starting import fine_tuning
 
-    given = {override.partition("=")[0] for override in overrides}
-    short = [f"{key}={json.dumps(value)}" for key, value in shorter(config.train).items() if key not in given]
-    model = str(find_model(options.init_from))
-    return load_config(options.config, [*overrides, *short, f"train.init_from={json.dumps(model)}"])
+    return fine_tuning(options.config, options.init_from, overrides)
 
 
 def _replayed(record: Path, workdir: Path | None, arguments: Sequence[str]) -> int:

@@ -32,6 +32,8 @@ _LONGEST_SHOWN = 100
 _MOST_VALUES = 1_000_000
 """Values that a YAML text may stand for with its aliases written out; no configuration comes near."""
 _PATH_FIELDS = {"dir", "density", "mask", "tomograms", "tomogram_names", "init_from"}
+_MODEL_FIELD = "init_from"
+"""Of the fields of paths the one that a model's name may stand in, too."""
 _PATHS_FIELD = "lists"
 """A path, several, or some by name."""
 
@@ -168,7 +170,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
             raise InputError(f"value {shown!r} is not valid YAML", where=key) from None
         parts = key.split(".")
         if parts[-1] in _PATH_FIELDS and isinstance(value, str):
-            value = _resolved(value, Path(), key)
+            value = _resolved_field(parts[-1], value, Path(), key)
         elif _PATHS_FIELD in parts[-2:]:
             value = _all_resolved(value, Path(), key)
         _assign(result, parts, value, key)
@@ -288,7 +290,7 @@ def _resolve_paths(data: Any, folder: Path, where: object) -> None:
     if isinstance(data, dict):
         for key, value in data.items():
             if key in _PATH_FIELDS and isinstance(value, str):
-                data[key] = _resolved(value, folder, f"{where}: {key}")
+                data[key] = _resolved_field(key, value, folder, f"{where}: {key}")
             elif key == _PATHS_FIELD:
                 data[key] = _all_resolved(value, folder, f"{where}: {key}")
             else:
@@ -304,6 +306,14 @@ def _all_resolved(value: Any, folder: Path, where: str) -> Any:
     if isinstance(value, list):
         return [_all_resolved(path, folder, where) for path in value]
     return _resolved(value, folder, where) if isinstance(value, str) else value
+
+
+def _resolved_field(field: str, text: str, folder: Path, where: str) -> str:
+    """The path in a field; the name of a model that ships with the package stays a name, unless it is a path's as well."""
+    path = _resolved(text, folder, where)
+    plain = field == _MODEL_FIELD and len(Path(text).parts) == 1 and not Path(text).suffix and text != "~"
+    # What exists in the working folder alone is not meant by a file elsewhere, nor may it pass for what it names.
+    return text if plain and not Path(path).exists() and not Path(text).exists() else path
 
 
 def _resolved(text: str, folder: Path, where: str) -> str:

@@ -162,8 +162,8 @@ class TrainConfig:
     init_from: Annotated[
         str | None,
         about(
-            "a run's folder or a model.rpk, whose network training begins with; none: with random parameters. "
-            "--init-from sets a short schedule too"
+            "a run's folder, a model's file, or the name of a model that ships with the package, whose network training begins "
+            "with; none: with random parameters. --init-from sets a short schedule too"
         ),
     ] = None
     frozen: Annotated[

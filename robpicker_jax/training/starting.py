@@ -6,6 +6,9 @@ networks begin anew. Where the species are others, the layers whose shape depend
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,17 @@ import jax
 
 from robpicker_jax import parallel
 from robpicker_jax.bilevel import TrainState
-from robpicker_jax.config import Config, ModelConfig, TrainConfig
+from robpicker_jax.config import (
+    Config,
+    ModelConfig,
+    TrainConfig,
+    apply_overrides,
+    as_plain_values,
+    config_of,
+    load_config,
+)
 from robpicker_jax.models import build_backbone
+from robpicker_jax.models.shipped import find_model
 from robpicker_jax.models.trained_model import TrainedModel
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import from_here
@@ -51,6 +63,29 @@ def shorter(train: TrainConfig) -> dict[str, Any]:
         "train.checkpoint_every": min(train.checkpoint_every, steps),
         "train.fine_tune_steps": min(train.fine_tune_steps // _SHARE, steps - 1),
     }
+
+
+def fine_tuning(
+    config: Config | str | os.PathLike[str] | None, init_from: str | os.PathLike[str], overrides: Sequence[str] = ()
+) -> Config:
+    """A configuration that begins with a trained model, on the short schedule but for what `overrides` set of it.
+
+    Args:
+        config: a YAML file, a configuration, or None: the embedded quickstart.
+        init_from: a run's folder, a model's file, or the name of a model that ships with the package.
+        overrides: "dotted.key=value" strings.
+
+    Raises:
+        InputError: bad configuration, or a name of no model.
+    """
+    find_model(init_from)
+    start = f"train.init_from={json.dumps(os.fspath(init_from))}"
+    own = config if isinstance(config, Config) else load_config(config, overrides)
+    given = {override.partition("=")[0] for override in overrides}
+    short = [f"{key}={json.dumps(value)}" for key, value in shorter(own.train).items() if key not in given]
+    if isinstance(config, Config):
+        return config_of(apply_overrides(as_plain_values(config), [*overrides, *short, start]), Path("configuration"))
+    return load_config(config, [*overrides, *short, start])
 
 
 def with_network_of_start(config: Config, workdir: Path) -> Config:

@@ -113,6 +113,29 @@ def test_indices_of_overrides_that_are_none(index: str) -> None:
         load_config(None, [f"data.species.{index}.radius_vox=3"])
 
 
+def test_the_name_of_a_shipped_model_stays_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "configs" / "c.yaml"
+
+    def of_file(text: str) -> str | None:
+        path.write_text(dump_config(load_config(None, [f"train.init_from={text}"])), encoding="utf-8")
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values["train"]["init_from"] = text
+        path.write_text(yaml.safe_dump(values), encoding="utf-8")
+        return load_config(path).train.init_from
+
+    assert load_config(None, ["train.init_from=general"]).train.init_from == of_file("general") == "general"
+    for text in ("general.rpk", "runs/general", "./general.rpk"):
+        assert load_config(None, [f"train.init_from={text}"]).train.init_from == str((tmp_path / text).resolve())
+        assert of_file(text) == str((tmp_path / "configs" / text).resolve())
+    (tmp_path / "configs" / "RUN").mkdir()  # a run beside the file is meant by its name
+    assert of_file("RUN") == str((tmp_path / "configs" / "RUN").resolve())
+    (tmp_path / "general").mkdir()  # a file elsewhere does not mean what lies in the working folder
+    assert load_config(None, ["train.init_from=general"]).train.init_from == str((tmp_path / "general").resolve())
+    assert of_file("general") == str((tmp_path / "configs" / "general").resolve())
+
+
 def test_paths_are_relative_to_the_file_or_to_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

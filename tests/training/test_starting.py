@@ -20,7 +20,7 @@ from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.experiment import build_experiment
 from robpicker_jax.training.export import load_trained_model, trained_model
 from robpicker_jax.training.freezing import check_frozen, parameter_name, with_frozen
-from robpicker_jax.training.starting import shorter, started, with_network_of_start
+from robpicker_jax.training.starting import fine_tuning, shorter, started, with_network_of_start
 
 
 def arrays(params: object) -> dict[str, np.ndarray]:
@@ -51,6 +51,21 @@ def test_the_short_schedule() -> None:
     assert (short["train.validate_every"], short["train.checkpoint_every"]) == (100, 50)
     assert short["train.inner.learning_rate"] == pytest.approx(0.3 * 1e-4)
     assert shorter(TrainConfig(steps=1))["train.steps"] == 1
+
+
+def test_a_fine_tuning_is_short_but_for_what_is_said(tiny_config: Path, tmp_path: Path) -> None:
+    config = load_config(tiny_config, ["train.steps=90", "train.meta_warmup_steps=30"])
+    found = fine_tuning(config, tmp_path)
+    assert (found.train.steps, found.train.meta_warmup_steps) == (30, 10)
+    assert found.train.inner.learning_rate == pytest.approx(0.3 * config.train.inner.learning_rate)
+    assert found.train.init_from == str(tmp_path.resolve())
+    assert found.data == config.data
+    of_file = load_config(tiny_config).train.steps
+    assert fine_tuning(tiny_config, tmp_path).train.steps == max(1, of_file // 3)
+    said = fine_tuning(tiny_config, str(tmp_path), ["train.steps=80", "train.meta_warmup_steps=30"])
+    assert (said.train.steps, said.train.meta_warmup_steps) == (80, 30)
+    with pytest.raises(InputError, match="no such file, run or shipped model"):
+        fine_tuning(tiny_config, "nothing")
 
 
 @pytest.fixture(scope="module")

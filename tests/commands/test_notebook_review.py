@@ -1,0 +1,88 @@
+"""Reviewing and fine-tuning from a notebook: the same pages, decisions and schedule as the commands'."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import robpicker_jax as rp
+from robpicker_jax.reviewing import Edit, Review, fingerprint, write_decisions
+from tests.commands.test_review import SPECIES, folder, payload  # noqa: F401
+from tests.reviewing.review_cases import CLASSES, content, picks
+
+RADII = {name: float(radius) for name, _, radius in (entry.partition(":") for entry in SPECIES.split(","))}
+
+
+@pytest.fixture
+def arrays() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return {name: rng.normal(size=(32, 32, 32)) for name in ("TS_01", "TS_02")}
+
+
+def test_arrays_and_picks_in_memory(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    given = {name: picks(seed=seed, name=name) for seed, name in enumerate(arrays)}
+    particles = {name: one.particles for name, one in given.items()}
+    radii = dict(zip(CLASSES, (67.4, 40.44, 54.0), strict=True))
+    (page,) = rp.review(arrays, particles, species=radii, voxel_size=13.48, out=tmp_path / "REVIEW")
+    shown = payload(page)
+    assert [entry["list"] for entry in shown["tomograms"]] == [fingerprint(one) for one in particles.values()]
+    np.testing.assert_allclose([kind["radius"] for kind in shown["classes"]], [5.0, 3.0, 54 / 13.48])
+
+    made = Review(given["TS_02"], [Edit("reject", 0), Edit("add", label=1, at=(1.5, 2.5, 3.5))])
+    write_decisions(tmp_path / "d.json", "x", [(made, {})])
+    left = rp.apply_review(tmp_path / "d.json", particles, out=tmp_path / "CORRECTED")
+    assert list(left) == ["TS_02"]
+    assert content(left["TS_02"]) == content(made.corrected())
+    assert content(rp.read_particles(tmp_path / "CORRECTED" / "TS_02.xml")) == content(left["TS_02"])
+    sure = rp.apply_review([str(tmp_path / "d.json")], particles, accepted_only=True)
+    assert content(sure["TS_02"]) == [(1, (1.5, 2.5, 3.5))]
+
+    with pytest.raises(rp.InputError, match="exists"):
+        rp.apply_review(tmp_path / "d.json", particles, out=tmp_path / "CORRECTED")
+    with pytest.raises(rp.InputError, match="exists"):
+        rp.review(arrays, particles, species=radii, voxel_size=13.48, out=tmp_path / "REVIEW")
+    with pytest.raises(rp.InputError, match="made on another list"):
+        rp.apply_review(tmp_path / "d.json", {"TS_02": particles["TS_01"]})
+
+
+def test_files(folder: Path) -> None:  # noqa: F811
+    (page,) = rp.review(folder / "tomograms", folder / "picks", species=RADII, out=folder / "REVIEW")
+    assert [entry["name"] for entry in payload(page)["tomograms"]] == ["TS_01", "TS_02"]
+    (page,) = rp.review([folder / "tomograms/TS_02.mrc"], folder / "picks", species=RADII, out=folder / "ONE")
+    assert [entry["name"] for entry in payload(page)["tomograms"]] == ["TS_02"]
+
+
+def test_the_species_of_a_model(tiny_run: Path, tmp_path: Path) -> None:
+    model = rp.load_model(tiny_run)
+    test = tiny_run / "data" / "test" / "test_000.mrc"
+    (page,) = rp.review(test, tiny_run / "picks", model=tiny_run, out=tmp_path / "a")
+    volume = rp.read_volume(test).data
+    found = rp.read_particles(tiny_run / "picks" / "test_000.xml", allow_empty=True)
+    (other,) = rp.review({"test_000": volume}, {"test_000": found}, model=model, out=tmp_path / "b")
+    for key in ("classes", "tomograms"):
+        ours, theirs = payload(page)[key], payload(other)[key]
+        assert [entry["name"] for entry in ours] == [entry["name"] for entry in theirs]
+    assert [entry["radius"] for entry in payload(page)["classes"]] == [
+        species.radius_vox for species in model.card.data.species
+    ]
+
+
+@pytest.mark.parametrize(
+    ("further", "message"),
+    [
+        ({}, "give one of model and species"),
+        ({"species": {"a": 50}}, "give voxel_size"),
+        ({"species": {"a": 50}, "voxel_size": 10.0, "picks": {"TS_01": rp.Particles.empty()}}, "no picks of TS_02"),
+        ({"species": {"a": 50}, "voxel_size": 10.0, "tomograms": {"TS_01": np.zeros((4, 4))}}, r"array \(z, y, x\)"),
+    ],
+)
+def test_what_is_refused(further: dict[str, Any], message: str, arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    given = {"tomograms": arrays, "picks": {name: rp.Particles.empty() for name in arrays}, **further}
+    with pytest.raises(rp.InputError, match=message):
+        rp.review(given.pop("tomograms"), given.pop("picks"), out=tmp_path / "out", **given)
+    with pytest.raises(rp.InputError, match="no file of decisions"):
+        rp.apply_review([], {})
+    assert not (tmp_path / "out").exists()
