@@ -24,8 +24,13 @@ def say_findings(config: Config, survey: Survey, folder: Path) -> None:
     Raises:
         InputError: the first error, unless `data.errors` is "warn".
     """
-    with_meta = config.train.uses_meta_batches
-    findings = quick_findings(survey, patch=config.patches, picking=config.picking, with_meta=with_meta)
+    findings = quick_findings(
+        survey,
+        patch=config.patches,
+        picking=config.picking,
+        with_meta=config.train.uses_meta_batches,
+        needs_meta=config.train.uses_meta_tomograms,
+    )
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors and config.data.dir is not None and config.data.errors == "refuse":
         more = f" (and {len(errors) - 1} more errors: ask the doctor)" if len(errors) > 1 else ""

@@ -39,7 +39,8 @@ class Job:
         workdir: the run's folder.
         data: the data set, ready to train on.
         experiment: networks, initial state and compiled steps.
-        validation: annotated tomograms that choose the best model: those of val, or of meta where there is no val.
+        validation: annotated tomograms that choose the best model: those of val, or of meta where there is no val, or of
+            train where there is neither.
     """
 
     config: Config
@@ -70,8 +71,8 @@ class Job:
 
 
 def validation_split(data: TrainingData) -> str:
-    """The split that chooses the best model: val, or meta where there is no val."""
-    return "val" if data.survey.splits["val"] else "meta"
+    """The split that chooses the best model: val, or meta where there is no val, or train where there is neither."""
+    return next((split for split in ("val", "meta") if data.survey.splits[split]), "train")
 
 
 def evaluate_picks(job: Job, picker: ModelPicker, tomograms: list[OpenedTomogram]) -> Evaluation:

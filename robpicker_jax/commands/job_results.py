@@ -40,9 +40,12 @@ def keep_model(job: Job, result: FitResult) -> ModelPicker:
 
 
 def calibrate(job: Job, picker: ModelPicker) -> None:
-    """Score thresholds by precision, on meta and validation tomograms: clean, and not the test set's."""
+    """Score thresholds by precision, on meta and validation tomograms: clean, and not the test set's; none without these."""
     from robpicker_jax.picking import calibration
 
+    if validation_split(job.data) == "train":
+        (job.workdir / calibration.FILE).unlink(missing_ok=True)
+        return
     known = {tomogram.name for tomogram in job.data.meta}
     clean = job.data.meta + [tomogram for tomogram in job.validation if tomogram.name not in known]
     evaluation = evaluate_picks(job, picker, clean)

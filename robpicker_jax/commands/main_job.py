@@ -22,6 +22,7 @@ from robpicker_jax.picking.model_picker import ModelPicker
 from robpicker_jax.picking.score_maps import check_picking
 from robpicker_jax.picking.thresholds import build_threshold_rule
 from robpicker_jax.system.compilation import enable_persistent_cache
+from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.progress import clock, console, say
 from robpicker_jax.training import run_folder as folders
 from robpicker_jax.training.data import TrainingData, load_training_data
@@ -62,6 +63,7 @@ def run(config: Config, workdir: Path, *, results: bool = True) -> None:
         config = start(config, workdir)
         data = load_data(config, workdir)
         say_findings(config, data.survey, run_state.data_folder(config, workdir))
+        _check_thresholds(config, data)
         experiment, batches = plan(config, workdir, data, configured_micro_batches)
         job = Job(experiment.config, workdir, data, experiment, validation_tomograms(data))
         if parallel.is_first():
@@ -168,13 +170,34 @@ def plan(
     return experiment, batches
 
 
+def _check_thresholds(config: Config, data: TrainingData) -> None:
+    """Refuse, before hours of training, thresholds that no tomogram could be asked for.
+
+    Raises:
+        InputError: `picking.thresholds` without meta and validation tomograms.
+    """
+    if config.picking.thresholds is not None and validation_split(data) == "train":
+        raise InputError(
+            "thresholds are chosen on meta and validation tomograms, and there are none",
+            where="picking.thresholds",
+            fix="leave it out, or annotate a tomogram for val",
+        )
+
+
 def validation_tomograms(data: TrainingData) -> list[OpenedTomogram]:
     """The annotated tomograms that choose the best model."""
-    tomograms = data.meta
-    if validation_split(data) == "val":
+    split = validation_split(data)
+    if split == "val":
         tomograms = data.open("val")
-    else:
+    elif split == "meta":
+        tomograms = data.meta
         say("no val/: the best model is chosen by its F1 on the meta tomograms, which is optimistic")
+    else:
+        tomograms = data.train
+        say(
+            "no val/ and no meta/: the best model is chosen by its F1 on the training tomograms themselves, which tells "
+            "nothing of new ones, and scores are not calibrated"
+        )
     return [tomogram for tomogram in tomograms if tomogram.particles is not None]
 
 

@@ -305,6 +305,11 @@ class TrainConfig:
         return self.is_bilevel or self.fine_tune_steps > 0
 
     @property
+    def uses_meta_tomograms(self) -> bool:
+        """Whether training reads the meta set: for meta batches, for some of its own patches, or to hold some out."""
+        return self.uses_meta_batches or self.meta_share > 0 or self.meta_held_out != "none"
+
+    @property
     def main_steps(self) -> int:
         """Steps before fine-tuning."""
         return self.steps - self.fine_tune_steps

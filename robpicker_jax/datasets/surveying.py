@@ -75,18 +75,21 @@ class Survey:
             self.readers.popitem()[1].close()
 
 
-def survey(dataset: Mapping[str, Sequence[TomogramFiles]], data: DataConfig, patch_size: int) -> Survey:
+def survey(
+    dataset: Mapping[str, Sequence[TomogramFiles]], data: DataConfig, patch_size: int, *, needs_meta: bool = True
+) -> Survey:
     """Check all that can be wrong with a data set's headers and lists, before hours of training, reading one plane of voxels.
 
     Args:
         dataset: tomograms by split, as `discover` finds them.
         data: species, voxel size and how lists are read.
         patch_size: edge of the patches that the volumes of train and meta must hold, in voxels.
+        needs_meta: whether the training uses meta tomograms.
 
     Raises:
-        InputError: the first fault found; train or meta without tomograms is one.
+        InputError: the first fault found; train or, where they are needed, meta without tomograms is one.
     """
-    _check_not_empty(dataset, data)
+    _check_not_empty(dataset, data, needs_meta)
     check_options(data.annotation_options)
     tomograms = [files for split in SPLITS for files in dataset.get(split, ())]
     readers: dict[TomogramFiles, VolumeReader] = {}
@@ -128,10 +131,10 @@ def fingerprint(reader: VolumeReader) -> str | None:
     return hashlib.sha256(np.array(reader.shape_zyx, np.int64).tobytes() + steps.tobytes()).hexdigest()
 
 
-def _check_not_empty(dataset: Mapping[str, Sequence[TomogramFiles]], data: DataConfig) -> None:
+def _check_not_empty(dataset: Mapping[str, Sequence[TomogramFiles]], data: DataConfig, needs_meta: bool) -> None:
     for split, fix in (
         ("train", "add tomograms to it"),
-        ("meta", "meta/ needs at least one carefully annotated tomogram"),
+        ("meta", "meta/ needs at least one carefully annotated tomogram; train.variant: supervised needs none"),
     ):
-        if not dataset.get(split):
+        if not dataset.get(split) and (split != "meta" or needs_meta):
             raise InputError(f"no tomogram in {split}/", where=data.dir or "", fix=fix)

@@ -114,7 +114,7 @@ def diagnose(
             on_tomogram(observation.name, len(observations))
 
     counts = classes.count_classes(observations, kinds)
-    findings += splits.check_splits(observations)
+    findings += splits.check_splits(observations, needs_meta=config is None or config.train.uses_meta_tomograms)
     findings += coordinates.check_coordinates(
         observations, hypotheses, voxel_size, drop_outside=config is not None and config.data.outside == "drop"
     )

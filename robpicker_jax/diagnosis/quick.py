@@ -17,7 +17,13 @@ from robpicker_jax.diagnosis.observation import Header, Observation
 
 
 def quick_findings(
-    survey: Survey, *, patch: PatchConfig, picking: PickingConfig, stride: int = 1, with_meta: bool = True
+    survey: Survey,
+    *,
+    patch: PatchConfig,
+    picking: PickingConfig,
+    stride: int = 1,
+    with_meta: bool = True,
+    needs_meta: bool = True,
 ) -> list[Finding]:
     """Findings on a surveyed data set, worst first.
 
@@ -27,11 +33,12 @@ def quick_findings(
         picking: the section `picking`.
         stride: the network's, for remedies.
         with_meta: whether the training draws patches from meta/; without, what is missing there is a warning.
+        needs_meta: whether there have to be tomograms in meta/ at all.
     """
     species = survey.data.species
     kinds = [Kind(entry.name, number, entry.radius_vox) for number, entry in enumerate(species, start=1)]
     observations = [_observation(survey, files) for split in SPLITS for files in survey.splits.get(split, ())]
-    findings = splits.check_splits(observations)
+    findings = splits.check_splits(observations, needs_meta=needs_meta)
     findings += _same_volumes(observations, survey.fingerprints)
     findings += classes.check_counts(classes.count_classes(observations, kinds), kinds)
     findings += classes.check_distances(observations, kinds)

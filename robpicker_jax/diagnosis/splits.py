@@ -17,12 +17,14 @@ _ENOUGH = 5
 _FIX = "keep it in one split: meta, val and test must be new to the training"
 
 
-def check_splits(observations: Sequence[Observation]) -> list[Finding]:
-    """Train and meta have tomograms; no volume and no list of particles is there twice."""
+def check_splits(observations: Sequence[Observation], *, needs_meta: bool = True) -> list[Finding]:
+    """Train and, where the training uses it, meta have tomograms; no volume and no list of particles is there twice."""
     findings = []
-    for split in ("train", "meta"):
+    for split in ("train", "meta") if needs_meta else ("train",):
         if not any(o.tomogram.split == split for o in observations):
-            fix = "put a carefully annotated tomogram into meta/" if split == "meta" else "put tomograms into train/"
+            fix = "put tomograms into train/"
+            if split == "meta":
+                fix = "put a carefully annotated tomogram into meta/, or train without it: train.variant: supervised"
             findings.append(Finding("error", "split_missing", f"no tomogram in {split}/", fix, (split,)))
     for first, second in combinations(observations, 2):
         alike = _alike(first, second)

@@ -137,7 +137,9 @@ def load(workdir: Path) -> Calibration:
     path = workdir / FILE
     if not path.is_file():
         raise InputError(
-            "the run was not calibrated", where=path, fix="let the training finish, or leave --precision out"
+            "the run was not calibrated",
+            where=path,
+            fix="let the training finish, with meta or validation tomograms, or leave --precision out",
         )
     content = read_json_object(path)
     try:

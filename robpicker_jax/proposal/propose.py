@@ -20,6 +20,10 @@ from robpicker_jax.proposal.species import Proposed, as_section, observed, parse
 from robpicker_jax.proposal.splits import ProposedSplits, propose_splits
 from robpicker_jax.system.errors import InputError
 
+_SUPERVISED = (
+    "there is no meta tomogram by which a label correction could learn, and no other one to judge by. With a second "
+    "annotated tomogram, write this file anew"
+)
 _NOWHERE = ""
 """The split of a tomogram that is used for nothing, such as one without a list where others are named for test."""
 
@@ -97,7 +101,9 @@ def propose(
     def build(choice: Mapping[str, Any], base: Mapping[str, Any] = values) -> Config:
         return config_of(apply_overrides({**base, **common, **choice}, overrides), out)
 
-    chosen, estimate = sizes.fitting_network(sizes.networks(radii, len(classes)), build, used)
+    supervised = not any(o.tomogram.split == "meta" for o in used)
+    choices = sizes.networks(radii, len(classes), supervised=supervised)
+    chosen, estimate = sizes.fitting_network(choices, build, used)
     merged = apply_overrides(
         {**values, "patches": common["patches"], **chosen, "inference": common["inference"]}, overrides
     )
@@ -111,7 +117,10 @@ def propose(
     ]
     text = commented_yaml(merged, comments, head)
     config = build(chosen)
-    return Proposal(text, config, (folder,), tuple(_lines(found, observations, proposed, estimate)))
+    lines = _lines(found, observations, proposed, estimate)
+    if not config.train.uses_meta_tomograms and supervised:
+        lines.insert(-1, f"variant supervised: {_SUPERVISED}")
+    return Proposal(text, config, (folder,), tuple(lines))
 
 
 def _in_split(observation: Observation, split: str) -> Observation:
@@ -164,9 +173,12 @@ def _data(
         counts[observation.tomogram.split] = counts.get(observation.tomogram.split, 0) + 1
     counted = ", ".join(f"{n} {split}" for split, n in counts.items())
     where = "copick" if project else "splits"
+    chosen = "" if proposed is None else (
+        f"meta should be annotated with the most care; proposed {', '.join(proposed.splits.meta)}: {proposed.reason}"
+        if proposed.splits.meta else f"{', '.join(proposed.splits.train)} is {proposed.reason}"
+    )  # fmt: skip
     why = "" if proposed is None else (
-        f"{counted}. meta should be annotated with the most care; proposed {', '.join(proposed.splits.meta)}: "
-        f"{proposed.reason}. To change it, name others here ("
+        f"{counted}. {chosen}. To change it, name others here ("
         + ("names of runs); runs that are named nowhere are " + ("left out" if proposed.splits.test else "picked")
            if project
            else "names, or patterns such as TS_0*); what is named nowhere is train where it has a list, else "
@@ -203,6 +215,7 @@ def _remarks(estimate: str, derived: str) -> dict[str, str]:
     return {
         "patches": "six times the largest radius, in multiples of 16, and no more than the thinnest tomogram",
         "model": f"the largest of three networks that this machine trains in twelve hours: {estimate}",
+        "train.variant": _SUPERVISED,
         "train.meta_class_entropy": "the correction is taught small species as much as large ones",
         "train.meta_warmup_steps": "labels and weights are left alone until the network knows the particles",
         "train.corruption": "the errors that the correction learns to undo, as rough lists usually have them. Your own rates "

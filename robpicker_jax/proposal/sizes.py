@@ -55,30 +55,36 @@ def derived_remark(names: Sequence[str], radii_vox: Sequence[float]) -> str:
     return f"smallest clusters {clusters} voxels; picks at least {distances} voxels apart"
 
 
-def networks(radii_vox: Sequence[float], n_species: int) -> list[dict[str, Any]]:
-    """The sections `model` and `train` to choose from, the largest first."""
+def networks(radii_vox: Sequence[float], n_species: int, *, supervised: bool = False) -> list[dict[str, Any]]:
+    """The sections `model` and `train` to choose from, the largest first.
+
+    Args:
+        radii_vox: of the species.
+        n_species: how many there are.
+        supervised: without meta networks, for data without meta tomograms.
+    """
     found = []
     for entry in _NETWORKS:
         train = entry["train"]
         model = {"preset": "custom", **entry["model"], "alpha_bias": 0.0}
-        every = train["every"]
-        found.append(
-            {
-                "model": model,
-                "train": {
-                    "steps": train["steps"],
-                    "batch_size": train["batch_size"],
-                    "inner": {"name": "adam", "learning_rate": train["rate"], "schedule": "cosine", "warmup_steps": 20},
-                    "correction": {"name": "adam", "learning_rate": 5.0e-3, "b2": 0.99, "schedule": "cosine"},
-                    "reweighting": {"name": "adam", "learning_rate": 1.0e-3, "b2": 0.99, "schedule": "cosine"},
-                    "meta_warmup_steps": train["steps"] // 3,
-                    "meta_class_entropy": 0.3,
-                    "corruption": corruption(radii_vox, n_species),
-                    "validate_every": every,
-                    "checkpoint_every": every,
-                },
-            }
-        )
+        inner: dict[str, Any] = {
+            "name": "adam",
+            "learning_rate": train["rate"],
+            "schedule": "cosine",
+            "warmup_steps": 20,
+        }
+        meta: dict[str, Any] = {
+            "correction": {"name": "adam", "learning_rate": 5.0e-3, "b2": 0.99, "schedule": "cosine"},
+            "reweighting": {"name": "adam", "learning_rate": 1.0e-3, "b2": 0.99, "schedule": "cosine"},
+            "meta_warmup_steps": train["steps"] // 3,
+            "meta_class_entropy": 0.3,
+            "corruption": corruption(radii_vox, n_species),
+        }
+        section: dict[str, Any] = {"variant": "supervised"} if supervised else {}
+        section |= {"steps": train["steps"], "batch_size": train["batch_size"], "inner": inner}
+        section |= {} if supervised else meta
+        section |= {"validate_every": train["every"], "checkpoint_every": train["every"]}
+        found.append({"model": model, "train": section})
     return found
 
 

@@ -25,8 +25,9 @@ class ProposedSplits:
     """The splits, and why.
 
     Attributes:
-        splits: named tomograms; those of train are the rest.
-        reason: of the choice of meta, in words.
+        splits: named tomograms; those of train are the rest. Where a single one is annotated it is of train, and there is
+            no meta.
+        reason: of the choice of meta, or of train where there is no meta, in words.
         split_of: the split of each tomogram that is in one, by its full name.
     """
 
@@ -55,8 +56,8 @@ def propose_splits(
         rule: which names mean the same tomogram.
 
     Raises:
-        InputError: fewer than two tomograms with particles, a name that no tomogram has, a tomogram in two splits, or one
-            of meta or val without particles.
+        InputError: no tomogram with particles is left for train or for meta, a name that no tomogram has, a tomogram in
+            two splits, or one of meta or val without particles.
     """
     folder = observations[0].tomogram.volume_path.parent if observations else Path()
     has_list = {o.tomogram.name: o.particles is not None for o in observations}
@@ -66,12 +67,15 @@ def propose_splits(
     annotated = [o for o in observations if o.particles is not None and len(o.particles)]
     _check_annotated(chosen, {o.tomogram.name for o in annotated}, folder)
     free = [o for o in annotated if o.tomogram.name not in chosen]
-    if len(annotated) < 2 or not free:
+    if len(annotated) == len(free) == 1:  # named, since a flat folder is known by its splits
+        splits = SplitsConfig((_name(free[0], observations, rule),), (), (), tuple(test))
+        split_of = assigned_splits(has_list, splits, rule, where=folder, key="--")
+        return ProposedSplits(splits, "the only annotated tomogram", split_of)
+    if not free:
         raise InputError(
-            f"{len(annotated)} annotated tomogram{'s' * (len(annotated) != 1)}, and training needs one for train and one "
-            "for meta",
+            f"{len(annotated)} annotated tomogram{'s' * (len(annotated) != 1)}, and none is left for train",
             where=folder if observations else "",
-            fix="annotate another one, a few particles of each species with care, or say where lists are with --lists",
+            fix="annotate another one, name fewer for meta, val and test, or say where lists are with --lists",
         )
     reason = "as given"
     if not meta:

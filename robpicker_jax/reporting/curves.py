@@ -55,8 +55,8 @@ def training_figure(data: ReportData) -> Figure:
     if losses:
         legend_under(left)
 
-    on_meta = data.validated_on == "meta"
-    right.set_title("F1 on the meta tomograms (optimistic)" if on_meta else "F1 on the validation tomograms")
+    titles = {"meta": "F1 on the meta tomograms (optimistic)", "train": "F1 on the training tomograms (no others)"}
+    right.set_title(titles.get(data.validated_on, "F1 on the validation tomograms"))
     colours = class_colours(names)
     for name in f1_names:
         steps, values = series(data.history, "validation", f"f1/{name}")

@@ -169,7 +169,8 @@ class ReportData:
         variant: "robpicker", "lc_only", "dr_only" or "supervised"; decides which sections must be empty.
         calibration: by class, (precision asked for, smallest score, recall there) of what the calibration tomograms show.
         expected: by class, what picks of at least a score are worth on tomograms without truth, thresholds falling.
-        validated_on: "val", or "meta" where there is no val/: the tomograms by which the best model was chosen.
+        validated_on: the tomograms by which the best model was chosen: "val", or "meta" where there is no val/, or "train"
+            where there is neither.
         command: what picks, or audits, like this.
         absent: section → reason that replaces the report's own; sections "evaluation", "thresholds", "tomograms",
             "training", "meta", "labels", "weights".

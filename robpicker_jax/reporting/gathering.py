@@ -70,7 +70,7 @@ def write_run_report(
         evaluation: of the picks; None where no test tomogram has annotations.
         variant: `train.variant`.
         machine: the hardware in one line.
-        validated_on: "val", or "meta" where there is no val/.
+        validated_on: "val", or "meta" where there is no val/, or "train" where there is neither.
         comparable: folders of runs whose reports, if they have one, are written again to compare with this run.
 
     Returns:

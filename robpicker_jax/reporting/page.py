@@ -267,6 +267,10 @@ def training_caption(data: ReportData) -> str:
             "There is no val/: F1 is taken on the meta tomograms. Their labels steer the training and choose the model, so "
             "this F1 is optimistic; that of new tomograms is lower."
         )
+    if data.validated_on == "train":
+        return text + (
+            "There is no val/ and no meta/: F1 is taken on the training tomograms themselves, and tells nothing of new ones."
+        )
     return text + "F1 is taken on validation tomograms, never on the test ones."
 
 

@@ -177,7 +177,7 @@ def load_training_data(
         InputError: whatever is wrong with it, named by file.
     """
     check_names(patches)
-    found = survey(dataset(directory, data), data, patches.size)
+    found = survey(dataset(directory, data), data, patches.size, needs_meta=train.uses_meta_tomograms)
     kept = Scalings(scalings)
     activations = step_bytes(
         model,
@@ -214,6 +214,9 @@ def _loaded(
     kinds: tuple[Kind, ...] = ("train", "meta")
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "loading") as pool:
         for kind in kinds:
+            if not shapes[kind]:  # a training without meta tomograms
+                opened[kind] = []
+                continue
             density = _stack(shapes[kind], np.float32) if resident else None
             opened[kind] = _open_split(found, kind, density, kept, pool)
             drawn = _labels_are_drawn(kind, opened[kind], data, patches, train, resident)

@@ -193,8 +193,11 @@ def test_radii_are_seen_and_the_best_fitting_list_is_proposed(flat: Path) -> Non
     assert f"score {scores[1]:.1f}" in proposed.reason
     chosen = propose_splits(observations, scores, 2, meta=["t2"], test=["t0"])
     assert (chosen.splits.meta, chosen.splits.test, chosen.reason) == (("t2",), ("t0",), "as given")
-    with pytest.raises(InputError, match="1 annotated tomogram, and training needs"):
-        propose_splits(observations[2:], scores[2:], 2)
+    alone = propose_splits(observations[2:], scores[2:], 2)
+    assert (alone.splits.train, alone.splits.meta, alone.splits.test) == (("t2",), (), ())
+    assert dict(alone.split_of) == {"t2": "train", "t3": "test"}
+    with pytest.raises(InputError, match="1 annotated tomogram, and none is left for train"):
+        propose_splits(observations[2:], scores[2:], 2, meta=["t2"])
     five = []
     for number in range(5):
         files = replace(observations[0].tomogram, name=f"u{number}")
