@@ -18,6 +18,7 @@ from robpicker_jax.commands.job_results import calibrate, evaluate_test, keep_mo
 from robpicker_jax.config import Config
 from robpicker_jax.datasets import SPLITS, OpenedTomogram
 from robpicker_jax.models.model_file import MODEL_FILE, save_model
+from robpicker_jax.picking.agreement import unlike_card
 from robpicker_jax.picking.model_picker import ModelPicker
 from robpicker_jax.picking.score_maps import check_picking
 from robpicker_jax.picking.thresholds import build_threshold_rule
@@ -151,7 +152,10 @@ def plan(
     experiment = build_experiment(config)
     done = folders.trained_to(workdir)
     if config.train.init_from is not None and done is None:
-        state, lines = started(experiment.state, config, experiment.mesh)
+        unlike = partial(
+            unlike_card, data=config.data, voxel_size_angstrom=data.voxel_size_angstrom, tomograms=data.train
+        )
+        state, lines = started(experiment.state, config, experiment.mesh, unlike)
         experiment = replace(experiment, state=state)
         for line in lines:
             say(line)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from robpicker_jax.config import (
 )
 from robpicker_jax.models import build_backbone
 from robpicker_jax.models.shipped import find_model
-from robpicker_jax.models.trained_model import TrainedModel
+from robpicker_jax.models.trained_model import ModelCard, TrainedModel
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import from_here
 from robpicker_jax.training import run_folder
@@ -101,13 +101,19 @@ def with_network_of_start(config: Config, workdir: Path) -> Config:
     return replace(config, model=replace(config.model, **{name: getattr(model, name) for name in _NETWORK}))
 
 
-def started(state: TrainState, config: Config, mesh: jax.sharding.Mesh) -> tuple[TrainState, list[str]]:
+def started(
+    state: TrainState,
+    config: Config,
+    mesh: jax.sharding.Mesh,
+    unlike: Callable[[ModelCard], str | None] | None = None,
+) -> tuple[TrainState, list[str]]:
     """A fresh state with the parameters of `train.init_from`, and what is worth saying of it.
 
     Args:
         state: the fresh state, on the devices.
         config: the configuration, with the network of the model.
         mesh: the devices.
+        unlike: the model's card → what of the data is unlike those that the model was trained on, None: nothing.
 
     Raises:
         InputError: a model of another network.
@@ -121,6 +127,8 @@ def started(state: TrainState, config: Config, mesh: jax.sharding.Mesh) -> tuple
     if not same:
         known = ", ".join(model.card.class_names)
         lines.append(f"its species are others ({known}), so that {len(fresh)} arrays of its last layers begin anew")
+    if unlike is not None and (difference := unlike(model.card)) is not None:
+        lines.append(f"warning: the model was trained on other data than these: {difference}")
     kept = frozenset() if same else fresh
     params = _copied(state.params, model.params, kept, config.train.init_from)
     stats = _copied(state.network_state.batch_stats, model.batch_stats, frozenset(), config.train.init_from)

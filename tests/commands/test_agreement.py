@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from robpicker_jax.annotations import Particles, read_annotations, write_annotat
 from robpicker_jax.commands import audit, pick, segment
 from robpicker_jax.commands.applying import Queued
 from robpicker_jax.commands.cli import call
-from robpicker_jax.datasets import TomogramFiles
+from robpicker_jax.datasets import TomogramFiles, open_tomogram, tomograms_from
+from robpicker_jax.models.trained_model import ModelCard
+from robpicker_jax.picking.agreement import unlike_card
 from robpicker_jax.training.export import load_trained_model
 from robpicker_jax.volumes import open_volume, write_mrc
 from robpicker_jax.volumes.rescaling import RescaledReader
@@ -117,6 +120,30 @@ def test_the_model_and_its_run_tell_what_it_was_trained_on(tiny_run: Path) -> No
     assert card.densities is not None
     assert card.densities.std == pytest.approx(1.0, abs=0.1)
     assert json.loads((tiny_run / "densities.json").read_text())["skewness"] == card.densities.skewness < 0
+
+
+def test_training_data_are_held_against_the_model_that_training_begins_with(tiny_run: Path) -> None:
+    card = load_trained_model(tiny_run).card
+    (files,) = tomograms_from([tiny_run / "data" / "train" / "train_000.mrc"], annotations=False)
+
+    def said(here: float | None = 22.0, card: ModelCard = card, **changes: Any) -> str | None:
+        data = replace(card.data, **changes)
+        with open_tomogram(files, data) as opened:
+            return unlike_card(card, data, here, [opened])
+
+    assert said() is said(None) is said(22.4) is None
+    assert said(11.0) == "voxels of 11 Å here, of 22 Å there"
+    assert "the contrast seems to be inverted" in (said(invert_contrast=True) or "")
+    unknown = replace(card, densities=None)
+    assert said(card=unknown) is None
+    assert said(11.0, unknown, invert_contrast=True) == (
+        "voxels of 11 Å here, of 22 Å there; data.invert_contrast is true here, false there"
+    )
+    assert "data.normalise is none here, zscore there" in (said(normalise="none") or "")
+    # Raw tomograms of the other contrast, which the configuration turns: what the network sees is alike.
+    turned = replace(card, data=replace(card.data, invert_contrast=True))
+    with open_tomogram(files, card.data) as opened:
+        assert unlike_card(turned, card.data, 22.0, [opened]) is None
 
 
 def test_an_unknown_voxel_size_is_said(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

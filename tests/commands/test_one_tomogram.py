@@ -94,5 +94,16 @@ def test_the_training_ends_and_its_model_picks(
     assert "with meta or validation tomograms" in capsys.readouterr().err
 
     (folder / "TS_02.mrc").unlink()  # nothing to pick: the training alone, begun with the first model
-    tuned = ["--init-from", str(run), "--train.steps", "2", "--patches.input", "device"]
+    tuned = [
+        "--init-from",
+        str(run),
+        "--train.steps",
+        "2",
+        "--patches.input",
+        "device",
+        "--data.invert_contrast",
+        "true",
+    ]
     assert call(train.main, [*arguments[:2], "--workdir", str(tmp_path / "B"), *tuned]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "warning: the model was trained on other data than these: the contrast seems to be inverted" in said

@@ -95,6 +95,9 @@ def test_parameters_and_statistics_are_the_models(
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.opt_state), fresh.opt_state)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.meta), fresh.meta)
     assert len(lines) == 1
+    for difference, said in (("voxels", ["voxels"]), (None, [])):
+        _, lines = started(experiment.state, config, experiment.mesh, lambda card, text=difference: text)
+        assert [line.rpartition(": ")[2] for line in lines[1:]] == said
 
 
 def test_other_species_begin_with_fresh_last_layers(
