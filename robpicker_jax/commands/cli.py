@@ -26,7 +26,8 @@ __all__ = ["ArgumentParser", "configured_parser", "console", "parse_configured",
 SHORT = {"--name-pattern": "--data.name_pattern", "--checkpoint.minutes": "--train.checkpoint_minutes"}
 """Flags that stand for a field of the configuration."""
 
-_DOTTED = re.compile(r"--([A-Za-z_]\w*(?:\.\w+)+)(?:=(.*))?", re.DOTALL)
+_DOTTED = re.compile(r"--([A-Za-z_]\w*(?:\.[^\s.=]+)+)(?:=(.*))?", re.DOTALL)
+"""Keys below a field are names that users gave, such as `data.lists.apo-ferritin`, or `data.lists.*` for all of them."""
 
 
 class ArgumentParser(argparse.ArgumentParser):

@@ -23,6 +23,13 @@ def test_dotted_flags_are_taken_out() -> None:
     assert overrides == ["train.steps=5", "model.remat=true", "train.inner.name=sgd", "x.y=-1"]
 
 
+def test_names_below_a_field_may_be_any_users_names() -> None:
+    arguments = ["--data.lists.*", "corrected", "--data.lists.apo-ferritin=a.star", "--picking.min_scores.é", "0.5", "a.b"]
+    rest, overrides = split_overrides(arguments)
+    assert rest == ["a.b"]
+    assert overrides == ["data.lists.*=corrected", "data.lists.apo-ferritin=a.star", "picking.min_scores.é=0.5"]
+
+
 def test_flags_override_the_configuration() -> None:
     _, config = parse_configured(
         configured_parser("train", "text"), ["--train.steps", "7", "--data.species.0.copies=3"]

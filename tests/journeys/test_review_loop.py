@@ -7,37 +7,15 @@ import shlex
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
-from robpicker_jax.annotations import Particles, read_annotations, write_annotations
-from robpicker_jax.reviewing import Edit, Review, write_decisions
+from robpicker_jax.annotations import read_annotations, write_annotations
 from robpicker_jax.reviewing.reading import ReviewedTomogram, review_lists
 from tests.commands.test_docs_data import blocks
 from tests.journeys import worlds
+from tests.journeys.deciding import decided, is_right
 from tests.journeys.test_journeys import PLAIN, SMALL, follow, nearest
-
-_NEAR_VOX = 3.0
-
-
-def decided(truth: Particles, path: Path) -> tuple[int, int]:
-    """Decisions of somebody who sees the truth: false picks rejected, missed particles added; how many of each."""
-    (given,) = review_lists(
-        Path("PICKS"), [ReviewedTomogram("TS_03", worlds.VOXEL, worlds.SHAPE)], list(worlds.SPECIES)
-    )
-    review, found = Review(given), given.particles
-    distances = np.linalg.norm(found.positions_vox[:, None] - truth.positions_vox[None], axis=2)
-    distances[found.labels[:, None] != truth.labels[None]] = np.inf
-    false = np.flatnonzero(distances.min(axis=1, initial=np.inf) > _NEAR_VOX)
-    missed = np.flatnonzero(distances.min(axis=0, initial=np.inf) > _NEAR_VOX)
-    for index in false.tolist():
-        review.do(Edit("reject", index))
-    for index in missed.tolist():
-        x, y, z = truth.positions_vox[index].tolist()
-        review.do(Edit("add", label=int(truth.labels[index]), at=(x, y, z)))
-    write_decisions(path, "the loop", [(review, {})])
-    return len(false), len(missed)
 
 
 @pytest.mark.slow
@@ -63,13 +41,14 @@ def test_five_commands_from_picks_to_a_model_trained_on_what_was_corrected(
     follow(pick, review)
     page = Path("REVIEW/review.html").read_text(encoding="utf-8")
     assert "viewer-data" in page
-    false, missed = decided(truth["TS_03"], Path("decisions.json"))
+    (given,) = review_lists(
+        Path("PICKS"), [ReviewedTomogram("TS_03", worlds.VOXEL, worlds.SHAPE)], list(worlds.SPECIES)
+    )
+    false, missed = decided(given, truth["TS_03"], Path("decisions.json"))
     follow(apply)
     picked, corrected = read_annotations("PICKS/TS_03.xml"), read_annotations("CORRECTED/TS_03.xml")
     assert len(corrected) == len(picked) - false + missed
-    distances = np.linalg.norm(corrected.positions_vox[:, None] - truth["TS_03"].positions_vox[None], axis=2)
-    assert distances.min(axis=1).max() <= _NEAR_VOX
-    assert distances.min(axis=0).max() <= _NEAR_VOX
+    assert is_right(corrected, truth["TS_03"])
 
     follow(train, f"{evaluate} --json scores.json")
     resolved = yaml.safe_load(Path("BETTER/config.yaml").read_text())
