@@ -39,23 +39,9 @@ if TYPE_CHECKING:
     from robpicker_jax.volumes import open_volume, read_volume
 
 __all__ = [
-    "InputError",
-    "Model",
-    "Particles",
-    "__version__",
-    "apply_review",
-    "evaluate",
-    "init",
-    "load_config",
-    "load_model",
-    "open_volume",
-    "read_particles",
-    "read_volume",
-    "review",
-    "simulate",
-    "train",
-    "write_particles",
-    "write_tomograms",
-]
+    "InputError", "Model", "Particles", "__version__", "apply_review", "evaluate", "init", "load_config",
+    "load_model", "open_volume", "read_particles", "read_volume", "review", "simulate", "train",
+    "write_particles", "write_tomograms",
+]  # fmt: skip
 
 offer(__name__)

@@ -24,7 +24,14 @@ def test_dotted_flags_are_taken_out() -> None:
 
 
 def test_names_below_a_field_may_be_any_users_names() -> None:
-    arguments = ["--data.lists.*", "corrected", "--data.lists.apo-ferritin=a.star", "--picking.min_scores.é", "0.5", "a.b"]
+    arguments = [
+        "--data.lists.*",
+        "corrected",
+        "--data.lists.apo-ferritin=a.star",
+        "--picking.min_scores.é",
+        "0.5",
+        "a.b",
+    ]
     rest, overrides = split_overrides(arguments)
     assert rest == ["a.b"]
     assert overrides == ["data.lists.*=corrected", "data.lists.apo-ferritin=a.star", "picking.min_scores.é=0.5"]
