@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robpicker_jax.commands.cli import ArgumentParser, parser, positive_number, split_overrides
+from robpicker_jax.system.files import from_here
 from robpicker_jax.system.progress import say
 
 if TYPE_CHECKING:
@@ -218,4 +219,4 @@ def _apply(options: argparse.Namespace) -> None:
         overwrite=options.overwrite,
     )
     for path, (given, corrected) in zip(paths, done, strict=True):
-        say(f"{path}: {len(corrected)} particles; the list that was reviewed has {len(given.particles)}")
+        say(f"{from_here(path)}: {len(corrected)} particles; the list that was reviewed has {len(given.particles)}")

@@ -59,14 +59,20 @@ def test_the_runs_that_were_picked_are_shown(project: Path, capsys: pytest.Captu
     assert len(shown["tomograms"][0]["picks"]["x"]) == 3
 
 
-def test_what_was_decided_goes_into_the_overlay(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_decided_goes_into_the_overlay(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     tomogram = ReviewedTomogram("TS_3", 10.0, SHAPE)
     (given,) = review_lists(project, [tomogram], NAMES)
     made = Review(given, [Edit("reject", 0), Edit("add", label=1, at=(1.0, 2.0, 3.0))])
     decisions = project.parent / "d.json"
     write_decisions(decisions, "x", [(made, {})])
     apply = ["--apply", str(decisions), "--picks", str(project), "--out", str(project)]
+    monkeypatch.chdir(project.parent)
     assert call(review.main, apply) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "overlay/ExperimentRuns/TS_3/Picks: 2 particles; the list that was reviewed has 2" in said
+    assert str(project.parent) not in said
     assert points(project, "TS_3", "review", "1") == {"apo-ferritin": [[10, 20, 30]], "ribosome": [[50, 60, 10]]}
     assert points(project, "TS_3", "robpicker", "0") == {"ribosome": [[20, 30, 40], [50, 60, 10]]}
     assert points(project, "TS_3", "ann", "1").keys() == POSITIONS.keys()
