@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from robpicker_jax.annotations import FORMATS, Particles, write_annotations
 from robpicker_jax.annotations.copick_json import REVIEWER
-from robpicker_jax.datasets.copick_project import is_project
+from robpicker_jax.datasets.copick_project import is_project, object_names, open_project
+from robpicker_jax.datasets.pairing import letters
 from robpicker_jax.picking.copick_files import CopickFiles
 from robpicker_jax.picking.pick_files import PickTarget
 from robpicker_jax.reviewing import ReviewList, read_decisions
@@ -100,18 +103,28 @@ def write_lists(
 
 
 def _into_project(config: Path, done: Sequence[Done], options: dict[str, Any], overwrite: bool) -> list[Path]:
-    """Write the lists as picks of their runs, each object's file also where nothing of it is left."""
-    opened: dict[tuple[str, ...], CopickFiles] = {}
+    """Write the lists as picks of their runs, each object's file also where nothing of it is left.
+
+    Classes that the project has no object for, such as further species of a model, are left out where no particle has them.
+    """
+    known = {letters(name) for name in object_names(open_project(config))}
     writing: list[tuple[CopickFiles, PickTarget, list[Path], Particles]] = []
     for given, corrected in done:
-        names = tuple(given.class_names)
-        files = opened.setdefault(names, CopickFiles.into(config, names, options))
         if given.voxel_size_angstrom is None:
             raise InputError("copick's positions are in Å, and the voxel size is not known", where=given.name)
-        if not all(1 <= label <= len(names) for label in corrected.labels.tolist()):
+        if not all(1 <= label <= len(given.class_names) for label in corrected.labels.tolist()):
             raise InputError("some of its particles are of an unknown class", where=given.name, fix="reclass them")
+        used = set(corrected.labels.tolist())
+        kept = {
+            label: name
+            for label, name in enumerate(given.class_names, start=1)
+            if letters(name) in known or label in used
+        }
+        names = list(kept.values())
+        files = CopickFiles.into(config, names, options)
         target = PickTarget(given.name, given.shape_zyx or (1, 1, 1), given.voxel_size_angstrom)
         files.check([target])
-        writing.append((files, target, files.outputs(target, names), corrected))
+        labels = np.searchsorted(list(kept), corrected.labels) + 1  # the files count the kept classes alone
+        writing.append((files, target, files.outputs(target, names), corrected.with_(labels=labels)))
     check_outputs([path for *_, outputs, _ in writing for path in outputs], overwrite=overwrite)
     return [files.write(target, corrected, outputs)[0].parent for files, target, outputs, corrected in writing]

@@ -95,6 +95,23 @@ def test_what_was_decided_goes_into_the_overlay(
     assert "copick's picks alone" in capsys.readouterr().err
 
 
+def test_a_model_may_know_species_that_the_project_has_no_object_for(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["proteasome", *NAMES]  # the project's objects have the labels 2 and 3
+    (given,) = review_lists(project, [ReviewedTomogram("TS_3", 10.0, SHAPE)], names)
+    assert given.particles.labels.tolist() == [3, 3]
+    edits = [Edit("reject", 0), Edit("add", label=2, at=(1.0, 2.0, 3.0))]
+    write_decisions(project.parent / "d.json", "x", [(Review(given, edits), {})])
+    apply = ["--apply", str(project.parent / "d.json"), "--picks", str(project), "--out", str(project)]
+    assert call(review.main, apply) == 0
+    assert points(project, "TS_3", "review", "1") == {"apo-ferritin": [[10, 20, 30]], "ribosome": [[50, 60, 10]]}
+    edits = [Edit("add", label=1, at=(1.0, 2.0, 3.0))]
+    write_decisions(project.parent / "d.json", "x", [(Review(given, edits), {})])
+    assert call(review.main, [*apply, "--overwrite"]) == 2
+    assert "proteasome" in capsys.readouterr().err
+
+
 def test_lists_in_a_folder_have_the_same_user(project: Path) -> None:
     (given,) = review_lists(project, [ReviewedTomogram("TS_2", 10.0, SHAPE)], NAMES)
     write_decisions(project.parent / "d.json", "x", [(Review(given, [Edit("reject", 0)]), {})])
