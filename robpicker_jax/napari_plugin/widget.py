@@ -22,7 +22,9 @@ from qtpy.QtWidgets import (
 )
 
 from robpicker_jax.annotations.registry import FORMATS
-from robpicker_jax.napari_plugin.opening import open_for_review, volumes_of_run
+from robpicker_jax.datasets import TomogramFiles
+from robpicker_jax.models.shipped import shipped_models
+from robpicker_jax.napari_plugin.opening import open_for_review, tomograms_of_run
 from robpicker_jax.napari_plugin.session import ReviewSession
 from robpicker_jax.system.errors import InputError
 
@@ -30,7 +32,7 @@ SAVED_FORMATS = ("xml", "star", "csv", "copick")
 
 
 class ReviewWidget(QWidget):  # type: ignore[misc]  # Qt is only there with the extra `napari`
-    """Opens a tomogram of a run with its picks, and reviews them.
+    """Opens a tomogram with its picks, of a run or by the species of a model, and reviews them.
 
     Attributes:
         session: the review, None before something is opened.
@@ -40,13 +42,13 @@ class ReviewWidget(QWidget):  # type: ignore[misc]  # Qt is only there with the 
         super().__init__()
         self.viewer = napari_viewer
         self.session: ReviewSession | None = None
-        self._volumes: dict[str, Path] = {}
+        self._tomograms: dict[str, TomogramFiles] = {}
         rows = QVBoxLayout(self)
         rows.addLayout(self._sources())
         rows.addWidget(self._button("Open", self.open))
         rows.addLayout(self._decisions())
         rows.addLayout(self._saving())
-        self.message = QLabel("Choose the folder of a run, then a tomogram.")
+        self.message = QLabel("Choose a run or a model, then a tomogram.")
         self.message.setWordWrap(True)
         rows.addWidget(self.message)
         rows.addStretch()
@@ -55,17 +57,20 @@ class ReviewWidget(QWidget):  # type: ignore[misc]  # Qt is only there with the 
         grid = QGridLayout()
         self.run, self.volume, self.picks = QLineEdit(), QComboBox(), QLineEdit()
         self.volume.setEditable(True)
+        self.run.setPlaceholderText(", ".join(["a run's folder", "a model's file", *shipped_models()]))
         self.picks.setPlaceholderText("the run's own picks")
         self.run.editingFinished.connect(self._list_volumes)
         choosers: tuple[tuple[str, QWidget, Callable[[], None]], ...] = (
-            ("Run", self.run, self._choose_run),
+            ("Run or model", self.run, self._choose_run),
             ("Tomogram", self.volume, self._choose_volume),
             ("List or audit.csv", self.picks, self._choose_picks),
         )
         for row, (text, field, choose) in enumerate(choosers):
             grid.addWidget(QLabel(text), row, 0)
             grid.addWidget(field, row, 1)
-            grid.addWidget(self._button("…", choose), row, 2)
+            grid.addWidget(_narrow(self._button("…", choose)), row, 2)
+        grid.addWidget(_narrow(self._button("File", self._choose_model)), 0, 3)
+        grid.setColumnStretch(1, 1)
         return grid
 
     def _decisions(self) -> QGridLayout:
@@ -122,9 +127,9 @@ class ReviewWidget(QWidget):  # type: ignore[misc]  # Qt is only there with the 
         """
         text = self.volume.currentText().strip()
         if not self.run.text().strip() or not text:
-            raise InputError("no run or no tomogram", fix="choose both")
+            raise InputError("no run or model, or no tomogram", fix="choose both")
         picks = Path(self.picks.text().strip()) if self.picks.text().strip() else None
-        opened = open_for_review(Path(self.run.text().strip()), self._volumes.get(text, Path(text)), picks)
+        opened = open_for_review(Path(self.run.text().strip()), self._tomograms.get(text, Path(text)), picks)
         self.session = ReviewSession(self.viewer, opened)
         self.classes.clear()
         self.classes.addItems(list(opened.given.class_names))
@@ -147,7 +152,7 @@ class ReviewWidget(QWidget):  # type: ignore[misc]  # Qt is only there with the 
 
     def _opened(self) -> ReviewSession:
         if self.session is None:
-            raise InputError("nothing is open", fix="choose a run and a tomogram, and press Open")
+            raise InputError("nothing is open", fix="choose a run or a model and a tomogram, and press Open")
         return self.session
 
     def _on(self, action: Callable[[ReviewSession], None]) -> None:
@@ -172,9 +177,17 @@ class ReviewWidget(QWidget):  # type: ignore[misc]  # Qt is only there with the 
 
     def _list_volumes(self) -> None:
         def fill() -> None:
-            self._volumes = volumes_of_run(Path(self.run.text().strip()))
+            text = self.volume.currentText()
+            typed = "" if text in self._tomograms else text
             self.volume.clear()
-            self.volume.addItems(list(self._volumes))
+            self._tomograms = {}
+            self.volume.setEditText(typed)
+            self._tomograms = tomograms_of_run(Path(self.run.text().strip()))
+            self.volume.addItems(list(self._tomograms))
+            if typed:
+                self.volume.setEditText(typed)
+            if not self._tomograms:
+                self.message.setText("A model's file has no tomograms of its own: choose one, and its list.")
 
         if self.run.text().strip():
             self._guarded(fill)
@@ -182,6 +195,11 @@ class ReviewWidget(QWidget):  # type: ignore[misc]  # Qt is only there with the 
     def _choose_run(self) -> None:
         if folder := QFileDialog.getExistingDirectory(self, "Folder of a run"):
             self.run.setText(folder)
+            self._list_volumes()
+
+    def _choose_model(self) -> None:
+        if path := QFileDialog.getOpenFileName(self, "File of a model", filter="Models (*.rpk);;All files (*)")[0]:
+            self.run.setText(path)
             self._list_volumes()
 
     def _choose_volume(self) -> None:
@@ -208,3 +226,9 @@ class ReviewWidget(QWidget):  # type: ignore[misc]  # Qt is only there with the 
         if path := QFileDialog.getOpenFileName(self, "Open decisions")[0]:
             self._opened().open_decisions(Path(path))
             self._count()
+
+
+def _narrow(button: QPushButton) -> QPushButton:
+    """A button that leaves the room beside it to the field that it fills."""
+    button.setMaximumWidth(44)
+    return button

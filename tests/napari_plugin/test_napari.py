@@ -219,6 +219,18 @@ def test_the_widget_opens_a_run_reviews_and_saves(viewer: Any, tiny_run: Path, t
         widget.run.setText(str(tmp_path))
         buttons["Open"].click()
         assert "no config.yaml" in widget.message.text()
+        # A model's file takes the place of the run; what was typed as the tomogram stays.
+        volume = tiny_run / "data" / "test" / "test_000.mrc"
+        widget.run.setText(str(tiny_run / "model.rpk"))
+        widget.volume.setEditText(str(volume))
+        widget.run.editingFinished.emit()
+        assert widget.volume.currentText() == str(volume)
+        widget.picks.setText("")
+        buttons["Open"].click()
+        assert "no picks of its own" in widget.message.text()
+        widget.picks.setText(str(tmp_path / "list.xml"))
+        buttons["Open"].click()
+        assert len(widget.session.review.items) == len(own) - 1, widget.message.text()
         if picture := os.environ.get("ROBPICKER_TEST_SCREENSHOT"):
             widget.grab().save(picture)
     finally:
