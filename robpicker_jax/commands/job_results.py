@@ -71,22 +71,25 @@ def with_thresholds(job: Job, picker: ModelPicker) -> ModelPicker:
     return picker
 
 
-def pick_all(picker: ModelPicker, tomograms: Sequence[OpenedTomogram], folder: Path) -> dict[str, Particles]:
-    """Pick every tomogram and write its picks."""
+def pick_all(
+    picker: ModelPicker, tomograms: Sequence[OpenedTomogram], folder: Path
+) -> tuple[dict[str, Particles], dict[str, Particles]]:
+    """Pick every tomogram and write its picks; gives them, and the candidates that a limit dropped, by name of tomogram."""
     from robpicker_jax.picking.pick_files import PICK_FORMATS, PickFiles, PickTarget
 
     files = PickFiles(folder, PICK_FORMATS)
-    picks = {}
+    picks, dropped = {}, {}
     total = sum(picker.tiles(tomogram.shape_zyx) for tomogram in tomograms)
     with progress("picking", total) as bar:
         for tomogram in tomograms:
-            picks[tomogram.name] = picker.pick(tomogram, bar.advance, mask=tomogram.mask)
+            found = picker.pick_judged(tomogram, bar.advance, mask=tomogram.mask)
+            picks[tomogram.name], dropped[tomogram.name] = found
             target = PickTarget(
                 tomogram.name, tomogram.shape_zyx, tomogram.voxel_size_angstrom, tomogram.origin_angstrom
             )
             files.check([target])
             files.write(target, picks[tomogram.name])
-    return picks
+    return picks, dropped
 
 
 def evaluate_test(
@@ -113,6 +116,7 @@ def report(
     test: Sequence[OpenedTomogram],
     picks: Mapping[str, Particles],
     evaluation: Evaluation | None,
+    dropped: Mapping[str, Particles] | None = None,
 ) -> None:
     """Write the run's report, and those of runs that it is compared with."""
     from robpicker_jax.reporting.gathering import write_run_report
@@ -129,6 +133,7 @@ def report(
         machine=folders.machine(),
         validated_on=validation_split(job.data),
         comparable=comparable,
+        dropped=dropped,
     )
     for sibling in comparable:
         if (sibling / "report" / "index.html").exists():

@@ -106,9 +106,9 @@ def finish(job: Job, result: FitResult) -> None:
     picker = with_thresholds(job, picker)
     test = job.data.open("test", "mapped")
     try:
-        picks = pick_all(picker, test, job.workdir / "picks")
+        picks, dropped = pick_all(picker, test, job.workdir / "picks")
         evaluation = evaluate_test(job, test, picks, result.best_step)
-        report(job, result, test, picks, evaluation)
+        report(job, result, test, picks, evaluation, dropped)
     finally:
         for tomogram in test:
             tomogram.close()

@@ -15,6 +15,7 @@ from robpicker_jax.commands.review_lists import carried_out, write_lists
 from robpicker_jax.commands.review_pages import (
     Opened,
     common_voxel_size,
+    expected_of,
     lists_of,
     open_tomograms,
     species_of_card,
@@ -87,7 +88,8 @@ def review(
         shown,
         Command(),
         title=f"Review: {'picks' if isinstance(picks, Mapping) else Path(picks).resolve().name}",
-        inputs=[] if isinstance(picks, Mapping) else [Path(picks)],
+        picks=None if isinstance(picks, Mapping) else Path(picks),
+        expected=expected_of(card, None if model is None or isinstance(model, Model) else Path(model)),
         overwrite=overwrite,
     )
     return pages

@@ -118,6 +118,7 @@ def _write_pages(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     from robpicker_jax.annotations.conversion import parse_options
     from robpicker_jax.commands.review_pages import (
         common_voxel_size,
+        expected_of,
         lists_of,
         open_tomograms,
         species_of_card,
@@ -150,7 +151,8 @@ def _write_pages(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         species,
         command,
         title=f"Review: {options.picks.resolve().name}",
-        inputs=[options.picks],
+        picks=options.picks,
+        expected=expected_of(card, options.workdir),
         overwrite=options.overwrite,
     )
     for path in paths:

@@ -15,7 +15,10 @@ from robpicker_jax.datasets import TomogramFiles, tomograms_from
 from robpicker_jax.datasets.copick_project import is_project, project_tomograms
 from robpicker_jax.models.trained_model import ModelCard
 from robpicker_jax.picking.agreement import agrees, voxel_size_of
+from robpicker_jax.picking.expectation import Expected, expected_curve_of_all
+from robpicker_jax.picking.known_calibration import known_calibration
 from robpicker_jax.reporting.data import Command, SpeciesInfo
+from robpicker_jax.reporting.rejected import rejected_beside
 from robpicker_jax.reporting.review_page import page_paths, reviewed_view, write_review_page
 from robpicker_jax.reporting.viewer import MAX_TOMOGRAMS
 from robpicker_jax.reviewing import ReviewList
@@ -163,6 +166,17 @@ def species_of_radii(
     return [SpeciesInfo(name, radius / voxel_size_angstrom) for name, radius in radii_angstrom.items() if radius]
 
 
+def expected_of(card: ModelCard | None, source: Path | None) -> dict[str, list[Expected]]:
+    """What picks of a model are worth by their score, by species; empty without a model, or without its calibration.
+
+    Args:
+        card: of the model; None: there is none.
+        source: where it was loaded from, None where that is not known.
+    """
+    known = {} if card is None else known_calibration(source, card)
+    return {name: expected_curve_of_all(entry) for name, entry in known.items()}
+
+
 def write_pages(
     out: Path,
     opened: Sequence[Opened],
@@ -171,7 +185,8 @@ def write_pages(
     command: Command,
     *,
     title: str,
-    inputs: Sequence[Path | None] = (),
+    picks: Path | None = None,
+    expected: Mapping[str, Sequence[Expected]] | None = None,
     overwrite: bool = False,
 ) -> list[Path]:
     """Write one page for up to `MAX_TOMOGRAMS` tomograms; readers are closed.
@@ -183,7 +198,9 @@ def write_pages(
         species: in the order of their labels.
         command: what made the lists.
         title: heading of the pages.
-        inputs: what the lists were read from, which is not replaced.
+        picks: what the lists were read from, which is not replaced, and beside which candidates that limits dropped are
+            looked for; None: they were in memory.
+        expected: what picks of the model that made the lists are worth, see `expected_of`.
         overwrite: replace earlier pages.
 
     Raises:
@@ -191,12 +208,14 @@ def write_pages(
     """
     parts = [slice(first, first + MAX_TOMOGRAMS) for first in range(0, len(opened), MAX_TOMOGRAMS)]
     paths = page_paths(out, "review", len(opened))
-    check_outputs(paths, inputs=[*inputs, *(item.path for item in opened)], overwrite=overwrite)
+    check_outputs(paths, inputs=[picks, *(item.path for item in opened)], overwrite=overwrite)
+    names = [entry.name for entry in species]
     for path, part in zip(paths, parts, strict=True):
         views = []
         for item, given in zip(opened[part], lists[part], strict=True):
+            dropped = None if picks is None else rejected_beside(picks, item.name, names)
             with nullcontext() if isinstance(item.density, np.ndarray) else item.density:
-                views.append(reviewed_view(item.name, item.density, given.particles, item.voxel_size_angstrom))
+                views.append(reviewed_view(item.name, item.density, given.particles, item.voxel_size_angstrom, dropped))
         subtitle = ", ".join(view.name for view in views)
-        write_review_page(path, title, subtitle, species, views, command)
+        write_review_page(path, title, subtitle, species, views, command, expected=expected)
     return paths

@@ -72,6 +72,18 @@ def expected_curve(calibration: ClassCalibration) -> list[Expected]:
     return [_expected(kept, index) for index in range(len(kept.thresholds))]
 
 
+def expected_curve_of_all(calibration: ClassCalibration, most: int = 200) -> list[Expected]:
+    """Precision and recall at the scores of a class, falling: what `expected_at` says, for a slider that stops anywhere.
+
+    Args:
+        calibration: of the class.
+        most: of more scores so many are taken, evenly over the picks, the highest and the lowest among them.
+    """
+    count = len(calibration.thresholds)
+    chosen = np.linspace(0, count - 1, min(count, most)).round().astype(int)
+    return [_expected(calibration, index) for index in chosen.tolist()]
+
+
 def expected_at(calibration: ClassCalibration, score: float) -> Expected | None:
     """What the picks of at least a score are worth; None without picks on the calibration tomograms.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from robpicker_jax.reporting.batch import SCORE_BINS, BatchSummary, Row
+from robpicker_jax.reporting.batch_rejected import BatchRejected, rejected_section
 from robpicker_jax.reporting.page import Picture, static_page
 from robpicker_jax.reporting.style import class_colours, colour_of, legend_below, line_style, png_bytes, short, theme
 from robpicker_jax.system.files import write_text
@@ -21,10 +22,17 @@ if TYPE_CHECKING:
 MAX_THUMBNAILS = 400
 """Most pictures in a page: what stands out first, then by name."""
 _MOST_BARS = 60
+_NONE = BatchRejected()
 
 
-def write_batch_page(path: Path, summary: BatchSummary) -> Path:
-    """Write the page; it needs no other file and no network."""
+def write_batch_page(path: Path, summary: BatchSummary, rejected: BatchRejected = _NONE) -> Path:
+    """Write the page; it needs no other file and no network.
+
+    Args:
+        path: the HTML file.
+        summary: the batch.
+        rejected: what limits dropped, where `pick --rejected` wrote it.
+    """
     unusual = [row for row in summary.rows if row.unusual or row.state != "finished" or row.note]
     with theme():
         pictures = [Picture("counts", png_bytes(_counts_figure(summary)), _COUNTS_CAPTION, is_chart=True)]
@@ -38,8 +46,10 @@ def write_batch_page(path: Path, summary: BatchSummary) -> Path:
         "unusual": ("What stands out", _unusual(unusual)),
         "counts": ("Counts and scores", figures),
         "table": ("All tomograms", _table(summary)),
+        "dropped": ("Dropped candidates", rejected_section(rejected, {row.name: row.counts for row in summary.rows})),
         "thumbnails": ("Thumbnails", _thumbnails(summary)),
     }
+    sections = {key: section for key, section in sections.items() if section[1]}
     body = "\n".join(
         f'<section id="{key}-section"><h2 id="{key}">{title}</h2>{content}</section>'
         for key, (title, content) in sections.items()

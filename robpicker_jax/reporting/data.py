@@ -15,6 +15,7 @@ import numpy as np
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config import META_NETWORKS
 from robpicker_jax.picking.expectation import Expected
+from robpicker_jax.reporting.rejected import Rejected
 
 
 class Absent(Exception):
@@ -78,6 +79,7 @@ class TomogramView:
             (`metrics.Evaluation.matches`). None: the report matches them itself, see `outcomes.match_picks`.
         bin_zyx: density voxel i covers the unbinned voxels i·bin … i·bin + bin − 1 of its axis.
         voxel_size_angstrom: of the unbinned voxels; draws the scale bar.
+        rejected: candidates that a limit dropped, in unbinned voxels; None: not known.
         volume_shape_zyx: unbinned size of the volume; None: that of the density. They differ where its last voxels fill no
             block of the binning.
     """
@@ -90,6 +92,7 @@ class TomogramView:
     bin_zyx: tuple[int, int, int] = (1, 1, 1)
     voxel_size_angstrom: float | None = None
     volume_shape_zyx: tuple[int, int, int] | None = None
+    rejected: Rejected | None = None
 
     def __post_init__(self) -> None:
         if self.density.ndim != 3 or 0 in self.density.shape:
@@ -169,6 +172,7 @@ class ReportData:
         variant: "robpicker", "lc_only", "dr_only" or "supervised"; decides which sections must be empty.
         calibration: by class, (precision asked for, smallest score, recall there) of what the calibration tomograms show.
         expected: by class, what picks of at least a score are worth on tomograms without truth, thresholds falling.
+        expected_of_all: the same at more scores than a figure needs, for the viewer's slider.
         validated_on: the tomograms by which the best model was chosen: "val", or "meta" where there is no val/, or "train"
             where there is neither.
         command: what picks, or audits, like this.
@@ -190,6 +194,7 @@ class ReportData:
     variant: str = "robpicker"
     calibration: Mapping[str, Sequence[tuple[float, float, float]]] = field(default_factory=dict)
     expected: Mapping[str, Sequence[Expected]] = field(default_factory=dict)
+    expected_of_all: Mapping[str, Sequence[Expected]] = field(default_factory=dict)
     validated_on: str = "val"
     command: Command = PICK
     absent: Mapping[str, str] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from robpicker_jax.labels import clean_labels
 from robpicker_jax.patches import Batch, BatchSource, PatchPlan
 from robpicker_jax.reporting.data import ClassWeights, LabelExample, ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.page import write_report
+from robpicker_jax.reporting.rejected import rejected_of
 from robpicker_jax.reporting.stored import binned_density, load_workdir, save_inputs
 
 _EXAMPLES = 4
@@ -58,6 +59,7 @@ def write_run_report(
     machine: str = "",
     validated_on: str = "val",
     comparable: Sequence[Path] = (),
+    dropped: Mapping[str, Particles] | None = None,
 ) -> Path:
     """Gather the report's inputs, keep them in the workdir, and write the report and those of comparable runs.
 
@@ -71,6 +73,7 @@ def write_run_report(
         variant: `train.variant`.
         machine: the hardware in one line.
         validated_on: "val", or "meta" where there is no val/, or "train" where there is neither.
+        dropped: the candidates that a limit dropped, by name of tomogram, as `ModelPicker.pick_judged` gives them.
         comparable: folders of runs whose reports, if they have one, are written again to compare with this run.
 
     Returns:
@@ -82,7 +85,7 @@ def write_run_report(
         variant=variant,
         validated_on=validated_on,
         species=[SpeciesInfo(s.name, s.radius_vox, s.molecular_weight_kda) for s in data.species],
-        tomograms=[_view(tomogram, picks[tomogram.name], evaluation) for tomogram in test],
+        tomograms=[_with_dropped(_view(t, picks[t.name], evaluation), dropped, data) for t in test],
         label_examples=label_examples(training, data),
         weights=sample_weights(training, data.species),
     )
@@ -112,6 +115,13 @@ def _view(tomogram: OpenedTomogram, picks: Particles, evaluation: Evaluation | N
         bin_zyx=bins,
         voxel_size_angstrom=tomogram.voxel_size_angstrom,
     )
+
+
+def _with_dropped(view: TomogramView, dropped: Mapping[str, Particles] | None, data: DataConfig) -> TomogramView:
+    """A view with the account of its dropped candidates, where they are known."""
+    if dropped is None or view.name not in dropped:
+        return view
+    return replace(view, rejected=rejected_of(dropped[view.name], [species.name for species in data.species]))
 
 
 def label_examples(training: TrainingExamples, data: DataConfig) -> list[LabelExample]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from robpicker_jax.reporting.bars import f1_figure
 from robpicker_jax.reporting.corrections import corrections_figure
 from robpicker_jax.reporting.curves import meta_figure, training_figure
@@ -24,6 +26,7 @@ from robpicker_jax.reporting.html_tables import (
     tiles,
 )
 from robpicker_jax.reporting.progress import clean_patches_figure, correction_figure, weights_over_steps_figure
+from robpicker_jax.reporting.rejected import by_class, rejected_table
 from robpicker_jax.reporting.slices import slice_figure
 from robpicker_jax.reporting.style import png_bytes, theme
 from robpicker_jax.reporting.thresholds import expectation_figure, threshold_figure
@@ -149,7 +152,7 @@ def render_page(data: ReportData, pictures: Mapping[str, list[Picture]], reasons
     viewer, scripts = viewer_html(data) if data.tomograms else ("", "")
     sections = {
         "results": table + figures("results") + further("thresholds") + calibration_table(data),
-        "tomograms": _tomograms(data, viewer, figures) + _without_truth(data, further),
+        "tomograms": _tomograms(data, viewer, figures) + _dropped(data) + _without_truth(data, further),
         "training": figures("training") + further("clean") + "<h3>Meta networks</h3>" + figures("meta"),
         "labels": figures("labels") + further("mass"),
         "weights": figures("weights") + further("weights_by_step"),
@@ -218,6 +221,17 @@ def _tomograms(data: ReportData, viewer: str, figures: Callable[[str], str]) -> 
     few = f'<p class="soft">The first {MAX_TOMOGRAMS} of {len(data.tomograms)} tomograms are shown.</p>'
     more = few if len(data.tomograms) > MAX_TOMOGRAMS else ""
     return f"{viewer}{more}<details open><summary>Fullest slice of each tomogram</summary>{figures('slices')}</details>"
+
+
+def _dropped(data: ReportData) -> str:
+    """Which limits dropped how many candidates; "" where it is not known."""
+    known = [view for view in data.tomograms if view.rejected is not None]
+    if not known:
+        return ""
+    labels = np.concatenate([view.picks.labels for view in known])
+    picks = {species.name: int((labels == label).sum()) for label, species in enumerate(data.species, start=1)}
+    table = rejected_table(by_class([view.rejected.counts for view in known if view.rejected]), picks=picks)
+    return f'<h3 id="dropped-candidates">Candidates that a limit dropped</h3>{table}'
 
 
 def _without_truth(data: ReportData, further: Callable[[str], str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.picking.expectation import Expected
 from robpicker_jax.reporting.data import Command, ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.image import grey, window
 from robpicker_jax.reporting.page import static_page
+from robpicker_jax.reporting.rejected import Rejected
 from robpicker_jax.reporting.stored import binned_density
 from robpicker_jax.reporting.viewer import MAX_TOMOGRAMS, viewer_html
 from robpicker_jax.system.files import write_text
@@ -26,7 +28,11 @@ def page_paths(out: Path, stem: str, tomograms: int) -> list[Path]:
 
 
 def reviewed_view(
-    name: str, density: np.ndarray | VolumeReader, picks: Particles, voxel_size_angstrom: float | None
+    name: str,
+    density: np.ndarray | VolumeReader,
+    picks: Particles,
+    voxel_size_angstrom: float | None,
+    rejected: Rejected | None = None,
 ) -> TomogramView:
     """A tomogram as a page shows it: 8-bit densities, binned to at most 256 × 512 × 512.
 
@@ -35,6 +41,7 @@ def reviewed_view(
         density: (z, y, x): an array, or an open volume, which is read slab by slab.
         picks: its list, in voxels of the density.
         voxel_size_angstrom: edge of a voxel, None where it is not known.
+        rejected: candidates that a limit dropped when the list was made, where they are known.
     """
     voxels = density if isinstance(density, np.ndarray) else _Voxels(density)
     small, bins = binned_density(voxels)
@@ -48,6 +55,7 @@ def reviewed_view(
         bin_zyx=bins,
         voxel_size_angstrom=voxel_size_angstrom,
         volume_shape_zyx=(int(z), int(y), int(x)),
+        rejected=rejected,
     )
 
 
@@ -75,6 +83,8 @@ def write_review_page(
     species: Sequence[SpeciesInfo],
     views: Sequence[TomogramView],
     command: Command,
+    *,
+    expected: Mapping[str, Sequence[Expected]] | None = None,
 ) -> None:
     """Write a page of at most `viewer.MAX_TOMOGRAMS` tomograms.
 
@@ -85,10 +95,12 @@ def write_review_page(
         species: in the order of their class labels.
         views: the tomograms.
         command: what made the lists.
+        expected: by class, what picks of at least a score are worth without truth, where it is known of the model that
+            made the lists.
     """
     if not 0 < len(views) <= MAX_TOMOGRAMS:
         raise ValueError(f"a page shows 1 to {MAX_TOMOGRAMS} tomograms, not {len(views)}")
-    data = ReportData(title=title, species=species, tomograms=views, command=command)
+    data = ReportData(title=title, species=species, tomograms=views, command=command, expected_of_all=expected or {})
     elements, scripts = viewer_html(data)
     counts = {"tomograms": len(views), "particles": int(np.sum([len(view.picks) for view in views]))}
     tiles = "".join(f'<div class="tile"><b>{n}</b><span>{name}</span></div>' for name, n in counts.items())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import numpy as np
 
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config.loading import parse_yaml
-from robpicker_jax.picking.expectation import Expected
+from robpicker_jax.evaluation.calibration_counts import ClassCalibration
+from robpicker_jax.picking.expectation import Expected, expected_curve, expected_curve_of_all
 from robpicker_jax.reporting.data import (
     ClassWeights,
     Command,
@@ -28,6 +29,7 @@ from robpicker_jax.reporting.data import (
     TomogramView,
 )
 from robpicker_jax.reporting.image import grey, window
+from robpicker_jax.reporting.rejected import COLUMN, Rejected
 from robpicker_jax.reporting.tables import read_evaluation
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.files import atomic_path, one_line, read_arrays, read_json_object, read_text
@@ -69,9 +71,16 @@ def save_inputs(data: ReportData, workdir: Path) -> Path:
             _pack(arrays, f"tomogram{index}.truth", view.truth)
         if view.matches is not None:
             arrays[f"tomogram{index}.matches"] = view.matches
-        meta["tomograms"].append(
-            {"name": view.name, "bin_zyx": list(small.bin_zyx), "voxel_size_angstrom": view.voxel_size_angstrom}
-        )
+        entry: dict[str, Any] = {
+            "name": view.name,
+            "bin_zyx": list(small.bin_zyx),
+            "voxel_size_angstrom": view.voxel_size_angstrom,
+        }
+        if view.rejected is not None:
+            _pack(arrays, f"tomogram{index}.rejected", view.rejected.shown)
+            arrays[f"tomogram{index}.rejected.by"] = view.rejected.shown.extra[COLUMN]
+            entry["rejected"] = {name: dict(counts) for name, counts in view.rejected.counts.items()}
+        meta["tomograms"].append(entry)
     for index, example in enumerate(data.label_examples):
         for name in _EXAMPLE_MAPS:
             value = getattr(example, name)
@@ -119,7 +128,8 @@ def load_workdir(workdir: Path, *, compare: Path | None = None) -> ReportData:
         variant=str((settings.get("train") or {}).get("variant", "robpicker")),
         absent={"tomograms": waiting, "evaluation": waiting},
         calibration=_calibration(workdir),
-        expected=_expected(workdir),
+        expected=_expected(workdir, expected_curve),
+        expected_of_all=_expected(workdir, expected_curve_of_all),
         command=Command(before=f"robpicker pick --workdir {shlex.quote(str(workdir))} --out PICKS"),
     )
     if (workdir / INPUTS).is_file():
@@ -196,6 +206,7 @@ def _with_inputs(data: ReportData, path: Path) -> ReportData:
                 matches=arrays.get(f"tomogram{i}.matches"),
                 bin_zyx=tuple(entry["bin_zyx"]),
                 voxel_size_angstrom=entry["voxel_size_angstrom"],
+                rejected=_rejected(arrays, f"tomogram{i}.rejected", entry["rejected"]) if "rejected" in entry else None,
             )
             for i, entry in enumerate(meta["tomograms"])
         ]
@@ -220,7 +231,7 @@ def _with_inputs(data: ReportData, path: Path) -> ReportData:
             weights=weights,
             comparison=comparison,
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = error.what if isinstance(error, InputError) else error
         raise InputError(
             f"the kept report inputs cannot be read ({reason})", where=path, fix="run train again"
@@ -241,14 +252,13 @@ def _calibration(workdir: Path) -> dict[str, list[tuple[float, float, float]]]:
     return found
 
 
-def _expected(workdir: Path) -> dict[str, list[Expected]]:
+def _expected(workdir: Path, curve: Callable[[ClassCalibration], list[Expected]]) -> dict[str, list[Expected]]:
     """What picks are worth by their score, by class; empty where the run is not calibrated."""
     from robpicker_jax.picking import calibration
-    from robpicker_jax.picking.expectation import expected_curve
 
     if not (workdir / calibration.FILE).is_file():
         return {}
-    return {name: expected_curve(entry) for name, entry in calibration.load(workdir).classes.items()}
+    return {name: curve(entry) for name, entry in calibration.load(workdir).classes.items()}
 
 
 def _sibling(workdir: Path) -> Path | None:
@@ -284,6 +294,11 @@ def _pack(arrays: dict[str, np.ndarray], key: str, particles: Particles) -> None
 def _unpack(arrays: Mapping[str, np.ndarray], key: str) -> Particles:
     kept: dict[str, Any] = {name: arrays.get(f"{key}.{name}") for name in _KEPT}
     return Particles(arrays[f"{key}.positions_vox"], arrays[f"{key}.labels"], **kept)
+
+
+def _rejected(arrays: Mapping[str, np.ndarray], key: str, counts: Mapping[str, Mapping[str, int]]) -> Rejected:
+    shown = _unpack(arrays, key).with_(extra={COLUMN: arrays[f"{key}.by"].astype(str)})
+    return Rejected({name: {reason: int(n) for reason, n in own.items()} for name, own in counts.items()}, shown)
 
 
 def _history(workdir: Path) -> list[dict[str, Any]]:

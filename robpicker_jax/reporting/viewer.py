@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import astuple
 from importlib.resources import files
 from string import Template
 from typing import Any, NamedTuple
@@ -14,18 +15,23 @@ import numpy as np
 
 from robpicker_jax.annotations.geometry import euler_from_matrix
 from robpicker_jax.annotations.particles import Particles
+from robpicker_jax.picking.expectation import Expected
+from robpicker_jax.picking.rejection import REASONS
 from robpicker_jax.reporting.data import ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.image import grey, window
 from robpicker_jax.reporting.outcomes import matches_of
+from robpicker_jax.reporting.rejected import COLUMN, Rejected
 from robpicker_jax.reporting.style import BACKGROUND_COLOUR, class_colours, score_colours
 from robpicker_jax.reviewing.items import fingerprint, is_audit
 
 MAX_TOMOGRAMS = 8
 BUDGET_BYTES = 5_000_000
-SCRIPTS = ("setup", "review", "formats", "volume", "views", "panel", "main")
+SCRIPTS = ("setup", "review", "formats", "volume", "views", "expected", "dropped", "panel", "main")
 """The parts of the viewer's script in the order in which they are joined; they share one scope."""
 
 _DECIMALS = 6  # of Euler angles, as in written lists
+_DIGITS_OF_RATES = 5
+_DIGITS_OF_CANDIDATES = 2
 
 
 class Quality(NamedTuple):
@@ -60,7 +66,13 @@ def viewer_payload(data: ReportData, *, budget_bytes: int = BUDGET_BYTES) -> dic
     """
     colours = class_colours([s.name for s in data.species])
     classes = [
-        {"name": s.name, "colour": colours[s.name], "radius": float(s.radius_vox), "size": s.size_text}
+        {
+            "name": s.name,
+            "colour": colours[s.name],
+            "radius": float(s.radius_vox),
+            "size": s.size_text,
+            "expected": [_expected(point) for point in data.expected_of_all.get(s.name, ())],
+        }
         for s in data.species
     ]
     shown = data.tomograms[:MAX_TOMOGRAMS]
@@ -76,6 +88,7 @@ def viewer_payload(data: ReportData, *, budget_bytes: int = BUDGET_BYTES) -> dic
         "classes": classes,
         "unknown": {"name": "unknown class", "colour": BACKGROUND_COLOUR},
         "scoreColours": score_colours(32),
+        "limits": REASONS,
         "tomograms": tomograms,
     }
 
@@ -165,7 +178,17 @@ def _tomogram(view: TomogramView, species: Sequence[SpeciesInfo], budget_bytes: 
         "to": [high * bin_z - 1 for _, high in ranges],
         "slices": texts,
         "picks": picks,
+        "dropped": None if view.rejected is None else _dropped(view.rejected, len(species)),
         "truth": None if view.truth is None else _columns(view.truth, len(species)),
+    }
+
+
+def _expected(point: Expected) -> dict[str, Any]:
+    """A point of a class's calibration: the score to its last digit, each rate as [value, low, high]."""
+    rates = {"precision": point.precision, "recall": point.recall}
+    return {"score": float(point.threshold)} | {
+        name: None if rate is None else [round(float(share), _DIGITS_OF_RATES) for share in astuple(rate)]
+        for name, rate in rates.items()
     }
 
 
@@ -179,6 +202,14 @@ def _columns(particles: Particles, n_species: int) -> dict[str, list[Any]]:
         "z": positions[:, 2].tolist(),
         "label": np.where(known, particles.labels, 0).tolist(),
     }
+
+
+def _dropped(rejected: Rejected, n_species: int) -> dict[str, Any]:
+    """The best dropped candidates, each with the limit that it failed, and how many each limit dropped in all."""
+    columns = _columns(rejected.shown, n_species)
+    places = {axis: [round(value, _DIGITS_OF_CANDIDATES) for value in columns[axis]] for axis in "xyz"}
+    by = rejected.shown.extra[COLUMN].tolist()
+    return {**columns, **places, "score": _scores(rejected.shown), "by": by, "totals": rejected.totals}
 
 
 def _scores(picks: Particles) -> list[float | None] | None:

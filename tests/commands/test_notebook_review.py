@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 import robpicker_jax as rp
+from robpicker_jax.evaluation.calibration_counts import ClassCalibration
+from robpicker_jax.picking import calibration
 from robpicker_jax.reviewing import Edit, Review, fingerprint, write_decisions
 from tests.commands.test_review import SPECIES, folder, payload  # noqa: F401
 from tests.reviewing.review_cases import CLASSES, content, picks
@@ -53,6 +56,27 @@ def test_files(folder: Path) -> None:  # noqa: F811
     assert [entry["name"] for entry in payload(page)["tomograms"]] == ["TS_01", "TS_02"]
     (page,) = rp.review([folder / "tomograms/TS_02.mrc"], folder / "picks", species=RADII, out=folder / "ONE")
     assert [entry["name"] for entry in payload(page)["tomograms"]] == ["TS_02"]
+
+
+def test_candidates_dropped_beside_the_lists_and_the_calibration_of_a_run_are_shown(
+    tiny_run: Path,
+    tmp_path: Path,
+    folder: Path,  # noqa: F811
+) -> None:
+    dropped = picks(5, name="TS_02").particles.with_(extra={"rejected_by": np.array(["size", "edge"])[[0, 0, 1, 0, 1]]})
+    rp.write_particles(folder / "picks" / "rejected" / "TS_02.csv", dropped)
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(tiny_run / "model.rpk", run)
+    name = rp.load_model(run).card.class_names[0]
+    calibration.save(run, {name: ClassCalibration((0.8, 0.4), (10, 20), (10, 12), 16)}, ["meta_000"])
+    (page,) = rp.review(folder / "tomograms", folder / "picks", model=run, out=folder / "REVIEW")
+    shown = payload(page)
+    assert [entry["dropped"] and entry["dropped"]["totals"] for entry in shown["tomograms"]] == [
+        None,
+        {"size": 3, "edge": 2},
+    ]
+    assert [point["score"] for point in shown["classes"][0]["expected"]] == [0.8, 0.4]
 
 
 def test_the_species_of_a_model(tiny_run: Path, tmp_path: Path) -> None:

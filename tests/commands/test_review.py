@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import pytest
 from robpicker_jax.annotations import read_annotations, write_annotations
 from robpicker_jax.commands import audit, review
 from robpicker_jax.commands.cli import call
+from robpicker_jax.evaluation.calibration_counts import ClassCalibration
+from robpicker_jax.picking import calibration
 from robpicker_jax.reviewing import Edit, Review, ReviewList, fingerprint, write_decisions
+from robpicker_jax.training.export import load_trained_model
 from robpicker_jax.volumes import write_mrc
 from tests.reviewing.review_cases import CLASSES, content, picks
 
@@ -114,6 +118,24 @@ def test_decisions_made_in_the_report_of_a_run_are_of_its_own_picks(tiny_run: Pa
     assert tomogram["list"] == fingerprint(own)
     np.testing.assert_array_equal(tomogram["picks"].get("size", []), [] if not len(own) else own.cluster_sizes)
     assert str(tiny_run) in shown["command"]["before"]
+
+
+def test_a_page_of_a_run_says_what_its_picks_are_worth(tiny_run: Path, tmp_path: Path) -> None:
+    run, volume = tmp_path / "run", tiny_run / "data" / "test" / "test_000.mrc"
+    run.mkdir()
+    shutil.copy(tiny_run / "model.rpk", run)
+    name = load_trained_model(run).card.class_names[0]
+    write_annotations(tmp_path / "test_000.xml", picks(name="test_000").particles)
+    common = ["--workdir", str(run), "--picks", str(tmp_path / "test_000.xml"), str(volume)]
+    assert call(review.main, [*common, "--out", str(tmp_path / "plain")]) == 0
+    assert not any(kind["expected"] for kind in payload(tmp_path / "plain" / "review.html")["classes"])
+    entry = ClassCalibration((0.8, 0.4), (10, 20), (10, 12), 16)
+    calibration.save(run, {name: entry}, ["meta_000"])
+    assert call(review.main, [*common, "--out", str(tmp_path / "known")]) == 0
+    found = payload(tmp_path / "known" / "review.html")["classes"]
+    points = [(point["score"], point["precision"][0], point["recall"][0]) for point in found[0]["expected"]]
+    assert points == [(0.8, 1.0, 0.625), (0.4, 0.6, 0.75)]
+    assert not any(kind["expected"] for kind in found[1:])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from robpicker_jax.annotations import Particles
 from robpicker_jax.evaluation.calibration_counts import ClassCalibration
-from robpicker_jax.picking.expectation import expected_at, expected_counts, expected_curve
+from robpicker_jax.picking.expectation import expected_at, expected_counts, expected_curve, expected_curve_of_all
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(0, 30))
@@ -39,6 +39,17 @@ def test_a_score_between_two_thresholds_is_worth_what_the_higher_one_is() -> Non
         assert point is not None
         assert point.threshold == threshold
     assert expected_at(ClassCalibration((), (), (), 3), 0.5) is None
+
+
+@given(st.integers(0, 30), st.integers(2, 12))
+def test_a_curve_of_all_scores_says_what_each_of_them_is_worth_and_keeps_its_ends(count: int, most: int) -> None:
+    scores = tuple(np.linspace(0.9, 0.1, count).tolist())
+    entry = ClassCalibration(scores, tuple(range(1, count + 1)), tuple(range(count)), 50)
+    curve = expected_curve_of_all(entry, most)
+    assert len(curve) == min(count, most)
+    assert all(point == expected_at(entry, point.threshold) for point in curve)
+    if curve:
+        assert (curve[0].threshold, curve[-1].threshold) == (scores[0], scores[-1])
 
 
 def test_counts_of_a_tomogram_without_truth_are_near_the_planted_ones() -> None:

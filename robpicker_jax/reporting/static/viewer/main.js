@@ -3,7 +3,7 @@ function load(index) {
   if (volume) volume.stop();
   const tomogram = data.tomograms[index], review = reviewOf(tomogram);
   const { thresholds } = review, range = scoreRange(tomogram);
-  Object.assign(shown, { tomogram, review, thresholds, range, zoom: 1, selected: null });
+  Object.assign(shown, { tomogram, review, thresholds, range, zoom: 1, selected: null, candidates: makeCandidates(tomogram) });
   volume = makeVolume(tomogram, draw);
   const size = sizeOf(tomogram);
   shown.cursor = size.map((n) => Math.floor((n - 1) / 2));
@@ -11,6 +11,7 @@ function load(index) {
   shown.centre = size.map((n) => n / 2 - 0.5);
   byId("z").max = tomogram.depth - 1;
   byId("filter").querySelectorAll("[data-kind]").forEach((option) => { option.hidden = option.disabled = !isAudit(); });
+  offerLimits();
   showCursor();
   refresh();
 }
@@ -45,7 +46,7 @@ const step = (axis, by) => setCursor(shown.cursor.map((value, k) => (k === axis 
 function select(i, follow = true) {
   shown.selected = i;
   shown.place = Math.max(ordered().findIndex((item) => item.i === i), 0);
-  const item = shown.review.items[i];
+  const item = particleAt(i);
   if (item && follow) {
     setCursor(item.at);
     if (shown.zoom > 1) { shown.centre = [...shown.cursor]; pan(VIEWS[0], 0, 0); }
@@ -74,8 +75,11 @@ function decide(edit, advance) {
   if (shown.selected !== null && edit.do !== "add") select(shown.selected);
   refresh();
 }
-const ofSelected = (what, more) => shown.selected !== null && { do: what, item: shown.selected, ...more };
-const accept = () => decide(ofSelected("accept"), true);
+const ofSelected = (what, more) => Boolean(shown.review.items[shown.selected]) && { do: what, item: shown.selected, ...more };
+const accept = () => {
+  const candidate = candidateAt(shown.selected);
+  if (candidate) take(candidate); else decide(ofSelected("accept"), true);
+};
 const reject = () => decide(ofSelected("reject"), true);
 const undecide = () => decide(ofSelected("undecide"), false);
 const move = () => decide(ofSelected("move", { at: [...shown.cursor] }), false);
@@ -92,7 +96,7 @@ function add(at) {
 function back(edit) {
   if (!edit) return;
   if (edit.item !== undefined) shown.selected = edit.item;
-  if (shown.selected !== null && !shown.review.items[shown.selected]) shown.selected = null;
+  if (shown.selected !== null && !particleAt(shown.selected)) shown.selected = null;
   if (shown.selected !== null) select(shown.selected);
   refresh();
 }
@@ -213,7 +217,8 @@ for (const view of VIEWS) {
     if (event.shiftKey) { add(pointAt(view, now)); return; }
     const mark = markAt(view, now);
     setCursor(mark ? mark.at : pointAt(view, now));
-    select(mark && mark.item ? mark.item.i : null, false);
+    const chosen = mark && (mark.item || mark.candidate);
+    select(chosen ? chosen.i : null, false);
   });
   canvas.addEventListener("pointercancel", () => { drag = null; });
   canvas.addEventListener("dblclick", (event) => { if (!event.shiftKey) setZoom(shown.zoom > 1 ? 1 : 2.5); });
@@ -240,6 +245,7 @@ on("score-class", "change", refresh);
 on("contrast", "input", () => { byId("contrast-value").textContent = byId("contrast").value + " %"; draw(); });
 for (const id of ["show-truth", "show-picks", "errors-only", "all-z", "rings-by-score"]) on(id, "change", draw);
 for (const id of ["filter", "order", "accepted-only"]) on(id, "change", refresh);
+on("show-dropped", "click", toggleDropped);
 on("zoom-in", "click", () => setZoom(shown.zoom * 1.5));
 on("zoom-out", "click", () => setZoom(shown.zoom / 1.5));
 on("zoom-reset", "click", () => setZoom(1));

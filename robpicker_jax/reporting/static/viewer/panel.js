@@ -4,7 +4,7 @@ const BINS = 48, ROWS = 120;
 // Particles in the order of the list that is shown, those that its filter leaves.
 function ordered() {
   const filter = byId("filter").value, order = byId("order").value;
-  const items = shown.review.items.filter((item) =>
+  const items = chosenLimit() !== null ? shownCandidates() : shown.review.items.filter((item) =>
     shown.classes.has(item.label) && (item.state !== "undecided" || passes(item)) &&
     (filter === "all" || item.state === filter || item.kind === filter || (filter === "added" && item.added)));
   const rank = (item) => (item.score === null ? Infinity : item.score);
@@ -13,7 +13,7 @@ function ordered() {
   const key = keys[order];
   return items.sort((a, b) => {
     const [p, q] = [key(a), key(b)];
-    return p === q ? a.i - b.i : p - q;
+    return p - q || a.i - b.i || 0;  // candidates, which have names, keep their order
   });
 }
 
@@ -107,7 +107,7 @@ function countsTable() {
   }
 }
 
-const STATE_MARKS = { undecided: "", accepted: "✓", rejected: "✗" };
+const STATE_MARKS = { undecided: "", dropped: "", accepted: "✓", rejected: "✗" };
 function list() {
   const body = byId("list"), items = ordered(), at = items.findIndex((item) => item.i === shown.selected);
   const first = clamp(at - ROWS / 2, 0, Math.max(0, items.length - ROWS)), rows = items.slice(first, first + ROWS);
@@ -116,7 +116,7 @@ function list() {
   if (first) element("div", first + " more above", body, { class: "more" });
   for (const item of rows) {
     const chosen = item.i === shown.selected;
-    const look = "pick " + item.state + (isAudit() ? " suspected" : "");
+    const look = "pick " + item.state + (item.kind || item.by ? " suspected" : "");
     const row = element("div", undefined, body, { role: "option", id: "pick-" + item.i, class: look, "aria-selected": chosen });
     element("span", STATE_MARKS[item.state] + (item.added ? "+" : ""), row, { class: "state", "aria-label": item.state });
     swatch(classOf(item.label).colour, row);
@@ -124,11 +124,13 @@ function list() {
     const score = element("span", item.score === null ? "" : item.score.toFixed(3), row, { class: "number" });
     if (scoreColour(item.score)) score.style.borderBottom = "2px solid " + scoreColour(item.score);
     element("span", item.at.map((value) => value.toFixed(1)).join(", "), row, { class: "number where" });
-    if (item.kind) element("span", KINDS[item.kind], row, { class: "soft" });
+    if (item.kind || item.by) element("span", item.by ? "dropped by " + item.by : KINDS[item.kind], row, { class: "soft" });
     row.addEventListener("click", () => select(item.i));
   }
   const rest = items.length - first - rows.length;
   if (rest > 0) element("div", rest + " more below", body, { class: "more" });
+  const leftOut = candidatesLeftOut();
+  if (leftOut) element("div", leftOut + " more of lower scores, which the page does not hold", body, { class: "more" });
   if (!items.length) element("div", "nothing here at this threshold and filter", body, { class: "more" });
   body.setAttribute("aria-activedescendant", at < 0 ? "" : "pick-" + shown.selected);
   body.scrollTop = top;
@@ -148,23 +150,27 @@ function status() {
     : "This browser keeps nothing for this page: save the decisions before you close it.";
   byId("undo").disabled = !shown.review.canUndo;
   byId("redo").disabled = !shown.review.canRedo;
-  const item = items[shown.selected];
+  const item = items[shown.selected], candidate = candidateAt(shown.selected);
   for (const id of ["accept", "reject", "undecide", "move"]) byId(id).disabled = !item;
+  if (candidate) byId("accept").disabled = candidate.state === "accepted" || !candidate.label;
   byId("suggest").hidden = !isAudit();
   byId("suggest").disabled = !suggested(item);
   byId("save-copick").disabled = !shown.tomogram.voxel;
   byId("save-copick").title = shown.tomogram.voxel ? "" : "copick's positions are in Å, and the voxel size is not known";
   if (item) byId("class").value = item.label || byId("class").value;
-  byId("selected").textContent = !item ? "No particle is selected: click one, or press N."
+  if (candidate) byId("class").value = candidate.label || byId("class").value;
+  byId("selected").textContent = candidate ? inSentence(candidate) : !item ? "No particle is selected: click one, or press N."
     : describe({ item, kind: classOf(item.label), at: item.at, what: whatIs(item) }) + ", " + item.state;
   byId("command").textContent = command();
 }
 
+const inSentence = (candidate) => describe({ item: candidate, kind: classOf(candidate.label), at: candidate.at, what: whyDropped(candidate) }) +
+  (candidate.state === "accepted" ? ", taken" : "; accept takes it into the list");
 const whatIs = (item) => (item.added ? "added pick" : item.kind ? KINDS[item.kind] : "pick");
 const inWords = (at) => at.map((value, axis) => AXES[axis] + " " + value.toFixed(1)).join(", ");
 
 function describe(mark) {
-  const score = mark.item && mark.item.score !== null ? ", score " + mark.item.score.toFixed(3) : "";
+  const given = mark.item || mark.candidate, score = given && given.score !== null ? ", score " + given.score.toFixed(3) : "";
   const advice = mark.item && suggested(mark.item);
   let text = mark.what + ": " + mark.kind.name + score + ", at " + inWords(mark.at);
   if (advice) {
@@ -190,6 +196,8 @@ function command() {
 function refresh() {
   showThreshold();
   drawHistogram();
+  expectations();
+  showDroppedControls();
   countsTable();
   list();
   status();

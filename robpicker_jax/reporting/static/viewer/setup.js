@@ -7,9 +7,11 @@ const classOf = (label) => classes[label - 1] || unknown;
 const AXES = ["x", "y", "z"];
 
 // The tomogram, its review, and what is shown of it. `cursor` is the point, in voxels, that the three sections pass through;
-// `selected` the number of a particle, and `place` where it stood in the list when it was selected.
+// `selected` the number of a particle, or the name of a dropped candidate, and `place` where it stood in the list when it was
+// selected.
 const shown = {
   tomogram: null, review: null, cursor: [0, 0, 0], zoom: 1, centre: [0, 0, 0], selected: null, place: 0, range: null,
+  candidates: [],
   classes: new Set([0, ...classes.map((c) => c.label)]), thresholds: {},
 };
 

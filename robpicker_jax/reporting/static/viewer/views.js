@@ -102,6 +102,7 @@ function drawMarks(view) {
       view.marks.push({ at, kind, what: picks.match ? (found ? "true particle, found" : "true particle, missed") : "true particle" });
     }
   }
+  drawCandidates(view, all);
   if (!byId("show-picks").checked) return;
   suggestedRing(view);
   for (const item of shown.review.items) {
@@ -155,7 +156,7 @@ function circle(context, x, y, radius, colour, width) {
 }
 function ring(view, at, radius, colour, line) {
   const { context } = view, x = toX(view, at), y = toY(view, at), thin = line === "dotted";
-  context.setLineDash({ solid: [], dashed: [5, 4], dotted: [1.5, 3] }[line].map((n) => n * dpr()));
+  context.setLineDash({ solid: [], dashed: [5, 4], dotted: [1.5, 3], dashdot: [7, 3, 1.5, 3] }[line].map((n) => n * dpr()));
   if (!thin) circle(context, x, y, radius * scale(), "rgba(255,255,255,0.75)", 3.8 * dpr());
   circle(context, x, y, radius * scale(), colour, (thin ? 1.6 : 2.2) * dpr());
   context.setLineDash([]);
@@ -220,20 +221,27 @@ function scaleBar(view) {
 // What is drawn, readable by scripts and assistive technology.
 function publish() {
   const { tomogram, cursor } = shown, all = byId("all-z").checked;
-  const inSection = (picks, truth) => picks + " picks" + (tomogram.truth ? " and " + truth + " true particles" : "");
+  const inSection = (picks, truth, dropped) => {
+    const counts = [picks + " picks"];
+    if (tomogram.truth) counts.push(truth + " true particles");
+    if (chosenLimit() !== null) counts.push(dropped + " dropped candidates");
+    return counts.join(counts.length > 2 ? ", " : " and ");
+  };
   for (const view of VIEWS) {
-    const { canvas, marks, title, d } = view, picks = marks.filter((mark) => mark.item), truth = marks.length - picks.length;
+    const { canvas, marks, title, d } = view, picks = marks.filter((mark) => mark.item), dropped = marks.filter((mark) => mark.candidate).length;
+    const truth = marks.length - picks.length - dropped;
     const radius = (mark) => sectionRadius(mark.kind.radius, all ? 0 : away(view, mark.at));
     canvas.dataset.picks = picks.length;
     canvas.dataset.truth = truth;
+    canvas.dataset.dropped = dropped;
     canvas.dataset.rings = JSON.stringify(picks.map((mark) => [mark.item.i, radius(mark)]));
     const place = tomogram.name + ", section " + title + " at " + AXES[d] + " " + cursor[d].toFixed(0);
-    canvas.setAttribute("aria-label", place + ": " + inSection(picks.length, truth) + " drawn");
+    canvas.setAttribute("aria-label", place + ": " + inSection(picks.length, truth, dropped) + " drawn");
   }
   byId("stage").dataset.cursor = JSON.stringify(cursor);
   byId("stage").dataset.read = volume.isRead;
-  const { picks, truth } = VIEWS[0].canvas.dataset;
-  byId("drawn").textContent = inSection(picks, truth) + " in the x–y section";
+  const { picks, truth, dropped } = VIEWS[0].canvas.dataset;
+  byId("drawn").textContent = inSection(picks, truth, dropped) + " in the x–y section";
 }
 
 // The mark nearest to a pixel, none where there is none near.
