@@ -93,20 +93,16 @@ def propose(
     values, comments = _data(source, found, proposed, used, out)
     radii = [entry.radius_vox for entry in as_section(found, source.voxel_size_angstrom)]
     shapes = [o.header.shape_zyx for o in used if o.header and o.tomogram.split in ("train", "meta")]
-    common = {
-        "patches": sizes.patches(radii, shapes),
-        "inference": sizes.inference(radii, sizes.patches(radii, shapes)["size"]),
-    }
+    supervised = not any(o.tomogram.split == "meta" for o in used)
+    patches = sizes.patches(radii, shapes, supervised=supervised)
+    common = {"patches": patches, "inference": sizes.inference(radii, patches["size"])}
 
     def build(choice: Mapping[str, Any], base: Mapping[str, Any] = values) -> Config:
         return config_of(apply_overrides({**base, **common, **choice}, overrides), out)
 
-    supervised = not any(o.tomogram.split == "meta" for o in used)
     choices = sizes.networks(radii, len(classes), supervised=supervised)
     chosen, estimate = sizes.fitting_network(choices, build, used)
-    merged = apply_overrides(
-        {**values, "patches": common["patches"], **chosen, "inference": common["inference"]}, overrides
-    )
+    merged = apply_overrides({**values, "patches": patches, **chosen, "inference": common["inference"]}, overrides)
     comments |= _remarks(estimate, sizes.derived_remark(classes, radii))
     head = [
         f"Proposed by `robpicker init` for {folder.resolve().name}. Everything may be edited; `robpicker train --help` lists",
@@ -214,6 +210,7 @@ def _runs(splits: Mapping[str, Sequence[str]], observations: Sequence[Observatio
 def _remarks(estimate: str, derived: str) -> dict[str, str]:
     return {
         "patches": "six times the largest radius, in multiples of 16, and no more than the thinnest tomogram",
+        "patches.meta_background_share": "what is no particle is clean there too, and shows false labels",
         "model": f"the largest of three networks that this machine trains in twelve hours: {estimate}",
         "train.variant": _SUPERVISED,
         "train.meta_class_entropy": "the correction is taught small species as much as large ones",

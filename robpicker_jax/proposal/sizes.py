@@ -36,10 +36,12 @@ _NETWORKS: tuple[dict[str, Any], ...] = (
 )  # fmt: skip
 
 
-def patches(radii_vox: Sequence[float], shapes_zyx: Sequence[Sequence[int]]) -> dict[str, Any]:
+def patches(
+    radii_vox: Sequence[float], shapes_zyx: Sequence[Sequence[int]], *, supervised: bool = False
+) -> dict[str, Any]:
     """The section `patches`: as the radii have it, and never more than the thinnest tomogram."""
     edge = patch_edge(max(radii_vox), min(min(shape) for shape in shapes_zyx) if shapes_zyx else None)
-    return {"size": edge, "shift_vox": edge // 5}
+    return {"size": edge, "shift_vox": edge // 5} | ({} if supervised else {"meta_background_share": 0.3})
 
 
 def inference(radii_vox: Sequence[float], size: int) -> dict[str, Any]:
