@@ -35,7 +35,8 @@ class Opened:
 
     Attributes:
         name: its name.
-        density: (z, y, x), in memory, or behind a reader whose header was read.
+        density: (z, y, x), in memory, or the header of its volume, whose file is closed: there may be more tomograms than a
+            process may hold files open.
         voxel_size_angstrom: None where it is not known.
     """
 
@@ -84,8 +85,8 @@ def open_tomograms(
     trained = None if card is None else card.voxel_size_angstrom
     opened = []
     for files in dict.fromkeys(tomograms):
-        reader = open_volume(files.volume_path)
-        opened.append(Opened(files.name, reader, voxel_size_of(reader, voxel_size or trained, trained)))
+        with open_volume(files.volume_path) as header:  # its voxels are read when its page is written
+            opened.append(Opened(files.name, header, voxel_size_of(header, voxel_size or trained, trained)))
     return opened
 
 
@@ -189,7 +190,7 @@ def write_pages(
     expected: Mapping[str, Sequence[Expected]] | None = None,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write one page for up to `MAX_TOMOGRAMS` tomograms; readers are closed.
+    """Write one page for up to `MAX_TOMOGRAMS` tomograms, of which one volume is open at a time.
 
     Args:
         out: the folder.
@@ -214,8 +215,8 @@ def write_pages(
         views = []
         for item, given in zip(opened[part], lists[part], strict=True):
             dropped = None if picks is None else rejected_beside(picks, item.name, names)
-            with nullcontext() if isinstance(item.density, np.ndarray) else item.density:
-                views.append(reviewed_view(item.name, item.density, given.particles, item.voxel_size_angstrom, dropped))
+            with nullcontext(item.density) if item.path is None else open_volume(item.path) as density:
+                views.append(reviewed_view(item.name, density, given.particles, item.voxel_size_angstrom, dropped))
         subtitle = ", ".join(view.name for view in views)
         write_review_page(path, title, subtitle, species, views, command, expected=expected)
     return paths

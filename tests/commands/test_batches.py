@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ from robpicker_jax.picking.finished import Finished, entries
 from robpicker_jax.picking.inference import MemoryBound
 from robpicker_jax.picking.picker import PICKERS
 from robpicker_jax.volumes import write_mrc
+from tests.limits import few_files
 
 pytestmark = pytest.mark.fast
 
@@ -206,19 +204,6 @@ def test_b6_a_shard_checks_its_own_tomograms_and_names_those_that_it_leaves_out(
     assert [entry.name for entry in entries(out, "pick") if entry.left_out] == ["TS_1", "TS_3"]
     if together:
         assert set(read_annotations(out / "picks.xml").tomograms.tolist()) == set(NAMES[::2])
-
-
-@contextmanager
-def few_files(more: int) -> Iterator[None]:
-    """Let the process open only so many files more than it holds."""
-    resource = pytest.importorskip("resource", reason="limits of open files are POSIX's")
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with open(os.devnull) as free:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free.fileno() + more, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.parametrize("further", [(), ("--rescale",), ("--together",), ("--shard", "1/3")])

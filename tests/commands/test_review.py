@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robpicker_jax.annotations import read_annotations, write_annotations
+from robpicker_jax.annotations import Particles, read_annotations, write_annotations
 from robpicker_jax.commands import audit, review
 from robpicker_jax.commands.cli import call
 from robpicker_jax.evaluation.calibration_counts import ClassCalibration
@@ -19,6 +19,7 @@ from robpicker_jax.picking import calibration
 from robpicker_jax.reviewing import Edit, Review, ReviewList, fingerprint, write_decisions
 from robpicker_jax.training.export import load_trained_model
 from robpicker_jax.volumes import write_mrc
+from tests.limits import few_files
 from tests.reviewing.review_cases import CLASSES, content, picks
 
 SPECIES = "ribosome:67.4,apoferritin:40.44,particle:54"
@@ -81,6 +82,21 @@ def test_a_page_and_the_lists_that_decisions_leave(folder: Path, lists: str) -> 
     sure = read_annotations(folder / "SURE" / "TS_02.csv")
     x, y, z = source.positions_vox[1].tolist()
     assert content(sure) == [(3, (x, y, z)), (1, (1.5, 2.5, 3.5))]
+
+
+@pytest.mark.fast
+def test_more_tomograms_are_reviewed_than_a_process_may_hold_open(folder: Path) -> None:
+    for k in range(60):
+        write_mrc(folder / "many" / f"TS_{k:03d}.mrc", np.full((4, 5, 6), k, np.float32), 13.48)
+        one = Particles(np.array([[2.0, 2.0, 2.0]]), np.array([1]), class_names=np.array(["ribosome"]))
+        write_annotations(folder / "lists" / f"TS_{k:03d}.csv", one)
+    arguments = ["--species", SPECIES, "--picks", str(folder / "lists"), "--out", str(folder / "REVIEW")]
+    with few_files(20):
+        assert call(review.main, [*arguments, str(folder / "many")]) == 0
+    names = [
+        entry["name"] for page in sorted((folder / "REVIEW").glob("*.html")) for entry in payload(page)["tomograms"]
+    ]
+    assert sorted(names) == [f"TS_{k:03d}" for k in range(60)]
 
 
 def test_an_audit_writes_a_page_and_its_decisions_make_lists(tiny_run: Path, tmp_path: Path) -> None:
