@@ -6,7 +6,6 @@ import argparse
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,27 +21,19 @@ if TYPE_CHECKING:
 OTHERWISE = "use another --out, or give --overwrite; what the same command left unfinished is replaced unasked"
 
 
-def named_tomograms(options: argparse.Namespace, picker: Picker) -> list[TomogramFiles]:
+def tomograms_of(options: argparse.Namespace, picker: Picker) -> list[TomogramFiles]:
     """The tomograms named on the command line, of all shards; none is opened.
 
     Raises:
         InputError: a path that is no tomogram, no folder of some and no copick project; a run that no project has.
     """
-    from robpicker_jax.datasets import tomograms_from
-    from robpicker_jax.datasets.copick_project import is_project, project_tomograms
+    from robpicker_jax.datasets.copick_project import is_project
+    from robpicker_jax.datasets.named import named_tomograms
     from robpicker_jax.system.errors import InputError
 
     if options.run and not any(map(is_project, options.tomograms)):
         raise InputError("only copick projects have runs", where="--run", fix="name the files of the tomograms instead")
-    tomograms: list[TomogramFiles] = []
-    for of_projects, paths in groupby(options.tomograms, is_project):
-        if of_projects:
-            section = picker.data.copick
-            projects = [project_tomograms(path, section, picks=False, only=options.run) for path in paths]
-            tomograms += [tomogram for splits in projects for split in splits.values() for tomogram in split]
-        else:
-            tomograms += tomograms_from(paths, annotations=False)
-    return list(dict.fromkeys(tomograms))
+    return named_tomograms(options.tomograms, picker.data.copick, only=options.run or ())
 
 
 def names_of(tomograms: Sequence[TomogramFiles], options: argparse.Namespace, results: str) -> dict[TomogramFiles, str]:

@@ -81,7 +81,7 @@ def review(
         lists = [_in_memory(picks, item.reviewed, names) for item in opened]
     else:
         opened, lists = lists_of(paths, opened, Path(picks), names)
-    pages = write_pages(
+    return write_pages(
         Path(out),
         opened,
         lists,
@@ -92,7 +92,6 @@ def review(
         expected=expected_of(card, None if model is None or isinstance(model, Model) else Path(model)),
         overwrite=overwrite,
     )
-    return pages
 
 
 def apply_review(

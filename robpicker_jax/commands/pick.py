@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robpicker_jax.commands.applying import apply_parser, parse, resident_bytes, say_plan
-from robpicker_jax.commands.batches import OTHERWISE, Batch, named_tomograms, names_of
+from robpicker_jax.commands.batches import OTHERWISE, Batch, names_of, tomograms_of
 from robpicker_jax.commands.cli import ArgumentParser, progress
 from robpicker_jax.commands.pick_scores import with_chosen_scores
 from robpicker_jax.system.files import from_here
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rejected = files.folder / "rejected" if options.rejected else None
     if rejected is not None:
         _judging(picker)  # whether it can say what it dropped
-    names = names_of(named_tomograms(options, picker), options, "picks")
+    names = names_of(tomograms_of(options, picker), options, "picks")
     batch = Batch(names, _finished(picker, files, choice, options), options, "picked")
     queue = batch.queue(picker, whole=options.together)
     output = Output(files, choice, _targets(queue, names), {}, rejected)

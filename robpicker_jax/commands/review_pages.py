@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from robpicker_jax.config import CopickConfig
-from robpicker_jax.datasets import TomogramFiles, tomograms_from
-from robpicker_jax.datasets.copick_project import is_project, project_tomograms
+from robpicker_jax.datasets.copick_project import is_project
+from robpicker_jax.datasets.named import named_tomograms
 from robpicker_jax.models.trained_model import ModelCard
 from robpicker_jax.picking.agreement import agrees, voxel_size_of
 from robpicker_jax.picking.expectation import Expected, expected_curve_of_all
@@ -71,20 +71,9 @@ def open_tomograms(
     Raises:
         InputError: one that cannot be read, a project without such tomograms, or a header that contradicts `voxel_size`.
     """
-    tomograms: list[TomogramFiles] = []
-    for path in paths:
-        if not is_project(path):
-            tomograms += tomograms_from([path], annotations=False)
-            continue
-        splits = project_tomograms(path, section, picks=False)
-        runs = sorted((one for split in splits.values() for one in split), key=lambda one: one.name)
-        if not runs:
-            fix = "set data.copick.tomo_type and data.copick.voxel_spacing_angstrom"
-            raise InputError(f"no tomogram of type {section.tomo_type!r} in this project", where=path, fix=fix)
-        tomograms += runs
     trained = None if card is None else card.voxel_size_angstrom
     opened = []
-    for files in dict.fromkeys(tomograms):
+    for files in named_tomograms(paths, section):
         with open_volume(files.volume_path) as header:  # its voxels are read when its page is written
             opened.append(Opened(files.name, header, voxel_size_of(header, voxel_size or trained, trained)))
     return opened

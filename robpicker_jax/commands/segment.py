@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robpicker_jax.commands.applying import apply_parser, parse, resident_bytes, say_plan
-from robpicker_jax.commands.batches import Batch, named_tomograms, names_of
+from robpicker_jax.commands.batches import Batch, names_of, tomograms_of
 from robpicker_jax.commands.cli import ArgumentParser, progress
 from robpicker_jax.system.progress import say
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from robpicker_jax.picking.picker import model_picker
 
     picker = model_picker(options.workdir, overrides)
-    names = names_of(named_tomograms(options, picker), options, "class maps")
+    names = names_of(tomograms_of(options, picker), options, "class maps")
     records = Finished(options.out, "segment", {"model": picker.fingerprint, "scores": options.scores})
     batch = Batch(names, records, options, "segmented")
     waiting = batch.waiting(batch.queue(picker))

@@ -105,9 +105,15 @@ def rejected_beside(
     Raises:
         InputError: as `read_rejected`.
     """
-    files = {path.stem: path for path in sorted((_folder(picks) / FOLDER).glob("*.csv"))}
-    matching = [tomogram] if tomogram in files else rule.matching(tomogram, files)
-    return rejected_of(read_rejected(files[matching[0]], class_names), class_names) if matching else None
+    folder = _folder(picks) / FOLDER
+    path = folder / f"{tomogram}.csv"
+    if not path.is_file():
+        files = {other.stem: other for other in sorted(folder.glob("*.csv"))}
+        matching = rule.matching(tomogram, files)
+        if not matching:
+            return None
+        path = files[matching[0]]
+    return rejected_of(read_rejected(path, class_names), class_names)
 
 
 @lru_cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.config.loading import parse_yaml
 from robpicker_jax.evaluation.calibration_counts import ClassCalibration
-from robpicker_jax.picking.expectation import Expected, expected_curve, expected_curve_of_all
+from robpicker_jax.picking.expectation import expected_curve, expected_curve_of_all
 from robpicker_jax.reporting.data import (
     ClassWeights,
     Command,
@@ -117,6 +117,7 @@ def load_workdir(workdir: Path, *, compare: Path | None = None) -> ReportData:
     settings = _settings(text, config)
     waiting = "the run has not come to its report yet"
     versions = _read_json(workdir / "versions.json")
+    calibrated = _calibrated(workdir)
     data = ReportData(
         machine=str(versions.pop("machine", "")),
         title=f"RobPicker run {workdir.resolve().name}",
@@ -127,9 +128,9 @@ def load_workdir(workdir: Path, *, compare: Path | None = None) -> ReportData:
         evaluation=_evaluation(workdir),
         variant=str((settings.get("train") or {}).get("variant", "robpicker")),
         absent={"tomograms": waiting, "evaluation": waiting},
-        calibration=_calibration(workdir),
-        expected=_expected(workdir, expected_curve),
-        expected_of_all=_expected(workdir, expected_curve_of_all),
+        calibration=_operating_points(calibrated),
+        expected={name: expected_curve(entry) for name, entry in calibrated.items()},
+        expected_of_all={name: expected_curve_of_all(entry) for name, entry in calibrated.items()},
         command=Command(before=f"robpicker pick --workdir {shlex.quote(str(workdir))} --out PICKS"),
     )
     if (workdir / INPUTS).is_file():
@@ -238,27 +239,23 @@ def _with_inputs(data: ReportData, path: Path) -> ReportData:
         ) from None
 
 
-def _calibration(workdir: Path) -> dict[str, list[tuple[float, float, float]]]:
-    """What `pick --precision` would choose for some precisions, by class; empty where the run is not calibrated."""
+def _calibrated(workdir: Path) -> Mapping[str, ClassCalibration]:
+    """What the calibration tomograms showed, by class; empty where the run is not calibrated."""
     from robpicker_jax.picking import calibration
 
-    if not (workdir / calibration.FILE).is_file():
-        return {}
+    return calibration.load(workdir).classes if (workdir / calibration.FILE).is_file() else {}
+
+
+def _operating_points(calibrated: Mapping[str, ClassCalibration]) -> dict[str, list[tuple[float, float, float]]]:
+    """What `pick --precision` would choose for some precisions, by class."""
+    from robpicker_jax.picking import calibration
+
     found = {}
-    for name, entry in calibration.load(workdir).classes.items():
+    for name, entry in calibrated.items():
         points = calibration.operating_points(entry)
         chosen = [(wanted, calibration.lowest(points, wanted)) for wanted in _PRECISIONS]
         found[name] = [(wanted, point.threshold, point.recall) for wanted, point in chosen if point is not None]
     return found
-
-
-def _expected(workdir: Path, curve: Callable[[ClassCalibration], list[Expected]]) -> dict[str, list[Expected]]:
-    """What picks are worth by their score, by class; empty where the run is not calibrated."""
-    from robpicker_jax.picking import calibration
-
-    if not (workdir / calibration.FILE).is_file():
-        return {}
-    return {name: curve(entry) for name, entry in calibration.load(workdir).classes.items()}
 
 
 def _sibling(workdir: Path) -> Path | None:
