@@ -77,6 +77,7 @@ def test_rates_and_counts_at_a_threshold_are_those_of_the_expectation(tmp_path: 
                 assert right == ("–" if count is None else f"{count.value:.0f}{count.low:.0f}–{count.high:.0f}")
                 seen = int((own >= point.threshold).sum()) or int((own >= least).sum())
                 particles = seen * point.precision.value / point.recall.value
+                particles = max(particles, 0.0 if count is None else count.value)  # no fewer than are right
                 assert there == (f"{particles:.0f}" if seen else "–")
         lines = browser.run("document.querySelectorAll('#curves path').length")
         assert lines == 4  # precision and recall of two classes

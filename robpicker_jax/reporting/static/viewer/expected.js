@@ -45,7 +45,9 @@ function expectations() {
     bounded(row, precision, share);
     bounded(row, recall, share);
     bounded(row, n ? precision.map((value) => n * value) : null, whole);
-    element("td", seen && recall && recall[0] ? whole((seen * precision[0]) / recall[0]) : "–", row);
+    // Picks below all calibrated scores are beyond that score: there are never fewer particles than picks that are right.
+    const there = seen && recall && recall[0] ? Math.max((seen * precision[0]) / recall[0], n * precision[0]) : null;
+    element("td", there === null ? "–" : whole(there), row);
   }
 }
 
