@@ -89,7 +89,7 @@ def step_times(config: Config, workdir: Path) -> Iterator[tuple[str, float | Non
     steps = np.array([entry["step"] for entry in rows])
     rates = [entry.get("patches_per_second") or np.nan for entry in rows]
     seconds = config.train.batch_size * config.train.inner_steps / np.array(rates, dtype=np.float64)
-    warm = steps <= config.train.meta_warmup_steps
+    warm = steps <= config.train.n_meta_warmup_steps
     for name, chosen in (("a step of the warm-up", warm), ("a bi-level step", ~warm)):
         known = seconds[chosen & np.isfinite(seconds)]
         yield name, float(np.median(known)) if known.size else None, "s"

@@ -355,5 +355,5 @@ def _in_steps(train: TrainConfig, where: str) -> dict[str, Any]:
     k = train.inner_steps
     if train.steps % k:
         raise InputError(f"{train.steps} updates are no multiple of {k} inner steps", where=where)
-    counts = {name: getattr(train, name) // k for name in _COUNTS}
+    counts = {name: value if 0 < (value := getattr(train, name)) < 1 else value // k for name in _COUNTS}  # or shares
     return counts | {name: max(1, getattr(train, name) // k) for name in _INTERVALS}

@@ -211,7 +211,7 @@ def train(job: Job, batches: Callable[[int], Any]) -> FitResult:
     from robpicker_jax.evaluation.validation import validation_scores
 
     choose_by, settings = job.config.evaluation.choose_by, job.config.train
-    starts_warm = settings.is_bilevel and (folders.trained_to(job.workdir) or 0) < settings.meta_warmup_steps
+    starts_warm = settings.is_bilevel and (folders.trained_to(job.workdir) or 0) < settings.n_meta_warmup_steps
 
     def validate(state: TrainState) -> Mapping[str, float]:
         scores = evaluate_picks(job, ModelPicker(trained_model(job.experiment, state)), job.validation)

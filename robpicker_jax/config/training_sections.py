@@ -8,7 +8,16 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict
 
-from robpicker_jax.config.field_types import STRICT, Count, Fraction, NonNegative, Positive, PositiveInt, about
+from robpicker_jax.config.field_types import (
+    STRICT,
+    Count,
+    Fraction,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    StepsOrShare,
+    about,
+)
 
 META_NETWORKS: dict[str, tuple[str, ...]] = {
     "robpicker": ("correction", "reweighting"),
@@ -170,7 +179,10 @@ class TrainConfig:
         tuple[str, ...], about("layers of the network that are not trained, by name or pattern, such as encoder*")
     ] = ()
     fine_tune_steps: Annotated[
-        Count, about("last steps, on meta patches alone, at a tenth of the learning rate; 0: none")
+        StepsOrShare,
+        about(
+            "last steps, on meta patches alone, at a tenth of the learning rate; below 1: that share of all steps; 0: none"
+        ),
     ] = 0
     average_decay: Annotated[
         float,
@@ -219,7 +231,11 @@ class TrainConfig:
     ] = field(default_factory=dict, hash=False)
     inner_steps: Annotated[PositiveInt, about("inner steps for each meta step")] = 1
     meta_warmup_steps: Annotated[
-        Count, about("first steps during which labels and weights are left alone; at most, with meta_warmup_until")
+        StepsOrShare,
+        about(
+            "first steps during which labels and weights are left alone; below 1: that share of all steps; at most, with "
+            "meta_warmup_until"
+        ),
     ] = 0
     meta_warmup_until: Annotated[
         Literal["steps", "plateau"],
@@ -302,7 +318,7 @@ class TrainConfig:
     @property
     def uses_meta_batches(self) -> bool:
         """Whether steps need meta patches: for the meta level, or for fine-tuning."""
-        return self.is_bilevel or self.fine_tune_steps > 0
+        return self.is_bilevel or self.n_fine_tune_steps > 0
 
     @property
     def uses_meta_tomograms(self) -> bool:
@@ -310,9 +326,19 @@ class TrainConfig:
         return self.uses_meta_batches or self.meta_share > 0 or self.meta_held_out != "none"
 
     @property
+    def n_fine_tune_steps(self) -> int:
+        """Steps of the fine-tuning: `fine_tune_steps`, or that share of all steps."""
+        return _number(self.fine_tune_steps, self.steps)
+
+    @property
+    def n_meta_warmup_steps(self) -> int:
+        """Steps of the warm-up: `meta_warmup_steps`, or that share of all steps."""
+        return _number(self.meta_warmup_steps, self.steps)
+
+    @property
     def main_steps(self) -> int:
         """Steps before fine-tuning."""
-        return self.steps - self.fine_tune_steps
+        return self.steps - self.n_fine_tune_steps
 
     @property
     def meta_batch(self) -> int:
@@ -324,6 +350,11 @@ class TrainConfig:
         """Meta patches of a step: those of one batch, or of one for each meta network."""
         own = self.meta_batches == "own" and self.is_bilevel
         return self.meta_batch * (len(self.meta_networks) if own else 1)
+
+
+def _number(steps_or_share: float, steps: int) -> int:
+    """A number of steps as it is, a share of `steps` rounded."""
+    return round(steps_or_share * steps) if steps_or_share < 1 else int(steps_or_share)
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def check(config: Config, source: str | Path = "") -> None:
     tile = config.inference.tile_edge(config.patches.size)
     if config.inference.overlap_vox >= tile:
         fail("inference.overlap_vox", f"must be smaller than the tile ({tile})")
-    if config.train.fine_tune_steps >= config.train.steps:
+    if config.train.n_fine_tune_steps >= config.train.steps:
         fail("train.fine_tune_steps", f"must be less than train.steps ({config.train.steps})")
     if config.train.is_bilevel:
         _check_optimizer("train.inner", config.train.inner, source)

@@ -214,7 +214,9 @@ def _remarks(estimate: str, derived: str) -> dict[str, str]:
         "model": f"the largest of three networks that this machine trains in twelve hours: {estimate}",
         "train.variant": _SUPERVISED,
         "train.meta_class_entropy": "the correction is taught small species as much as large ones",
-        "train.meta_warmup_steps": "labels and weights are left alone until the network knows the particles",
+        "train.meta_warmup_steps": "share of the steps: labels and weights are left alone until particles are known",
+        "train.meta_share": "share of training patches that are taken from the meta tomograms, with their labels as they are",
+        "train.fine_tune_steps": "share of the steps, the last ones, on meta patches alone at a tenth of the learning rate",
         "train.corruption": "the errors that the correction learns to undo, as rough lists usually have them. Your own rates "
         "are better: robpicker evaluate --corruption --truth CLEAN --picks ROUGH prints them from the careful and the rough "
         "list of a meta tomogram",

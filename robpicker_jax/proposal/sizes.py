@@ -78,7 +78,9 @@ def networks(radii_vox: Sequence[float], n_species: int, *, supervised: bool = F
         meta: dict[str, Any] = {
             "correction": {"name": "adam", "learning_rate": 5.0e-3, "b2": 0.99, "schedule": "cosine"},
             "reweighting": {"name": "adam", "learning_rate": 1.0e-3, "b2": 0.99, "schedule": "cosine"},
-            "meta_warmup_steps": train["steps"] // 3,
+            "meta_warmup_steps": 0.33,
+            "meta_share": 0.25,
+            "fine_tune_steps": 0.1,
             "meta_class_entropy": 0.3,
             "corruption": corruption(radii_vox, n_species),
         }

@@ -182,7 +182,7 @@ def build_experiment(config: Config, *, state: TrainState | None = None) -> Expe
     problem = accumulated(problem, devices.micro_batches)
     rates = corruption_rates(train.corruption, config.data.species)
     step, warmup, teach = _steps(problem, trained, meta_optimizers, train, config.model, rates, pmap=pmap)
-    fine_tune = _fine_tuning_step(problem, train, pmap=pmap) if train.fine_tune_steps else None
+    fine_tune = _fine_tuning_step(problem, train, pmap=pmap) if train.n_fine_tune_steps else None
     if train.on_nan != "stop":
         look = partial(watched, keep_former=train.on_nan == "skip")
         step, warmup = look(step), look(warmup)
@@ -241,7 +241,7 @@ def _problem(networks: Networks, train: TrainConfig, model: ModelConfig, device_
     optimizer = build_optimizer(
         train.inner,
         train.main_steps * train.inner_steps,
-        train.fine_tune_steps * train.inner_steps,
+        train.n_fine_tune_steps * train.inner_steps,
         updates_per_step=train.inner_steps,
     )
     problem = robpicker_problem(

@@ -28,9 +28,10 @@ def meta_travel(train: TrainConfig) -> dict[str, float]:
 
 def travel_warnings(train: TrainConfig) -> list[str]:
     """One line for each meta network that cannot move, or not far enough to matter."""
-    if train.is_bilevel and train.meta_warmup_steps >= train.main_steps:
-        of = f"of {train.main_steps} steps" + " before fine-tuning" * bool(train.fine_tune_steps)
-        return [f"warning: the meta networks never start: meta_warmup_steps is {train.meta_warmup_steps} {of}"]
+    warmup = train.n_meta_warmup_steps
+    if train.is_bilevel and warmup >= train.main_steps:
+        of = f"of {train.main_steps} steps" + " before fine-tuning" * bool(train.n_fine_tune_steps)
+        return [f"warning: the meta networks never start: meta_warmup_steps is {warmup} {of}"]
     untaught = {name: why for name in train.meta_networks if (why := _why_untaught(name, train))}
     return [f"warning: the {name} network learns nothing: {why}" for name, why in untaught.items()] + [
         f"warning: the {name} network can move by {travel:.2g} at most in this run, so it stays about as it was drawn; "
@@ -62,7 +63,7 @@ def _travel(optimizer: OptimizerConfig, train: TrainConfig) -> float:
 
 def _sum(optimizer: OptimizerConfig, train: TrainConfig) -> float:
     """Σ of the learning rate over the meta updates, from samples; the schedule is over all steps."""
-    rate, count = learning_rate_schedule(optimizer, train.steps), max(0, train.main_steps - train.meta_warmup_steps)
+    rate, count = learning_rate_schedule(optimizer, train.steps), max(0, train.main_steps - train.n_meta_warmup_steps)
     at = range(0, count, max(1, count // _SAMPLES))
     return count * sum(float(rate(index)) for index in at) / max(1, len(at))
 

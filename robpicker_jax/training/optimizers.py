@@ -93,7 +93,7 @@ def schedule_of(train: TrainConfig, name: str) -> optax.Schedule:
     if name != "inner":
         return learning_rate_schedule(train.optimizer_of(name), train.steps)
     k = train.inner_steps
-    rate = learning_rate_schedule(train.inner, train.main_steps * k, train.fine_tune_steps * k, updates_per_step=k)
+    rate = learning_rate_schedule(train.inner, train.main_steps * k, train.n_fine_tune_steps * k, updates_per_step=k)
     return lambda step: rate(step * k)
 
 

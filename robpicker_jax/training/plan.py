@@ -127,7 +127,7 @@ def prepare(
         InputError: the step does not fit even with one sample in each micro-batch.
     """
     train = experiment.config.train
-    if may_wait and train.is_bilevel and done < train.meta_warmup_steps:
+    if may_wait and train.is_bilevel and done < train.n_meta_warmup_steps:
         plan, _ = _plan(experiment, None, configured, resident_bytes)
         if not parallel.any_process(plan.limit_bytes is None or _PLENTY * plan.estimated_bytes > plan.limit_bytes):
             return experiment, plan

@@ -57,12 +57,17 @@ def shorter(train: TrainConfig) -> dict[str, Any]:
     steps = max(1, train.steps // _SHARE)
     return {
         "train.steps": steps,
-        "train.meta_warmup_steps": min(train.meta_warmup_steps // _SHARE, steps - 1),
+        "train.meta_warmup_steps": _shorter(train.meta_warmup_steps, steps),
         "train.inner.learning_rate": _RATE * train.inner.learning_rate,
         "train.validate_every": min(train.validate_every, steps),
         "train.checkpoint_every": min(train.checkpoint_every, steps),
-        "train.fine_tune_steps": min(train.fine_tune_steps // _SHARE, steps - 1),
+        "train.fine_tune_steps": _shorter(train.fine_tune_steps, steps),
     }
+
+
+def _shorter(part: float, steps: int) -> float:
+    """A third of a part of the steps, less than all of the short ones; a part that is a share of them follows by itself."""
+    return part if 0 < part < 1 else min(int(part) // _SHARE, steps - 1)
 
 
 def fine_tuning(

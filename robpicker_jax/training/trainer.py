@@ -232,7 +232,7 @@ class _Phases:
         return step
 
     def _step(self, done: int) -> Step:
-        experiment, most = self._experiment, self._train.meta_warmup_steps
+        experiment, most = self._experiment, self._train.n_meta_warmup_steps
         if experiment.fine_tune is not None and done > self._train.main_steps:
             return experiment.fine_tune
         if not self._train.is_bilevel or done > most or self._is_over(done):

@@ -36,7 +36,7 @@ def test_figures_are_those_of_the_last_validation_and_the_last_tenth(tmp_path: P
 
 def test_times_of_steps_are_told_by_phase(tmp_path: Path) -> None:
     config = quickstart.configuration(0, quick=False)
-    batch, warm = config.train.batch_size, config.train.meta_warmup_steps
+    batch, warm = config.train.batch_size, config.train.n_meta_warmup_steps
     rates = [
         (10, None),
         (warm, batch / 0.25),

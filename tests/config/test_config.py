@@ -107,6 +107,25 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
             load_config(path)
 
 
+def test_numbers_of_steps_below_one_are_shares_that_follow_the_steps(tiny_config: Path, tmp_path: Path) -> None:
+    shares = ["train.meta_warmup_steps=0.33", "train.fine_tune_steps=0.1"]
+    train = load_config(tiny_config, ["train.steps=900", *shares]).train
+    assert (train.n_meta_warmup_steps, train.n_fine_tune_steps, train.main_steps) == (297, 90, 810)
+    short = load_config(tiny_config, [*shares, "train.steps=12"]).train
+    assert (short.n_meta_warmup_steps, short.n_fine_tune_steps, short.main_steps) == (4, 1, 11)
+    numbers = load_config(tiny_config, ["train.steps=900", "train.meta_warmup_steps=300", "train.fine_tune_steps=90.0"])
+    assert (numbers.train.n_meta_warmup_steps, numbers.train.n_fine_tune_steps) == (300, 90)
+    assert "fine_tune_steps: 90\n" in dump_config(numbers)  # as a whole number, of which records have their fingerprint
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(load_config(tiny_config, shares)), encoding="utf-8")
+    assert load_config(path).train.fine_tune_steps == 0.1
+    for wrong, said in (("1.5", "whole number of steps"), ("-1", "greater than or equal to 0"), ("true", "a number")):
+        with pytest.raises(InputError, match=rf"train\.fine_tune_steps.*{said}"):
+            load_config(tiny_config, ["train.steps=900", f"train.fine_tune_steps={wrong}"])
+    with pytest.raises(InputError, match=r"must be less than train\.steps \(1\)"):
+        load_config(tiny_config, ["train.steps=1", "train.fine_tune_steps=0.9"])
+
+
 @pytest.mark.parametrize("index", ["²", "９", "99999999999999999999", "-1"])
 def test_indices_of_overrides_that_are_none(index: str) -> None:
     with pytest.raises(InputError, match="no index of a list"):

@@ -51,6 +51,8 @@ def test_the_short_schedule() -> None:
     assert (short["train.validate_every"], short["train.checkpoint_every"]) == (100, 50)
     assert short["train.inner.learning_rate"] == pytest.approx(0.3 * 1e-4)
     assert shorter(TrainConfig(steps=1))["train.steps"] == 1
+    shares = shorter(TrainConfig(steps=300, meta_warmup_steps=0.33, fine_tune_steps=0.1))
+    assert (shares["train.meta_warmup_steps"], shares["train.fine_tune_steps"]) == (0.33, 0.1)
 
 
 def test_a_fine_tuning_is_short_but_for_what_is_said(tiny_config: Path, tmp_path: Path) -> None:
