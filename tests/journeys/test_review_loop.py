@@ -53,7 +53,7 @@ def test_five_commands_from_picks_to_a_model_trained_on_what_was_corrected(
     follow(train, f"{evaluate} --json scores.json")
     resolved = yaml.safe_load(Path("BETTER/config.yaml").read_text())
     assert Path(resolved["train"]["init_from"]).resolve() == Path("RUN").resolve()
-    assert resolved["train"]["steps"] == 13  # a third of those of RUN
+    assert resolved["train"]["steps"] == 16  # a third of those of RUN
     assert {path.stem for path in Path("BETTER/picks").glob("*.xml")} == {"TS_04"}  # TS_03 was trained on
     scores = json.loads(Path("scores.json").read_text())
     assert [entry["true"] for entry in scores["classes"]] == [8, 8]
