@@ -31,6 +31,7 @@ from robpicker_jax.molecules.phantoms import PHANTOMS
 from robpicker_jax.reporting.page import file_name
 from robpicker_jax.rotations import point_group, rotation_count
 from robpicker_jax.system.errors import InputError, located
+from robpicker_jax.system.files import allow_many_open_files
 from robpicker_jax.system.notes import gathered_notes
 from robpicker_jax.volumes import VolumeReader, open_volume, read_volume
 
@@ -147,6 +148,7 @@ def _sources(options: Namespace, config: Config) -> tuple[list[Source], float]:
     """The tomograms, opened, and their voxel size."""
     rule = NameRule.of(config.data.name_pattern, "data.name_pattern")
     readers: dict[str, VolumeReader] = {}
+    allow_many_open_files()
     for files in tomograms_from(options.tomo, annotations=False):
         name = rule.written(files.name)
         if name in readers:

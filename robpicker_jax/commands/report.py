@@ -38,6 +38,7 @@ def _batch(options: argparse.Namespace) -> int:
     from robpicker_jax.reporting.batch import batch_rows, batch_verb, summarised, write_table
     from robpicker_jax.reporting.batch_page import write_batch_page
     from robpicker_jax.reporting.batch_rejected import batch_rejected
+    from robpicker_jax.reporting.rejected import totals
     from robpicker_jax.system.errors import InputError
     from robpicker_jax.system.outputs import check_outputs
     from robpicker_jax.system.progress import progress
@@ -57,11 +58,12 @@ def _batch(options: argparse.Namespace) -> int:
             bar.advance(1)
     summary = summarised(verb, rows)
     out.mkdir(parents=True, exist_ok=True)
-    write_table(summary, out / "summary.csv")
-    page = write_batch_page(out / "index.html", summary, batch_rejected(options.batch))
+    rejected = batch_rejected(options.batch)
+    write_table(summary, out / "summary.csv", {name: totals([own]) for name, own in rejected.counts.items()})
+    page = write_batch_page(out / "index.html", summary, rejected)
     odd = [row.name for row in summary.rows if row.unusual]
     listed = f"; {len(odd)} stand out: {', '.join(odd[:5])}{' …' if len(odd) > 5 else ''}" if odd else ""
-    say(f"{len(rows)} tomograms{listed}")
+    say(f"{len(rows)} tomogram{'' if len(rows) == 1 else 's'}{listed}")
     say(f"page: {page}; table: {out / 'summary.csv'}")
     return 0
 

@@ -20,6 +20,7 @@ from robpicker_jax.datasets.headers import agreed_voxel_size, check_patch_fits
 from robpicker_jax.datasets.particle_lists import load_particles, needs_particles
 from robpicker_jax.datasets.tomogram import Mode, OpenedTomogram, with_voxels
 from robpicker_jax.system.errors import InputError
+from robpicker_jax.system.files import allow_many_open_files
 from robpicker_jax.volumes import Scaling, VolumeReader, open_volume
 
 _STEPS = 1000
@@ -90,6 +91,7 @@ def survey(
         InputError: the first fault found; train or, where they are needed, meta without tomograms is one.
     """
     _check_not_empty(dataset, data, needs_meta)
+    allow_many_open_files()
     check_options(data.annotation_options)
     tomograms = [files for split in SPLITS for files in dataset.get(split, ())]
     readers: dict[TomogramFiles, VolumeReader] = {}

@@ -12,6 +12,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,9 +172,18 @@ def summarised(verb: str, rows: Sequence[Row]) -> BatchSummary:
     return BatchSummary(verb, classes, tuple(found))
 
 
-def write_table(summary: BatchSummary, path: Path) -> None:
-    """The summary as a CSV table, a tomogram a row."""
+def write_table(
+    summary: BatchSummary, path: Path, dropped: Mapping[str, Mapping[str, int]] = MappingProxyType({})
+) -> None:
+    """The summary as a CSV table, a tomogram a row.
+
+    Args:
+        summary: the batch.
+        path: the file.
+        dropped: tomogram → limit of picking → number of candidates that it dropped, where such lists were written.
+    """
     text = io.StringIO()
+    limits = list(dict.fromkeys(limit for counts in dropped.values() for limit in counts))
     writer = csv.writer(text, lineterminator="\n")
     unit = "picks" if summary.verb == "pick" else "voxels"
     writer.writerow(
@@ -181,6 +191,7 @@ def write_table(summary: BatchSummary, path: Path) -> None:
         + [f"{unit}_{name}" for name in summary.classes]
         + [f"median_score_{name}" for name in summary.classes]
         + [f"{what}_{name}" for name in summary.calibrated for what in _EXPECTED]
+        + [f"dropped_by_{limit.replace(' ', '_')}" for limit in limits]
         + ["spectrum_distance", "unusual"]
     )
     for row in summary.rows:
@@ -191,6 +202,7 @@ def write_table(summary: BatchSummary, path: Path) -> None:
             + [row.counts.get(name, 0) if row.state == "finished" else "" for name in summary.classes]
             + [_number(score) for score in scores]
             + [text for name in summary.calibrated for text in _expected(row.expected.get(name))]
+            + [dropped[row.name].get(limit, 0) if row.name in dropped else "" for limit in limits]
             + [_number(row.spectrum_distance), "; ".join(row.unusual)]
         )
     with atomic_path(path) as temporary:

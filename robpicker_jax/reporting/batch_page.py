@@ -62,7 +62,7 @@ def write_batch_page(path: Path, summary: BatchSummary, rejected: BatchRejected 
 def _tiles(summary: BatchSummary) -> str:
     done = [row for row in summary.rows if row.state == "finished"]
     left = len(summary.rows) - len(done)
-    entries = [(f"{len(done):,}", "tomograms finished")]
+    entries = [(f"{len(done):,}", "tomogram finished" if len(done) == 1 else "tomograms finished")]
     entries += [(f"{left:,}", "left out or not finished")] if left else []
     entries.append((f"{sum(row.total for row in done):,}", "picks" if summary.verb == "pick" else "labelled voxels"))
     entries.append((f"{sum(bool(row.unusual) for row in done):,}", "stand out"))

@@ -18,6 +18,7 @@ from typing import Any
 from robpicker_jax.system.errors import InputError
 
 _LONGEST_REASON = 200
+_MANY_FILES = 65536
 _TEMPORARY = ".tmp-"
 _DISK_ERRORS = (
     errno.ENOSPC,
@@ -115,6 +116,22 @@ def is_alive(process: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def allow_many_open_files() -> None:
+    """Raise this process's limit of open files as far as the system lets it, for work that keeps many volumes open.
+
+    Systems start processes with a limit of 256 or 1024 files out of caution, and let them ask for far more.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # the kernel's own limit is lower: macOS
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

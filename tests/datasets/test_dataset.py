@@ -31,6 +31,7 @@ from robpicker_jax.datasets.headers import check_patch_fits
 from robpicker_jax.labels import label_maker
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.volumes import write_mrc
+from tests.limits import few_files
 
 pytestmark = pytest.mark.fast
 
@@ -357,6 +358,19 @@ def test_a_survey_hands_on_each_volume_once_and_opens_it_anew_after_that(tmp_pat
     with pytest.raises(ValueError, match="closed"):
         reader.read()
     assert surveyed.open(found["test"][0]).density is not None
+
+
+def test_a_data_set_of_more_tomograms_than_a_process_may_hold_open_at_first(tmp_path: Path) -> None:
+    data_set(tmp_path)
+    for number in range(40):
+        volume(tmp_path / "test" / f"more{number}.mrc", seed=number)
+    found = discover(tmp_path)
+    with few_files(20):
+        surveyed = survey(found, DATA, 16)
+        assert len(surveyed.readers) == 43 + 1
+        for files in found["test"]:
+            assert surveyed.open(files, mode="mapped").shape_zyx == SHAPE
+    surveyed.close()
 
 
 def test_volume_smaller_than_a_patch(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import re
@@ -153,6 +154,13 @@ def test_a_report_keeps_them_and_shows_their_counts(tmp_path: Path) -> None:
     assert "dropped-candidates" not in text
 
 
+def dropped_columns(batch: Path) -> dict[str, str]:
+    """What the table over a batch of one tomogram says of its dropped candidates."""
+    with (batch / "summary" / "summary.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    return {column: value for column, value in row.items() if column.startswith("dropped_by_")}
+
+
 def test_a_run_its_batches_and_its_review_pages_show_what_pick_lists(tiny_run: Path, tmp_path: Path) -> None:
     volume = str(tiny_run / "data" / "test" / "test_000.mrc")
     common = ["--workdir", str(tiny_run), "--format", "csv", "--rejected", volume]
@@ -170,6 +178,7 @@ def test_a_run_its_batches_and_its_review_pages_show_what_pick_lists(tiny_run: P
     each = table(text, "rejected-by-tomogram")["test_000"]
     assert each.pop("kept") == sum(own["kept"] for own in of_batch.values()) == picked
     assert each == Counter(dropped.extra["rejected_by"].tolist())
+    assert dropped_columns(tmp_path / "picks") == {f"dropped_by_{by}": str(number) for by, number in each.items()}
 
     pages = ["--workdir", str(tiny_run), "--picks", str(tmp_path / "picks"), "--out", str(tmp_path / "pages"), volume]
     assert call(review.main, pages) == 0
@@ -184,3 +193,4 @@ def test_a_run_its_batches_and_its_review_pages_show_what_pick_lists(tiny_run: P
     assert call(pick.main, [*(word for word in common if word != "--rejected"), "--out", str(tmp_path / "plain")]) == 0
     assert call(report.main, ["--batch", str(tmp_path / "plain")]) == 0
     assert "Dropped candidates" not in (tmp_path / "plain" / "summary" / "index.html").read_text(encoding="utf-8")
+    assert dropped_columns(tmp_path / "plain") == {}
