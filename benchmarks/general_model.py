@@ -32,7 +32,7 @@ from robpicker_jax.system.files import read_json_object, write_text
 from robpicker_jax.system.progress import progress
 
 NAME = "general_model"
-COUNTS = {"train": 24, "meta": 1, "val": 3, "test": 8}
+COUNTS = {"train": 24, "meta": 1, "val": 3, "test": 20}
 QUICK_COUNTS = {"train": 1, "meta": 1, "val": 1, "test": 1}
 QUICK_SHAPE = (48, 96, 96)
 STEPS = 2000

@@ -1,19 +1,22 @@
 """Training that begins with a trained model in place of random parameters: fine-tuning.
 
 The network is that of the model; its parameters and batch-norm statistics are copied, the optimisers and the meta
-networks begin anew. Where the species are others, the layers whose shape depends on their number begin anew as well.
+networks begin anew. Where the species are others, the layers whose shape depends on their number are put together from the
+background's and the known species' own parameters, by name; those of new species begin anew.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
+import numpy as np
 
 from robpicker_jax import parallel
 from robpicker_jax.bilevel import TrainState
@@ -126,17 +129,15 @@ def started(
     assert config.train.init_from is not None
     model = load_trained_model(config.train.init_from)
     names = [species.name for species in config.data.species]
-    same = names == model.card.class_names
-    fresh = _depends_on_species(config.model, len(names) + 1)
     lines = [f"begun with {from_here(config.train.init_from)} ({_origin(model)})"]
-    if not same:
+    if new := [name for name in names if name not in model.card.class_names]:
         known = ", ".join(model.card.class_names)
-        lines.append(f"its species are others ({known}), so that {len(fresh)} arrays of its last layers begin anew")
+        lines.append(f"its species are others ({known}), so that what tells {', '.join(new)} begins anew")
     if unlike is not None and (difference := unlike(model.card)) is not None:
         lines.append(f"warning: the model was trained on other data than these: {difference}")
-    kept = frozenset() if same else fresh
-    params = _copied(state.params, model.params, kept, config.train.init_from)
-    stats = _copied(state.network_state.batch_stats, model.batch_stats, frozenset(), config.train.init_from)
+    axes = _class_axes(config.model, len(names) + 1)
+    params = _copied(state.params, model.params, config.train.init_from, axes, (names, model.card.class_names))
+    stats = _copied(state.network_state.batch_stats, model.batch_stats, config.train.init_from)
     average = state.network_state.average
     network_state = state.network_state._replace(
         batch_stats=parallel.replicate(stats, mesh),
@@ -146,10 +147,14 @@ def started(
     return state._replace(params=parallel.replicate(params, mesh), network_state=network_state), lines
 
 
-def _depends_on_species(model: ModelConfig, n_classes: int) -> frozenset[str]:
-    """Names of the parameters whose shape depends on the number of classes."""
+def _class_axes(model: ModelConfig, n_classes: int) -> dict[str, int]:
+    """The axis of the classes in each parameter whose shape depends on their number, by the parameter's name."""
     one, other = (_shapes(build_backbone(model, n)) for n in (n_classes, n_classes + 1))
-    return frozenset(name for name, shape in one.items() if other.get(name) != shape)
+    return {
+        name: next(axis for axis, size in enumerate(shape) if size != other[name][axis])
+        for name, shape in one.items()
+        if shape != other[name]
+    }
 
 
 def _shapes(backbone: Any) -> dict[str, tuple[int, ...]]:
@@ -157,20 +162,54 @@ def _shapes(backbone: Any) -> dict[str, tuple[int, ...]]:
     return {parameter_name(path): leaf.shape for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
 
 
-def _copied(own: Any, given: Any, kept: frozenset[str], where: str) -> Any:
-    """The model's arrays in the tree of a fresh state; those of the names `kept` stay as they are."""
+def _copied(
+    own: Any,
+    given: Any,
+    where: str,
+    axes: Mapping[str, int] = MappingProxyType({}),
+    species: tuple[Sequence[str], Sequence[str]] = ((), ()),
+) -> Any:
+    """The model's arrays in the tree of a fresh state.
+
+    Args:
+        own: arrays of the fresh state.
+        given: those of the model.
+        where: the model's file, for messages.
+        axes: the axis of the classes, of arrays that have one.
+        species: own names and those of the model.
+    """
     source = {parameter_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(given)[0]}
 
     def copy(path: Any, leaf: Any) -> Any:
         name = parameter_name(path)
-        if name in kept:
-            return leaf
         found = source.get(name)
+        if found is not None and name in axes:
+            found = _by_species(leaf, found, axes[name], *species)
         if found is None or found.shape != leaf.shape:
             raise InputError(f"a model of another network (array {name})", where=where, fix="leave --init-from out")
         return jax.numpy.asarray(found, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(copy, own)
+
+
+def _by_species(fresh: Any, given: Any, axis: int, own: Sequence[str], theirs: Sequence[str]) -> Any:
+    """A model's array with what belongs to each class in one's own order; of species that the model lacks as it is in `fresh`.
+
+    Args:
+        fresh: one's own array.
+        given: the model's, the same but for the number of classes; any other array is given back as it is.
+        axis: of the classes: the background, where the network has an output for it, and the species.
+        own, theirs: names of the species.
+    """
+    background = fresh.shape[axis] - len(own)
+    if np.delete(given.shape, axis).tolist() != np.delete(fresh.shape, axis).tolist():
+        return given
+    ours, known = np.moveaxis(np.array(fresh), axis, 0), np.moveaxis(np.asarray(given), axis, 0)
+    ours[:background] = known[:background]
+    for label, name in enumerate(own):
+        if name in theirs:
+            ours[background + label] = known[background + theirs.index(name)]
+    return np.moveaxis(ours, 0, axis)
 
 
 def _origin(model: TrainedModel) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.experiment import build_experiment
 from robpicker_jax.training.export import load_trained_model, trained_model
 from robpicker_jax.training.freezing import check_frozen, parameter_name, with_frozen
-from robpicker_jax.training.starting import fine_tuning, shorter, started, with_network_of_start
+from robpicker_jax.training.starting import _by_species, fine_tuning, shorter, started, with_network_of_start
 
 
 def arrays(params: object) -> dict[str, np.ndarray]:
@@ -102,7 +103,33 @@ def test_parameters_and_statistics_are_the_models(
         assert [line.rpartition(": ")[2] for line in lines[1:]] == said
 
 
-def test_other_species_begin_with_fresh_last_layers(
+def test_species_that_the_model_knows_keep_what_tells_them(
+    tiny_config: Path, model: TrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In another order, beside a new one; with an output for the background (unet) and without (deepict)."""
+    species = [
+        {"name": "apoferritin", "phantom": "apoferritin", "radius_vox": 4},
+        {"name": "another", "phantom": "p97", "radius_vox": 4},
+        {"name": "ribosome", "phantom": "ribosome", "radius_vox": 6},
+    ]
+    config = configured(tiny_config, model, monkeypatch, f"data.species={json.dumps(species)}")
+    experiment = build_experiment(config)
+    fresh, theirs = arrays(experiment.state.params), arrays(model.params)
+    state, lines = started(experiment.state, config, experiment.mesh)
+    ours = arrays(state.params)
+    assert "so that what tells another begins anew" in lines[1]
+    for name in ("classes/kernel", "classes/bias"):
+        np.testing.assert_array_equal(ours[name][..., [0, 1, 3]], theirs[name][..., [0, 2, 1]])
+        np.testing.assert_array_equal(ours[name][..., 2], fresh[name][..., 2])
+        del ours[name], theirs[name]
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name])
+    given, own = np.array([[1.0, 2.0]]), np.array([[7.0, 8.0, 9.0]])
+    joined = _by_species(own, given, 1, ["b", "new", "a"], ["a", "b"])
+    np.testing.assert_array_equal(joined, [[2.0, 8.0, 1.0]])
+
+
+def test_other_species_begin_with_a_fresh_part_of_the_last_layer(
     tiny_config: Path, model: TrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for species in ('[{"name": "a", "phantom": "p97", "radius_vox": 4}]', None):
@@ -112,13 +139,11 @@ def test_other_species_begin_with_fresh_last_layers(
         fresh = arrays(experiment.state.params)
         state, lines = started(experiment.state, config, experiment.mesh)
         ours, theirs = arrays(state.params), arrays(model.params)
-        begun_anew = {name for name in ours if np.array_equal(ours[name], fresh[name]) and np.any(ours[name])}
-        copied = {
-            name for name in ours if np.shape(ours[name]) == theirs[name].shape and np.any(ours[name])
-        } - begun_anew
-        assert {name.partition("/")[0] for name in ours if name not in copied and np.any(fresh[name])} >= {"classes"}
-        assert all(np.array_equal(ours[name], theirs[name]) for name in copied)
-        assert len(copied) >= 4
+        others = [name for name in ours if not name.startswith("classes/")]
+        assert len(others) == len(ours) - 2 >= 4
+        assert all(np.array_equal(ours[name], theirs[name]) for name in others)
+        np.testing.assert_array_equal(ours["classes/kernel"][..., 0], theirs["classes/kernel"][..., 0])
+        np.testing.assert_array_equal(ours["classes/kernel"][..., 1], fresh["classes/kernel"][..., 1])
         assert "its species are others (ribosome, apoferritin)" in lines[1]
     other = replace(load_config(tiny_config, ["train.init_from=x", "model.widths=[8,8]"]))
     experiment = build_experiment(other)
