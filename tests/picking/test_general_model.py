@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 import robpicker_jax as rp
 from benchmarks._general_data import CLASSES, MIDDLE, SNR, SPECIES, VOXEL_SIZES, conditions, make
+from benchmarks.general_model import MOST_BYTES
 from robpicker_jax.annotations import Particles, read_annotations
 from robpicker_jax.annotations.geometry import random_rotations
 from robpicker_jax.config import EvaluationConfig, SimulationConfig
@@ -110,11 +111,21 @@ def test_acryo_and_the_packages_own_simulator_draw_the_same_tomogram() -> None:
     assert np.corrcoef(one, other)[0, 1] > 0.98
 
 
+def test_the_documentation_has_the_scores_of_the_card() -> None:
+    provenance = rp.load_model(GENERAL).card.provenance
+    assert provenance is not None
+    text = (Path(__file__).parents[2] / "docs" / "picking.md").read_text(encoding="utf-8")
+    for score in provenance.test:
+        row = f"| {score.name} | {score.true} | {score.precision:.3f} | {score.recall:.3f} | {score.f1:.3f} |"
+        assert row in text, row
+    assert f"| mean | | | | {provenance.macro_f1:.3f} |" in text
+    assert f"On {provenance.tomograms['test']} held-out" in text
+    assert shipped_models()[GENERAL].stat().st_size < MOST_BYTES
+
+
 @pytest.mark.slow
 def test_general_scores_on_another_simulators_tomograms_as_its_card_says() -> None:
     pytest.importorskip("acryo", reason="acryo is not installed (extra peers)")
-    if GENERAL not in shipped_models():
-        pytest.skip("the model `general` does not ship with this version")
     model = rp.load_model(GENERAL)
     size = 10.8
     copies = {"ribosome": 6, "fatty_acid_synthase": 4, "proteasome": 8, "chaperonin": 8, "apoferritin": 12}
