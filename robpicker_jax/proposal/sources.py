@@ -36,6 +36,7 @@ _NO_TOMOGRAMS = re.compile(
 _PICKED, _REVIEWED = ((one["user_id"], one["session_id"]) for one in (PICKER, REVIEWER))
 _SIZED = re.compile(r"_(\d+(?:\.\d+)?)Apx$", re.IGNORECASE)
 _LISTS_FIX = "say which are meant with --lists PATH, or --lists CLASS=PATH for each class"
+_NO_LISTS_FIX = "where there are none yet, robpicker pick --model general makes picks to review and to begin with"
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def _with_found_lists(root: Path, tomograms: Sequence[TomogramFiles], data: Data
     if own.get(most, 0) > 0 and not shared:
         return replace(data, lists=(str(most.resolve()),))
     if not shared:
-        raise InputError("no particle list of its tomograms", where=root, fix=_LISTS_FIX)
+        raise InputError("no particle list of its tomograms", where=root, fix=f"{_LISTS_FIX}; {_NO_LISTS_FIX}")
     if len(shared) > 1:
         if len({path.parent for path in shared}) > 1:
             shown = ", ".join(str(path.relative_to(root)) for path in shared[:4])

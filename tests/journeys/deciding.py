@@ -14,6 +14,13 @@ NEAR_VOX = 3.0
 
 def decided(given: ReviewList, truth: Particles, path: Path) -> tuple[int, int]:
     """Write decisions by which false picks are rejected and missed particles added; how many of each."""
+    review, false, missed = reviewed(given, truth)
+    write_decisions(path, "the loop", [(review, {})])
+    return false, missed
+
+
+def reviewed(given: ReviewList, truth: Particles) -> tuple[Review, int, int]:
+    """A list after false picks were rejected and missed particles added, and how many of each."""
     review, found = Review(given), given.particles
     distances = np.linalg.norm(found.positions_vox[:, None] - truth.positions_vox[None], axis=2)
     distances[found.labels[:, None] != truth.labels[None]] = np.inf
@@ -24,8 +31,7 @@ def decided(given: ReviewList, truth: Particles, path: Path) -> tuple[int, int]:
     for index in missed.tolist():
         x, y, z = truth.positions_vox[index].tolist()
         review.do(Edit("add", label=int(truth.labels[index]), at=(x, y, z)))
-    write_decisions(path, "the loop", [(review, {})])
-    return len(false), len(missed)
+    return review, len(false), len(missed)
 
 
 def is_right(corrected: Particles, truth: Particles) -> bool:

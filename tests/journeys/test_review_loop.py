@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks._general_data import CLASSES, MIDDLE, SHAPE, make
 from robpicker_jax.annotations import read_annotations, write_annotations
+from robpicker_jax.reviewing import write_decisions
 from robpicker_jax.reviewing.reading import ReviewedTomogram, review_lists
 from tests.commands.test_docs_data import blocks
 from tests.journeys import worlds
-from tests.journeys.deciding import decided, is_right
+from tests.journeys.deciding import decided, is_right, reviewed
 from tests.journeys.test_journeys import PLAIN, SMALL, follow, nearest
 
 
@@ -60,3 +62,29 @@ def test_five_commands_from_picks_to_a_model_trained_on_what_was_corrected(
     assert nearest(read_annotations("BETTER/picks/TS_04.xml").positions_vox, truth["TS_04"]) < 2.5
     with pytest.raises(AssertionError):
         follow(shlex.join([*shlex.split(apply)[:-1], "CORRECTED"]))  # the lists are there, and stay
+
+
+@pytest.mark.slow
+def test_five_commands_from_tomograms_without_any_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    # With this seed there are three particles or more of each species in both tomograms.
+    names = list(make(Path("simulated"), {"test": 2}, 2872))
+    Path("TOMOGRAMS").mkdir()
+    for name in names:
+        shutil.move(f"simulated/test/{name}.mrc", f"TOMOGRAMS/{name}.mrc")
+
+    pick, review, apply, init, train = blocks("review.md", "sh")[1].strip().splitlines()
+    follow(pick, review)
+    given = review_lists(Path("PICKS"), [ReviewedTomogram(name, MIDDLE, SHAPE) for name in names], list(CLASSES))
+    truth = {name: read_annotations(f"simulated/test/{name}_objl.xml") for name in names}
+    reviews = [reviewed(entry, truth[entry.name]) for entry in given]
+    missed = sum(added for *_, added in reviews)
+    assert missed < 0.3 * sum(map(len, truth.values()))  # which a person has to add
+    write_decisions(Path("decisions.json"), "the loop", [(review, {}) for review, *_ in reviews])
+    follow(apply)
+    for name in names:
+        assert is_right(read_annotations(f"CORRECTED/{name}.xml"), truth[name])
+
+    follow(f"{init} --train.steps=9 --train.batch_size=2 --train.validate_every=3 --train.checkpoint_every=3", train)
+    resolved = yaml.safe_load(Path("RUN/config.yaml").read_text())
+    assert (resolved["train"]["init_from"], resolved["train"]["steps"]) == ("general", 3)

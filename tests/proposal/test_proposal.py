@@ -129,7 +129,7 @@ def test_lists_beside_in_a_folder_or_where_one_says(flat: Path) -> None:
     for path in flat.glob("*.xml"):
         path.rename(lists / path.name)
     assert find_source(flat.parent).data.lists == (str(lists),)
-    with pytest.raises(InputError, match=r"no particle list of its tomograms.*--lists PATH"):
+    with pytest.raises(InputError, match=r"no particle list of its tomograms.*--lists PATH.*pick --model general"):
         find_source(flat)
     given = find_source(flat, lists=[str(lists)])
     assert given.data.lists == (str(lists),)
