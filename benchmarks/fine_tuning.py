@@ -2,8 +2,9 @@
 
 For each seed, one tomogram is simulated to train on and two to be scored on, of a kind that the general model was not
 trained on in particular. The same network is trained from random parameters, and from those of the model, both
-by the settings of `train` and of `train --init-from` (a third of the steps, 0.3 of the learning rate). Two sets of
-species: shapes that the model was trained on, and others. Scores are the mean F1 over the species.
+by the settings of `train` and of `train --init-from` (a third of the steps; 0.3 of the learning rate, or all of it where
+the model lacks a species). Two sets of species: shapes that the model was trained on, and others. Scores are the mean F1
+over the species.
 
     python -m benchmarks.fine_tuning [--model general] [--workdir runs/fine_tuning] [--seeds 3] [--steps 300] [--json FILE]
 
@@ -135,7 +136,8 @@ def configuration(
         "inference": {"tile": card.inference.tile, "overlap_vox": card.inference.overlap_vox},
     }
     if model is not None:
-        for key, value in shorter(config_of(values, Path(f"{NAME}.yaml")).train).items():
+        knows = set(copies) <= set(card.class_names)
+        for key, value in shorter(config_of(values, Path(f"{NAME}.yaml")).train, knows_species=knows).items():
             section = values["train"] if key.count(".") == 1 else values["train"]["inner"]
             section[key.rpartition(".")[2]] = value
         values["train"]["init_from"] = str(model)

@@ -41,8 +41,8 @@ def train(
         config: a YAML file, a configuration, or None: the embedded quickstart, which simulates its own data.
         workdir: the run's folder; default: runs/NAME[-VARIANT].
         init_from: fine-tune a trained model: a run's folder, a file `model.rpk`, or the name of a model that ships with the
-            package. A third of the configuration's steps and 0.3 of its learning rate are taken, unless `overrides` say
-            otherwise.
+            package. A third of the configuration's steps and 0.3 of its learning rate (all of it for new species) are taken,
+            unless `overrides` say otherwise.
         overrides: "dotted.key=value" strings that override a file, such as "train.steps=200".
 
     Returns:

@@ -62,7 +62,7 @@ def _parser() -> ArgumentParser:
         "--init-from",
         metavar="RUN_OR_FILE",
         help="fine-tune a trained model (a run, a file, or the name of one that ships): train.init_from, with a third of the "
-        "configuration's steps and 0.3 of its learning rate, unless flags say otherwise",
+        "configuration's steps and 0.3 of its learning rate (all of it for new species), unless flags say otherwise",
     )
     result.add_argument("--folds", metavar="N", type=int, help="cross-validate over so many folds of the tomograms")
     result.add_argument("--fold", metavar="K", type=int, help="with --folds: do fold K alone, from 1")

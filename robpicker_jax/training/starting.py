@@ -55,13 +55,20 @@ _SHARE = 3
 _RATE = 0.3
 
 
-def shorter(train: TrainConfig) -> dict[str, Any]:
-    """The schedule of a fine-tuning, by key: a third of the steps and of the warm-up, 0.3 of the learning rate."""
+def shorter(train: TrainConfig, *, knows_species: bool = True) -> dict[str, Any]:
+    """The schedule of a fine-tuning, by key: a third of the steps and of the warm-up, 0.3 of the learning rate.
+
+    Args:
+        train: the training that it shortens.
+        knows_species: whether the model knows all species; where it does not, the learning rate stays, since a third of it
+            is too little to learn new ones in so few steps (`benchmarks.fine_tuning`).
+    """
     steps = max(1, train.steps // _SHARE)
+    rate = train.inner.learning_rate * (_RATE if knows_species else 1.0)
     return {
         "train.steps": steps,
         "train.meta_warmup_steps": _shorter(train.meta_warmup_steps, steps),
-        "train.inner.learning_rate": _RATE * train.inner.learning_rate,
+        "train.inner.learning_rate": rate,
         "train.validate_every": min(train.validate_every, steps),
         "train.checkpoint_every": min(train.checkpoint_every, steps),
         "train.fine_tune_steps": _shorter(train.fine_tune_steps, steps),
@@ -84,13 +91,15 @@ def fine_tuning(
         overrides: "dotted.key=value" strings.
 
     Raises:
-        InputError: bad configuration, or a name of no model.
+        InputError: bad configuration, or no model that can be read.
     """
-    find_model(init_from)
+    card = load_trained_model(find_model(init_from)).card
     start = f"train.init_from={json.dumps(os.fspath(init_from))}"
     own = config if isinstance(config, Config) else load_config(config, overrides)
     given = {override.partition("=")[0] for override in overrides}
-    short = [f"{key}={json.dumps(value)}" for key, value in shorter(own.train).items() if key not in given]
+    knows = {species.name for species in own.data.species} <= set(card.class_names)
+    schedule = shorter(own.train, knows_species=knows)
+    short = [f"{key}={json.dumps(value)}" for key, value in schedule.items() if key not in given]
     if isinstance(config, Config):
         return config_of(apply_overrides(as_plain_values(config), [*overrides, *short, start]), Path("configuration"))
     return load_config(config, [*overrides, *short, start])

@@ -28,6 +28,13 @@ def arrays(params: object) -> dict[str, np.ndarray]:
     return {parameter_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
 
 
+@pytest.fixture(scope="module")
+def model(tiny_config: Path) -> TrainedModel:
+    """The random network of a seed, as a model of a run would be."""
+    experiment = build_experiment(load_config(tiny_config, ["train.seed=5", "train.average_decay=0.9"]))
+    return trained_model(experiment, experiment.state)
+
+
 def test_frozen_layers_stay_as_they_are_under_any_optimiser() -> None:
     params = {"encoder_0": {"kernel": jnp.ones(3)}, "encoder_1": {"kernel": jnp.ones(2)}, "classes": jnp.ones(4)}
     gradient = jax.tree.map(jnp.ones_like, params)
@@ -56,7 +63,12 @@ def test_the_short_schedule() -> None:
     assert (shares["train.meta_warmup_steps"], shares["train.fine_tune_steps"]) == (0.33, 0.1)
 
 
-def test_a_fine_tuning_is_short_but_for_what_is_said(tiny_config: Path, tmp_path: Path) -> None:
+def test_a_fine_tuning_is_short_but_for_what_is_said(
+    tiny_config: Path, tmp_path: Path, model: TrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="no such file, run or shipped model"):
+        fine_tuning(tiny_config, "nothing")
+    monkeypatch.setattr("robpicker_jax.training.starting.load_trained_model", lambda path: model)
     config = load_config(tiny_config, ["train.steps=90", "train.meta_warmup_steps=30"])
     found = fine_tuning(config, tmp_path)
     assert (found.train.steps, found.train.meta_warmup_steps) == (30, 10)
@@ -67,15 +79,8 @@ def test_a_fine_tuning_is_short_but_for_what_is_said(tiny_config: Path, tmp_path
     assert fine_tuning(tiny_config, tmp_path).train.steps == max(1, of_file // 3)
     said = fine_tuning(tiny_config, str(tmp_path), ["train.steps=80", "train.meta_warmup_steps=30"])
     assert (said.train.steps, said.train.meta_warmup_steps) == (80, 30)
-    with pytest.raises(InputError, match="no such file, run or shipped model"):
-        fine_tuning(tiny_config, "nothing")
-
-
-@pytest.fixture(scope="module")
-def model(tiny_config: Path) -> TrainedModel:
-    """The random network of a seed, as a model of a run would be."""
-    experiment = build_experiment(load_config(tiny_config, ["train.seed=5", "train.average_decay=0.9"]))
-    return trained_model(experiment, experiment.state)
+    of_another = fine_tuning(tiny_config, tmp_path, ["data.species.0.name=another"])  # which the model has to learn
+    assert of_another.train.inner.learning_rate == pytest.approx(config.train.inner.learning_rate)
 
 
 def configured(tiny_config: Path, model: TrainedModel, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Config:
