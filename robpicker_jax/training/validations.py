@@ -75,21 +75,26 @@ class Validations:
     def catch_up(self, state: TrainState) -> None:
         """Do the validation that a run missed which was stopped between a checkpoint and its validation.
 
-        Also one whose scores were recorded, but whose state was not kept although it is better than the kept one.
+        Also one whose scores were recorded, but whose state was not kept although it is no worse than the kept one.
         """
         step = int(state.step)
         recorded = self._log.validation_scores(self.choose_by).get(step, math.inf)
-        missing = not self._log.is_validated(step) or (math.isfinite(recorded) and recorded > self._best)
+        lost = math.isfinite(recorded) and recorded >= self._best and self._checkpoints.best_step() != step
+        missing = not self._log.is_validated(step) or lost
         if self.is_due(step) and parallel.as_first(missing):
             self._log.truncate(step, without_validation=True)
             self.run(step, state)
 
     def run(self, step: int, state: TrainState) -> None:
-        """Validate a state, record its scores, and keep it if it is the best so far."""
+        """Validate a state, record its scores, and keep it if it is the best so far.
+
+        Of equal scores the later state is kept: on few tomograms scores are often equal, and it has trained for longer, at a
+        lower learning rate.
+        """
         assert self._validate is not None
         scores = dict(self._validate(state))
         score = scores[self.choose_by]
-        is_best = parallel.as_first(score > self._best)
+        is_best = parallel.as_first(score >= self._best)
         if is_best:
             self._best = score
             self._checkpoints.save_best(step, state, score)

@@ -143,6 +143,22 @@ def test_a_validation_that_a_signal_prevented_is_made_up_for(
     assert result.best_step == 2
 
 
+def test_of_equal_scores_the_later_state_is_kept_and_a_finished_run_stays_as_it_is(
+    tiny_experiment: tuple[Config, Experiment], tmp_path: Path
+) -> None:
+    config, experiment = tiny_experiment
+    batches = batches_of(config, experiment)
+    validated = []
+
+    def validate(state: Any) -> dict[str, float]:
+        validated.append(int(state.step))
+        return {"macro_f1": 1.0}
+
+    assert fit(fresh(experiment), batches, tmp_path, validate=validate).best_step == 4
+    assert fit(fresh(experiment), batches, tmp_path, validate=validate).best_step == 4
+    assert validated == [2, 4]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment: tuple[Config, Experiment], tmp_path: Path) -> None:
     config, experiment = tiny_experiment
     batches = batches_of(config, experiment)
