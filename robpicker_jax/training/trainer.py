@@ -169,6 +169,8 @@ class _Loop:
                     step = phases.step(done)
                     # Jitted steps return before they are done: the previous step's metrics are read while this one runs.
                     with on_devices():
+                        if phases.began:
+                            reporter.flush()  # with the time that the step before took, without that of compiling this one
                         state, metrics = step(state, inner_batches, meta_batch)
                         if phases.began:
                             log.reset_clock()  # such a step was compiled now, which belongs to no step's pace

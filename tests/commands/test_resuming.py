@@ -20,7 +20,7 @@ from robpicker_jax.training.checkpoint import Checkpoints
 from robpicker_jax.training.data import device_batches
 from robpicker_jax.training.experiment import Experiment, build_experiment
 from robpicker_jax.training.feeding import Batches
-from robpicker_jax.training.metrics_log import read_metrics
+from robpicker_jax.training.metrics_log import MetricsLog, read_metrics
 from robpicker_jax.training.out_of_memory import StepOutOfMemory, on_devices, within_memory
 from robpicker_jax.training.plan import Plan, prepare
 from robpicker_jax.training.run_folder import trained_to
@@ -69,12 +69,21 @@ def test_a_resumed_run_is_the_uninterrupted_one(tiny_experiment: tuple[Config, E
     assert rows[0] == rows[1]
 
 
-def test_a_run_with_a_warm_up_is_the_same_however_it_is_cut(tiny_config: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_a_run_with_a_warm_up_is_the_same_however_it_is_cut(
+    tiny_config: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Cut within the warm-up and after it: so its step is compiled when the warm-up ends, and before the first batch."""
-    settings = ["train.meta_warmup_steps=2", "train.meta_alpha=0", "train.checkpoint_every=1"]
+    settings = ["train.meta_warmup_steps=2", "train.meta_alpha=0", "train.checkpoint_every=1", "train.log_every=1"]
     config = load_config(tiny_config, [f"data.dir={tiny_data}", *settings])
     setting = config, build_experiment(config)
-    whole = train_tiny(setting, tmp_path / "whole")
+    clock: list[str] = []
+    with monkeypatch.context() as watched:
+        pace, reset = MetricsLog.pace, MetricsLog.reset_clock
+        watched.setattr(MetricsLog, "pace", lambda log, step: (clock.append(f"step {step}"), pace(log, step))[1])
+        watched.setattr(MetricsLog, "reset_clock", lambda log: (clock.append("reset"), reset(log))[1])
+        whole = train_tiny(setting, tmp_path / "whole")
+    # Each step has its own time: the last of the warm-up is reported before the clock forgets it for what is compiled next.
+    assert clock == ["reset", "reset", "step 1", "step 2", "reset", "step 3", "step 4"]
     for cut, waits in ((2, True), (4, False)):
         folder = tmp_path / str(cut)
         with pytest.raises(RuntimeError, match="crash"):
