@@ -184,6 +184,8 @@ def test_b15_e6_a_disk_that_is_read_only_is_one_line(
         refused(verb, arguments, "read-only file system", capsys)
 
 
+# Writers of Orbax that found no room for a checkpoint are called back when their event loop is closed, and Python warns.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_b15_a_disk_that_fills_up_during_training_keeps_what_was_finished(
     tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -156,11 +156,11 @@ def test_masks_keep_picks_and_statistics_inside(tiny_run: Path, tmp_path: Path) 
     path = tmp_path / "tomogram.mrc"
     shutil.copy(tiny_run / "data" / "test" / "test_000.mrc", path)
     mask = np.zeros((32, 40, 48), bool)
-    mask[:, :, :30] = True
+    mask[:20] = True
     density = rp.read_volume(path).data
     given = model.pick(path, mask=mask)
     assert 0 < len(given) < len(model.pick(path))
-    assert (given.positions_vox[:, 0] < 30).all()
+    assert (given.positions_vox[:, 2] < 20).all()
     of_array = model.pick(density, mask=mask)
     write_mrc(tmp_path / "tomogram_mask.mrc", mask.astype(np.uint8), 22.0)
     for other in (of_array, model.pick(path)):
@@ -190,11 +190,11 @@ def test_a_model_is_saved_loaded_and_applied_in_another_way(tiny_run: Path, tmp_
     model = rp.load_model(tiny_run)
     assert model.species == ["ribosome", "apoferritin"]
     assert "22 Å" in repr(model)
-    strict = model.with_options("picking.max_picks=2", "inference.overlap_vox=4")
+    strict = model.with_options("picking.max_picks=1", "inference.overlap_vox=4")
     strict.save(tmp_path / "strict.rpk")
     source = tiny_run / "data" / "test" / "test_000.mrc"
-    assert len(rp.load_model(tmp_path / "strict.rpk").pick(source)) == 2
-    assert len(rp.load_model(tiny_run, ["picking.max_picks=3"]).pick(source)) == 3
+    assert len(rp.load_model(tmp_path / "strict.rpk").pick(source)) == 1
+    assert len(rp.load_model(tiny_run, ["picking.max_picks=2"]).pick(source)) == 2
     with pytest.raises(rp.InputError, match=r"did you mean picking\.max_picks"):
         model.with_options("picking.max_pick=2")
     with pytest.raises(rp.InputError, match="no run"):
