@@ -60,8 +60,8 @@ def shorter(train: TrainConfig, *, knows_species: bool = True) -> dict[str, Any]
 
     Args:
         train: the training that it shortens.
-        knows_species: whether the model knows all species; where it does not, the learning rate stays, since a third of it
-            is too little to learn new ones in so few steps (`benchmarks.fine_tuning`).
+        knows_species: whether the model knows all species; where it does not, the learning rate stays, so that new
+            ones are learned in so few steps.
     """
     steps = max(1, train.steps // _SHARE)
     rate = train.inner.learning_rate * (_RATE if knows_species else 1.0)
