@@ -7,8 +7,10 @@ package, and pytest imports this file before any test module, in each worker of 
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -31,6 +33,20 @@ from robpicker_jax.commands import simulate, train  # noqa: E402
 from robpicker_jax.commands.cli import call  # noqa: E402
 from tests.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: E402, F401
 from tests.tiny import write_tiny  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """Take off the handlers that a test's libraries left on the root logger, as copick does when it is imported.
+
+    With them, whatever another library remarks in a later test of the same process would be printed.
+    """
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    for handler in set(root.handlers).difference(handlers):
+        root.removeHandler(handler)
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -54,9 +54,13 @@ def open_project(path: str | Path) -> Any:
 
 @contextmanager
 def _logging_as_it_was() -> Iterator[None]:
-    """Undo what the library does to the root logger, which would print the remarks of every other library too."""
+    """Undo what the library does to the root logger, which would print the remarks of every other library too.
+
+    Handlers are taken off before, since the library closes those that it finds, and a closed file takes no more lines.
+    """
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
+    root.handlers.clear()
     try:
         yield
     finally:

@@ -47,6 +47,19 @@ def test_opening_a_project_leaves_the_logging_of_others_alone(project: Path) -> 
     assert done.stdout == "[] 30\n"
 
 
+def test_a_log_file_that_was_open_before_a_project_still_takes_lines(project: Path, tmp_path: Path) -> None:
+    code = (
+        "import logging, sys\n"
+        "logging.basicConfig(filename=sys.argv[2], filemode='w')\n"
+        "from robpicker_jax.datasets.copick_project import open_project\n"
+        "open_project(sys.argv[1])\n"
+        "logging.getLogger('lab').warning('after the project')\n"
+    )
+    log = tmp_path / "lab.log"
+    subprocess.run([sys.executable, "-c", code, str(project), str(log)], capture_output=True, text=True, check=True)
+    assert "after the project" in log.read_text()
+
+
 def configuration(project: Path, folder: Path, **section: Any) -> DataConfig:
     chosen = {"train": ["TS_1"], "meta": ["TS_2"], "user": "ann", "voxel_spacing_angstrom": 10.0, **section}
     data = {"dir": str(project), "meta_labels": "sphere", "copick": chosen}
