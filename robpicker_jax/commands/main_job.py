@@ -211,12 +211,14 @@ def train(job: Job, batches: Callable[[int], Any]) -> FitResult:
     from robpicker_jax.evaluation.validation import validation_scores
 
     choose_by, settings = job.config.evaluation.choose_by, job.config.train
+    # Cut before the first step, so that labels that cannot be used are told of then.
+    held_out = job.data.held_out if parallel.is_first() else []
     starts_warm = settings.is_bilevel and (folders.trained_to(job.workdir) or 0) < settings.n_meta_warmup_steps
 
     def validate(state: TrainState) -> Mapping[str, float]:
         scores = evaluate_picks(job, ModelPicker(trained_model(job.experiment, state)), job.validation)
-        held_out = held_out_scores(job.experiment, state, job.data.held_out, species_names(job.config))
-        return validation_scores(scores, choose_by) | correction_scores(job, state) | held_out
+        losses = held_out_scores(job.experiment, state, held_out, species_names(job.config))
+        return validation_scores(scores, choose_by) | correction_scores(job, state) | losses
 
     def keep_best(state: TrainState, score: float) -> None:
         if parallel.is_first():

@@ -159,12 +159,12 @@ class TrainConfig:
         Fraction, about("share of training patches that are drawn from the meta tomograms and keep their clean labels")
     ] = 0.0
     meta_held_out: Annotated[
-        Literal["none", "auto", "tomograms", "space"],
+        Literal["val", "none", "auto", "tomograms", "space"],
         about(
-            "clean patches that no step gets, to measure the loss on: none, the last half of the meta tomograms, a slab "
-            "of each, or (auto) tomograms where there are two"
+            "clean patches that no step gets, to measure the loss on: those of the val split, none, the last half of the "
+            "meta tomograms, a slab of each, or (auto) tomograms where there are two"
         ),
-    ] = "none"
+    ] = "val"
     held_out_share: Annotated[
         float, Gt(0), Le(0.5), about("share of a meta tomogram's longest axis that meta_held_out: space keeps")
     ] = 0.25
@@ -323,7 +323,7 @@ class TrainConfig:
     @property
     def uses_meta_tomograms(self) -> bool:
         """Whether training reads the meta set: for meta batches, for some of its own patches, or to hold some out."""
-        return self.uses_meta_batches or self.meta_share > 0 or self.meta_held_out != "none"
+        return self.uses_meta_batches or self.meta_share > 0 or self.meta_held_out not in ("val", "none")
 
     @property
     def n_fine_tune_steps(self) -> int:

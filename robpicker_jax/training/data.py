@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from robpicker_jax.config import DataConfig, ModelConfig, ParallelConfig, PatchC
 from robpicker_jax.datasets import OpenedTomogram, Scalings, Survey, TomogramFiles, dataset, load_target, survey
 from robpicker_jax.datasets.tomogram import Mode
 from robpicker_jax.labels import LabelMaker, Region, label_maker
-from robpicker_jax.patches import BatchSource, PatchTomogram, check_names
+from robpicker_jax.patches import BatchSource, PatchTomogram, TomogramSet, check_names
 from robpicker_jax.patches.device import Stack
 from robpicker_jax.system.errors import located
 from robpicker_jax.training.feeding import Batches, device_batches, resident_batches
@@ -122,9 +123,30 @@ class TrainingData:
 
     @cached_property
     def held_out(self) -> list[Batch]:
-        """Patches of the part of the meta set that no batch is cut from; empty where nothing is held out."""
-        rows = self.train_config.meta_batch
-        return fixed_batches(self._meta_parts(self._parts.held), self.patches.size, rows)
+        """Clean patches that no batch holds: of the validation tomograms, or of a part of the meta set; may be none."""
+        rows, size = self.train_config.meta_batch, self.patches.size
+        if self.train_config.meta_held_out != "val":
+            return fixed_batches(self._meta_parts(self._parts.held), size, rows)
+        with ExitStack() as stack:
+            return fixed_batches(self._validation_patches(stack), size, rows)
+
+    def _validation_patches(self, stack: ExitStack) -> list[PatchTomogram]:
+        """Validation tomograms that have particles and room for a patch, left in their files while the stack is open.
+
+        Their labels are made as those of the meta tomograms. Where these are stored maps, a tomogram without one is left out.
+        """
+        maker = _maker("meta", self.survey.data, self.voxel_size_angstrom)
+        chosen = []
+        for tomogram in self.open("val", "mapped"):
+            stack.callback(tomogram.close)
+            has_label = tomogram.files.target_path is not None or maker is not None
+            if tomogram.particles is None or not has_label or min(tomogram.shape_zyx) < self.patches.size:
+                continue
+            labels = _labels(tomogram, maker, len(self.survey.data.species), drawn=True)
+            patches = PatchTomogram(tomogram.name, tomogram, tomogram.particles, labels, tomogram.mask)
+            if TomogramSet([patches], self.patches.size).n_particles:
+                chosen.append(patches)
+        return chosen
 
     @cached_property
     def _parts(self) -> MetaParts:

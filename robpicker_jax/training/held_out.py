@@ -1,10 +1,11 @@
-"""The part of the meta set that is never trained on: which part it is, and the loss on it.
+"""Clean patches that are never trained on: which they are, and the loss on them.
 
 The outer loss of a step is taken on patches that the meta networks learn from, and with `train.meta_share` or
 fine-tuning the segmentation network as well. Whether the networks learn what clean labels have in common, or these
-patches by heart, is seen only on clean patches that no step gets. `train.meta_held_out` keeps some: whole tomograms, or
-where there is one, a slab at the far end of its longest axis. Half a patch between the slab and the rest belongs to
-neither, and the rest is cut as if the tomogram ended there, so that no voxel and no particle is on both sides.
+patches by heart, is seen only on clean patches that no step gets. Those of the validation tomograms are such patches.
+Otherwise `train.meta_held_out` keeps a part of the meta set: whole tomograms, or where there is one, a slab at the far
+end of its longest axis. Half a patch between the slab and the rest belongs to neither, and the rest is cut as if the
+tomogram ended there, so that no voxel and no particle is on both sides.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def divide(shapes_zyx: Sequence[Shape], train: TrainConfig, size: int) -> MetaPa
     """
     whole = [_box(np.zeros(3, int), np.array(shape)) for shape in shapes_zyx]
     how, count = train.meta_held_out, len(shapes_zyx)
-    if how == "none" or not count:
+    if how in ("val", "none") or not count:
         return MetaParts(tuple(whole), (None,) * count)
     if how == "auto":
         how = "tomograms" if count > 1 else "space"
@@ -153,7 +154,7 @@ def fixed_batches(tomograms: Sequence[PatchTomogram], size: int, rows: int) -> l
     """The patches of the held-out loss: around particles, the classes by turns, without shifts or augmentation.
 
     Args:
-        tomograms: the held-out parts; may be empty.
+        tomograms: the held-out parts or tomograms; may be empty.
         size: edge of a patch, voxels.
         rows: patches of a batch, at most; all batches have the same number.
 
@@ -165,7 +166,7 @@ def fixed_batches(tomograms: Sequence[PatchTomogram], size: int, rows: int) -> l
     """
     if not tomograms:
         return []
-    chosen = TomogramSet(tomograms, size, name="held-out part of the meta set")
+    chosen = TomogramSet(tomograms, size, name="set of held-out clean patches")
     chosen.require_particles()
     rng = np.random.default_rng(0)
     order = rng.permutation(chosen.n_particles)

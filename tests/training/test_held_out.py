@@ -130,12 +130,44 @@ def test_held_out_particles_are_no_batch_s(config: Config) -> None:
 
 
 def test_without_a_held_out_part_everything_is_as_it_was(config: Config) -> None:
-    assert config.train.meta_held_out == "none"
-    data = loaded(config, {})
+    data = loaded(config, {"meta_held_out": "none"})
     assert data.held_out == []
     assert [region is not None for region in data._parts.kept] == [True] * 3
     assert data.stacks["meta"].shape_zyx.tolist() == [[24, 32, 72]] * 3
     assert data._meta_parts(data._parts.kept)[0].particles is data.meta[0].particles
+
+
+def test_validation_tomograms_give_the_held_out_patches_where_there_are_some(config: Config, tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.yaml")
+    assert call(simulate.main, ["--config", str(path), "--out", str(tmp_path / "data"), "--simulation.val", "2"]) == 0
+    settings = load_config(path, [f"data.dir={tmp_path / 'data'}", "train.meta_batch_size=4"])
+    assert settings.train.meta_held_out == "val"
+    data = loaded_data(settings)
+    assert data._parts.held == (None,)  # the meta set is left whole
+    batches = data.held_out
+    assert sum(len(batch.image) for batch in batches) == 16  # both tomograms' particles, three and five
+    opened = {tomogram.name: tomogram for tomogram in data.open("val")}
+    windows = [
+        np.lib.stride_tricks.sliding_window_view(tomogram.density, (SIZE,) * 3).reshape(-1, *(SIZE,) * 3)
+        for tomogram in opened.values()
+        if tomogram.density is not None
+    ]
+    for batch in batches:
+        for row, image in enumerate(batch.image[..., 0]):
+            assert any((window == image).all() for window in windows for window in window)
+            assert (batch.label[row] == batch.center_class[row]).any()
+
+
+def test_validation_tomograms_that_cannot_tell_a_loss_are_left_out(config: Config, tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.yaml")
+    assert call(simulate.main, ["--config", str(path), "--out", str(tmp_path / "data"), "--simulation.val", "2"]) == 0
+    overrides = [f"data.dir={tmp_path / 'data'}", "train.meta_batch_size=4"]
+    lists = sorted((tmp_path / "data" / "val").glob("*.xml"))
+    assert len(lists) == 2
+    lists[0].unlink()
+    assert sum(len(batch.image) for batch in loaded_data(load_config(path, overrides)).held_out) == 8
+    lists[1].unlink()
+    assert loaded_data(load_config(path, overrides)).held_out == []
 
 
 @pytest.mark.parametrize(
