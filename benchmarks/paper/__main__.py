@@ -5,6 +5,9 @@ own tomograms, label noise and initial networks, so cases are compared seed by s
 repeated, and one that was stopped, even killed, goes on from its last checkpoint: stop a study at any time, and give
 the same command again. What is finished is gathered into docs/results/STUDY_SCALE.json; figures and docs/results.md are
 drawn from these files. Runs that such a file holds are not repeated either, so a study can go on in a fresh checkout.
+
+At full scale the study `main` also has SHREC 2019's proteins at the places of its lists; ROBPICKER_TEST_DATA names the
+folder of the lists and maps (`benchmarks.paper.shrec`). Without them choose `--data-sets confused`.
 """
 
 from __future__ import annotations

@@ -87,6 +87,7 @@ def collect(study: Study, out: Path, *, command: str, former: Mapping[str, Any] 
         "matched": {
             name: asdict(matched) for name in study.file.data_sets if (matched := study.matched(name)) is not None
         },
+        "places": {name: change.places for name, change in study.file.data_sets.items() if change.places != "random"},
         "metrics_version": METRICS_VERSION,
         "metrics": _by_case(study, finished, _metrics),
         "curves": _all_curves(study, finished, former if former and is_current(former) else {}),

@@ -19,9 +19,10 @@ import numpy as np
 
 from benchmarks._common import peak_memory_mib
 from benchmarks.paper import matched as matching
+from benchmarks.paper import shrec
 from benchmarks.paper.averages import average_metrics
 from benchmarks.paper.runner import read_further
-from benchmarks.paper.study import JOB, METRICS_VERSION, RESULT, Matched, fingerprint, without_folder
+from benchmarks.paper.study import JOB, METRICS_VERSION, RESULT, Matched, Places, fingerprint, without_folder
 from benchmarks.paper.thresholds import best_thresholds
 from robpicker_jax.annotations import Particles
 from robpicker_jax.commands import main_job
@@ -53,8 +54,8 @@ def carry_out(folder: Path) -> dict[str, Any]:
     """
     with only_one(folder / ".lock", wait=False):
         config, further = load_config(folder / JOB), read_further(folder)
-        matched = validated(Matched, further["matched"], folder) if further else None
-        with _simulated(config):
+        matched = validated(Matched, further["matched"], folder) if "matched" in further else None
+        with _simulated(config, further.get("places", "random")):
             config = config if matched is None else matching.label(config, matched)
         began = time.monotonic()
         if further.get("corruption") == "measured":
@@ -88,14 +89,18 @@ def only_one(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def _simulated(config: Config) -> Iterator[None]:
+def _simulated(config: Config, places: Places = "random") -> Iterator[None]:
     """The data set is there, and nobody else is at it."""
     if config.data.dir is None:
         raise InputError("data.dir: a run of a study needs the place of its data")
     folder = Path(config.data.dir)
     with only_one(folder.with_suffix(".lock")):
-        simulate_dataset(DatasetRecipe(config.data.species, config.simulation, config.label_noise), folder)
+        simulate_dataset(shrec.recipe(config) if places == "shrec_2019" else _random_places(config), folder)
         yield
+
+
+def _random_places(config: Config) -> DatasetRecipe:
+    return DatasetRecipe(config.data.species, config.simulation, config.label_noise)
 
 
 def _trains(further: Row) -> bool:

@@ -81,12 +81,12 @@ def _results(content: Mapping[str, Any], scale: Scale, source: Path) -> list[tup
 
 def _study(content: Mapping[str, Any], scale: Scale, source: Path) -> Study:
     """The study as it was when the record was written."""
-    matched = content.get("matched", {})
+    matched, places = content.get("matched", {}), content.get("places", {})
     file = StudyFile(
         title="",
         question="",
         data_sets={
-            name: Changes("", settings, matched=matched.get(name, {}))
+            name: Changes("", settings, matched=matched.get(name, {}), places=places.get(name, "random"))
             for name, settings in content["data_set_settings"].items()
         },
         cases={

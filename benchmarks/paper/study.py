@@ -55,6 +55,7 @@ Scale = Literal["cpu", "full"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 Figure = Literal["curves", "species", "differences", "data_sets", "averages", "gains"]
 Picks = Literal["model", "matching", "truth"]
+Places = Literal["random", "shrec_2019"]
 
 _COUNTS = ("steps", "fine_tune_steps", "meta_warmup_steps")  # these may be 0, the intervals may not
 _INTERVALS = ("validate_every", "checkpoint_every", "log_every")
@@ -73,6 +74,9 @@ class Changes:
             lists themselves, or the true particles. The last two train nothing.
         matched: of a data set: what of the study's template matching is otherwise there.
         only: of a case: the data sets that it is trained on; none named: all.
+        scales: of a data set: the scales that have it.
+        places: of a data set: where its particles are, at random, or at the positions and angles of SHREC 2019's lists, with
+            that benchmark's proteins as density maps (`benchmarks.paper.shrec`).
         corruption: of a case: from where `train.corruption` has its rates, the settings or, in studies that match
             templates, the matched lists of the meta tomograms beside their clean ones.
     """
@@ -85,6 +89,8 @@ class Changes:
     shown: bool = True
     picks: Picks = "model"
     only: tuple[str, ...] = ()
+    scales: tuple[Scale, ...] = SCALES
+    places: Places = "random"
     matched: dict[str, Any] = field(default_factory=dict)
     corruption: Literal["stated", "measured"] = "stated"
 
@@ -213,7 +219,9 @@ class Study:
         config = validated(Config, changed(self.base, changes), where)
         train = config.train
         config = replace(config, train=replace(train, **_in_steps(train, where)))
-        check(config, where)
+        places = self.file.data_sets[run.data_set].places
+        # Species that lists place have no phantom: their maps are found when the data are made.
+        check(config if places == "random" else replace(config, data=replace(config.data, dir=places)), where)
         return config
 
     def matched(self, data_set: str) -> Matched | None:
@@ -228,14 +236,15 @@ class Study:
         return validated(Matched, entries, f"{self.source}, data_sets.{data_set}.matched")
 
     def further(self, run: Run) -> dict[str, Any]:
-        """What a run depends on beside its configuration, as JSON has it; empty where the study matches no templates."""
-        matched = self.matched(run.data_set)
-        if matched is None:
-            return {}
-        case = self.file.cases[run.case]
-        further: dict[str, Any] = {"picks": case.picks, "matched": asdict(matched)}
-        if case.corruption != "stated":
-            further["corruption"] = case.corruption
+        """What a run depends on beside its configuration, as JSON has it; empty where there is no such thing."""
+        matched, case = self.matched(run.data_set), self.file.cases[run.case]
+        further: dict[str, Any] = {}
+        if matched is not None:
+            further |= {"picks": case.picks, "matched": asdict(matched)}
+            if case.corruption != "stated":
+                further["corruption"] = case.corruption
+        if (places := self.file.data_sets[run.data_set].places) != "random":
+            further["places"] = places
         return dict(json.loads(json.dumps(further)))
 
     def fingerprint(self, run: Run) -> str:
@@ -252,9 +261,6 @@ class Study:
             if name not in self.file.cases:
                 raise InputError(f"the reference {name!r} is no case", where=self.source)
         for name, case in self.file.cases.items():
-            elsewhere = set(case.only) - set(self.file.data_sets)
-            if elsewhere:
-                raise InputError(f"{min(elsewhere)!r} is no data set", where=f"{self.source}, cases.{name}.only")
             if self.file.matched is None and (case.picks, case.corruption) != ("model", "stated"):
                 raise InputError("the study matches no templates", where=f"{self.source}, cases.{name}")
         for run in self.runs([0]):
@@ -310,7 +316,13 @@ def load_study(name: str, scale: Scale, folder: Path = FOLDER) -> Study:
     for kind, named in (("data_sets", file.data_sets), ("cases", file.cases)):
         if not named:
             raise InputError(f"{kind}: none", where=path)
-    own = Changes("", file.settings, file.cpu, file.full).at(scale)
+    for case, change in file.cases.items():
+        if elsewhere := set(change.only) - set(file.data_sets):
+            raise InputError(f"{min(elsewhere)!r} is no data set", where=f"{path}, cases.{case}.only")
+    there = {data_set: change for data_set, change in file.data_sets.items() if scale in change.scales}
+    if not there:
+        raise InputError(f"data_sets: none at the scale {scale}", where=path)
+    own, file = Changes("", file.settings, file.cpu, file.full).at(scale), replace(file, data_sets=there)
     study = Study(name, scale, file, changed(read_yaml(base), own), path)
     study.check()
     return study
