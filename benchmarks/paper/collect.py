@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,11 @@ def collect(study: Study, out: Path, *, command: str, former: Mapping[str, Any] 
         "question": study.file.question,
         "command": f"{command} --seeds {len({run.seed for run in finished})}",
         "finished": max(result["finished"] for result in results),
-        "machines": _distinct(f"{result['machine']} ({', '.join(result['devices'])})" for result in results),
-        "versions": _distinct(result["versions"] for result in results),
-        "commits": _distinct(result["commit"] for result in results),
+        "machines": _origins(
+            results, "machines", lambda result: f"{result['machine']} ({', '.join(result['devices'])})"
+        ),
+        "versions": _origins(results, "versions", lambda result: result["versions"]),
+        "commits": _origins(results, "commits", lambda result: result["commit"]),
         "updates": train.steps * train.inner_steps,
         "state": "the best of the validations, by "
         + " or ".join(dict.fromkeys(result["state"]["chosen_by"] for result in results)),
@@ -181,6 +183,13 @@ def _mean_curve(rows: Sequence[Mapping[str, Any]], name: str) -> list[list[float
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
+
+
+def _origins(results: Sequence[Mapping[str, Any]], kind: str, own: Callable[[Mapping[str, Any]], Any]) -> list[Any]:
+    """What the runs were made with; runs from a record have all that it names, since it does not say which run had which."""
+    return _distinct(
+        each for result in results for each in (result["record"][kind] if "record" in result else [own(result)])
+    )
 
 
 def _distinct(values: Any) -> list[Any]:

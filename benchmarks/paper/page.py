@@ -37,10 +37,11 @@ What the studies of `benchmarks/paper/` measured, beside what the paper reports.
   comparisons some do so by chance.
 - **Settings.** RobPicker's were improved over several rounds of these studies; each rival has one setting, its authors' or the
   first that was tried. Where a data set says so, the correction is told the kinds and rates of its label errors
-  (`train.corruption`), as comparing a rough list of a tomogram with a clean one tells them (`robpicker evaluate --corruption`); the
-  study with matched templates measures them so.
-- **Missing particles restored** is the share of their voxels that get their class, in the inner half of patches. There a labelled
-  particle that is cut can look like a missing one: where none is missing (balls as labels) the share is one of a few voxels.
+  (`train.corruption`), as comparing a rough list of a tomogram with a clean one tells them (`robpicker evaluate
+  --corruption`); the study with matched templates measures them so.
+- **Missing particles restored** is the share of their voxels that get their class, in the inner half of patches. There a
+  labelled particle that is cut can look like a missing one: where none is missing (balls as labels) the share is one of a few
+  voxels.
 - **What a case takes**, where a table says so: seconds of training with its compilation and validations; the median time of an
   update; by how much training raised the memory of its process; parameters of the network that picks. Size groups go by
   molecular weight: large from 1 MDa, medium from 400 kDa, small from 100 kDa, tiny below.

@@ -120,4 +120,5 @@ def _result(former: Study, run: Run, metrics: Mapping[str, Any], content: Mappin
         "devices": content["machines"][0].partition(" (")[2].rstrip(")").split(", "),
         "versions": content["versions"][0],
         "commit": next(iter(content["commits"]), None),
+        "record": {kind: content[kind] for kind in ("machines", "versions", "commits")},
     }

@@ -84,7 +84,7 @@ class ModelConfig:
             "what the reweighting network sees of a patch: its loss over the classes its label holds (the paper: its "
             "loss), the losses of these classes one by one, those and which classes they are, or only which classes they are"
         ),
-    ] = "presence"
+    ] = "composition"
     compute_dtype: Annotated[
         Literal["float32", "bfloat16"], about("type of the backbone's arithmetic; parameters and losses stay float32")
     ] = "float32"

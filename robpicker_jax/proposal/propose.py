@@ -212,7 +212,7 @@ def _remarks(estimate: str, derived: str) -> dict[str, str]:
         "patches": "six times the largest radius, in multiples of 16, and no more than the thinnest tomogram",
         "patches.meta_background_share": "what is no particle is clean there too, and shows false labels",
         "model": f"the largest of three networks that this machine trains in twelve hours: {estimate}",
-        "model.correction_label_score": "the correction starts by repeating the label, but a sure prediction nearly overrules it",
+        "model.correction_label_score": "the correction starts from the label, which a sure prediction nearly overrules",
         "train.variant": _SUPERVISED,
         "train.loss_options": "a little cross-entropy beside Dice keeps a gradient for species that are predicted nowhere",
         "train.meta_class_entropy": "the correction is taught small species as much as large ones",

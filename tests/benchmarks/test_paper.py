@@ -204,6 +204,21 @@ def test_a_record_gives_its_runs_back_where_its_figures_mean_the_same(tmp_path: 
     assert result["metrics"]["plain/f1/macro"] == 0.3
 
 
+def test_runs_from_a_record_keep_all_that_it_says_of_where_they_were_made(tmp_path: Path) -> None:
+    study = toy(tmp_path / "studies")
+    write_result(study, tmp_path / "before", SUPERVISED, 0.3)
+    content = collect(study, tmp_path / "before", command="again")
+    content |= {"commits": ["0123456789ab", "ba9876543210-dirty"], "machines": [*content["machines"], "slate (cpu)"]}
+    path = tmp_path / "record.json"
+    path.write_text(as_text(content))
+    assert restore(study, path, tmp_path / "runs") == 1
+    write_result(study, tmp_path / "runs", ROBPICKER, 0.4)
+    again = collect(study, tmp_path / "runs", command="again")
+    assert again["commits"] == content["commits"]
+    assert again["machines"] == content["machines"]
+    assert again["versions"] == content["versions"]
+
+
 def test_a_run_that_another_study_has_done_is_taken_from_there(tmp_path: Path) -> None:
     study = toy(tmp_path / "studies")
     other = load_study("other", "cpu", _renamed(tmp_path / "studies"))
