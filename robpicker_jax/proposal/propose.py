@@ -214,7 +214,6 @@ def _remarks(estimate: str, derived: str) -> dict[str, str]:
         "model": f"the largest of three networks that this machine trains in twelve hours: {estimate}",
         "model.correction_label_score": "the correction starts from the label, which a sure prediction nearly overrules",
         "train.variant": _SUPERVISED,
-        "train.loss_options": "a little cross-entropy beside Dice keeps a gradient for species that are predicted nowhere",
         "train.meta_class_entropy": "the correction is taught small species as much as large ones",
         "train.meta_warmup_steps": "share of the steps: labels and weights are left alone until particles are known",
         "train.meta_share": "share of training patches that are taken from the meta tomograms, with their labels as they are",

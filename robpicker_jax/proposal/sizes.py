@@ -90,7 +90,6 @@ def networks(radii_vox: Sequence[float], n_species: int, *, supervised: bool = F
         }
         section: dict[str, Any] = {"variant": "supervised"} if supervised else {}
         section |= {"steps": train["steps"], "batch_size": train["batch_size"], "inner": inner}
-        section["loss_options"] = {"cross_entropy": 0.02}
         section |= {} if supervised else meta
         section |= {"validate_every": train["every"], "checkpoint_every": train["every"]}
         found.append({"model": model, "train": section})
