@@ -28,7 +28,7 @@ def key(number: int = 0) -> jax.Array:
 
 
 def test_parameter_counts_are_the_papers() -> None:
-    model = ModelConfig(correction="head", alpha_channels="classes")
+    model = ModelConfig(correction="head", alpha_channels="classes", reweighting_inputs="loss")
     assert n_parameters(build_data_reweighting(model).init(key())) == 1501
     assert n_parameters(build_label_correction(model, 13, 64).init(key())) == 1378
 
