@@ -212,7 +212,6 @@ def _remarks(estimate: str, derived: str) -> dict[str, str]:
         "patches": "six times the largest radius, in multiples of 16, and no more than the thinnest tomogram",
         "patches.meta_background_share": "what is no particle is clean there too, and shows false labels",
         "model": f"the largest of three networks that this machine trains in twelve hours: {estimate}",
-        "model.correction_label_score": "the correction starts from the label, which a sure prediction nearly overrules",
         "train.variant": _SUPERVISED,
         "train.meta_class_entropy": "the correction is taught small species as much as large ones",
         "train.meta_warmup_steps": "share of the steps: labels and weights are left alone until particles are known",

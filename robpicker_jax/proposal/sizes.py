@@ -35,9 +35,6 @@ _NETWORKS: tuple[dict[str, Any], ...] = (
     },
 )  # fmt: skip
 
-# What recovered missing particles in the studies of docs/results.md, whatever else was wrong with the labels.
-_CORRECTION = {"alpha_bias": 0.0, "correction_label_score": 3.0, "correction_prediction_score": 2.5}
-
 
 def patches(
     radii_vox: Sequence[float], shapes_zyx: Sequence[Sequence[int]], *, supervised: bool = False
@@ -71,8 +68,7 @@ def networks(radii_vox: Sequence[float], n_species: int, *, supervised: bool = F
     found = []
     for entry in _NETWORKS:
         train = entry["train"]
-        model = {"preset": "custom", **entry["model"]}
-        model |= {} if supervised else _CORRECTION
+        model = {"preset": "custom", **entry["model"], "alpha_bias": 0.0}
         inner: dict[str, Any] = {
             "name": "adam",
             "learning_rate": train["rate"],
