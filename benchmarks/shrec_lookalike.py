@@ -22,11 +22,11 @@ from pathlib import Path
 import yaml
 
 from benchmarks._common import Row, main, row
+from benchmarks.paper.shrec import STAND_INS
 
 BENCHMARK = "shrec_lookalike"
 SPECIES = ["1bxn", "1qvr", "1s3x", "1u6g", "2cg9", "3cf3", "3d2f", "3gl1", "3h84", "3qm1", "4b4t", "4d8q"]
 RADII_VOX = [6, 6, 3, 6, 6, 7, 6, 4, 4, 3, 10, 8]
-STAND_INS = {"4b4t": "4cr2", "4d8q": "4v94"}
 STEPS = 50
 
 

@@ -35,8 +35,8 @@ What the studies of `benchmarks/paper/` measured, beside what the paper reports.
 - **Differences** are paired by seed. The interval in brackets is Student's t, 95 %; the one in parentheses is the percentile
   bootstrap over seeds, 95 %, which is too narrow with few seeds. Bold: the t interval leaves zero out. With many
   comparisons some do so by chance.
-- **Settings.** RobPicker's were improved over several rounds of these studies; each rival has one setting, its authors' or the
-  first that was tried. Where a data set says so, the correction is told the kinds and rates of its label errors
+- **Settings.** RobPicker's were improved over several rounds of these studies; each rival has one
+  setting. Where a data set says so, the correction is told the kinds and rates of its label errors
   (`train.corruption`), as comparing a rough list of a tomogram with a clean one tells them (`robpicker evaluate
   --corruption`); the study with matched templates measures them so.
 - **Missing particles restored** is the share of their voxels that get their class, in the inner half of patches. There a

@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, radius in (("1bxn", 3), ("4v94", 5)):
         write_mrc(root / "densities" / f"{name}.mrc", ((grid**2).sum(0) <= radius**2).astype(np.float32), 22.0)
     objects = "".join(
-        f'<object tomo_idx="{tomogram}" class_label="{label}" x="{x + tomogram / 10}" y="{y}" z="{z}"/>'
+        f'<object tomo_idx="{tomogram}" class_label="{label}" x="{x + (tomogram + 1) / 10}" y="{y}" z="{z}"/>'
         for tomogram in range(9)
         for label, places in enumerate(PLACES.values(), start=1)
         for x, y, z in places
@@ -91,7 +91,7 @@ def test_a_run_trains_on_what_the_lists_say(folder: Path, tmp_path: Path) -> Non
     assert np.isfinite(result["metrics"]["plain/f1/macro"])
     data = Path((folder_of(tmp_path / "out", study, run) / "job.yaml").read_text().split("dir: ")[1].split("\n")[0])
     labels = {"1bxn": 1, "4d8q": 2}
-    for split, shift in (("meta", 0.0), ("test", 0.0)):
+    for split, shift in (("meta", 0.0), ("test", 0.1)):  # tomogram n of the first list is shifted by (n + 1) / 10
         (path,) = (data / split).glob("*.xml")
         found = read_annotations(path, voxel_size_angstrom=22.0, class_labels=labels)
         expected = [(x + shift, y, z) for places in PLACES.values() for x, y, z in places]
