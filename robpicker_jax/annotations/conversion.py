@@ -34,14 +34,16 @@ class Column:
     Attributes:
         name: as a user calls it.
         count: particles that have a value in it.
-        kept: whether the target format keeps it.
+        kept: whether the target format keeps it, or states the same anew.
         note: how.
+        anew: whether the new list states it itself, whatever the column held.
     """
 
     name: str
     count: int
     kept: bool
     note: str = ""
+    anew: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,14 @@ def joined(sources: Sequence[Source], classes: Sequence[str], class_labels: Mapp
     return replace(sources[0], particles=Particles.concatenate(parts), assumptions=(*assumed, *unsaid))
 
 
-def fate(particles: Particles, target: Format) -> list[Column]:
-    """What becomes of each column that holds anything, in the target format."""
+def fate(particles: Particles, target: Format, voxel_size_angstrom: float | None = None) -> list[Column]:
+    """What becomes of each column that holds anything, in the target format.
+
+    Args:
+        particles: what is written.
+        target: the format.
+        voxel_size_angstrom: with which it is written, since some formats then state it themselves; None: without.
+    """
     columns = []
     counts = {
         "labels": int(np.count_nonzero(particles.labels)),
@@ -195,8 +203,11 @@ def fate(particles: Particles, target: Format) -> list[Column]:
         columns.append(Column(name, counts[key], kept, note))
     for name in particles.extra:
         kept, own = "extra" in target.keeps and target.keeps_column(name), target.renames.get(name)
-        note = "" if own is None else f"as {own}"
-        columns.append(Column(f"column {name}", len(particles), kept or own is not None, note))
+        restated = None if kept or own is not None else target.restates(name, particles, voxel_size_angstrom)
+        shown = own or (restated if restated != name else None)
+        note = "" if shown is None else f"as {shown}"
+        known = kept or own is not None or restated is not None
+        columns.append(Column(f"column {name}", len(particles), known, note, anew=restated is not None))
     note = "single precision" if target.single_precision else ""
     return [Column("positions", len(particles), True, note), *columns]
 

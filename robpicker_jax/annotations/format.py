@@ -139,6 +139,8 @@ class Format:
             the first one that recognises the file is taken, else the first one without this function.
         keeps_column: whether an extra column of this name survives a write, where `keeps` has "extra".
         renames: extra columns that are written under the format's own name, whatever `keeps` has.
+        restates: of an extra column that is not copied, the name under which a new list states the same anew, from its
+            name, the particles and the voxel size; None: nothing says it.
         largest_label: the largest class label that comes back as it was written.
 
     Raises:
@@ -163,6 +165,7 @@ class Format:
     recognises: Callable[[bytes], bool] | None = None
     keeps_column: Callable[[str], bool] = lambda name: True
     renames: Mapping[str, str] = field(default_factory=dict)
+    restates: Callable[[str, Particles, float | None], str | None] = lambda name, particles, voxel_size: None
     largest_label: int = LARGEST_LABEL
 
     def __post_init__(self) -> None:

@@ -10,7 +10,13 @@ import numpy as np
 from robpicker_jax.annotations import columns, relion_columns, relion_star, star
 from robpicker_jax.annotations.format import ALL_COLUMNS, Format
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.annotations.relion_columns import CENTRED, common_columns, keeps_column, optics_table
+from robpicker_jax.annotations.relion_columns import (
+    CENTRED,
+    common_columns,
+    keeps_column,
+    optics_table,
+    restates_optics,
+)
 from robpicker_jax.annotations.relion_tables import read_tomograms
 from robpicker_jax.system.errors import InputError
 
@@ -92,4 +98,5 @@ FORMAT = Format(
     assumptions=relion_star.ASSUMPTIONS,
     stands_in=relion_columns.STANDS_IN,
     keeps_column=keeps_column,
+    restates=restates_optics,
 )

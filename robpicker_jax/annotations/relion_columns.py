@@ -25,6 +25,9 @@ _SUB_ANGLES = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtom
 _ORIGIN_ANGSTROM = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginZAngst")
 _ORIGIN_PIXELS = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
 _SCORES = ("rlnAutopickFigureOfMerit", "rlnLCCmax")
+DEFINITE_PIXELS = ("rlnTomoTiltSeriesPixelSize", "rlnPixelSize")
+"""Columns that speak of the pixels of the coordinates, and of nothing else."""
+
 PIXEL_SIZES = (
     "rlnTomoTiltSeriesPixelSize",
     "rlnMicrographOriginalPixelSize",
@@ -166,6 +169,18 @@ def optics_table(pixel_size_angstrom: float) -> dict[str, Any]:
         "rlnOpticsGroupName": ["opticsGroup1"],
         "rlnTomoTiltSeriesPixelSize": [float(pixel_size_angstrom)],
     }
+
+
+def restates_optics(name: str, particles: Particles, voxel_size_angstrom: float | None) -> str | None:
+    """What a list with `optics_table` states anew: the pixels of its coordinates, and that all are of the first group.
+
+    Other columns of pixel sizes may speak of other pixels, such as those of the detector, and count as lost.
+    """
+    if voxel_size_angstrom is None:
+        return None
+    if name == "rlnOpticsGroup":
+        return name if (particles.extra[name].astype(str) == "1").all() else None
+    return "rlnTomoTiltSeriesPixelSize" if name in DEFINITE_PIXELS else None
 
 
 def keeps_column(name: str) -> bool:

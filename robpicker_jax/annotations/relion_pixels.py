@@ -21,7 +21,7 @@ import numpy as np
 from robpicker_jax.annotations import columns, star
 from robpicker_jax.annotations.bounds import are_fractions, in_voxels
 from robpicker_jax.annotations.names import TOMOSTAR
-from robpicker_jax.annotations.relion_columns import PIXELS, pixel_origins
+from robpicker_jax.annotations.relion_columns import DEFINITE_PIXELS, PIXELS, pixel_origins
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.system.notes import note
 
@@ -29,7 +29,6 @@ _TILT_SERIES = "rlnTomoTiltSeriesPixelSize"
 _ORIGINAL = "rlnMicrographOriginalPixelSize"
 _DETECTOR = ("rlnDetectorPixelSize", "rlnMagnification")
 _IMAGE = ("rlnPixelSize", "rlnMicrographPixelSize", "rlnImagePixelSize", _DETECTOR[0])  # Warp's and RELION 3's
-_DEFINITE = (_TILT_SERIES, "rlnPixelSize")  # what states these speaks of the coordinates, and of nothing else
 _ANGSTROM_PER_MICROMETRE = 1e4
 
 
@@ -43,7 +42,7 @@ class StatedPixel:
     @property
     def is_definite(self) -> bool:
         """Whether the column can mean no other pixels than the coordinates'."""
-        return self.column in _DEFINITE
+        return self.column in DEFINITE_PIXELS
 
 
 def stated_pixel(

@@ -39,6 +39,7 @@ from robpicker_jax.annotations.relion_columns import (
     origin_angstrom,
     pixel_origins,
     record,
+    restates_optics,
     tomogram_names,
 )
 from robpicker_jax.annotations.relion_pixels import from_pixels, shift_in_angstrom, stated_pixel
@@ -257,4 +258,5 @@ FORMAT = Format(
     assumptions=ASSUMPTIONS,
     stands_in=STANDS_IN,
     keeps_column=keeps_column,
+    restates=restates_optics,
 )

@@ -16,7 +16,7 @@ from robpicker_jax.annotations import columns, relion_columns, relion_star, star
 from robpicker_jax.annotations.format import ALL_COLUMNS, Format
 from robpicker_jax.annotations.names import TOMOSTAR
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.annotations.relion_columns import PIXELS, common_columns, keeps_column
+from robpicker_jax.annotations.relion_columns import DEFINITE_PIXELS, PIXELS, common_columns, keeps_column
 
 
 def write(path: Path, particles: Particles, *, voxel_size_angstrom: float | None = None, binning: float = 1.0) -> None:
@@ -39,6 +39,13 @@ def write(path: Path, particles: Particles, *, voxel_size_angstrom: float | None
     star.write_tables(path, {"": table | {name: values for name, values in rest.items() if name not in table}})
 
 
+def _restates(name: str, particles: Particles, voxel_size_angstrom: float | None) -> str | None:
+    """Warp's own columns, which `write` fills by the particles and by the voxel size."""
+    if name == "rlnMicrographName":
+        return name if particles.tomograms is not None else None
+    return "rlnPixelSize" if voxel_size_angstrom is not None and name in DEFINITE_PIXELS else None
+
+
 FORMAT = Format(
     name="warp",
     title="Warp, WarpTools and M particles",
@@ -51,4 +58,5 @@ FORMAT = Format(
     stands_in=relion_columns.STANDS_IN,
     recognises=lambda start: TOMOSTAR.encode() in start,
     keeps_column=keeps_column,
+    restates=_restates,
 )

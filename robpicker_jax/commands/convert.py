@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     particles = _chosen(source, options)
     _check_table(particles, options)
     files = _files(particles, target, options)
-    _report(source, particles, target)
+    _report(source, particles, target, context["voxel_size_angstrom"])
     _check_overwriting(files, target, options, writing)
     if options.dry_run:
         console.print("dry run: nothing was written")
@@ -266,14 +266,15 @@ def _files(particles: Particles, target: Format, options: Namespace) -> dict[Pat
     return {options.target / f"{name}{target.suffixes[0]}": part for name, part in parts.items()}
 
 
-def _report(source: Source, particles: Particles, target: Format) -> None:
+def _report(source: Source, particles: Particles, target: Format, voxel_size_angstrom: float | None) -> None:
     """Print what the target loses and what is assumed of the source."""
     from robpicker_jax.annotations.conversion import fate
 
     table = Table("", "particles with it", "in the new list", title=f"{source.fmt.title} → {target.title}")
-    for column in fate(particles, target):
+    for column in fate(particles, target, voxel_size_angstrom):
         note = f" ({column.note})" if column.note else ""
-        table.add_row(column.name, str(column.count), ("kept" if column.kept else "LOST") + note)
+        becomes = "written anew" if column.anew else "kept" if column.kept else "LOST"
+        table.add_row(column.name, str(column.count), becomes + note)
     console.print(table)
     for sentence in target.stand_ins(particles):
         say(sentence)

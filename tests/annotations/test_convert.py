@@ -182,6 +182,47 @@ def test_columns_that_relion_defines_anew_are_lost(fmt: str, particles: Particle
     assert kept == survived == {"rlnImageName"}
 
 
+@pytest.mark.parametrize(
+    ("fmt", "group", "restated"),
+    [
+        ("warp", 1, {"rlnPixelSize": "rlnPixelSize", "rlnMicrographName": "rlnMicrographName"}),
+        ("star", 1, {"rlnPixelSize": "rlnTomoTiltSeriesPixelSize", "rlnOpticsGroup": "rlnOpticsGroup"}),
+        ("relion5", 2, {"rlnPixelSize": "rlnTomoTiltSeriesPixelSize"}),
+    ],
+)
+def test_what_the_new_list_states_itself_is_not_lost(
+    fmt: str,
+    group: int,
+    restated: dict[str, str],
+    particles: Particles,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    extra = {
+        "rlnPixelSize": np.full(6, 4.0),
+        "rlnDetectorPixelSize": np.full(6, 5.0),
+        "rlnOpticsGroup": np.full(6, group),
+        "rlnMicrographName": np.array(["elsewhere.mrc"] * 6),
+    }
+    richer = particles.with_(extra=extra)
+    columns = {c.name.removeprefix("column "): c for c in fate(richer, FORMATS[fmt], VOXEL)}
+    assert {name for name in extra if columns[name].kept} == {name for name in extra if columns[name].anew}
+    assert {name for name in extra if columns[name].kept} == set(restated)
+    write_annotations(tmp_path / "a.star", richer, fmt=fmt, voxel_size_angstrom=VOXEL, shape_zyx=SHAPE)
+    held = {line.split()[0] for line in (tmp_path / "a.star").read_text().splitlines() if line.startswith("_rln")}
+    assert {f"_{name}" for name in restated.values()} <= held
+    if fmt != "relion5":  # without a voxel size nothing speaks of pixels
+        assert not {c.name for c in fate(richer, FORMATS[fmt]) if c.anew and "PixelSize" in c.name}
+
+    write_annotations(tmp_path / "in.star", particles, fmt="warp", voxel_size_angstrom=VOXEL)
+    size = ",".join(map(str, SHAPE[::-1]))
+    flags = ["--to", fmt, "--voxel-size", VOXEL, "--tomogram-shape", size, "--dry-run"]
+    assert convert(tmp_path / "in.star", tmp_path / "out.star", *flags) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "column rlnPixelSize" in line]
+    assert "LOST" not in line
+    assert "written anew" in line
+
+
 def test_binning_axes_and_centre(particles: Particles, tmp_path: Path) -> None:
     (tmp_path / "a.coords").write_text("30 20 10\n33 22 11\n")
     assert convert(tmp_path / "a.coords", tmp_path / "a.xml", "--from-option", "axes=zyx") == 0
