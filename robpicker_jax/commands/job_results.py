@@ -101,7 +101,8 @@ def evaluate_test(
     path = job.workdir / "evaluation.json"
     judged = [tomogram for tomogram in test if tomogram.particles is not None]
     if not judged:
-        say("no test tomogram has annotations: nothing to evaluate")
+        what = "no test tomogram has annotations" if test else "there is no test tomogram"
+        say(f"{what}: nothing to {'evaluate' if test else 'pick or evaluate'}")
         write_text(path, json.dumps({"macro": {"f1": None}}) + "\n")
         return None
     evaluation = evaluate(job.config, job.data, judged, {tomogram.name: picks[tomogram.name] for tomogram in judged})
@@ -138,7 +139,9 @@ def report(
     for sibling in comparable:
         if (sibling / "report" / "index.html").exists():
             say(f"compared with {sibling} in the report")
-    say(f"picks: {job.workdir / 'picks'}\nreport: {page}")
+    if test:
+        say(f"picks: {job.workdir / 'picks'}")
+    say(f"report: {page}")
 
 
 def training_examples(job: Job, state: TrainState) -> TrainingExamples:

@@ -107,3 +107,7 @@ def test_the_training_ends_and_its_model_picks(
     assert call(train.main, [*arguments[:2], "--workdir", str(tmp_path / "B"), *tuned]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "warning: the model was trained on other data than these: the contrast seems to be inverted" in said
+    assert "there is no test tomogram: nothing to pick or evaluate" in said
+    assert "no test tomogram has annotations" not in said
+    assert "picks:" not in said
+    assert not (tmp_path / "B" / "picks").exists()
