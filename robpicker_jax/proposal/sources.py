@@ -23,6 +23,7 @@ from robpicker_jax.datasets.discovery import discover, has_split_folders, tomogr
 from robpicker_jax.datasets.flat_folder import flat_tomograms
 from robpicker_jax.datasets.given_lists import ListNames, with_lists
 from robpicker_jax.datasets.pairing import list_suffix, pairs
+from robpicker_jax.models.shipped import GENERAL
 from robpicker_jax.system.errors import InputError
 from robpicker_jax.training.run_folder import PICKS, REPORT, is_run_folder
 from robpicker_jax.volumes import is_volume
@@ -36,7 +37,7 @@ _NO_TOMOGRAMS = re.compile(
 _PICKED, _REVIEWED = ((one["user_id"], one["session_id"]) for one in (PICKER, REVIEWER))
 _SIZED = re.compile(r"_(\d+(?:\.\d+)?)Apx$", re.IGNORECASE)
 _LISTS_FIX = "say which are meant with --lists PATH, or --lists CLASS=PATH for each class"
-_NO_LISTS_FIX = "where there are none yet, robpicker pick --model general makes picks to review and to begin with"
+_NO_LISTS_FIX = f"where there are none yet, robpicker pick --model {GENERAL} makes picks to review and to begin with"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,14 @@ from robpicker_jax.system.errors import InputError
 _FEWEST_FOR_TEST, _FEWEST_FOR_VAL = 3, 4
 """So many annotated tomograms must remain before one of them is kept to test on, or to choose the best model."""
 
+_NOISE = 3.0
+"""Scores of lists that have nothing to do with the density stay below this; so says the doctor's page too."""
+
+_NOT_SEEN = (
+    f"; a score below {_NOISE:g} is no more than noise gives, so it does not tell which list is the best: choose by what you "
+    "know (--meta NAME), or see first what `robpicker doctor` says of the lists"
+)
+
 _PLAIN = NameRule()
 
 
@@ -90,6 +98,7 @@ def propose_splits(
             + (f"; next {score[ranked[1].tomogram]:.1f}" if len(ranked) > 1 else "")
             + (f"; {_species(best)} of {n_species} species" if _species(best) < n_species else "")
             + ")"
+            + (_NOT_SEEN if score[best.tomogram] < _NOISE else "")
         )
     unlisted = len(annotated) < len(observations)
     if not test and not unlisted and len(free) >= _FEWEST_FOR_TEST:

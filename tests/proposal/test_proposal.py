@@ -21,6 +21,7 @@ from robpicker_jax.config import DataConfig, load_config
 from robpicker_jax.config.derived import overlap_of_tiles
 from robpicker_jax.datasets import dataset
 from robpicker_jax.diagnosis import diagnose
+from robpicker_jax.models.shipped import GENERAL
 from robpicker_jax.proposal import propose
 from robpicker_jax.proposal.commented import commented_yaml
 from robpicker_jax.proposal.sizes import inference, patches
@@ -129,7 +130,9 @@ def test_lists_beside_in_a_folder_or_where_one_says(flat: Path) -> None:
     for path in flat.glob("*.xml"):
         path.rename(lists / path.name)
     assert find_source(flat.parent).data.lists == (str(lists),)
-    with pytest.raises(InputError, match=r"no particle list of its tomograms.*--lists PATH.*pick --model general"):
+    with pytest.raises(
+        InputError, match=r"no particle list of its tomograms.*--lists PATH.*" + f"pick --model {GENERAL}"
+    ):
         find_source(flat)
     given = find_source(flat, lists=[str(lists)])
     assert given.data.lists == (str(lists),)
@@ -204,6 +207,22 @@ def test_radii_are_seen_and_the_best_fitting_list_is_proposed(flat: Path) -> Non
         five.append(replace(observations[0], tomogram=files))
     whole = propose_splits(five, [5, 4, 3, 2, 1], 2).splits
     assert (whole.meta, whole.val, whole.test) == (("u0",), (), ("u4",))
+
+
+def test_scores_that_noise_gives_are_said_to_tell_nothing(flat: Path) -> None:
+    """Lists that have nothing to do with the densities still have a best one, which is proposed with a caution."""
+    source = find_source(flat)
+    observations, _ = observed(source.tomograms, source.data, ["large", "small"], VOXEL)
+    weak, clear = (propose_splits(observations[:3], scores, 2) for scores in ([0.3, 0.6, 0.1], [4.0, 5.0, 0.1]))
+    assert weak.splits == clear.splits
+    assert weak.reason.startswith("its list fits the density best (the doctor's score 0.6; next 0.3); a score below 3")
+    assert "--meta NAME" in weak.reason
+    assert clear.reason == "its list fits the density best (the doctor's score 5.0; next 4.0)"
+    rng = np.random.default_rng(5)
+    for path in flat.glob("*.mrc"):
+        write_mrc(path, rng.normal(size=SHAPE).astype(np.float32), VOXEL)
+    text = propose(flat, flat / "my.yaml", species="large:70,small:35").text
+    assert "does not tell which list is the best" in " ".join(text.replace("#", " ").split())
 
 
 @pytest.mark.parametrize(
