@@ -77,6 +77,12 @@ def check(config: Config, source: str | Path = "") -> None:
         fail("inference.overlap_vox", f"must be smaller than the tile ({tile})")
     if config.train.n_fine_tune_steps >= config.train.steps:
         fail("train.fine_tune_steps", f"must be less than train.steps ({config.train.steps})")
+    if config.train.meta_warmup_until == "plateau" and not config.train.n_meta_warmup_steps:
+        fail(
+            "train.meta_warmup_until",
+            "a warm-up of no steps cannot end at a plateau",
+            "set train.meta_warmup_steps to the most steps that it may take, such as 0.5 for half of all",
+        )
     if config.train.is_bilevel:
         _check_optimizer("train.inner", config.train.inner, source)
 

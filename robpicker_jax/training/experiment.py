@@ -254,6 +254,7 @@ def _problem(networks: Networks, train: TrainConfig, model: ModelConfig, device_
         average_decay=_average_decay(train, model),
         average_proposes=model.correction == "ema",
         mixup=Mixup(0.0 if "mixup" in train.meta_networks else train.mixup, train.mixup_strength, train.mixup_meta),
+        device_axis=device_axis,
     )
     if train.is_bilevel and train.inner.name not in _SMOOTH:
         check_optimizer(problem, {"w": jnp.ones(4)}, method=train.hypergradient)

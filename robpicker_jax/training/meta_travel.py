@@ -2,7 +2,8 @@
 
 An optimiser that divides a gradient by its own size (adam, adamw, rmsprop, lion) moves a parameter by at most the
 learning rate at each update, so by Σ lr in all. For sgd the travel is Σ lr |h| / (1 − momentum); with gradients of a
-mean Dice loss below one and the exact hypergradient, |h| is below the inner learning rate, which is a factor of it.
+mean Dice loss below one and the exact hypergradient, |h| is below the inner learning rate, which is a factor of it. The
+correction's own loss does not pass through an inner step and has no such factor: its gradient is below its weight.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _SAMPLES = 200
 
 def meta_travel(train: TrainConfig) -> dict[str, float]:
     """An upper bound on how far each meta network's parameters can move in all, by name."""
-    return {name: _travel(train.optimizer_of(name), train) for name in train.meta_networks}
+    return {name: _travel(name, train) for name in train.meta_networks}
 
 
 def travel_warnings(train: TrainConfig) -> list[str]:
@@ -35,7 +36,7 @@ def travel_warnings(train: TrainConfig) -> list[str]:
     untaught = {name: why for name in train.meta_networks if (why := _why_untaught(name, train))}
     return [f"warning: the {name} network learns nothing: {why}" for name, why in untaught.items()] + [
         f"warning: the {name} network can move by {travel:.2g} at most in this run, so it stays about as it was drawn; "
-        f"raise train.{name if name in _OWN else 'module'}.learning_rate{_or_scale(train)}"
+        f"raise train.{name if name in _OWN else 'module'}.learning_rate{_or_scale(name, train)}"
         for name, travel in meta_travel(train).items()
         if name not in untaught and travel < LEAST_TRAVEL[name]
     ]
@@ -51,14 +52,16 @@ def _why_untaught(name: str, train: TrainConfig) -> str:
     return ""
 
 
-def _travel(optimizer: OptimizerConfig, train: TrainConfig) -> float:
+def _travel(name: str, train: TrainConfig) -> float:
+    optimizer = train.optimizer_of(name)
     total = _sum(optimizer, train)
     if optimizer.name != "sgd":
         return total
-    size = 1.0
-    if train.hypergradient_scale == "exact":
-        size = train.inner.learning_rate
-    return total * size / (1 - optimizer.momentum)
+    size = train.inner.learning_rate if train.hypergradient_scale == "exact" else 1.0
+    if train.hypergradient == "none":
+        size = 0.0
+    own = train.meta_lambda if name == "correction" else 0.0
+    return total * (size + own) / (1 - optimizer.momentum)
 
 
 def _sum(optimizer: OptimizerConfig, train: TrainConfig) -> float:
@@ -68,5 +71,7 @@ def _sum(optimizer: OptimizerConfig, train: TrainConfig) -> float:
     return count * sum(float(rate(index)) for index in at) / max(1, len(at))
 
 
-def _or_scale(train: TrainConfig) -> str:
-    return ", or set train.hypergradient_scale: over_rate" if train.hypergradient_scale == "exact" else ""
+def _or_scale(name: str, train: TrainConfig) -> str:
+    """The other remedy, which only an optimiser feels whose steps are as long as its gradients."""
+    scales = train.hypergradient_scale == "exact" and train.optimizer_of(name).name == "sgd"
+    return ", or set train.hypergradient_scale: over_rate" if scales else ""

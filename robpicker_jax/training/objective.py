@@ -162,6 +162,7 @@ def robpicker_problem(
     average_decay: float = 0.0,
     average_proposes: bool = False,
     mixup: Mixup = NO_MIXUP,
+    device_axis: str | None = None,
 ) -> BilevelProblem:
     """RobPicker's bi-level problem: `inner_loss` and `outer_loss` with the same arguments, and an inner optimiser."""
     inner = inner_loss(
@@ -173,6 +174,7 @@ def robpicker_problem(
         average_decay=average_decay,
         average_proposes=average_proposes,
         mixup=mixup,
+        device_axis=device_axis,
     )
     return BilevelProblem(
         inner,
@@ -192,6 +194,7 @@ def inner_loss(
     average_decay: float = 0.0,
     average_proposes: bool = False,
     mixup: Mixup = NO_MIXUP,
+    device_axis: str | None = None,
 ) -> Callable[[Tree, Tree, NetworkState, Batch, Tree], tuple[Array, tuple[NetworkState, InnerAux]]]:
     """The inner loss as `(params, meta, state, batch, frozen) -> (loss, (state, aux))`.
 
@@ -216,6 +219,8 @@ def inner_loss(
         average_decay: decay of the averaged parameters, where the state holds them.
         average_proposes: the correction's proposal is their prediction.
         mixup: how often and how patches are mixed, where no module does it.
+        device_axis: mapped axis of the devices that share the batch, inside `shard_map` or `pmap`. Weights are then
+            relative to the whole batch, as all else is.
     """
     stop = jax.lax.stop_gradient
 
@@ -223,6 +228,7 @@ def inner_loss(
         params: Tree, meta: Tree, state: NetworkState, batch: Batch, frozen: Tree
     ) -> tuple[Array, tuple[NetworkState, InnerAux]]:
         this_key, next_key = jax.random.split(state.key)
+        this_key = of_device(this_key, device_axis)
         dropout_key = this_key if networks.dropout else None
         grid = networks.grid
         mixture = networks.mixture(this_key, meta, batch.image, batch.label, mixup)
@@ -278,7 +284,7 @@ def inner_loss(
             if stop_gradient_weight:
                 seen = weighted(still, target(still_features, still)[0])
             present = jnp.sum(noisy, axis=(1, 2, 3)) >= _PRESENT_VOX
-            weight = _normalised(networks.reweight(meta["reweighting"], seen.per_class, present), weights)
+            weight = _normalised(networks.reweight(meta["reweighting"], seen.per_class, present), weights, device_axis)
         aux = _inner_aux(values.per_patch, weight, alpha, noisy, corrected, batch)
         state = NetworkState(batch_stats, next_key, average)
         return jnp.mean(weight * taught), (state, jax.tree.map(stop, aux))
@@ -319,6 +325,16 @@ def outer_loss(
     return outer
 
 
+def of_device(key: Array, device_axis: str | None) -> Array:
+    """The key of a device's own draws: with one key for all, patches at the same place of each share would draw alike.
+
+    Args:
+        key: the same on every device.
+        device_axis: mapped axis of the devices, inside `shard_map` or `pmap`; None: the batch is one, and so is the key.
+    """
+    return key if device_axis is None else jax.random.fold_in(key, jax.lax.axis_index(device_axis))
+
+
 def _with_levels(finest: Array, coarser: Sequence[Array]) -> Array:
     """Losses of all levels of a network with deep supervision: half the weight from level to level, 1 in all."""
     shares = [2.0**-level for level in range(1 + len(coarser))]
@@ -326,12 +342,15 @@ def _with_levels(finest: Array, coarser: Sequence[Array]) -> Array:
     return jnp.asarray(total) / sum(shares)
 
 
-def _normalised(weight: Array, how: str) -> Array:
-    """Weights divided by their mean or sum over the batch, or as they are."""
+def _normalised(weight: Array, how: str, device_axis: str | None) -> Array:
+    """Weights divided by their mean or sum over the batch of all devices, or as they are."""
     if how == "none":
         return weight
-    total = jnp.maximum(jnp.sum(weight), 1e-6)
-    return weight / total if how == "sum" else weight * (weight.size / total)
+    total, count = jnp.sum(weight), weight.size
+    if device_axis is not None:
+        total, count = jax.lax.psum((total, count), device_axis)
+    total = jnp.maximum(total, 1e-6)
+    return weight / total if how == "sum" else weight * (count / total)
 
 
 def _inner_aux(losses: Array, weight: Array, alpha: Array, noisy: Array, corrected: Array, batch: Batch) -> InnerAux:

@@ -20,7 +20,7 @@ from robpicker_jax.training.corruption import CorruptionRates, corrupt
 from robpicker_jax.training.losses import BoundLoss, dice
 from robpicker_jax.training.losses.overlap import batch_dice, class_entropies
 from robpicker_jax.training.losses.voxelwise import focal
-from robpicker_jax.training.objective import Batch, Networks, NetworkState
+from robpicker_jax.training.objective import Batch, Networks, NetworkState, of_device
 
 Tree = Any
 
@@ -81,7 +81,7 @@ def own_loss(
             prediction = networks.probabilities(
                 networks.segment(state.average, state.batch_stats, batch.image, train=True)[1]
             )
-        noisy = corrupt(batch.label, batch.image, jax.random.fold_in(state.key, 1), corruption)
+        noisy = corrupt(batch.label, batch.image, of_device(jax.random.fold_in(state.key, 1), device_axis), corruption)
         grid = networks.grid
         given, clean = (
             grid.given(jax.nn.one_hot(each, n_classes, dtype=prediction.dtype)) for each in (noisy, batch.label)

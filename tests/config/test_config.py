@@ -124,6 +124,8 @@ def test_numbers_of_steps_below_one_are_shares_that_follow_the_steps(tiny_config
             load_config(tiny_config, ["train.steps=900", f"train.fine_tune_steps={wrong}"])
     with pytest.raises(InputError, match=r"must be less than train\.steps \(1\)"):
         load_config(tiny_config, ["train.steps=1", "train.fine_tune_steps=0.9"])
+    with pytest.raises(InputError, match=r"train\.meta_warmup_until.*meta_warmup_steps"):
+        load_config(tiny_config, ["train.meta_warmup_until=plateau", "train.meta_warmup_steps=0"])
 
 
 @pytest.mark.parametrize("index", ["²", "９", "99999999999999999999", "-1"])

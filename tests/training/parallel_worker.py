@@ -1,9 +1,10 @@
 """Runs in a process of its own, with the given number of virtual CPU devices: a few steps of a tiny problem.
 
-    python parallel_worker.py OUT.npz FORM:METHOD[:MICRO_BATCHES[:plain|norm[:LOSS]]] …
+    python parallel_worker.py OUT.npz FORM:METHOD[:MICRO_BATCHES[:plain|norm[:LOSS[:CLASS_WEIGHTS]]]] …
         [--restore DIR] [--save DIR] [--join PORT N I]
 
-Each case's parameters after three steps are written to OUT.npz. The networks have batch norm, except with "plain".
+Each case's parameters after three steps are written to OUT.npz. The networks have batch norm and weights are divided by
+their mean over the batch, except with "plain", where nothing is relative to the batch.
 """
 
 from __future__ import annotations
@@ -84,12 +85,15 @@ def batch(seed: int, lead: tuple[int, ...] = ()) -> Batch:
 def build(case: str, mesh: Any) -> tuple[Step, TrainState]:
     """The compiled step of a case, and its initial state on the devices."""
     fields = case.split(":")
-    form, method, micro, norm, loss = fields + ["", "", "1", "norm", "dice"][len(fields) :]
+    form, method, micro, norm, loss, by_class = fields + ["", "", "1", "norm", "dice", ""][len(fields) :]
     pmap = form == "pmap"
     axis = parallel.DATA_AXIS if pmap else None
-    bound = build_loss(TrainConfig(loss=loss), device_axis=axis)
+    options = {"class_weights": by_class} if by_class else {}
+    bound = build_loss(TrainConfig(loss=loss, loss_options=options), device_axis=axis)
     nets, trees = networks(axis, batch_norm=norm != "plain")
-    problem = accumulated(objective.robpicker_problem(nets, INNER, bound), int(micro))
+    weights = "none" if norm == "plain" else "mean"
+    problem = objective.robpicker_problem(nets, INNER, bound, weights=weights, device_axis=axis)
+    problem = accumulated(problem, int(micro))
     averages = {"mean": mean_over_devices} if pmap else {}
     step = plain_step(problem, **averages)
     if method != "plain":

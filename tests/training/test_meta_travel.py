@@ -33,7 +33,7 @@ def test_no_parameter_moves_further_than_the_bound(name: str, schedule: str) -> 
 
 
 def test_a_run_that_cannot_move_says_so() -> None:
-    frozen = TrainConfig(steps=10_000, correction=SLOW, reweighting=SLOW, hypergradient_scale="exact")
+    frozen = TrainConfig(steps=10_000, correction=SLOW, reweighting=SLOW, hypergradient_scale="exact", meta_lambda=0.0)
     lines = travel_warnings(frozen)
     assert len(lines) == 2
     assert "train.correction.learning_rate" in lines[0]
@@ -42,6 +42,27 @@ def test_a_run_that_cannot_move_says_so() -> None:
     assert travel_warnings(TrainConfig(variant="supervised", steps=10, meta_warmup_steps=10)) == []
     lively = OptimizerConfig(name="adam", learning_rate=1e-2)
     assert travel_warnings(TrainConfig(steps=1000, correction=lively, reweighting=lively)) == []
+
+
+def test_the_own_loss_of_the_correction_is_not_slowed_by_the_inner_rate() -> None:
+    plain = OptimizerConfig(name="sgd", learning_rate=1e-2, schedule="constant", momentum=0.0)
+    train = TrainConfig(steps=1000, correction=plain, reweighting=plain, hypergradient_scale="exact", meta_lambda=1.0)
+    rate = train.inner.learning_rate
+    assert meta_travel(train) == {
+        "correction": pytest.approx(1000 * 1e-2 * (1 + rate)),
+        "reweighting": pytest.approx(1000 * 1e-2 * rate),
+    }
+    (line,) = travel_warnings(train)
+    assert "reweighting" in line
+    own_alone = TrainConfig(variant="lc_only", steps=1000, correction=plain, hypergradient="none", meta_lambda=0.5)
+    assert meta_travel(own_alone)["correction"] == pytest.approx(1000 * 1e-2 * 0.5)
+
+
+def test_a_scale_is_proposed_only_to_an_optimiser_that_feels_it() -> None:
+    creeping = OptimizerConfig(name="adam", learning_rate=1e-6)
+    lines = travel_warnings(TrainConfig(steps=100, correction=creeping, reweighting=creeping))
+    assert len(lines) == 2
+    assert not any("over_rate" in line for line in lines)
 
 
 LIVELY = OptimizerConfig(name="adam", learning_rate=1e-2)

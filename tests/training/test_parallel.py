@@ -94,11 +94,13 @@ def test_four_devices_equal_one(one_device: dict[str, np.ndarray], tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_dice_over_the_batch_sums_over_the_devices(tmp_path: Path) -> None:
+def test_losses_with_sums_over_the_batch_take_them_over_the_devices(tmp_path: Path) -> None:
     """Of a batch whose patches differ in what they hold, Dice of the whole is not the mean of Dice of its halves."""
-    one = run(tmp_path / "one.npz", 1, "jit:tangent:1:norm:batch_dice")
-    two = run(tmp_path / "two.npz", 2, "pmap:tangent:1:norm:batch_dice")
-    assert_same(one["jit:tangent:1:norm:batch_dice"], two["pmap:tangent:1:norm:batch_dice"])
+    losses = ["batch_dice", "nnpu", "dice_cross_entropy:inverse_frequency"]
+    one = run(tmp_path / "one.npz", 1, *(f"jit:tangent:1:norm:{loss}" for loss in losses))
+    two = run(tmp_path / "two.npz", 2, *(f"pmap:tangent:1:norm:{loss}" for loss in losses))
+    for loss in losses:
+        assert_same(one[f"jit:tangent:1:norm:{loss}"], two[f"pmap:tangent:1:norm:{loss}"])
 
 
 @pytest.mark.slow

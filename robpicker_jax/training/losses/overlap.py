@@ -158,6 +158,7 @@ def dice_cross_entropy(
     smoothing_vox: float = _TINY,
     cross_entropy: float = 1.0,
     class_weights: ClassWeights = "none",
+    device_axis: str | None = None,
 ) -> LossValues:
     """Dice plus a multiple of the mean cross-entropy of the voxels.
 
@@ -167,8 +168,10 @@ def dice_cross_entropy(
         smoothing_vox: as for `dice`.
         cross_entropy: weight of the cross-entropy.
         class_weights: of the cross-entropy, see `voxelwise.ClassWeights`.
+        device_axis: mapped axis of the devices that share the batch, inside `shard_map` or `pmap`; no option of a
+            configuration.
     """
     overlap = dice(predicted, label, smoothing_vox=smoothing_vox)
-    entropy = cross_entropies(predicted, label, class_weights)
+    entropy = cross_entropies(predicted, label, class_weights, device_axis=device_axis)
     per_class = overlap.per_class + cross_entropy * entropy * entropy.shape[-1]
     return LossValues(jnp.mean(per_class, axis=-1), per_class)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from robpicker_jax.models.maxima import between
@@ -30,6 +31,7 @@ def focal(
     *,
     gamma: float = 2.0,
     class_weights: ClassWeights = "none",
+    device_axis: str | None = None,
 ) -> LossValues:
     """Focal loss, the mean over voxels of −(1 − p)^γ ln p of the labelled class (Lin et al. 2017, arXiv 1708.02002).
 
@@ -40,8 +42,10 @@ def focal(
         label: one-hot or soft label map.
         gamma: γ.
         class_weights: see `ClassWeights`.
+        device_axis: mapped axis of the devices that share the batch, inside `shard_map` or `pmap`; no option of a
+            configuration.
     """
-    per_class = cross_entropies(predicted, label, class_weights, gamma)
+    per_class = cross_entropies(predicted, label, class_weights, gamma, device_axis=device_axis)
     return LossValues(jnp.sum(per_class, axis=-1), per_class)
 
 
@@ -51,6 +55,7 @@ def cross_entropy(
     /,
     *,
     class_weights: ClassWeights = "none",
+    device_axis: str | None = None,
 ) -> LossValues:
     """Cross-entropy, Σ_c w_c times the mean over voxels of −y_c ln p_c, to far smaller probabilities than `focal` goes.
 
@@ -60,8 +65,11 @@ def cross_entropy(
         predicted: class probabilities.
         label: one-hot or soft label map; it need not sum to one.
         class_weights: see `ClassWeights`.
+        device_axis: mapped axis of the devices that share the batch, inside `shard_map` or `pmap`; no option of a
+            configuration.
     """
-    per_class = jnp.mean(voxel_entropies(predicted, label), axis=(1, 2, 3)) * _weights(label, class_weights)[None]
+    weights = _weights(label, class_weights, device_axis)
+    per_class = jnp.mean(voxel_entropies(predicted, label), axis=(1, 2, 3)) * weights[None]
     return LossValues(jnp.sum(per_class, axis=-1), per_class)
 
 
@@ -107,6 +115,7 @@ def nnpu(
     found_share: float = 0.6,
     class_priors: tuple[float, ...] | None = None,
     class_weights: ClassWeights = "none",
+    device_axis: str | None = None,
 ) -> LossValues:
     """Non-negative risk of positive and unlabelled voxels, for several positive classes (Kiryo et al. 2017, arXiv 1703.00593).
 
@@ -125,20 +134,23 @@ def nnpu(
         found_share: share of the particles that are annotated: π_k is the labelled share over this.
         class_priors: π_k of each species in patches, in place of that.
         class_weights: of the first term and of the second, see `ClassWeights`.
+        device_axis: mapped axis of the devices that share the batch, inside `shard_map` or `pmap`; no option of a
+            configuration.
     """
     wide = jnp.promote_types(predicted.dtype, jnp.float32)
     y, logs = label.astype(wide), -_log(predicted.astype(wide))
     space = (1, 2, 3)
     volume = y[0, ..., 0].size
-    shares = jnp.mean(y, axis=(0, *space))[1:]  # of the batch's voxels, by species
+    shares = _over_devices(jnp.mean(y, axis=(0, *space))[1:], device_axis)  # of the batch's voxels, by species
+    count = y[..., 0].size if device_axis is None else lax.psum(y[..., 0].size, device_axis)
     if class_priors is None:
         factor = jnp.full_like(shares, 1.0 / found_share)
     else:
-        factor = jnp.asarray(class_priors, wide) / jnp.maximum(shares, 1.0 / y[..., 0].size)
-    weights = _weights(y, class_weights)
+        factor = jnp.asarray(class_priors, wide) / jnp.maximum(shares, 1.0 / count)
+    weights = _weights(y, class_weights, device_axis)
     positive = jnp.sum(y * logs, axis=space)[:, 1:] * (factor * weights[1:])[None] / volume
     background = (jnp.sum(logs[..., 0], axis=space) - jnp.sum(y[..., 1:] * logs[..., :1], axis=space) @ factor) / volume
-    background = weights[0] * jnp.where(jnp.mean(background) > 0, background, 0.0)
+    background = weights[0] * jnp.where(_over_devices(jnp.mean(background), device_axis) > 0, background, 0.0)
     per_class = jnp.concatenate([background[:, None], positive], axis=1)
     return LossValues(jnp.sum(per_class, axis=-1), per_class)
 
@@ -148,6 +160,7 @@ def cross_entropies(
     label: Float[Array, "n z y x c"],
     class_weights: ClassWeights,
     gamma: float = 0.0,
+    device_axis: str | None = None,
 ) -> Float[Array, "n c"]:
     """Each class's part of the mean over voxels of −w (1 − p)^γ ln p."""
     wide = jnp.promote_types(predicted.dtype, jnp.float32)
@@ -155,18 +168,27 @@ def cross_entropies(
     values = -y * _log(p)
     if gamma:
         values = values * jnp.power(1.0 - between(p, _LEAST_PROBABILITY, 1.0) + _LEAST_PROBABILITY, gamma)
-    return jnp.mean(values, axis=(1, 2, 3)) * _weights(y, class_weights)[None]
+    return jnp.mean(values, axis=(1, 2, 3)) * _weights(y, class_weights, device_axis)[None]
 
 
-def _weights(label: Float[Array, "n z y x c"], class_weights: ClassWeights) -> Float[Array, " c"]:
+def _weights(
+    label: Float[Array, "n z y x c"], class_weights: ClassWeights, device_axis: str | None = None
+) -> Float[Array, " c"]:
     """Weights (c,). A class without a label in the batch counts as one voxel: its weight then multiplies nothing."""
     c = label.shape[-1]
     if class_weights == "none":
         return jnp.ones(c, label.dtype)
     if class_weights == "inverse_frequency":
-        mass = jnp.sum(label, axis=(0, 1, 2, 3))
-        return label[..., 0].size / (c * jnp.maximum(mass, 1.0))
+        mass, count = jnp.sum(label, axis=(0, 1, 2, 3)), label[..., 0].size
+        if device_axis is not None:
+            mass, count = lax.psum((mass, count), device_axis)
+        return count / (c * jnp.maximum(mass, 1.0))
     return jnp.asarray(class_weights, label.dtype)
+
+
+def _over_devices(mean: Array, device_axis: str | None) -> Array:
+    """The mean over the whole batch of a mean over a device's share."""
+    return mean if device_axis is None else lax.pmean(mean, device_axis)
 
 
 def _log(p: Array) -> Array:
