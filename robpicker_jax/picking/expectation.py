@@ -8,8 +8,15 @@ particles there:
 
 Thresholds are the ends of the steps of the isotonic regression of right and wrong on the score, as in `calibration`. On a
 tomogram without truth with n picks of at least t, about n · precision are right, and there are about
-n · precision / recall particles. That holds as far as the tomogram is like the calibration tomograms; bounds know nothing of
-how it differs from them.
+n · precision / recall particles. The bounds of that quotient are
+
+    lower bound of precision / upper bound of recall … upper bound of precision / lower bound of recall
+
+with 97.5 % bounds of each: both hold together in 95 of 100 calibrations at least, however they depend on each other, since
+each fails in 2.5 at most (Bonferroni). Such bounds are wide, and never narrower than they say.
+
+Bounds cover what is expected, as far as it is not known from so few calibration tomograms. They do not cover by how much a
+single tomogram's own numbers scatter about it, and they know nothing of how it differs from the calibration tomograms.
 """
 
 from __future__ import annotations
@@ -25,6 +32,8 @@ from robpicker_jax.picking.calibration import condensed
 
 CONFIDENCE = 0.95
 """Of the two-sided bounds."""
+_OF_EACH = 1 - (1 - CONFIDENCE) / 2
+"""Of the bounds of precision and of recall, where bounds of both have to hold at once."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +53,13 @@ class Expected:
         threshold: the score.
         precision: share of the picks that are right.
         recall: share of the particles that are found; None where the calibration tomograms had no particles of the class.
+        particles_per_pick: how many particles there are for each pick; None where the recall is not known or zero.
     """
 
     threshold: float
     precision: Rate
     recall: Rate | None
+    particles_per_pick: Rate | None = None
 
 
 @dataclass(frozen=True)
@@ -58,12 +69,12 @@ class ExpectedCount:
     Attributes:
         picks: how many reach the threshold.
         right: how many of them are right, with bounds.
-        particles: how many particles there are; None where the recall is not known or zero.
+        particles: how many particles there are, with bounds; None where the recall is not known or zero.
     """
 
     picks: int
     right: Rate
-    particles: float | None
+    particles: Rate | None
 
 
 def expected_curve(calibration: ClassCalibration) -> list[Expected]:
@@ -117,12 +128,15 @@ def expected_counts(
         count = int(np.count_nonzero((picks.labels == label) & (picks.scores >= least)))
         point = expected_at(calibration[name], least)
         if count and point is not None:
-            right = Rate(
-                *(count * share for share in (point.precision.value, point.precision.low, point.precision.high))
-            )
-            recall = 0.0 if point.recall is None else point.recall.value
-            found[name] = ExpectedCount(count, right, right.value / recall if recall else None)
+            per_pick = point.particles_per_pick
+            particles = None if per_pick is None else _times(count, per_pick)
+            found[name] = ExpectedCount(count, _times(count, point.precision), particles)
     return found
+
+
+def _times(count: int, rate: Rate) -> Rate:
+    """A number of picks times what each of them is worth."""
+    return Rate(count * rate.value, count * rate.low, count * rate.high)
 
 
 def _expected(calibration: ClassCalibration, index: int) -> Expected:
@@ -130,14 +144,23 @@ def _expected(calibration: ClassCalibration, index: int) -> Expected:
     picked, true = calibration.picked[index], calibration.true
     right = min(calibration.hits[index], picked)
     recall = _rate(min(right, true), true) if true else None
-    return Expected(calibration.thresholds[index], _rate(right, picked), recall)
+    per_pick = _particles_per_pick(min(right, true), picked, true)
+    return Expected(calibration.thresholds[index], _rate(right, picked), recall, per_pick)
 
 
-def _rate(hits: int, trials: int) -> Rate:
+def _particles_per_pick(hits: int, picked: int, true: int) -> Rate | None:
+    """Precision over recall, with bounds that hold where those of both do; None without a pick that is right."""
+    if not hits:
+        return None
+    precision, recall = (_rate(hits, trials, _OF_EACH) for trials in (picked, true))
+    return Rate(precision.value / recall.value, precision.low / recall.high, precision.high / recall.low)
+
+
+def _rate(hits: int, trials: int, confidence: float = CONFIDENCE) -> Rate:
     """hits / trials with Clopper and Pearson's bounds."""
     from scipy.stats import beta
 
-    tail = (1 - CONFIDENCE) / 2
+    tail = (1 - confidence) / 2
     low = float(beta.ppf(tail, hits, trials - hits + 1)) if hits else 0.0
     high = float(beta.ppf(1 - tail, hits + 1, trials - hits)) if hits < trials else 1.0
     return Rate(float(np.divide(hits, trials)), low, high)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -209,14 +209,15 @@ def write_table(
         temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
-_EXPECTED = ("expected_right", "expected_right_low", "expected_right_high", "expected_particles")
+_EXPECTED = tuple(f"expected_{what}{bound}" for what in ("right", "particles") for bound in ("", "_low", "_high"))
 
 
 def _expected(count: ExpectedCount | None) -> tuple[str, ...]:
     """Cells of what is expected, in the order of `_EXPECTED`."""
     if count is None:
         return ("",) * len(_EXPECTED)
-    return tuple(map(_number, (count.right.value, count.right.low, count.right.high, count.particles)))
+    rates = (count.right, count.particles)
+    return tuple(text for rate in rates for text in (("",) * 3 if rate is None else map(_number, astuple(rate))))
 
 
 def _number(value: float | None) -> str:

@@ -185,7 +185,7 @@ def _tomogram(view: TomogramView, species: Sequence[SpeciesInfo], budget_bytes: 
 
 def _expected(point: Expected) -> dict[str, Any]:
     """A point of a class's calibration: the score to its last digit, each rate as [value, low, high]."""
-    rates = {"precision": point.precision, "recall": point.recall}
+    rates = {"precision": point.precision, "recall": point.recall, "perPick": point.particles_per_pick}
     return {"score": float(point.threshold)} | {
         name: None if rate is None else [round(float(share), _DIGITS_OF_RATES) for share in astuple(rate)]
         for name, rate in rates.items()

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, poisson
 
 from robpicker_jax.annotations import Particles
 from robpicker_jax.evaluation.calibration_counts import ClassCalibration
-from robpicker_jax.picking.expectation import expected_at, expected_counts, expected_curve, expected_curve_of_all
+from robpicker_jax.picking.expectation import Rate, expected_at, expected_counts, expected_curve, expected_curve_of_all
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(0, 30))
@@ -71,9 +71,56 @@ def test_counts_of_a_tomogram_without_truth_are_near_the_planted_ones() -> None:
     assert count.picks == 320
     assert count.right.low < right.sum() < count.right.high
     assert count.right.value == pytest.approx(240, rel=0.1)
-    assert count.particles == pytest.approx(300, rel=0.1)
+    assert count.particles.value == pytest.approx(300, rel=0.1)
+    assert count.particles.low < 300 < count.particles.high
     above = expected_counts(picks, {"a": entry}, ["a"], {"a": 0.6})["a"]
     assert above.picks == (scores >= 0.6).sum()
     assert above.right.value == pytest.approx(right[scores >= 0.6].sum(), rel=0.1)
-    assert above.particles == pytest.approx(300, rel=0.1)
+    assert above.particles.value == pytest.approx(300, rel=0.1)
     assert expected_counts(picks.with_(scores=None), {"a": entry}, ["a"], {}) == {}
+
+
+@pytest.mark.parametrize("expected_true", [3.0, 12.0])
+@pytest.mark.parametrize("recall", [0.3, 0.7, 0.95])
+@pytest.mark.parametrize("false_per_particle", [0.05, 0.5, 2.0])
+def test_the_bounds_of_the_number_of_particles_hold_in_95_of_100_calibrations(
+    expected_true: float, recall: float, false_per_particle: float
+) -> None:
+    """Exactly, by the sum over all outcomes: particles that were found, missed, and false picks, each Poisson distributed."""
+    true_quotient = 1 / (recall + false_per_particle)  # particles for each pick
+    means = (expected_true * recall, expected_true * (1 - recall), expected_true * false_per_particle)
+    numbers = [np.arange(1 + int(poisson.isf(1e-6, mean))) for mean in means]
+    chances = [poisson.pmf(k, mean) for k, mean in zip(numbers, means, strict=True)]
+    covered = said = 0.0
+    for hits in numbers[0][1:].tolist():  # without a hit nothing is said
+        for missed in numbers[1].tolist():
+            for false in numbers[2].tolist():
+                entry = ClassCalibration((0.5,), (hits + false,), (hits,), hits + missed)
+                rate = _quotient(entry)
+                chance = chances[0][hits] * chances[1][missed] * chances[2][false]
+                said += chance
+                covered += chance * (rate.low <= true_quotient <= rate.high)
+    assert covered / said >= 0.95
+
+
+def test_the_bounds_of_the_number_of_particles_close_in_on_it_with_the_calibration() -> None:
+    """80 % are found, and one pick in four is false: 0.9375 particles for each pick, whatever the number looked at."""
+    widths = []
+    for n in (1, 10, 100, 1000):
+        rate = _quotient(ClassCalibration((0.5,), (16 * n,), (12 * n,), 15 * n))
+        assert rate.low < rate.value < rate.high
+        assert rate.value == pytest.approx(0.9375)
+        widths.append(rate.high - rate.low)
+    assert np.array(widths[:-1]) / widths[1:] == pytest.approx(10**0.5, rel=0.6)
+    assert widths[-1] < 0.08
+    for entry in (ClassCalibration((0.5,), (4,), (0,), 3), ClassCalibration((0.5,), (4,), (0,), 0)):
+        point = expected_at(entry, 0.5)
+        assert point is not None
+        assert point.particles_per_pick is None
+
+
+def _quotient(entry: ClassCalibration) -> Rate:
+    point = expected_at(entry, 0.5)
+    assert point is not None
+    assert point.particles_per_pick is not None
+    return point.particles_per_pick

@@ -195,6 +195,9 @@ def test_expected_counts_are_those_of_the_calibration(
     assert (row["expected_right_a"], row["expected_particles_a"]) == ("4.8", "9.6")
     interval = binomtest(8, 10).proportion_ci(0.95, method="exact")
     assert float(row["expected_right_low_a"]) == pytest.approx(6 * interval.low, rel=1e-3)
+    of_each = [binomtest(8, trials).proportion_ci(0.975, method="exact") for trials in (10, 16)]
+    assert float(row["expected_particles_low_a"]) == pytest.approx(6 * of_each[0].low / of_each[1].high, rel=1e-3)
+    assert float(row["expected_particles_high_a"]) == pytest.approx(6 * of_each[0].high / of_each[1].low, rel=1e-3)
     assert "expected_right_b" not in row
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from robpicker_jax.evaluation.calibration_counts import ClassCalibration
-from robpicker_jax.picking.expectation import expected_at, expected_counts, expected_curve_of_all
+from robpicker_jax.picking.expectation import Rate, expected_at, expected_counts, expected_curve_of_all
 from robpicker_jax.reporting import SpeciesInfo
 from robpicker_jax.reporting.data import Command
 from robpicker_jax.reporting.review_page import reviewed_view, write_review_page
@@ -76,9 +77,13 @@ def test_rates_and_counts_at_a_threshold_are_those_of_the_expectation(tmp_path: 
                 count = counts[name].right if name in counts else None
                 assert right == ("–" if count is None else f"{count.value:.0f}{count.low:.0f}–{count.high:.0f}")
                 seen = int((own >= point.threshold).sum()) or int((own >= least).sum())
-                particles = seen * point.precision.value / point.recall.value
-                particles = max(particles, 0.0 if count is None else count.value)  # no fewer than are right
-                assert there == (f"{particles:.0f}" if seen else "–")
+                rate, right_ones = point.particles_per_pick, count or Rate(0.0, 0.0, 0.0)
+                assert rate is not None
+                particles = [  # no fewer than are right
+                    max(seen * each, own_right)
+                    for each, own_right in zip(astuple(rate), astuple(right_ones), strict=True)
+                ]
+                assert there == ("{:.0f}{:.0f}–{:.0f}".format(*particles) if seen else "–")
         lines = browser.run("document.querySelectorAll('#curves path').length")
         assert lines == 4  # precision and recall of two classes
         browser.choose("score-class", 2)

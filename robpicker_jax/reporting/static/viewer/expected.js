@@ -34,7 +34,7 @@ function expectations() {
   };
   const share = (value) => value.toFixed(2), whole = (value) => value.toFixed(0);
   for (const kind of kinds) {
-    const point = expectedAt(kind, keptFrom(kind)), { precision, recall } = point;
+    const point = expectedAt(kind, keptFrom(kind)), { precision, recall, perPick } = point;
     const scores = scoresOf(kind), n = scores.filter((score) => score >= thresholdOf(kind.label)).length;
     // How many particles there are follows from the picks of the score that the recall was seen at, where there are any.
     const seen = scores.filter((score) => score >= point.score).length || n;
@@ -46,8 +46,7 @@ function expectations() {
     bounded(row, recall, share);
     bounded(row, n ? precision.map((value) => n * value) : null, whole);
     // Picks below all calibrated scores are beyond that score: there are never fewer particles than picks that are right.
-    const there = seen && recall && recall[0] ? Math.max((seen * precision[0]) / recall[0], n * precision[0]) : null;
-    element("td", there === null ? "–" : whole(there), row);
+    bounded(row, seen && perPick ? perPick.map((value, k) => Math.max(seen * value, n * precision[k])) : null, whole);
   }
 }
 
