@@ -1,8 +1,9 @@
-"""`sweep`: trials, halving, going on, and what is refused; on a tiny data set."""
+"""`sweep`: its methods, going on, and what is refused; on a tiny data set."""
 
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -12,18 +13,78 @@ from robpicker_jax.commands.cli import call
 from robpicker_jax.config import load_config
 from robpicker_jax.training.metrics_log import read_metrics
 from robpicker_jax.training.run_folder import trained_to
+from robpicker_jax.tuning import PROPOSALS, Done, parse_space
+
+RATE, WIDTHS = "train.inner.learning_rate", "model.widths"
+RANGE = f"{RATE}=1e-4..1e-2:log"
 
 
 @pytest.fixture
-def common(tiny_config: Path, tiny_data: Path, tmp_path: Path) -> list[str]:
-    """A sweep over the learning rate of a supervised tiny training."""
-    base = ["--config", str(tiny_config), "--data.dir", str(tiny_data), "--train.variant", "supervised"]
-    return [*base, "--workdir", str(tmp_path / "sweep"), "--over", "train.inner.learning_rate=1e-4..1e-2:log"]
+def base(tiny_config: Path, tiny_data: Path, tmp_path: Path) -> list[str]:
+    """A sweep of supervised tiny trainings."""
+    data = ["--config", str(tiny_config), "--data.dir", str(tiny_data), "--train.variant", "supervised"]
+    return [*data, "--workdir", str(tmp_path / "sweep")]
+
+
+@pytest.fixture
+def common(base: list[str]) -> list[str]:
+    """A sweep over the learning rate."""
+    return [*base, "--over", RANGE]
 
 
 def table(folder: Path) -> list[dict[str, str]]:
     with (folder / "sweep.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def best_score(trial: Path) -> float:
+    """The best validation score of a trial's own record."""
+    rows = [entry for entry in read_metrics(trial / "metrics.jsonl") if entry["kind"] == "validation"]
+    assert rows
+    return max(row["macro_f1"] or 0.0 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "over", "count"),
+    [
+        ("random", [RANGE, f"{WIDTHS}=[4,6]|[3,5]"], 2),
+        ("grid", [f"{RATE}=1e-3|3e-3", f"{WIDTHS}=[4,6]"], 2),  # there are no more, whatever --trials says
+        ("optuna", [RANGE], 3),
+    ],
+)
+def test_a_method_trains_its_trials_and_does_the_whole_job_with_the_best(
+    method: str, over: list[str], count: int, base: list[str], tmp_path: Path
+) -> None:
+    if method == "optuna":
+        pytest.importorskip("optuna", reason="Optuna is not installed (extra optuna)")
+    folder = tmp_path / "sweep"
+    arguments = [*base, "--method", method, "--trials", "4" if method == "grid" else str(count)]
+    arguments += [word for values in over for word in ("--over", values)]
+    assert call(sweep.main, arguments) == 0
+
+    rows, fields = table(folder), [values.partition("=")[0] for values in over]
+    assert [(row["trial"], row["steps"], row["failed"]) for row in rows] == [(str(n), "4", "") for n in range(count)]
+    space, done = parse_space(over), []
+    for row in rows:
+        trial = folder / f"trial_00{row['trial']}"
+        values = {key: json.loads(row[key]) for key in fields}
+        assert values == PROPOSALS[method](space, len(done), done, 0)
+        # What the table says was tried is what was trained, and its score is what that training found.
+        trained = load_config(trial / "config.yaml")
+        assert trained.train.inner.learning_rate == pytest.approx(float(values[RATE]), rel=1e-12)
+        assert list(trained.model.widths) == values.get(WIDTHS, [4, 6])
+        score = best_score(trial)
+        assert float(row["macro_f1"]) == pytest.approx(score, abs=1e-6)
+        done.append(Done(values, score))
+    assert len({json.dumps(trial.values) for trial in done}) == count
+    best = max(range(count), key=lambda number: (done[number].score, -number))
+    assert [number for number in range(count) if (folder / f"trial_00{number}/evaluation.json").exists()] == [best]
+    chosen = load_config(folder / "best.yaml").train.inner.learning_rate
+    assert chosen == pytest.approx(float(done[best].values[RATE]), rel=1e-12)
+    before = (folder / "sweep.csv").read_bytes()
+    assert call(sweep.main, arguments) == 0  # nothing is left to do
+    assert (folder / "sweep.csv").read_bytes() == before
 
 
 @pytest.mark.slow
@@ -66,12 +127,7 @@ def test_halving_trains_all_for_a_while_and_the_best_to_the_end_and_goes_on(
         float(rows[int(best)]["train.inner.learning_rate"]), rel=1e-12
     )
     for row in rows:
-        scores = [
-            entry["macro_f1"]
-            for entry in read_metrics(folder / f"trial_00{row['trial']}" / "metrics.jsonl")
-            if entry["kind"] == "validation"
-        ]
-        assert float(row["macro_f1"]) == pytest.approx(max(score or 0.0 for score in scores), abs=1e-6)
+        assert float(row["macro_f1"]) == pytest.approx(best_score(folder / f"trial_00{row['trial']}"), abs=1e-6)
     assert call(sweep.main, [*arguments[:-5], "3", *arguments[-4:]]) == 2
     assert "holds a sweep with other settings (trials)" in capsys.readouterr().err
 
