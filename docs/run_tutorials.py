@@ -1,30 +1,44 @@
-"""Execute the tutorials in place: `python docs/run_tutorials.py [NAME …]`, all of docs/tutorials/ without a name.
+"""Execute the tutorials in place: `python docs/run_tutorials.py [--limit SECONDS] [NAME …]`, all without a name.
 
 Each notebook runs in an empty temporary folder, with this checkout's package and the commands of this environment, and is
 written back with its new outputs and without metadata of this machine. It needs the extra `tutorials`, and
 docs/tutorials/copick.ipynb the extra `copick`. The tests refuse outputs with errors, warnings or absolute paths.
+
+The seconds of each notebook are printed with the machine, and stated in docs/start.md. A tutorial is to take less than
+five minutes on two free cores: one that takes longer than `--limit` ends the command, and its file stays as it is. Where
+other programs use the cores too, a larger limit gives it the time that it then takes.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import platform
 import re
 import sys
 import tempfile
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 TUTORIALS = ROOT / "docs" / "tutorials"
-TIMEOUT_S = 1800
+LIMIT_S = 300
+"""What a tutorial may take on two free cores, seconds."""
 _TERMINAL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
-def executed(path: Path) -> Any:
+def executed(path: Path, limit_s: float = LIMIT_S) -> Any:
     """The notebook with the outputs of a new execution.
+
+    Args:
+        path: of the notebook.
+        limit_s: what all its cells may take together, seconds.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed; the message holds it.
+        nbclient.exceptions.CellTimeoutError: the limit was reached; the message holds the cell that ran then.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -35,9 +49,15 @@ def executed(path: Path) -> Any:
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": search,
     }
+    deadline = time.monotonic() + limit_s
+
+    def left(_: Any) -> int:
+        """What a cell may take, in whole seconds; nbclient reads 0 as no limit at all."""
+        return max(1, round(deadline - time.monotonic()))
+
     with tempfile.TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}
-        client = NotebookClient(notebook, timeout=TIMEOUT_S, kernel_name="python3", resources=resources)
+        client = NotebookClient(notebook, timeout_func=left, kernel_name="python3", resources=resources)
         client.execute(env=environment)
     return cleaned(notebook)
 
@@ -77,10 +97,18 @@ def main() -> int:
     """Execute and write what is named, or all."""
     import nbformat
 
-    paths = [TUTORIALS / f"{name.removesuffix('.ipynb')}.ipynb" for name in sys.argv[1:]]
+    parser = argparse.ArgumentParser(description="Execute the tutorials in place.")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="of docs/tutorials/; default: all")
+    parser.add_argument("--limit", metavar="SECONDS", type=float, default=LIMIT_S, help="of each; default: %(default)s")
+    options = parser.parse_args()
+    paths = [TUTORIALS / f"{name.removesuffix('.ipynb')}.ipynb" for name in options.names]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {cores} cores ({platform.processor() or platform.machine()})", flush=True)
     for path in paths or sorted(TUTORIALS.glob("*.ipynb")):
-        nbformat.write(executed(path), path)
-        print(path.relative_to(ROOT))
+        start = time.monotonic()
+        notebook = executed(path, options.limit)
+        nbformat.write(notebook, path)
+        print(f"{path.relative_to(ROOT)}: {time.monotonic() - start:.0f} s", flush=True)
     return 0
 
 

@@ -25,6 +25,8 @@ FOLDER = ROOT / "docs" / "tutorials"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 BYTES_AT_MOST = 1_000_000
 _END = {"|", ">", "2>&1", ">/dev/null", ";"}
+# Python's own warnings hold the name of their class; those of the package's commands begin their line.
+_FAULTS = re.compile(r"Traceback|\w*Warning\b|^\s*(?:error|warning):", flags=re.MULTILINE)
 _PATHS = re.compile(r"(?<![\w.~])/(?:home|root|tmp|usr|opt|Users|work|var|mnt|scratch)/|[A-Z]:\\Users|ipykernel_\d")
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -72,7 +74,7 @@ def test_a_notebook_is_executed_from_top_to_bottom_without_an_error(path: Path) 
     for cell in cells:
         assert all(output["output_type"] != "error" for output in cell["outputs"])
         said = "\n".join(texts(cell))
-        assert not re.search(r"Traceback|\w*Warning\b|^error:", said, flags=re.MULTILINE), said
+        assert not _FAULTS.search(said), said
 
 
 @each
@@ -87,6 +89,20 @@ def test_a_notebook_is_small_clean_and_has_pictures(path: Path) -> None:
     assert "\x1b" not in said
     pictures = [o for cell in code_cells(path) for o in cell["outputs"] if "image/png" in o.get("data", {})]
     assert len(pictures) >= 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a\nwarning: the contrast seems to be inverted",
+        "error: no such file",
+        "x.py:3: UserWarning: y",
+        "Traceback (most",
+    ],
+)
+def test_errors_and_warnings_are_seen(text: str) -> None:
+    assert _FAULTS.search(text)
+    assert not _FAULTS.search("0 errors, 2 warnings\nno warning: all is well\nthe error: 3 %")
 
 
 @pytest.mark.parametrize("text", ["/home/ann/x", "see /scratch/ab12/x", "'/usr/share/x'", r"C:\Users\ann"])
@@ -140,10 +156,26 @@ def test_the_page_of_a_notebook_shows_all_of_it(path: Path) -> None:
         assert f"robpicker {words[0]} " in page
 
 
+def test_a_notebook_that_takes_longer_than_its_limit_is_stopped(tmp_path: Path) -> None:
+    """The limit is of all cells together."""
+    nbformat = pytest.importorskip("nbformat", reason="the extra tutorials is not installed")
+    exceptions = pytest.importorskip("nbclient.exceptions", reason="the extra tutorials is not installed")
+    pytest.importorskip("ipykernel", reason="the extra tutorials is not installed")
+    cells = [nbformat.v4.new_code_cell(f"import time; time.sleep({seconds})") for seconds in (1.5, 60)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "long.ipynb")
+    with pytest.raises(exceptions.CellTimeoutError, match="60"):
+        script("run_tutorials").executed(tmp_path / "long.ipynb", limit_s=3)
+
+
+def test_a_tutorial_may_take_five_minutes() -> None:
+    assert script("run_tutorials").LIMIT_S == 300
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(1000)
 @each
 def test_a_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within three times the limit, since a test shares its machine; `--durations=0` shows what each took."""
     for needed in ("nbclient", "ipykernel", "nbformat"):
         pytest.importorskip(needed, reason="the extra tutorials is not installed")
     if path.stem == "copick":
@@ -151,7 +183,8 @@ def test_a_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("tensorstore", reason="the extra zarr is not installed")
     monkeypatch.delenv("JAX_NUMPY_RANK_PROMOTION", raising=False)  # which the tests set, and users do not
     before = read(path)
-    after = script("run_tutorials").executed(path)
+    run_tutorials = script("run_tutorials")
+    after = run_tutorials.executed(path, limit_s=3 * run_tutorials.LIMIT_S)
     assert [cell.source for cell in after.cells] == ["".join(cell["source"]) for cell in before["cells"]]
     for old, new in zip(before["cells"], after.cells, strict=True):
         kinds = [output["output_type"] for output in old.get("outputs", [])]
