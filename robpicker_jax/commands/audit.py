@@ -287,7 +287,7 @@ def _write(
 def _write_pages(views: Sequence[TomogramView], auditor: Auditor, factor: float, options: argparse.Namespace) -> None:
     """Write the pages on which the suspicions are reviewed; `factor`: voxels of the model in one of the files'."""
     from robpicker_jax.auditing import files
-    from robpicker_jax.reporting.data import Command, SpeciesInfo
+    from robpicker_jax.reporting.data import AfterReview, Command, SpeciesInfo
     from robpicker_jax.reporting.review_page import page_paths, write_review_page
     from robpicker_jax.reporting.viewer import MAX_TOMOGRAMS
 
@@ -295,9 +295,12 @@ def _write_pages(views: Sequence[TomogramView], auditor: Auditor, factor: float,
     workdir, data, out = (shlex.quote(str(path)) for path in (options.workdir, options.data, options.out))
     before = f"robpicker audit --workdir {workdir} --data {data} --split {options.split} --out {out}"
     command = Command(before, "--min-score", "--apply --overwrite")
+    table = shlex.quote(str(options.out / files.TABLE))
+    after_review = AfterReview(after=f" --picks {table} --out CLEANED")
     title = f"Audit: {options.data.name}/{options.split}"
     paths = page_paths(options.out, files.PAGE, len(views))
-    for number, path in enumerate(paths):
-        part = views[number * MAX_TOMOGRAMS : (number + 1) * MAX_TOMOGRAMS]
-        write_review_page(path, title, ", ".join(view.name for view in part), species, part, command)
+    for number, path in enumerate(paths, start=1):
+        part = views[(number - 1) * MAX_TOMOGRAMS : number * MAX_TOMOGRAMS]
+        subtitle = ", ".join(view.name for view in part)
+        write_review_page(path, title, subtitle, species, part, command, after_review=after_review, number=number)
         say(f"to review: {path}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +14,12 @@ from numpy.typing import ArrayLike
 
 from robpicker_jax.annotations import Particles
 from robpicker_jax.datasets import OpenedTomogram, TomogramFiles, agreed_voxel_size, open_tomogram, tomograms_from
+from robpicker_jax.evaluation.calibration_counts import ClassCalibration
 from robpicker_jax.models.model_file import save_model
 from robpicker_jax.models.trained_model import ModelCard
 from robpicker_jax.picking.agreement import check_voxel_size, unlike_training
 from robpicker_jax.picking.inference import Reader, Segmentation
+from robpicker_jax.picking.known_calibration import known_calibration
 from robpicker_jax.picking.model_picker import ModelPicker
 from robpicker_jax.picking.picker import model_picker
 from robpicker_jax.system.compilation import enable_persistent_cache
@@ -35,9 +37,11 @@ class Model:
 
     Attributes:
         picker: the picker behind it.
+        source: where it was loaded from: a run's folder, a file, or the name of a model that ships; None: not known.
     """
 
     picker: ModelPicker
+    source: Path | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -48,6 +52,14 @@ class Model:
     def species(self) -> list[str]:
         """Names of the species, that of class label 1 first."""
         return self.card.class_names
+
+    @property
+    def calibration(self) -> Mapping[str, ClassCalibration]:
+        """What its picks were worth by their score, by species: by its card, else by the run that it was loaded from.
+
+        Empty where neither tells.
+        """
+        return known_calibration(self.source, self.card)
 
     def pick(
         self,
@@ -122,7 +134,7 @@ class Model:
         Raises:
             InputError: an unknown key, an impossible value, or a field of the network itself.
         """
-        return Model(replace(self.picker, model=self.picker.model.with_overrides(overrides)))
+        return replace(self, picker=replace(self.picker, model=self.picker.model.with_overrides(overrides)))
 
     def save(self, path: PathLike) -> None:
         """Write the model as one file, which `load_model` reads.
@@ -213,7 +225,7 @@ def load_model(path: PathLike, overrides: Sequence[str] = ()) -> Model:
         InputError: no model there, or a damaged one.
     """
     enable_persistent_cache()
-    return Model(model_picker(Path(path), overrides))
+    return Model(model_picker(Path(path), overrides), Path(path))
 
 
 def _one_tomogram(path: PathLike) -> TomogramFiles:

@@ -18,13 +18,16 @@ from robpicker_jax.commands.review_pages import (
     expected_of,
     lists_of,
     open_tomograms,
+    pick_command,
     species_of_card,
     species_of_radii,
     write_pages,
 )
 from robpicker_jax.config import CopickConfig
+from robpicker_jax.datasets.copick_project import is_project
 from robpicker_jax.models.trained_model import ModelCard
-from robpicker_jax.reporting.data import Command
+from robpicker_jax.picking.known_calibration import known_calibration
+from robpicker_jax.reporting.data import AfterReview, Command
 from robpicker_jax.reviewing import ReviewList
 from robpicker_jax.reviewing.reading import ReviewedTomogram, review_lists
 from robpicker_jax.system.errors import InputError
@@ -32,6 +35,9 @@ from robpicker_jax.training.export import load_trained_model
 
 Tomograms = PathLike | Sequence[PathLike] | Mapping[str, ArrayLike]
 Picks = PathLike | Mapping[str, Particles]
+
+_PICKED_HERE = Command("model", "picking.min_scores", ".pick(volume)", language="python")
+"""How a model picks what is not on disk, named as docs/review.md names it."""
 
 
 def review(
@@ -67,6 +73,7 @@ def review(
     if (model is None) == (species is None):
         raise InputError("give one of model and species", where="review", fix="such as species={'ribosome': 150}")
     card = None if model is None else _card(model)
+    source = model.source if isinstance(model, Model) else None if model is None else Path(model)
     paths = _paths(tomograms)
     if isinstance(tomograms, Mapping):
         size = voxel_size if card is None else voxel_size or card.voxel_size_angstrom
@@ -86,10 +93,11 @@ def review(
         opened,
         lists,
         shown,
-        Command(),
+        pick_command(source, paths) if paths and not isinstance(picks, Mapping) else _PICKED_HERE,
         title=f"Review: {'picks' if isinstance(picks, Mapping) else Path(picks).resolve().name}",
+        after_review=_after_review(picks),
         picks=None if isinstance(picks, Mapping) else Path(picks),
-        expected=expected_of(card, None if model is None or isinstance(model, Model) else Path(model)),
+        expected=expected_of({} if card is None else known_calibration(source, card)),
         overwrite=overwrite,
     )
 
@@ -136,6 +144,16 @@ def apply_review(
         inputs = files if isinstance(picks, Mapping) else [*files, Path(picks)]
         write_lists(Path(out), done, format, inputs=inputs, overwrite=overwrite)
     return {given.name: corrected for given, corrected in done}
+
+
+def _after_review(picks: Picks) -> AfterReview:
+    """The call that carries the decisions out; of a project they go into it."""
+    if isinstance(picks, Mapping):
+        given, out = "picks", "'CORRECTED'"
+    else:
+        given = repr(os.fspath(picks))
+        out = given if is_project(Path(picks)) else "'CORRECTED'"
+    return AfterReview("rp.apply_review('", f"', {given}, out={out})")
 
 
 def _card(model: Model | PathLike) -> ModelCard:

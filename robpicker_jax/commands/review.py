@@ -15,6 +15,7 @@ from robpicker_jax.system.progress import say
 if TYPE_CHECKING:
     from robpicker_jax.config import CopickConfig
     from robpicker_jax.models.trained_model import ModelCard
+    from robpicker_jax.reporting.data import AfterReview
     from robpicker_jax.reviewing import ReviewList
     from robpicker_jax.reviewing.reading import ReviewedTomogram
 
@@ -121,13 +122,15 @@ def _write_pages(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         expected_of,
         lists_of,
         open_tomograms,
+        pick_command,
         species_of_card,
         species_of_radii,
         write_pages,
     )
     from robpicker_jax.config import CopickConfig
+    from robpicker_jax.picking.known_calibration import known_calibration
     from robpicker_jax.proposal.species import parsed
-    from robpicker_jax.reporting.data import Command
+    from robpicker_jax.reporting.data import Command, decisions_file
 
     card = _card(options)
     section = _copick(CopickConfig() if card is None else card.data.copick, overrides)
@@ -139,24 +142,42 @@ def _write_pages(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         species = species_of_radii(parsed(options.species), size, "--species", "--voxel-size")
     reading = {"options": parse_options(options.picks_option, "--picks-option"), "fmt": options.picks_format}
     opened, lists = lists_of(options.tomograms, opened, options.picks, [entry.name for entry in species], **reading)
-    source = options.workdir or "RUN"
-    places = " ".join(shlex.quote(str(path)) for path in options.tomograms)
-    command = Command(f"robpicker pick --workdir {shlex.quote(str(source))} --out PICKS", after=places)
+    command = pick_command(options.workdir, options.tomograms)
     if any(given.suggestions is not None for given in lists):
-        command = Command(f"robpicker audit --workdir {shlex.quote(str(source))} --out AUDIT", "--min-score", "--apply")
+        source = shlex.quote(str(options.workdir or "RUN"))
+        command = Command(f"robpicker audit --workdir {source} --out AUDIT", "--min-score", "--apply")
+    title, after_review = f"Review: {options.picks.resolve().name}", _after_review(options)
     paths = write_pages(
         options.out,
         opened,
         lists,
         species,
         command,
-        title=f"Review: {options.picks.resolve().name}",
+        title=title,
+        after_review=after_review,
         picks=options.picks,
-        expected=expected_of(card, options.workdir),
+        expected=expected_of({} if card is None else known_calibration(options.workdir, card)),
         overwrite=options.overwrite,
     )
     for path in paths:
         say(f"page: {path}")
+    saved = [decisions_file(title, number) for number in range(1, len(paths) + 1)]
+    say(
+        f"next: open {'it' if len(paths) == 1 else 'them'} in a browser, decide, save the decisions, and where they were saved"
+    )
+    say(f"  {after_review.with_files(*saved)}")
+
+
+def _after_review(options: argparse.Namespace) -> AfterReview:
+    """The command that carries decisions on these lists out; of a project they go into it."""
+    from robpicker_jax.datasets.copick_project import is_project
+    from robpicker_jax.reporting.data import AfterReview
+
+    out = str(options.picks) if is_project(options.picks) else "CORRECTED"
+    reading = ["--picks", str(options.picks)]
+    reading += ["--picks-format", options.picks_format] if options.picks_format else []
+    reading += [word for option in options.picks_option for word in ("--picks-option", option)]
+    return AfterReview(after=f" {shlex.join([*reading, '--out', out])}")
 
 
 def _card(options: argparse.Namespace) -> ModelCard | None:

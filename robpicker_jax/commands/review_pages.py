@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,11 +14,11 @@ import numpy as np
 from robpicker_jax.config import CopickConfig
 from robpicker_jax.datasets.copick_project import is_project
 from robpicker_jax.datasets.named import named_tomograms
+from robpicker_jax.evaluation.calibration_counts import ClassCalibration
 from robpicker_jax.models.trained_model import ModelCard
 from robpicker_jax.picking.agreement import agrees, voxel_size_of
 from robpicker_jax.picking.expectation import Expected, expected_curve_of_all
-from robpicker_jax.picking.known_calibration import known_calibration
-from robpicker_jax.reporting.data import Command, SpeciesInfo
+from robpicker_jax.reporting.data import APPLY, AfterReview, Command, SpeciesInfo
 from robpicker_jax.reporting.rejected import rejected_beside
 from robpicker_jax.reporting.review_page import page_paths, reviewed_view, write_review_page
 from robpicker_jax.reporting.viewer import MAX_TOMOGRAMS
@@ -156,15 +157,15 @@ def species_of_radii(
     return [SpeciesInfo(name, radius / voxel_size_angstrom) for name, radius in radii_angstrom.items() if radius]
 
 
-def expected_of(card: ModelCard | None, source: Path | None) -> dict[str, list[Expected]]:
-    """What picks of a model are worth by their score, by species; empty without a model, or without its calibration.
-
-    Args:
-        card: of the model; None: there is none.
-        source: where it was loaded from, None where that is not known.
-    """
-    known = {} if card is None else known_calibration(source, card)
+def expected_of(known: Mapping[str, ClassCalibration]) -> dict[str, list[Expected]]:
+    """What picks of a model are worth by their score, by species, from its calibration."""
     return {name: expected_curve_of_all(entry) for name, entry in known.items()}
+
+
+def pick_command(source: str | Path | None, tomograms: Sequence[str | Path]) -> Command:
+    """The command that picks these tomograms; RUN stands for a model that is not known."""
+    places = shlex.join(map(str, tomograms))
+    return Command(f"robpicker pick --workdir {shlex.quote(str(source or 'RUN'))} --out PICKS", after=places)
 
 
 def write_pages(
@@ -175,6 +176,7 @@ def write_pages(
     command: Command,
     *,
     title: str,
+    after_review: AfterReview = APPLY,
     picks: Path | None = None,
     expected: Mapping[str, Sequence[Expected]] | None = None,
     overwrite: bool = False,
@@ -188,6 +190,7 @@ def write_pages(
         species: in the order of their labels.
         command: what made the lists.
         title: heading of the pages.
+        after_review: what carries out the decisions on the lists.
         picks: what the lists were read from, which is not replaced, and beside which candidates that limits dropped are
             looked for; None: they were in memory.
         expected: what picks of the model that made the lists are worth, see `expected_of`.
@@ -200,12 +203,22 @@ def write_pages(
     paths = page_paths(out, "review", len(opened))
     check_outputs(paths, inputs=[picks, *(item.path for item in opened)], overwrite=overwrite)
     names = [entry.name for entry in species]
-    for path, part in zip(paths, parts, strict=True):
+    for number, (path, part) in enumerate(zip(paths, parts, strict=True), start=1):
         views = []
         for item, given in zip(opened[part], lists[part], strict=True):
             dropped = None if picks is None else rejected_beside(picks, item.name, names)
             with nullcontext(item.density) if item.path is None else open_volume(item.path) as density:
                 views.append(reviewed_view(item.name, density, given.particles, item.voxel_size_angstrom, dropped))
         subtitle = ", ".join(view.name for view in views)
-        write_review_page(path, title, subtitle, species, views, command, expected=expected)
+        write_review_page(
+            path,
+            title,
+            subtitle,
+            species,
+            views,
+            command,
+            after_review=after_review,
+            number=number,
+            expected=expected,
+        )
     return paths

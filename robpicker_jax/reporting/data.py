@@ -6,6 +6,7 @@ Every part may be missing; its section then says why. A class label is the index
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -56,14 +57,46 @@ class Command(NamedTuple):
         before: what stands before the threshold.
         flag: the flag of the threshold: "--picking.min_scores", by class, or "--min-score" of an audit.
         after: what stands after it.
+        language: "shell", or "python" for notebooks: `before.with_options("flag={…}")after`.
     """
 
     before: str = "robpicker pick --workdir RUN --out PICKS"
     flag: str = "--picking.min_scores"
     after: str = "TOMOGRAMS"
+    language: str = "shell"
 
 
 PICK = Command()
+
+
+class AfterReview(NamedTuple):
+    """What carries decisions out, around the name of the file that holds them.
+
+    Attributes:
+        before: what stands before the file.
+        after: what stands after it.
+    """
+
+    before: str = "robpicker review --apply "
+    after: str = " --picks PICKS --out CORRECTED"
+
+    def with_files(self, *files: str) -> str:
+        """The command for files of decisions; a command line takes several, a notebook's call gets one here."""
+        return self.before + " --apply ".join(files) + self.after
+
+
+APPLY = AfterReview()
+
+
+def decisions_file(title: str, page: int = 1) -> str:
+    """What the page of this title saves decisions as, by which browsers and shells need no quotes.
+
+    Args:
+        title: the page's heading.
+        page: which of the pages of this title it is, from 1: their files lie in one folder.
+    """
+    stem = re.sub(r"[^\w.-]+", "_", title).strip("._") or "tomogram"
+    return f"{stem}{'' if page == 1 else f'_{page}'}_decisions.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +209,8 @@ class ReportData:
         validated_on: the tomograms by which the best model was chosen: "val", or "meta" where there is no val/, or "train"
             where there is neither.
         command: what picks, or audits, like this.
+        after_review: what carries out the decisions that are made on the viewer's lists.
+        page: which of several pages of this title it is.
         absent: section → reason that replaces the report's own; sections "evaluation", "thresholds", "tomograms",
             "training", "meta", "labels", "weights".
     """
@@ -197,6 +232,8 @@ class ReportData:
     expected_of_all: Mapping[str, Sequence[Expected]] = field(default_factory=dict)
     validated_on: str = "val"
     command: Command = PICK
+    after_review: AfterReview = APPLY
+    page: int = 1
     absent: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

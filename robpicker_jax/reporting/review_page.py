@@ -11,7 +11,7 @@ import numpy as np
 
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.picking.expectation import Expected
-from robpicker_jax.reporting.data import Command, ReportData, SpeciesInfo, TomogramView
+from robpicker_jax.reporting.data import APPLY, AfterReview, Command, ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.image import grey, window
 from robpicker_jax.reporting.page import static_page
 from robpicker_jax.reporting.rejected import Rejected
@@ -84,6 +84,8 @@ def write_review_page(
     views: Sequence[TomogramView],
     command: Command,
     *,
+    after_review: AfterReview = APPLY,
+    number: int = 1,
     expected: Mapping[str, Sequence[Expected]] | None = None,
 ) -> None:
     """Write a page of at most `viewer.MAX_TOMOGRAMS` tomograms.
@@ -95,12 +97,22 @@ def write_review_page(
         species: in the order of their class labels.
         views: the tomograms.
         command: what made the lists.
+        after_review: what carries out the decisions on them.
+        number: which of the pages of this title it is, from 1.
         expected: by class, what picks of at least a score are worth without truth, where it is known of the model that
             made the lists.
     """
     if not 0 < len(views) <= MAX_TOMOGRAMS:
         raise ValueError(f"a page shows 1 to {MAX_TOMOGRAMS} tomograms, not {len(views)}")
-    data = ReportData(title=title, species=species, tomograms=views, command=command, expected_of_all=expected or {})
+    data = ReportData(
+        title=title,
+        species=species,
+        tomograms=views,
+        command=command,
+        after_review=after_review,
+        page=number,
+        expected_of_all=expected or {},
+    )
     elements, scripts = viewer_html(data)
     counts = {"tomograms": len(views), "particles": int(np.sum([len(view.picks) for view in views]))}
     tiles = "".join(f'<div class="tile"><b>{n}</b><span>{name}</span></div>' for name, n in counts.items())

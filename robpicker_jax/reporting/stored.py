@@ -20,6 +20,7 @@ from robpicker_jax.config.loading import parse_yaml
 from robpicker_jax.evaluation.calibration_counts import ClassCalibration
 from robpicker_jax.picking.expectation import expected_curve, expected_curve_of_all
 from robpicker_jax.reporting.data import (
+    AfterReview,
     ClassWeights,
     Command,
     Comparison,
@@ -132,6 +133,7 @@ def load_workdir(workdir: Path, *, compare: Path | None = None) -> ReportData:
         expected={name: expected_curve(entry) for name, entry in calibrated.items()},
         expected_of_all={name: expected_curve_of_all(entry) for name, entry in calibrated.items()},
         command=Command(before=f"robpicker pick --workdir {shlex.quote(str(workdir))} --out PICKS"),
+        after_review=AfterReview(after=f" --picks {shlex.quote(str(workdir / 'picks'))} --out CORRECTED"),
     )
     if (workdir / INPUTS).is_file():
         data = _with_inputs(data, workdir / INPUTS)

@@ -17,7 +17,7 @@ from robpicker_jax.annotations.geometry import euler_from_matrix
 from robpicker_jax.annotations.particles import Particles
 from robpicker_jax.picking.expectation import Expected
 from robpicker_jax.picking.rejection import REASONS
-from robpicker_jax.reporting.data import ReportData, SpeciesInfo, TomogramView
+from robpicker_jax.reporting.data import ReportData, SpeciesInfo, TomogramView, decisions_file
 from robpicker_jax.reporting.image import grey, window
 from robpicker_jax.reporting.outcomes import matches_of
 from robpicker_jax.reporting.rejected import COLUMN, Rejected
@@ -82,9 +82,11 @@ def viewer_payload(data: ReportData, *, budget_bytes: int = BUDGET_BYTES) -> dic
         record = _tomogram(view, data.species, left // (len(shown) - index))
         left -= sum(len(text) for text in record["slices"])
         tomograms.append(record)
+    saved = decisions_file(data.title, data.page)
     return {
         "run": data.title,
-        "command": dict(zip(("before", "flag", "after"), data.command, strict=True)),
+        "command": data.command._asdict(),
+        "decisions": {"file": saved, "next": data.after_review.with_files(saved)},
         "classes": classes,
         "unknown": {"name": "unknown class", "colour": BACKGROUND_COLOUR},
         "scoreColours": score_colours(32),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 import robpicker_jax as rp
 from robpicker_jax.evaluation.calibration_counts import ClassCalibration
+from robpicker_jax.models.provenance import Provenance
 from robpicker_jax.picking import calibration
 from robpicker_jax.reviewing import Edit, Review, fingerprint, write_decisions
 from tests.commands.test_review import SPECIES, folder, payload  # noqa: F401
@@ -77,6 +80,46 @@ def test_candidates_dropped_beside_the_lists_and_the_calibration_of_a_run_are_sh
         {"size": 3, "edge": 2},
     ]
     assert [point["score"] for point in shown["classes"][0]["expected"]] == [0.8, 0.4]
+
+
+def test_a_model_brings_its_calibration_and_the_page_tells_the_next_call(tiny_run: Path, tmp_path: Path) -> None:
+    """Of the run that it is from, or of its card, which goes before; and options do not take it away."""
+    run = tmp_path / "it's a run"
+    run.mkdir()
+    shutil.copy(tiny_run / "model.rpk", run)
+    name = rp.load_model(run).species[0]
+    calibration.save(run, {name: ClassCalibration((0.8, 0.4), (10, 20), (10, 12), 16)}, ["meta_000"])
+    model = rp.load_model(run)
+    test = tiny_run / "data" / "test" / "test_000.mrc"
+    volume, found = rp.read_volume(test).data, rp.read_particles(tiny_run / "picks" / "test_000.xml", allow_empty=True)
+
+    def expected(given: rp.Model, out: str) -> list[float]:
+        (page,) = rp.review({"test_000": volume}, {"test_000": found}, model=given, out=tmp_path / out)
+        shown = payload(page)
+        assert shown["command"] == {
+            "before": "model",
+            "flag": "picking.min_scores",
+            "after": ".pick(volume)",
+            "language": "python",
+        }
+        next_call = "rp.apply_review('Review_picks_decisions.json', picks, out='CORRECTED')"
+        assert shown["decisions"] == {"file": "Review_picks_decisions.json", "next": next_call}
+        return [point["score"] for point in shown["classes"][0]["expected"]]
+
+    assert expected(model, "a") == [0.8, 0.4]
+    assert expected(model.with_options("picking.min_score=0.3"), "b") == [0.8, 0.4]
+    known = {name: ClassCalibration((0.7,), (10,), (9,), 16)}
+    card = replace(model.card, provenance=Provenance(calibration=known))
+    exported = rp.Model(replace(model.picker, model=replace(model.picker.model, card=card)))
+    assert exported.calibration == known
+    assert expected(exported, "c") == [0.7]
+    assert expected(replace(model, source=None), "d") == []
+
+    (page,) = rp.review(test, tiny_run / "picks", model=model, out=tmp_path / "e")
+    shown = payload(page)
+    assert shlex.split(shown["command"]["before"])[:4] == ["robpicker", "pick", "--workdir", str(run)]
+    assert shown["command"]["after"] == str(test)
+    assert str(tiny_run / "picks") in shown["decisions"]["next"]
 
 
 def test_the_species_of_a_model(tiny_run: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,7 @@ def test_an_audit_writes_a_page_and_its_decisions_make_lists(tiny_run: Path, tmp
     assert tomogram["list"] == fingerprint(rows)
     assert tomogram["picks"]["kind"] == rows.extra["kind"].tolist()
     assert shown["command"]["flag"] == "--min-score"
+    assert shown["decisions"]["next"].endswith(f"--picks {out / 'audit.csv'} --out CLEANED")
     names = [kind["name"] for kind in shown["classes"]]
     made = Review(ReviewList.of_audit("train_000", rows, names, tomogram["voxel"], tuple(tomogram["shape"])))
     rejected = [index for index, row in enumerate(rows.extra["row"].tolist()) if row][:2]
@@ -134,6 +136,39 @@ def test_decisions_made_in_the_report_of_a_run_are_of_its_own_picks(tiny_run: Pa
     assert tomogram["list"] == fingerprint(own)
     np.testing.assert_array_equal(tomogram["picks"].get("size", []), [] if not len(own) else own.cluster_sizes)
     assert str(tiny_run) in shown["command"]["before"]
+    assert f"--picks {tiny_run / 'picks'} --out CORRECTED" in shown["decisions"]["next"]
+
+
+@pytest.mark.fast
+def test_the_next_command_is_printed_and_carries_out_what_the_pages_save(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nine tomograms take two pages, whose files of decisions lie in one folder; lists are read by an option."""
+    monkeypatch.chdir(folder)
+    names = [f"TS_{k}" for k in range(9)]
+    for name in names:
+        write_mrc(folder / "many" / f"{name}.mrc", np.zeros((32, 32, 32), np.float32), 13.48)
+        write_annotations(folder / "my lists" / f"{name}.csv", picks(name=name).particles)
+    arguments = ["--species", SPECIES, "--picks", "my lists", "--picks-option", "axes=xyz", "--out", "REVIEW"]
+    assert call(review.main, [*arguments, "many"]) == 0
+    printed = capsys.readouterr().out.splitlines()[-1].strip()
+    shown = [payload(folder / "REVIEW" / page) for page in ("review.html", "review_2.html")]
+    files = [page["decisions"]["file"] for page in shown]
+    assert files == ["Review_my_lists_decisions.json", "Review_my_lists_2_decisions.json"]
+    after = "--picks 'my lists' --picks-option axes=xyz --out CORRECTED"
+    assert printed == f"robpicker review --apply {files[0]} --apply {files[1]} {after}"
+    assert [page["decisions"]["next"] for page in shown] == [
+        f"robpicker review --apply {file} {after}" for file in files
+    ]
+    for file, page in zip(files, shown, strict=True):
+        reviews = []
+        for entry in page["tomograms"]:
+            source = read_annotations(folder / "my lists" / f"{entry['name']}.csv")
+            given = ReviewList(entry["name"], source, list(CLASSES), None, 13.48, (32, 32, 32))
+            reviews.append((Review(given, [Edit("reject", 0)]), {}))
+        write_decisions(folder / file, page["run"], reviews)
+    assert call(review.main, shlex.split(printed)[2:]) == 0
+    assert {path.stem for path in (folder / "CORRECTED").iterdir()} == set(names)
 
 
 def test_a_page_of_a_run_says_what_its_picks_are_worth(tiny_run: Path, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_warp_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         "robpicker train --config warp.yaml --workdir RUN",
         f"robpicker pick --workdir RUN --out PICKS --format warp --together --name-pattern 'TS_[0-9]+' {unpicked}",
         f"robpicker review --workdir RUN --picks PICKS/picks.star --out REVIEW {unpicked}",
-        "robpicker review --apply decisions.json --picks PICKS/picks.star --out CORRECTED",
+        "robpicker review --apply Review_picks.star_decisions.json --picks PICKS/picks.star --out CORRECTED",
         "robpicker train --config warp.yaml --init-from RUN --workdir BETTER --data.lists.'*' CORRECTED",
     )
     follow(init, train, pick, review)
@@ -93,7 +93,9 @@ def test_a_warp_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert nearest(table[[f"rlnCoordinate{axis}" for axis in "XYZ"]].to_numpy(), truth["TS_03"]) < 2.5
     assert [entry["name"] for entry in payload(Path("REVIEW/review.html"))["tomograms"]] == ["TS_03_10.00Apx"]
 
-    decided(listed("PICKS/picks.star", "TS_03_10.00Apx"), truth["TS_03"], Path("decisions.json"))
+    saved = payload(Path("REVIEW/review.html"))["decisions"]
+    assert saved["next"] == apply
+    decided(listed("PICKS/picks.star", "TS_03_10.00Apx"), truth["TS_03"], Path(saved["file"]))
     capsys.readouterr()
     follow(apply, fine_tune)
     assert "trained on other data" not in capsys.readouterr().out
@@ -117,7 +119,7 @@ def test_a_copick_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         "robpicker train --config copick.yaml --workdir RUN",
         f"robpicker pick --workdir RUN --out {project} {project}",
         f"robpicker review --workdir RUN --picks {project} --out REVIEW {project}",
-        f"robpicker review --apply decisions.json --picks {project} --out {project}",
+        f"robpicker review --apply Review_copick_config.json_decisions.json --picks {project} --out {project}",
         "robpicker train --config copick.yaml --init-from RUN --workdir BETTER "
         "--data.copick.prefer '[review/1]' --data.copick.train '[TS_01, TS_03]'",
     )
@@ -134,7 +136,9 @@ def test_a_copick_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert nearest(positions("robpicker"), truth["TS_03"]) < 2.5
     assert "TS_03" in [entry["name"] for entry in payload(Path("REVIEW/review.html"))["tomograms"]]
 
-    decided(listed(project, "TS_03"), truth["TS_03"], Path("decisions.json"))
+    saved = payload(Path("REVIEW/review.html"))["decisions"]
+    assert saved["next"] == apply
+    decided(listed(project, "TS_03"), truth["TS_03"], Path(saved["file"]))
     follow(apply, fine_tune)
     assert len(positions("review")) == len(truth["TS_03"])
     assert nearest(positions("review"), truth["TS_03"]) < 2.5
@@ -154,8 +158,11 @@ def test_arrays_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     config = rp.init(folder, species=worlds.SPECIES, meta=["TS_02"], overrides=small)
     model = rp.train(config, workdir="RUN")
     (page,) = rp.review("mine/TS_03.mrc", "RUN/picks", model=model, out="REVIEW")  # the run picked what has no list
-    decided(listed("RUN/picks", "TS_03"), truth["TS_03"], Path("decisions.json"))  # as the page saves them
-    corrected = rp.apply_review("decisions.json", "RUN/picks", out="CORRECTED")
+    shown = payload(page)
+    decided(listed("RUN/picks", "TS_03"), truth["TS_03"], Path(shown["decisions"]["file"]))  # as the page saves them
+    assert shown["decisions"]["next"] == "rp.apply_review('Review_picks_decisions.json', 'RUN/picks', out='CORRECTED')"
+    assert any(kind["expected"] for kind in shown["classes"])  # the calibration of the run that the model is from
+    corrected = rp.apply_review("Review_picks_decisions.json", "RUN/picks", out="CORRECTED")
     better = rp.train(config, workdir="BETTER", init_from="RUN", overrides=["data.lists=[mine, CORRECTED]"])
 
     assert model.species == better.species == list(worlds.SPECIES)

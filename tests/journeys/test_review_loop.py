@@ -15,6 +15,7 @@ from robpicker_jax.annotations import read_annotations, write_annotations
 from robpicker_jax.reviewing import write_decisions
 from robpicker_jax.reviewing.reading import ReviewedTomogram, review_lists
 from tests.commands.test_docs_data import blocks
+from tests.commands.test_review import payload
 from tests.journeys import worlds
 from tests.journeys.deciding import decided, is_right, reviewed
 from tests.journeys.test_journeys import PLAIN, SMALL, follow, nearest
@@ -41,12 +42,12 @@ def test_five_commands_from_picks_to_a_model_trained_on_what_was_corrected(
 
     pick, review, apply, train, evaluate = blocks("review.md", "sh")[0].strip().splitlines()
     follow(pick, review)
-    page = Path("REVIEW/review.html").read_text(encoding="utf-8")
-    assert "viewer-data" in page
+    saved = payload(Path("REVIEW/review.html"))["decisions"]
+    assert saved["next"] == apply
     (given,) = review_lists(
         Path("PICKS"), [ReviewedTomogram("TS_03", worlds.VOXEL, worlds.SHAPE)], list(worlds.SPECIES)
     )
-    false, missed = decided(given, truth["TS_03"], Path("decisions.json"))
+    false, missed = decided(given, truth["TS_03"], Path(saved["file"]))
     follow(apply)
     picked, corrected = read_annotations("PICKS/TS_03.xml"), read_annotations("CORRECTED/TS_03.xml")
     assert len(corrected) == len(picked) - false + missed
@@ -80,7 +81,9 @@ def test_five_commands_from_tomograms_without_any_list(tmp_path: Path, monkeypat
     reviews = [reviewed(entry, truth[entry.name]) for entry in given]
     missed = sum(added for *_, added in reviews)
     assert missed < 0.3 * sum(map(len, truth.values()))  # which a person has to add
-    write_decisions(Path("decisions.json"), "the loop", [(review, {}) for review, *_ in reviews])
+    saved = payload(Path("REVIEW/review.html"))["decisions"]
+    assert saved["next"] == apply
+    write_decisions(Path(saved["file"]), "the loop", [(review, {}) for review, *_ in reviews])
     follow(apply)
     for name in names:
         assert is_right(read_annotations(f"CORRECTED/{name}.xml"), truth[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shlex
 from pathlib import Path
@@ -260,6 +261,43 @@ def set_cursor(browser: Browser, at: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.slow
+def test_after_saving_the_page_shows_the_next_command_with_the_name_of_the_file(tmp_path: Path) -> None:
+    def seen() -> bool:
+        return bool(browser.run("document.getElementById('next-command').checkVisibility()"))
+
+    with Browser(tmp_path / "browser") as browser:
+        browser.open(page_of(picks(), tmp_path / "review.html"))
+        assert not seen()
+        (path,) = browser.download("save-decisions")
+        assert path.name == "Review_PICKS_decisions.json"
+        assert seen()
+        assert browser.run("document.getElementById('next-file').textContent") == path.name
+        shown = browser.run("document.getElementById('next-command').textContent")
+        assert shown == f"robpicker review --apply {path.name} --picks PICKS --out CORRECTED"
+        assert browser.errors == []
+
+
+def test_a_notebook_is_told_the_call_that_picks_at_the_threshold(tmp_path: Path) -> None:
+    given = picks()
+    noise = np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
+    names = ["it's", *CLASSES[1:]]
+    species = [SpeciesInfo(name, radius) for name, radius in zip(names, RADII, strict=True)]
+    command = Command("model", "picking.min_scores", ".pick(volume)", language="python")
+    view = reviewed_view(given.name, noise, given.particles, 13.48)
+    write_review_page(tmp_path / "review.html", "Review: picks", "noise", species, [view], command)
+    with Browser(tmp_path / "browser") as browser:
+        browser.open(tmp_path / "review.html")
+        assert browser.run("document.getElementById('command').textContent") == "model.pick(volume)"
+        browser.choose("score", 0.5)
+        (option,) = ast.parse(browser.run("document.getElementById('command').textContent")).body
+        assert isinstance(option, ast.Expr)
+        (text,) = [node.value for node in ast.walk(option) if isinstance(node, ast.Constant)]
+        key, _, value = str(text).partition("=")
+        assert key == "picking.min_scores"
+        assert json.loads(value) == dict.fromkeys(names, 0.5)
+        assert browser.errors == []
+
+
 def test_an_audit_is_reviewed_by_its_suggestions(tmp_path: Path) -> None:
     rows = audit()
     with Browser(tmp_path / "browser") as browser:

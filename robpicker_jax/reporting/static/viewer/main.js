@@ -256,13 +256,22 @@ const BUTTONS = {
 for (const [id, action] of Object.entries(BUTTONS)) on(id, "click", () => action());
 on("class", "change", () => reclass(Number(byId("class").value)));
 for (const format of ["xml", "star", "csv", "copick"]) on("save-" + format, "click", () => saveList(format));
-on("save-decisions", "click", () => offer(fileName(data.run) + "_decisions.json", decisionsText()));
-on("take-decisions", "change", () => { const [file] = byId("take-decisions").files; if (file) takeDecisions(file); });
-on("copy-command", "click", () => {
-  const done = (text) => { byId("copy-command").textContent = text; };
-  if (navigator.clipboard) navigator.clipboard.writeText(command()).then(() => done("copied"), () => done("select and copy it"));
-  else done("select and copy it");
+on("save-decisions", "click", () => {
+  offer(data.decisions.file, decisionsText());
+  byId("after-saving").hidden = false;
 });
+on("take-decisions", "change", () => { const [file] = byId("take-decisions").files; if (file) takeDecisions(file); });
+function copying(button, text) {
+  on(button, "click", () => {
+    const done = (label) => { byId(button).textContent = label; };
+    if (navigator.clipboard) navigator.clipboard.writeText(text()).then(() => done("copied"), () => done("select and copy it"));
+    else done("select and copy it");
+  });
+}
+copying("copy-command", command);
+copying("copy-next", () => data.decisions.next);
+byId("next-file").textContent = data.decisions.file;
+byId("next-command").textContent = data.decisions.next;
 window.addEventListener("beforeunload", (event) => {
   if ([...reviews.values()].some((review) => review.edits.length && !review.keeps)) event.preventDefault();
 });

@@ -184,11 +184,15 @@ function describe(mark) {
 
 // The command that gives the list at these thresholds again.
 function command() {
-  const { before, flag, after } = data.command;
+  const { before, flag, after, language } = data.command;
   const quote = (text) => "'" + text.replace(/'/g, "'\\''") + "'";
   const least = classes.map((c) => [c.name, Math.max(thresholdOf(c.label), 0)]);
-  if (!Object.keys(shown.thresholds).length) return [before, after].join(" ");
+  if (!Object.keys(shown.thresholds).length) return [before, after].join(language === "python" ? "" : " ");
   const one = String(Math.max(currentThreshold(), 0)), byClass = quote(JSON.stringify(Object.fromEntries(least)));
+  if (language === "python") {
+    const option = flag + "=" + JSON.stringify(Object.fromEntries(least));
+    return before + ".with_options('" + option.replace(/[\\']/g, "\\$&") + "')" + after;
+  }
   const value = flag === "--min-score" ? one : byClass;
   return [before, flag, value, after].join(" ").trim();
 }
