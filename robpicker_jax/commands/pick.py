@@ -190,10 +190,10 @@ def _finished(picker: Picker, files: PickFiles, choice: SpeciesChoice, options: 
         "voxel size": picker.data.voxel_size_angstrom,
     } | ({"rejected": True} if options.rejected else {})
     settings |= {} if choice.is_everything else {"species": list(choice.written.items())}
-    return Finished(options.out, "pick", None if fingerprint is None else settings, _classes(picker, choice))
+    return Finished(options.out, "pick", None if fingerprint is None else settings, _classes(picker, choice, files))
 
 
-def _classes(picker: Picker, choice: SpeciesChoice) -> dict[str, WrittenClass]:
+def _classes(picker: Picker, choice: SpeciesChoice, files: PickFiles) -> dict[str, WrittenClass]:
     """What the records tell of each class: its species, and the smallest score that its picks are kept with."""
     from robpicker_jax.picking.finished import WrittenClass
     from robpicker_jax.picking.picker import Thresholded
@@ -205,7 +205,8 @@ def _classes(picker: Picker, choice: SpeciesChoice) -> dict[str, WrittenClass]:
     for name in choice.names:
         species = choice.species_of(name)
         score = of_species[species[0]] if len(species) == 1 else None
-        found[name] = WrittenClass(species[0] if len(species) == 1 else None, None if score is None else float(score))
+        known = WrittenClass(species[0] if len(species) == 1 else None, None if score is None else float(score))
+        found[files.written_name(name)] = known
     return found
 
 

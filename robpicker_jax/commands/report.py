@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _batch(options: argparse.Namespace) -> int:
     """The page and the table of a batch."""
+    from robpicker_jax.datasets.copick_project import results_folder
     from robpicker_jax.picking.finished import entries
     from robpicker_jax.reporting.batch import batch_rows, batch_verb, summarised, write_table
     from robpicker_jax.reporting.batch_page import write_batch_page
@@ -45,20 +46,21 @@ def _batch(options: argparse.Namespace) -> int:
 
     if options.compare is not None:
         raise InputError("a batch is compared with nothing", where="--compare", fix="leave it out")
-    verb = batch_verb(options.batch)
-    own = options.batch / "summary"
+    batch = results_folder(options.batch)
+    verb = batch_verb(batch)
+    own = batch / "summary"
     out = options.out or own
     if out.resolve() != own.resolve():
         check_outputs([out / "index.html", out / "summary.csv"], overwrite=options.overwrite)
     calibration = None if options.calibration is None else _calibration(options.calibration)
     rows = []
-    with progress("reading", sum(1 for _ in entries(options.batch, verb))) as bar:
-        for row in batch_rows(options.batch, verb, calibration, options.min_score):
+    with progress("reading", sum(1 for _ in entries(batch, verb))) as bar:
+        for row in batch_rows(batch, verb, calibration, options.min_score):
             rows.append(row)
             bar.advance(1)
     summary = summarised(verb, rows)
     out.mkdir(parents=True, exist_ok=True)
-    rejected = batch_rejected(options.batch)
+    rejected = batch_rejected(batch)
     write_table(summary, out / "summary.csv", {name: totals([own]) for name, own in rejected.counts.items()})
     page = write_batch_page(out / "index.html", summary, rejected)
     odd = [row.name for row in summary.rows if row.unusual]
@@ -94,16 +96,21 @@ def _parser() -> ArgumentParser:
         "Write a run's figures and its HTML page again, from the files in its workdir; no network is loaded.\n"
         "A run that has not finished gives a report of what there is.\n\n"
         "With --batch, write one page and one table (summary.csv) over all tomograms that pick or segment wrote to a\n"
-        "folder: counts, scores, what stands out by count or by spectrum, thumbnails.",
+        "folder, or pick into a copick project: counts, scores, what stands out by count or by spectrum, thumbnails.",
     )
     what = result.add_mutually_exclusive_group(required=True)
     what.add_argument("--workdir", metavar="DIR", type=Path, help="folder of a training run")
-    what.add_argument("--batch", metavar="DIR", type=Path, help="folder that pick or segment wrote to")
+    what.add_argument(
+        "--batch", metavar="DIR", type=Path, help="folder or copick_config.json that pick or segment wrote to"
+    )
     result.add_argument(
         "--compare", metavar="DIR", type=Path, help="folder of another run on the same data, shown beside it"
     )
     result.add_argument(
-        "--out", metavar="DIR", type=Path, help="where to write; default: WORKDIR/report, of a batch DIR/summary"
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="where to write; default: WORKDIR/report, of a batch DIR/summary, of a copick project in its overlay",
     )
     result.add_argument(
         "--calibration",

@@ -219,6 +219,15 @@ def local_overlay(project: Any, path: str | Path) -> Path:
     return _local(str(project.root_overlay), path)
 
 
+def results_folder(path: Path) -> Path:
+    """Where a command that writes to `--out PATH` keeps its results and records: a project's overlay, else the folder.
+
+    Raises:
+        InputError: a project that cannot be opened, or whose overlay does not lie in a file system of this machine.
+    """
+    return local_overlay(open_project(path), path) if is_project(path) else path
+
+
 def object_names(project: Any) -> Sequence[str]:
     """Names of the project's objects that are particles."""
     return [entry.name for entry in project.config.pickable_objects if entry.is_particle]

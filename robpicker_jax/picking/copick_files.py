@@ -55,6 +55,10 @@ class CopickFiles(PickFiles):
         objects = {name: known[_letters(name)] for name in class_names if name not in missing}
         return cls(local_overlay(project, config), ["copick"], False, options, project, objects)
 
+    def written_name(self, class_name: str) -> str:
+        """The project's object of a class; the class's own name where it has none."""
+        return self.objects.get(class_name, class_name)
+
     def check(self, targets: Sequence[PickTarget]) -> None:
         """Refuse, before anything is picked, what could not be written.
 

@@ -56,6 +56,10 @@ class PickFiles:
     together: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def written_name(self, class_name: str) -> str:
+        """What a class is called in the lists."""
+        return class_name
+
     def check(self, targets: Sequence[PickTarget]) -> None:
         """Refuse, before anything is picked, what could not be written.
 

@@ -110,7 +110,7 @@ def batch_verb(folder: Path) -> str:
     raise InputError(
         "holds no records of a batch (.finished/)",
         where=folder,
-        fix="give the folder that pick or segment wrote to (--out)",
+        fix="give what pick or segment wrote to (--out): a folder, or a copick_config.json",
     )
 
 

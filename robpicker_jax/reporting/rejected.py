@@ -12,7 +12,7 @@ import numpy as np
 
 from robpicker_jax.annotations import Particles, read_annotations
 from robpicker_jax.annotations.names import NameRule
-from robpicker_jax.datasets.copick_project import is_project, local_overlay, open_project
+from robpicker_jax.datasets.copick_project import results_folder
 from robpicker_jax.datasets.pairing import DEFAULT_RULE
 from robpicker_jax.picking.rejection import REASONS
 from robpicker_jax.reporting.style import class_colours, colour_of
@@ -119,9 +119,8 @@ def rejected_beside(
 @lru_cache
 def _folder(picks: Path) -> Path:
     """The folder that `pick` wrote to: of a copick project its overlay."""
-    if is_project(picks):
-        return local_overlay(open_project(picks), picks)
-    return picks if picks.is_dir() else picks.parent
+    folder = results_folder(picks)
+    return folder if folder.is_dir() else folder.parent
 
 
 def totals(counts: Iterable[Counts]) -> dict[str, int]:

@@ -26,6 +26,7 @@ from robpicker_jax.picking.model_picker import ModelPicker
 from robpicker_jax.picking.picker import PICKERS
 from robpicker_jax.reporting import batch
 from robpicker_jax.volumes import open_volume, write_mrc
+from tests.datasets.copick_cases import make_project
 from tests.tiny import untrained
 
 COUNTS = [12, 9, 11, 10, 55, 12, 8, 10]
@@ -250,3 +251,43 @@ def test_a_folder_without_a_batch_is_refused(tmp_path: Path, capsys: pytest.Capt
     assert call(report.main, ["--batch", str(tmp_path)]) == 2
     assert "holds no records of a batch" in capsys.readouterr().err
     assert call(report.main, ["--batch", str(tmp_path), "--workdir", str(tmp_path)]) == 2
+
+
+def test_picks_in_a_copick_project_are_summarised_by_its_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The project's objects are called a little otherwise than the picker's classes; its overlay holds everything."""
+    project = make_project(tmp_path)
+
+    class Ours(Limited):
+        class_names = ("apoferritin", "ribosome")
+
+        @property
+        def calibration(self) -> dict[str, calibration.ClassCalibration]:
+            return {}
+
+        def with_min_scores(self, min_scores: Sequence[float]) -> Ours:
+            return Ours(min_scores)
+
+    monkeypatch.setitem(PICKERS, "ours", lambda source, overrides: Ours((0.5, 0.0)))
+    run = tmp_path / "run"
+    run.mkdir()
+    calibration.save(run, {"apoferritin": calibration.ClassCalibration((0.5, 0.1), (10, 20), (8, 9), 10)}, ["t"])
+    assert call(report.main, ["--batch", str(project)]) == 2
+    assert "a folder, or a copick_config.json" in " ".join(capsys.readouterr().err.split())
+    assert call(pick.main, ["--picker", "ours", "--workdir", str(run), "--out", str(project), str(project)]) == 0
+    assert call(report.main, ["--batch", str(project), "--calibration", str(run)]) == 0
+    summary = tmp_path / "overlay" / "summary"
+    assert str(summary / "summary.csv") in capsys.readouterr().out.replace("\n", "")
+    with (summary / "summary.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["tomogram"], row["state"], row["note"]) for row in rows] == [
+        (f"TS_{k}", "finished", "") for k in (1, 2, 3)
+    ]
+    for row in rows:
+        assert (row["z"], row["y"], row["x"], row["voxel_size_angstrom"]) == ("8", "10", "12", "10")
+        assert (row["picks_apo-ferritin"], row["picks_ribosome"]) == ("10", "20")
+        assert float(row["expected_right_apo-ferritin"]) == pytest.approx(8)
+    assert len(re.findall("data:image/jpeg", (summary / "index.html").read_text(encoding="utf-8"))) == 3
+    assert call(report.main, ["--batch", str(project), "--out", str(tmp_path / "elsewhere")]) == 0
+    assert (tmp_path / "elsewhere" / "summary.csv").is_file()
