@@ -39,6 +39,8 @@ def check(verb: str, *arguments: str) -> None:
     module = importlib.import_module(f"robpicker_jax.commands.{verb}")
     parser = module.match_parser() if verb == "match" else module._parser()
     parser.parse_args(rest)
+    if any(override.startswith("data.dir=") for override in overrides):
+        overrides.append("data.voxel_size_angstrom=10")  # which the quickstart's own data do without
     if "--picker" not in rest:  # other pickers than networks have fields of their own
         load_config(None, overrides)
 
