@@ -22,6 +22,7 @@ from robpicker_jax.system.errors import InputError
 
 _FIXED = ("simulation", "label_noise", "data")
 _RANGE = re.compile(r"\s*([^.\s|]\S*?)\.\.([^:\s]+)(:log)?\s*")
+_NUMBER = re.compile(r"[+-]?\d+e[+-]?\d+", re.IGNORECASE)
 _FIX = "give KEY=a|b|c, KEY=LOW..HIGH or KEY=LOW..HIGH:log"
 
 
@@ -77,10 +78,16 @@ def parse_space(specifications: Sequence[str]) -> dict[str, Choice | Range]:
             raise InputError("makes the data, which all trials share", where=f"--over {key}", fix="leave it out")
         if key == "train.steps":
             raise InputError("is that at which trials are compared", where=f"--over {key}", fix="leave it out")
-        space[key] = _range(values, key) or Choice(tuple(parse_yaml(value, key) for value in values.split("|")))
+        space[key] = _range(values, key) or Choice(tuple(_value(value, key) for value in values.split("|")))
     if not space:
         raise InputError("no field to search", where="--over", fix=_FIX)
     return space
+
+
+def _value(text: str, key: str) -> Any:
+    """A value of a choice; 1e-3 is a number, which YAML 1.1 takes for text as it has no point."""
+    value = parse_yaml(text, key)
+    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
 def _range(text: str, key: str) -> Range | None:

@@ -24,6 +24,7 @@ def test_texts_of_the_command_line() -> None:
             "train.inner.learning_rate=1e-4..1e-2:log",
             "patches.background_share=0..0.5",
             "train.average_decay=0.9",
+            "train.correction.learning_rate=1e-3|3e-3",
         ]
     )
     assert space == {
@@ -33,6 +34,7 @@ def test_texts_of_the_command_line() -> None:
         "train.inner.learning_rate": Range(1e-4, 1e-2, log=True),
         "patches.background_share": Range(0, 0.5),
         "train.average_decay": Choice((0.9,)),
+        "train.correction.learning_rate": Choice((1e-3, 3e-3)),
     }
     assert as_overrides({"model.widths": [8, 16], "train.loss": "dice"}) == [
         "model.widths=[8, 16]",
