@@ -1,13 +1,12 @@
 """A review on napari's layers: an image, and a layer of points that shows the review and turns what is done to it into edits.
 
 Points are z, y, x in voxels, one for each particle of the review in its order, rejected ones too. Their features are
-`class`, `score`, `state`, `added` and, of an audit, `kind`.
+`class`, `score`, `state`, `added` and, of an audit, `kind`. The layer's metadata hold the session, for `session_of`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,18 @@ import numpy as np
 from robpicker_jax.annotations import write_annotations
 from robpicker_jax.annotations.copick_json import REVIEWER
 from robpicker_jax.annotations.registry import FORMATS, format_of
+from robpicker_jax.napari_plugin.keeping import Keeper, kept_name
 from robpicker_jax.napari_plugin.opening import Opened
 from robpicker_jax.reporting.style import BACKGROUND_COLOUR, class_colours
-from robpicker_jax.reviewing import Edit, Item, Review, read_decisions, write_decisions
+from robpicker_jax.reviewing import Edit, Item, Review, ReviewList, read_decisions, write_decisions
 from robpicker_jax.reviewing.edits import Action
 from robpicker_jax.system.errors import InputError
 
 _FACES = {"undecided": (0, 0, 0, 0), "accepted": (0, 0.62, 0.45, 0.35), "rejected": (0.84, 0.37, 0, 0.45)}
 """Colour of a point's disc by state, RGBA; faint, since the density lies below it."""
+_UNKNOWN_RADIUS_VOX = 5.0
+_METADATA = "robpicker"
+_AXES = (-3, -2, -1)  # z, y, x: those of a viewer's dimensions that a tomogram has
 
 
 class ReviewSession:
@@ -32,28 +35,46 @@ class ReviewSession:
     Attributes:
         review: the review.
         layer: the layer of points.
+        image: the layer of the density.
         min_scores: smallest score of undecided picks, by class.
         label: the class of particles that are added.
+        keeper: keeps the decisions, after every one of them.
+        listeners: what is called after every change of the review, whatever made it.
+
+    Args:
+        viewer: napari's viewer, or its model without a window.
+        opened: the tomogram.
+        keep_in: folder in which decisions are kept, and from which those made before are taken up; None: nowhere.
     """
 
-    def __init__(self, viewer: Any, opened: Opened) -> None:
+    def __init__(self, viewer: Any, opened: Opened, keep_in: Path | None = None) -> None:
         self.viewer, self.opened = viewer, opened
-        self.review = Review(opened.given)
-        self.min_scores: dict[str, float] = {}
+        self.keeper = Keeper(keep_in, opened.given)
+        self.listeners: list[Callable[[], None]] = []
         self.label = 1
         self._showing = False
+        before = self.keeper.read()
+        self.review = Review(opened.given, () if before is None else before.edits)
+        self.min_scores: dict[str, float] = {} if before is None else dict(before.min_scores)
+        self._saved: tuple[list[Edit], dict[str, float]] = ([], {})
+        self._radii = [float(np.mean(opened.radii_vox or [_UNKNOWN_RADIUS_VOX])), *opened.radii_vox]
         name = opened.given.name
         low, high = np.percentile(opened.density, (0.5, 99.5))
-        viewer.add_image(opened.density, name=name, contrast_limits=(low, max(high, low + 1e-6)))
+        self.image = viewer.add_image(
+            opened.density,
+            name=name,
+            contrast_limits=(low, max(high, low + 1e-6)),
+            projection_mode="none",  # the slice alone, not the mean of what lies within the margins of the picks
+        )
         self.layer = viewer.add_points(
             np.zeros((0, 3)),
             ndim=3,
             name=f"{name} picks",
             face_color="transparent",
             border_width=0.06,
-            out_of_slice_display=True,
-            metadata={"robpicker": name},
         )
+        self.layer.metadata = {_METADATA: self}
+        self._draw_sections()
         self.show()
         self.layer.events.data.connect(self._on_data)
         self._bind_keys()
@@ -63,11 +84,34 @@ class ReviewSession:
         """Indices of the selected particles."""
         return sorted(int(index) for index in self.layer.selected_data)
 
+    @property
+    def unsaved(self) -> bool:
+        """Whether there are decisions that are in no file that was saved or opened."""
+        state = self._state()
+        return state not in (self._saved, ([], {}))
+
+    def is_of(self, given: ReviewList) -> bool:
+        """Whether it reviews this list."""
+        return kept_name(given) == kept_name(self.opened.given)
+
+    def take_over(self, other: ReviewSession) -> None:
+        """Go on with the review of the same list in another session, whose layers this one replaces."""
+        self.review = Review(self.opened.given, other.review.edits)
+        self.review.undone = list(other.review.undone)
+        self.min_scores, self.label, self._saved = dict(other.min_scores), other.label, other._saved
+        self._changed()
+
+    def close(self) -> None:
+        """Take its layers out of the viewer."""
+        for layer in (self.layer, self.image):
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+
     def decide(self, do: Action, label: int | None = None) -> None:
         """Accept, reject, undecide or reclass what is selected."""
         for index in self.selected:
             self.review.do(Edit(do, index, label=label))
-        self.show()
+        self._changed()
 
     def reclass(self, label: int) -> None:
         """Give what is selected another class, which particles that are added get from now on."""
@@ -76,27 +120,39 @@ class ReviewSession:
             self.decide("reclass", label)
 
     def suggest(self) -> None:
-        """Do what the audit suggests for what is selected."""
+        """Do what the audit suggests for what is selected, but for particles that the review added.
+
+        Raises:
+            InputError: what is reviewed are picks.
+        """
         for index in self.selected:
-            self.review.suggest(index)
-        self.show()
+            if not self.review.items[index].added:
+                self.review.suggest(index)
+        self._changed()
 
     def add(self, position_zyx: Sequence[float]) -> None:
         """Add a particle of the present class."""
         z, y, x = map(float, position_zyx)
         self.review.do(Edit("add", label=self.label, at=(x, y, z)))
-        self.show()
+        self._changed()
         self.layer.selected_data = {len(self.review.items) - 1}
 
     def undo(self) -> None:
         """Undo the last edit."""
         self.review.undo()
-        self.show()
+        self._changed()
 
     def redo(self) -> None:
         """Do again what was undone last."""
         self.review.redo()
-        self.show()
+        self._changed()
+
+    def undo_all(self) -> None:
+        """Undo all edits, which can be done again one by one, and take the smallest scores back."""
+        fresh = Review(self.opened.given)
+        fresh.undone = [*self.review.undone, *reversed(self.review.edits)]
+        self.review, self.min_scores = fresh, {}
+        self._changed()
 
     def go(self, by: int) -> None:
         """Select the particle that is `by` further in the order of falling scores, of those that are shown."""
@@ -107,15 +163,17 @@ class ReviewSession:
         at = shown.index(here) + by if here in shown else (0 if by > 0 else len(shown) - 1)
         chosen = shown[min(max(at, 0), len(shown) - 1)]
         self.layer.selected_data = {chosen}
-        x, y, z = self.review.items[chosen].at
-        self.viewer.dims.set_point(0, z)
-        self.viewer.camera.center = (z, y, x)
+        dims = self.viewer.dims
+        dims.set_point(_AXES, self.review.items[chosen].at[::-1])
+        # napari 0.9 moved the camera from the viewer to its scene.
+        camera = getattr(self.viewer, "scene", self.viewer).camera
+        camera.center = tuple(dims.point[axis] for axis in dims.displayed)
 
     def set_min_score(self, score: float | None) -> None:
         """Leave undecided picks of lower scores out, of all classes; None: keep all."""
         names = self.opened.given.class_names
         self.min_scores = {} if score is None else dict.fromkeys(names, score)
-        self.show()
+        self._changed()
 
     def show(self) -> None:
         """Bring the layer up to the review."""
@@ -123,7 +181,6 @@ class ReviewSession:
         selected = {index for index in self.selected if index < len(items)}
         by_name = class_colours(given.class_names)
         colours = [BACKGROUND_COLOUR, *(by_name[name] for name in given.class_names)]
-        radii = [float(np.mean(self.opened.radii_vox or [5.0])), *self.opened.radii_vox]
         labels = [item.label if item.label < len(colours) else 0 for item in items]
         self._showing = True
         try:
@@ -131,7 +188,7 @@ class ReviewSession:
             layer.data = np.array([item.at[::-1] for item in items], np.float64).reshape(-1, 3)
             layer.features = self._features(items)
             if items:
-                layer.size = np.array([2 * radii[label] for label in labels])
+                layer.size = np.array([2 * self._radii[label] for label in labels])
                 layer.border_color = [colours[label] for label in labels]
                 layer.face_color = np.array([_FACES[item.state] for item in items], np.float64)
                 layer.shown = self._shown(items)
@@ -155,11 +212,13 @@ class ReviewSession:
         size, shape = given.voxel_size_angstrom, given.shape_zyx
         options: dict[str, Any] = dict(REVIEWER) if format_of(path, fmt, "write").name == "copick" else {}
         write_annotations(path, corrected, fmt=fmt, voxel_size_angstrom=size, shape_zyx=shape, **options)
+        self._saved = self._state()
         return len(corrected)
 
     def save_decisions(self, path: Path) -> None:
         """Write the decisions, to go on with them later, here or on the page, or for `robpicker review --apply`."""
         write_decisions(path, "napari", [(self.review, self.min_scores)])
+        self._saved = self._state()
 
     def open_decisions(self, path: Path) -> None:
         """Take decisions from a file, in place of those made here.
@@ -172,7 +231,35 @@ class ReviewSession:
         if entry is None:
             raise InputError(f"no decisions on {self.opened.given.name}", where=path, fix="open another file")
         self.review, self.min_scores = entry.review_of(self.opened.given), dict(entry.min_scores)
+        self._saved = self._state()
+        self._changed()
+
+    def _state(self) -> tuple[list[Edit], dict[str, float]]:
+        """What decisions are made of."""
+        return list(self.review.edits), dict(self.min_scores)
+
+    def _changed(self) -> None:
+        """Show and keep what was decided, and tell those who listen."""
         self.show()
+        self.keeper.write(self.review, self.min_scores)
+        for listener in list(self.listeners):
+            listener()
+
+    def _draw_sections(self) -> None:
+        """Draw each particle as the circle in which its sphere cuts the shown slice, whichever axis lies across it."""
+        try:
+            self.layer.projection_mode = "rescale_spherical"
+        except ValueError:
+            # Before 0.9 napari drew what reaches the slice without margins, as circles that shrink linearly with depth.
+            self.layer.out_of_slice_display = True
+            return
+        # Since 0.9 a point is drawn only within the margins of the slice, which are none by default.
+        dims, radius = self.viewer.dims, max(self._radii)
+        for side in ("margin_left", "margin_right"):
+            margins = list(getattr(dims, side))
+            for axis in _AXES:
+                margins[axis] = max(margins[axis], radius)
+            setattr(dims, side, margins)
 
     def _features(self, items: Sequence[Item]) -> Mapping[str, Any]:
         given = self.opened.given
@@ -220,7 +307,7 @@ class ReviewSession:
                 z, y, x = map(float, self.layer.data[index])
                 if (x, y, z) != self.review.items[index].at:
                     self.review.do(Edit("move", index, at=(x, y, z)))
-        self.show()
+        self._changed()
 
     def _bind_keys(self) -> None:
         actions = {
@@ -233,11 +320,18 @@ class ReviewSession:
             "z": lambda _: self.undo(),
             "y": lambda _: self.redo(),
             "i": lambda _: self.add(self.viewer.cursor.position[-3:]),
-            **{str(label): partial(_reclass, self, label) for label in range(1, 10)},
+            **{str(label): _reclassing(self, label) for label in range(1, 10)},
         }
         for key, action in actions.items():
             self.layer.bind_key(key, action, overwrite=True)
 
 
-def _reclass(session: ReviewSession, label: int, _layer: Any) -> None:
-    session.reclass(label)
+def session_of(layer: Any) -> ReviewSession | None:
+    """The review that a layer shows; None of other layers, and of copies of one, which share its metadata."""
+    session = None if layer is None else layer.metadata.get(_METADATA)
+    return session if isinstance(session, ReviewSession) and session.layer is layer else None
+
+
+def _reclassing(session: ReviewSession, label: int) -> Callable[[Any], None]:
+    """What a digit does; a plain function, since napari before 0.9 asks what is bound to keys for its name."""
+    return lambda _: session.reclass(label)

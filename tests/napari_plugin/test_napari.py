@@ -13,11 +13,10 @@ import pytest
 
 import robpicker_jax
 from robpicker_jax.annotations import Particles, read_annotations
-from robpicker_jax.reviewing import Edit, Review, ReviewList, read_decisions
+from robpicker_jax.reviewing import Edit, Review, read_decisions
 from robpicker_jax.system.errors import InputError
+from tests.napari_plugin.cases import RADII_VOX, drag, press, reviewed_in
 from tests.reviewing.review_cases import CLASSES, audit, content, picks
-
-SHAPE = (32, 32, 32)
 
 
 @pytest.mark.fast
@@ -34,43 +33,9 @@ def test_nothing_else_imports_napari() -> None:
             assert not any(name.startswith("robpicker_jax.napari_plugin") for name in names), path
 
 
-@pytest.fixture
-def viewer() -> Any:
-    """napari's viewer without a window."""
-    components = pytest.importorskip("napari.components", reason="the extra napari is not installed")
-    return components.ViewerModel()
-
-
-def session_of(viewer: Any, given: ReviewList) -> Any:
-    from robpicker_jax.napari_plugin.opening import Opened
-    from robpicker_jax.napari_plugin.session import ReviewSession
-
-    density = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
-    return ReviewSession(viewer, Opened(density, given, (5.0, 3.0, 4.0)))
-
-
-def press(session: Any, key: str) -> None:
-    """Press a key while the layer of points is the active one, as napari dispatches it."""
-    from napari.utils.key_bindings import coerce_keybinding
-
-    session.layer.keymap[coerce_keybinding(key)](session.layer)
-
-
-def drag(session: Any, start: tuple[float, ...], end: tuple[float, ...]) -> None:
-    """Drag what is selected with napari's own tool: its moves are one change of the data once the mouse is released."""
-    layer = session.layer
-    with layer.events.data.blocker():
-        for position in (start, end):
-            layer._move(layer.selected_data, np.array(position))
-    layer._drag_start = None
-    layer.events.data(value=layer.data, action="changed", data_indices=tuple(layer.selected_data), vertex_indices=((),))
-
-
-# napari and Qt warn of their own future.
-@pytest.mark.filterwarnings("ignore")
 def test_twenty_edits_are_made_undone_saved_and_read_back(viewer: Any, tmp_path: Path) -> None:
     given = picks(rotations=True)
-    session = session_of(viewer, given)
+    session = reviewed_in(viewer, given)
     edits: list[Edit] = []
 
     def on(*items: int) -> None:
@@ -121,7 +86,7 @@ def test_twenty_edits_are_made_undone_saved_and_read_back(viewer: Any, tmp_path:
     assert features["class"].tolist() == [CLASSES[item.label - 1] for item in items]
     np.testing.assert_array_equal(session.layer.data[:, ::-1], [item.at for item in items])
     sizes = np.asarray(session.layer.size).reshape(len(items), -1)[:, 0]
-    np.testing.assert_array_equal(sizes / 2, [(5.0, 3.0, 4.0)[item.label - 1] for item in items])
+    np.testing.assert_array_equal(sizes / 2, [RADII_VOX[item.label - 1] for item in items])
 
     labels = {name: label for label, name in enumerate(CLASSES, start=1)}
     for fmt, name in (("xml", "a.xml"), ("csv", "a.csv"), ("star", "a.star"), ("copick", "overlay")):
@@ -140,15 +105,14 @@ def test_twenty_edits_are_made_undone_saved_and_read_back(viewer: Any, tmp_path:
     session.save_decisions(tmp_path / "decisions.json")
     kept = read_decisions(tmp_path / "decisions.json").tomograms["TS_01"]
     assert kept.edits == edits
-    again = session_of(type(viewer)(), given)
+    again = reviewed_in(type(viewer)(), given)
     again.open_decisions(tmp_path / "decisions.json")
     assert again.review.items == items
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_thresholds_hide_and_drop_undecided_picks(viewer: Any, tmp_path: Path) -> None:
     given = picks()
-    session = session_of(viewer, given)
+    session = reviewed_in(viewer, given)
     session.layer.selected_data = {int(np.argmin(given.particles.scores))}
     press(session, "a")
     session.set_min_score(0.7)
@@ -168,10 +132,9 @@ def test_thresholds_hide_and_drop_undecided_picks(viewer: Any, tmp_path: Path) -
         session.save(tmp_path / "a", "xls")
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_an_audit_is_reviewed_by_its_suggestions(viewer: Any, tmp_path: Path) -> None:
     rows = audit()
-    session = session_of(viewer, rows)
+    session = reviewed_in(viewer, rows)
     assert session.layer.features["kind"].tolist() == ["false", "wrong_class", "displaced", "false", "missing"]
     session.layer.selected_data = {0, 1, 2, 4}
     press(session, "s")
@@ -182,18 +145,16 @@ def test_an_audit_is_reviewed_by_its_suggestions(viewer: Any, tmp_path: Path) ->
     assert content(read_annotations(tmp_path / "a.xml")) == content(expected.corrected())
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_the_widget_opens_a_run_reviews_and_saves(viewer: Any, tiny_run: Path, tmp_path: Path) -> None:
-    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+def test_the_widget_opens_a_run_reviews_and_saves(
+    viewer: Any, application: Any, tiny_run: Path, tmp_path: Path
+) -> None:
     from npe2 import PluginManifest
-    from qtpy.QtWidgets import QApplication, QPushButton
+    from qtpy.QtWidgets import QPushButton
 
-    application = QApplication.instance() or QApplication([])
     manifest = PluginManifest.from_file(Path(robpicker_jax.__file__).parent / "napari_plugin" / "napari.yaml")
     (command,) = manifest.contributions.commands
     assert [entry.command for entry in manifest.contributions.widgets] == [command.id]
     assert command.python_name is not None
-    # Qt's offscreen platform has no OpenGL, so the viewer is napari's model of it, without a window.
     module, _, name = command.python_name.partition(":")
     widget = getattr(importlib.import_module(module), name)(viewer)
     try:
