@@ -74,7 +74,6 @@ def napari(folder: Path) -> None:
 
     import robpicker_jax as rp
     from robpicker_jax.napari_plugin.opening import Opened
-    from robpicker_jax.napari_plugin.session import ReviewSession
     from robpicker_jax.napari_plugin.widget import ReviewWidget
     from robpicker_jax.reviewing.reading import ReviewedTomogram, review_lists
 
@@ -84,14 +83,13 @@ def napari(folder: Path) -> None:
     viewer = napari.Viewer(show=True)
     widget = ReviewWidget(viewer)
     viewer.window.add_dock_widget(widget, name="Review picks")
-    widget.session = ReviewSession(viewer, Opened(density, given, [radius / VOXEL for radius in RADII.values()]))
+    widget.keep_in = None
+    widget.review(Opened(density, given, [radius / VOXEL for radius in RADII.values()]))
     for do in ("accept", "accept", "reject"):
         widget.session.go(1)
         widget.session.decide(do)
-    widget._count()
     widget.run.setText("RUN")
     widget.volume.setEditText("TS_03")
-    widget.classes.addItems(list(RADII))
     viewer.reset_view()
     viewer.dims.set_point(0, 27)
     viewer.window.resize(1180, 820)
