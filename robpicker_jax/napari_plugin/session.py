@@ -333,5 +333,5 @@ def session_of(layer: Any) -> ReviewSession | None:
 
 
 def _reclassing(session: ReviewSession, label: int) -> Callable[[Any], None]:
-    """What a digit does; a plain function, since napari before 0.9 asks what is bound to keys for its name."""
+    """What a digit does; a plain function, since napari asks whatever is bound to keys for its `__name__`."""
     return lambda _: session.reclass(label)
