@@ -29,8 +29,8 @@ What the studies of `benchmarks/paper/` measured, beside what the paper reports.
 - **The model** that is scored is the best of the validations, for all cases alike; the validation tomograms are clean, and
   nothing else uses them.
   Of equal validations the later model counts; runs made at commits before 1d30ab6d7984 had the earlier one. It matters where
-  nearly everything is found: of 95 runs with beads and swaps, look-alikes or template matching whose validations were looked at,
-  none had equal ones.
+  nearly everything is found: of 95 runs with beads and swaps, look-alikes or template matching whose validations were
+  looked at, none had equal ones.
 - **Calibrated** scores keep only picks above a score threshold, chosen for each species where its F1 on the meta tomograms is
   highest (halfway to the next pick below). Where a case trains on these tomograms too, its thresholds are chosen on data that
   it knows.
