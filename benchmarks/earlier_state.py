@@ -87,7 +87,8 @@ def check_out(commit: str, folder: Path) -> Path:
 
 def scores(state: Path, out: Path, seeds: int, steps: int | None) -> list[Row]:
     """F1 of the test tomograms by species: each seed's macro F1 and small species, and the means."""
-    by_seed = [_one_seed(state, out, seed, steps) for seed in range(seeds)]
+    keys = _keys(state)
+    by_seed = [_one_seed(state, keys, out, seed, steps) for seed in range(seeds)]
     rows = [
         row(BENCHMARK, f"{COMMIT}, seed {seed}", name, found[name], "F1")
         for seed, found in enumerate(by_seed)
@@ -99,14 +100,14 @@ def scores(state: Path, out: Path, seeds: int, steps: int | None) -> list[Row]:
     ]
 
 
-def _one_seed(state: Path, out: Path, seed: int, steps: int | None) -> dict[str, float]:
+def _one_seed(state: Path, keys: Mapping[str, list[str]], out: Path, seed: int, steps: int | None) -> dict[str, float]:
     config = load_study(STUDY, "cpu").config(Run(DATA_SET, CASE, seed))
     if steps is not None:
         config = replace(config, train=replace(config.train, steps=steps, validate_every=steps, checkpoint_every=steps))
     data, folder = data_folder(config, out / "data"), out / f"seed{seed}"
     simulate_dataset(DatasetRecipe(config.data.species, config.simulation, config.label_noise), data)
     config = replace(config, data=replace(config.data, dir=str(data)))
-    settings = known_settings(as_plain_values(config), _keys(state))
+    settings = known_settings(as_plain_values(config), keys)
     write_text(folder / "earlier.yaml", yaml.safe_dump(settings, sort_keys=False))
     _python(
         state, "-m", "robpicker_jax.train", "--config", str(folder / "earlier.yaml"), "--workdir", str(folder / "run")
