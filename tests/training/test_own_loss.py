@@ -51,6 +51,25 @@ def fading(weight: float) -> Callable[[jax.Array], jax.Array] | None:
     return (lambda step: weight / (1 + step)) if weight else None
 
 
+def test_devices_corrupt_their_shares_each_in_its_own_way() -> None:
+    """Four devices with the same patches, half of whose particles lose their label: with one key all would lose the same."""
+    label = np.zeros((4, 8, 8, 8), np.int32)
+    label[PARTICLE] = 1
+    share = Batch(jnp.zeros((*label.shape, 1)), jnp.asarray(label), jnp.ones(4, int))
+    shares = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (4, *leaf.shape)), share)
+    half = CorruptionConfig(missing=0.5, false_picks=0.0, swap=0.0, shifted=0.0, untouched=0.0)
+    rates = corruption_rates(half, (Species(name="a", radius_vox=1.0),))
+
+    def losses(device_axis: str | None) -> np.ndarray:
+        own = own_loss(Networks(segmented, corrected, corrected), rates, device_axis=device_axis)
+        state, meta = NetworkState({}, jax.random.key(0)), {"correction": {"score": jnp.zeros(())}}
+        on_each = jax.vmap(lambda share: own({}, meta, state, share, jnp.asarray(0))[1].loss, axis_name="devices")
+        return np.asarray(on_each(shares))
+
+    assert len(np.unique(losses(None), axis=0)) == 1
+    assert len(np.unique(losses("devices"), axis=0)) > 1
+
+
 def test_every_class_counts_alike_in_the_entropy() -> None:
     """Of the particle's 8 voxels the background is given; the other voxels are right."""
     score, weight = -1.0, 0.3
