@@ -87,6 +87,9 @@ class AfterReview(NamedTuple):
 
 APPLY = AfterReview()
 
+UNCOUNTED = -2
+"""Match of a pick that the scores leave out, such as one outside of the mask: neither correct nor false."""
+
 
 def decisions_file(title: str, page: int = 1) -> str:
     """What the page of this title saves decisions as, by which browsers and shells need no quotes.
@@ -108,8 +111,8 @@ class TomogramView:
         density: float (z, y, x); may be binned, see `bin_zyx`.
         truth: true particles in unbinned voxels; None where there is no truth.
         picks: picked particles in unbinned voxels.
-        matches: int (n picks,), index into `truth` of the particle a pick hit, -1 for none
-            (`metrics.Evaluation.matches`). None: the report matches them itself, see `outcomes.match_picks`.
+        matches: int (n picks,), index into `truth` of the particle a pick hit, -1 for none, `UNCOUNTED` for a pick that the
+            scores leave out. None: the report matches them itself, see `outcomes.match_picks`.
         bin_zyx: density voxel i covers the unbinned voxels i·bin … i·bin + bin − 1 of its axis.
         voxel_size_angstrom: of the unbinned voxels; draws the scale bar.
         rejected: candidates that a limit dropped, in unbinned voxels; None: not known.
@@ -134,7 +137,7 @@ class TomogramView:
             matches = np.asarray(self.matches, dtype=np.int64)
             limit = 0 if self.truth is None else len(self.truth)
             if matches.shape != (len(self.picks),) or (matches >= limit).any():
-                raise ValueError(f"matches must be one index below {limit} (or -1) for each of the picks")
+                raise ValueError(f"matches must be one index below {limit} (or -1, -2) for each of the picks")
             object.__setattr__(self, "matches", matches)
 
     @property

@@ -14,7 +14,7 @@ from robpicker_jax.datasets import OpenedTomogram
 from robpicker_jax.evaluation import Evaluation
 from robpicker_jax.labels import clean_labels
 from robpicker_jax.patches import Batch, BatchSource, PatchPlan
-from robpicker_jax.reporting.data import ClassWeights, LabelExample, ReportData, SpeciesInfo, TomogramView
+from robpicker_jax.reporting.data import UNCOUNTED, ClassWeights, LabelExample, ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.page import write_report
 from robpicker_jax.reporting.rejected import rejected_of
 from robpicker_jax.reporting.stored import binned_density, load_workdir, save_inputs
@@ -98,13 +98,13 @@ def write_run_report(
 
 
 def _view(tomogram: OpenedTomogram, picks: Particles, evaluation: Evaluation | None) -> TomogramView:
-    """What the report shows of a tomogram: true particles and picks, those outside its mask left out."""
+    """What the report shows of a tomogram: true particles that count, and all picks, as decisions are about the saved list."""
     truth, matches = tomogram.particles, None
     if truth is not None and evaluation is not None and tomogram.name in evaluation.matches:
         matches = evaluation.matches[tomogram.name]
         counted, judged = (each[tomogram.name] for each in (evaluation.truth_counts, evaluation.pick_counts))
         counted_index = np.append(np.cumsum(counted) - 1, -1)  # the last entry is for picks without a match
-        matches, truth, picks = counted_index[matches[judged]], truth.select(counted), picks.select(judged)
+        matches, truth = np.where(judged, counted_index[matches], UNCOUNTED), truth.select(counted)
     density, bins = binned_density(tomogram)  # slab by slab: large volumes are never held whole
     return TomogramView(
         tomogram.name,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robpicker_jax.annotations.particles import Particles
-from robpicker_jax.reporting.data import ReportData, SpeciesInfo, TomogramView
+from robpicker_jax.reporting.data import UNCOUNTED, ReportData, SpeciesInfo, TomogramView
 from robpicker_jax.reporting.image import draw_scale_bar, slab, window
 from robpicker_jax.reporting.outcomes import matches_of
 from robpicker_jax.reporting.style import (
@@ -27,6 +27,7 @@ SLAB_VOX = 5
 SMOOTHING_VOX = 0.7
 _LARGE_VOX = 300
 _COLUMNS = 4
+_UNCOUNTED_COLOUR = "#9aa3ad"
 
 
 def slice_figure(data: ReportData, view: TomogramView) -> Figure:
@@ -88,6 +89,11 @@ def slice_figure(data: ReportData, view: TomogramView) -> Figure:
             _dot(neutral, f"correct pick ({counts['hits']})"),
             Line2D([], [], color=neutral, marker="x", ls="", mew=2, ms=7, label=f"false pick ({counts['false']})"),
         ]  # fmt: skip
+        if counts["uncounted"]:
+            label = f"pick outside of what is scored ({counts['uncounted']})"
+            handles.append(
+                Line2D([], [], color=_UNCOUNTED_COLOUR, marker="o", ls="", mfc="none", mew=1.0, ms=9, label=label)
+            )
     legend_below(figure, handles, columns=_COLUMNS)
     return figure
 
@@ -113,7 +119,7 @@ def _draw_particles(
     from matplotlib.patheffects import withStroke
 
     matches = matches_of(view, species)
-    counts = dict.fromkeys(("found", "missed", "hits", "false", "picks"), 0)
+    counts = dict.fromkeys(("found", "missed", "hits", "false", "uncounted", "picks"), 0)
     halo = [withStroke(linewidth=2.6, foreground=(1, 1, 1, 0.75))]
     if view.truth is not None and matches is not None:
         found = np.isin(np.arange(len(view.truth)), matches)
@@ -129,7 +135,11 @@ def _draw_particles(
         x, y, _ = view.picks.positions_vox[index]
         colour = _colour(species, view.picks.labels[index])
         counts["picks"] += 1
-        if matches is not None and matches[index] < 0:
+        if matches is not None and matches[index] == UNCOUNTED:
+            ring = _circle(x, y, offset, radius, lw=1.0, edgecolor=_UNCOUNTED_COLOUR, path_effects=halo)
+            axes.add_patch(ring)
+            counts["uncounted"] += 1
+        elif matches is not None and matches[index] < 0:
             counts["false"] += 1
             axes.plot(x, y, "x", color="white", ms=8.5, mew=4, alpha=0.9)
             axes.plot(x, y, "x", color=colour, ms=7.5, mew=2.2)

@@ -20,6 +20,8 @@ from robpicker_jax.commands.cli import call
 from robpicker_jax.commands.job import evaluate
 from robpicker_jax.config import load_config
 from robpicker_jax.reporting import gathering as report_data
+from robpicker_jax.reporting.data import UNCOUNTED
+from robpicker_jax.reviewing import fingerprint
 from robpicker_jax.training.experiment import Experiment
 from robpicker_jax.training.export import load_trained_model
 from robpicker_jax.training.metrics_log import read_metrics
@@ -269,8 +271,11 @@ def test_masks_reach_sampling_evaluation_and_the_report(tiny_config: Path, tiny_
     view = report_data._view(tomogram, picks, evaluation)
     assert view.truth is not None
     assert view.matches is not None
-    np.testing.assert_array_equal(view.truth.positions_vox[view.matches], view.picks.positions_vox)
-    assert len(view.truth) == len(tomogram.particles) - outside
+    hits = view.matches >= 0
+    np.testing.assert_array_equal(view.truth.positions_vox[view.matches[hits]], view.picks.positions_vox[hits])
+    assert len(view.truth) == hits.sum() == len(tomogram.particles) - outside
+    assert set(view.matches[~hits]) == {UNCOUNTED}
+    assert fingerprint(view.picks) == fingerprint(picks)  # decisions on the page meet the list that the run saved
 
 
 def test_a_real_microtubule_is_converted_and_segmented(

@@ -19,7 +19,9 @@ from PIL import Image
 from robpicker_jax.reporting import (
     ReportData,
 )
+from robpicker_jax.reporting.data import UNCOUNTED
 from robpicker_jax.reporting.outcomes import matches_of
+from robpicker_jax.reporting.slices import slice_figure
 from robpicker_jax.reporting.stored import binned
 from robpicker_jax.reporting.viewer import embed_json, encode_slices, viewer_payload
 from tests.reporting.browser import Browser
@@ -160,3 +162,40 @@ def test_viewer_in_a_browser(data: ReportData, tmp_path: Path) -> None:
     assert log["class off"][:2] == [len(view.picks) - first[0], len(view.truth) - first[1]]
     assert [log[name][2] for name in ("z 3", "PageUp", "End")] == [3, 4, 31]
     assert log["second"] != log["start"]
+
+
+@pytest.mark.slow
+def test_picks_that_the_scores_leave_out_stay_in_the_list_and_out_of_the_counts(tmp_path: Path) -> None:
+    """Decisions are about the saved list, which has the picks outside of a mask too; precision does not know them."""
+    made, data = make_tomogram(), make_data()
+    matches = matches_of(made, data.species)
+    assert matches is not None
+    matches = np.where((matches < 0) & (np.arange(len(matches)) % 2 == 0), UNCOUNTED, matches)
+    view = dataclasses.replace(made, matches=matches)
+    page_text(dataclasses.replace(data, tomograms=(view,), label_examples=()), tmp_path / "report")
+    with Browser(tmp_path / "browser") as browser:
+        browser.open(tmp_path / "report" / "index.html")
+        browser.choose("all-z", True)
+        browser.choose("score", 0)
+        browser.settle()
+        assert int(browser.run("document.getElementById('xy').dataset.picks")) == len(view.picks)
+        table = browser.run("document.getElementById('counts').textContent")
+        browser.choose("errors-only", True)
+        browser.settle()
+        assert int(browser.run("document.getElementById('xy').dataset.picks")) == int((matches == -1).sum())
+        assert browser.errors == []
+    assert view.truth is not None
+    assert 0 < (matches == UNCOUNTED).sum() < (matches < 0).sum()
+    for label, (name, *_) in enumerate(SPECIES, start=1):
+        of_class = view.picks.labels == label
+        picked, hits = int((of_class & (matches != UNCOUNTED)).sum()), int((of_class & (matches >= 0)).sum())
+        assert f"{name}{picked}{int((view.truth.labels == label).sum())}{hits / picked:.2f}" in table
+
+
+def test_pictures_tell_picks_that_the_scores_leave_out_from_false_ones() -> None:
+    data = make_data()
+    view = dataclasses.replace(data.tomograms[0], matches=np.full(len(data.tomograms[0].picks), UNCOUNTED))
+    legend = slice_figure(data, view).legends[0]
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert "false pick (0)" in texts
+    assert any(text.startswith("pick outside of what is scored (") and not text.endswith("(0)") for text in texts)

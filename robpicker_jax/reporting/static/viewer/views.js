@@ -106,13 +106,13 @@ function drawMarks(view) {
   if (!byId("show-picks").checked) return;
   suggestedRing(view);
   for (const item of shown.review.items) {
-    const kind = classOf(item.label), wrong = item.match !== null && item.match < 0 && !item.added;
+    const kind = classOf(item.label), wrong = item.match === FALSE_PICK;
     const chosen = item.i === shown.selected;
     if (!isDrawn(item) || (errorsOnly && !wrong)) continue;
     const radius = sectionRadius(kind.radius, all ? 0 : away(view, item.at));
     if (!radius) continue;
     mark(view, item, kind, radius, wrong, chosen);
-    view.marks.push({ at: item.at, kind, item, what: wrong ? "false pick" : item.match !== null && !item.added ? "correct pick" : "pick" });
+    view.marks.push({ at: item.at, kind, item, what: wrong ? "false pick" : item.match === UNCOUNTED ? "pick outside of what is scored" : item.match !== null ? "correct pick" : "pick" });
   }
 }
 
