@@ -156,21 +156,22 @@ def _gain(record: Record, data_set: str, case: str, metric: str) -> float:
 
 
 def data_sets_figure(record: Record) -> Figure | None:
-    """Macro F1 and F1 of the small species over the data sets, one line for each case."""
+    """Macro F1 and F1 of the small species over the data sets, one line for each case, broken where one has no run."""
     names = list(record.data_sets)
     figure = _figure(9.6, 3.9)
     colours, marks = _looks(record)
-    cases = [case for case in record.content["cases"] if any(case in record.cases(name) for name in names)]
+    shown = {name: record.cases(name, shown_only=True) for name in names}
+    cases = [case for case in record.content["cases"] if any(case in shown[name] for name in names)]
     for axes, metric, title in zip(
         figure.subplots(1, 2, sharey=True), (_MACRO, _SMALL), ("Macro F1", "F1 of the small species"), strict=True
     ):
         for number, case in enumerate(cases):
-            where = [index for index, name in enumerate(names) if case in record.cases(name)]
+            where = [index for index, name in enumerate(names) if case in shown[name]]
             found = [record.mean(names[index], case, metric) for index in where]
             beside = (number - (len(cases) - 1) / 2) * 0.05
-            axes.plot(
-                np.array(where) + beside, [each.mean for each in found], color=colours[case], lw=1, alpha=0.6, zorder=1
-            )
+            line = np.full(len(names), np.nan)
+            line[where] = [each.mean for each in found]
+            axes.plot(np.arange(len(names)) + beside, line, color=colours[case], lw=1, alpha=0.6, zorder=1)
             _points(axes, np.array(where) + beside, found, colours[case], marks[case], record.label(case))
         axes.set_title(title)
         axes.set_xticks(range(len(names)), [short(record.data_sets[name]) for name in names], rotation=25, ha="right")
