@@ -82,6 +82,7 @@ def test_the_seed_turns_the_ten_tomograms(folder: Path) -> None:
     assert all(len(set(dealt(seed))) == 10 for seed in range(5))
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_what_the_lists_say(folder: Path, tmp_path: Path) -> None:
     study = study_with_lists(tmp_path / "studies", **{"simulation.train": 2})
     run = Run("lists", "robpicker", 7)  # train has the tomograms 7 and 8, meta the one of the other list, test number 0

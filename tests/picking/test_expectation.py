@@ -80,7 +80,7 @@ def test_counts_of_a_tomogram_without_truth_are_near_the_planted_ones() -> None:
     assert expected_counts(picks.with_(scores=None), {"a": entry}, ["a"], {}) == {}
 
 
-@pytest.mark.parametrize("expected_true", [3.0, 12.0])
+@pytest.mark.parametrize("expected_true", [3.0, pytest.param(12.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("recall", [0.3, 0.7, 0.95])
 @pytest.mark.parametrize("false_per_particle", [0.05, 0.5, 2.0])
 def test_the_bounds_of_the_number_of_particles_hold_in_95_of_100_calibrations(

@@ -279,6 +279,7 @@ def test_hypergradients_of_the_modules_are_central_differences(
         assert min(abs(norm - each) for each in measured) <= max(1e-4 * norm, 1e-9), (name, norm, measured)
 
 
+@pytest.mark.slow
 def test_all_evaluations_of_a_step_see_one_mixture(float64: None) -> None:
     """Central differences in the parameters give the exact mixed product: the two losses differ in these alone."""
     networks, trees, meta = published("labels", "distribution")
