@@ -137,7 +137,9 @@ class TomogramView:
             matches = np.asarray(self.matches, dtype=np.int64)
             limit = 0 if self.truth is None else len(self.truth)
             if matches.shape != (len(self.picks),) or (matches >= limit).any():
-                raise ValueError(f"matches must be one index below {limit} (or -1, -2) for each of the picks")
+                raise ValueError(
+                    f"matches must be one index below {limit} (or -1, or {UNCOUNTED}) for each of the picks"
+                )
             object.__setattr__(self, "matches", matches)
 
     @property

@@ -91,7 +91,7 @@ function countsTable() {
   const kinds = [...classes];
   if (picks.label.includes(0) || (truth && truth.label.includes(0))) kinds.push(unknown);
   for (const kind of kinds) {
-    const given = shown.review.items.filter((item) => item.given === kind.label && !item.added && passes(item) && item.match !== UNCOUNTED);
+    const given = shown.review.items.filter((item) => item.given === kind.label && isCounted(item) && passes(item));
     const hits = given.filter((item) => item.match !== null && item.match >= 0).length;
     const real = truth ? truth.label.filter((label) => label === kind.label).length : 0;
     const listed = shown.review.items.filter((item) => item.label === kind.label && isListed(item)).length;

@@ -37,6 +37,9 @@ const isAudit = () => Boolean(shown.tomogram.picks.kind);
 const KINDS = { false: "false: nothing there", wrong_class: "wrong class", displaced: "displaced", missing: "missing" };
 // What a pick's match is where it hits no particle: false, or left out of the scores, as outside of a mask.
 const FALSE_PICK = -1, UNCOUNTED = -2;
+const isCounted = (item) => !item.added && item.match !== UNCOUNTED;
+const WITHOUT_PARTICLE = { [FALSE_PICK]: "false pick", [UNCOUNTED]: "pick outside of what is scored" };
+const outcomeOf = (item) => item.match === null ? "pick" : WITHOUT_PARTICLE[item.match] || "correct pick";
 const plain = (value, digits) => Number(value.toPrecision(digits)).toString();
 
 // The lowest and the highest score of a tomogram, which is `shown.range`; null where its picks have none.

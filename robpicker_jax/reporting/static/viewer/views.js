@@ -112,7 +112,7 @@ function drawMarks(view) {
     const radius = sectionRadius(kind.radius, all ? 0 : away(view, item.at));
     if (!radius) continue;
     mark(view, item, kind, radius, wrong, chosen);
-    view.marks.push({ at: item.at, kind, item, what: wrong ? "false pick" : item.match === UNCOUNTED ? "pick outside of what is scored" : item.match !== null ? "correct pick" : "pick" });
+    view.marks.push({ at: item.at, kind, item, what: outcomeOf(item) });
   }
 }
 
